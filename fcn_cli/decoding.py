@@ -1,0 +1,369 @@
+"""Decoding workers: a torch DataLoader that outlives a worker that dies or hangs.
+
+The loader yields single decoded, resized photos in input order. Each worker notes on a shared board which
+photo it holds, so when one is killed by a decoder bug or the kernel, or does not come back, exactly that
+photo has failed; the pool is then rebuilt for the rest.
+
+Pixels travel through the workers' pipe, never through /dev/shm, whose size in a container may be too small.
+A worker that dies in the middle of a write would block whoever reads that pipe for ever. So a thread reads
+it, which can be left behind; and torch's SIGCHLD handler, which raises wherever the main thread happens to
+be, is put out of the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from . import images
+from .errors import Failure, FailureKind, FcnError, ImageError
+from .sources import Source
+
+POLL_SECONDS = 0.5
+"""How often a waiting caller gets control back, and how soon a dead worker is noticed."""
+
+_PREFETCH = 2
+_MAX_FRUITLESS_REBUILDS = 3
+_IDLE = -1
+
+
+@dataclass(slots=True)
+class Item:
+    """One photo, ready for the network, or why it is not.
+
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the upright
+    photo's own.
+    """
+
+    index: int
+    pixels: NDArray[np.uint8] | None = None
+    width: int = 0
+    height: int = 0
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How photos are decoded; see `images.decode` and `images.network_size`. `seconds` is the time limit of one."""
+
+    short_side: int | None
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    seconds: float = 60.0
+
+
+def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
+    """Decode and resize one photo; a failure is part of the result, never raised."""
+    if source.problem is not None:
+        return Item(index, failure=source.problem)
+    started = time.perf_counter()
+    try:
+        decoded = images.decode(source.path, settings.max_pixels)
+        pixels, notes = images.network_input(decoded.image, settings.short_side)
+    except ImageError as error:
+        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=error.failure)
+    except MemoryError:
+        failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
+        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+    return Item(
+        index,
+        pixels,
+        *decoded.image.size,
+        size_bytes=decoded.size_bytes,
+        mtime_ns=decoded.mtime_ns,
+        seconds=time.perf_counter() - started,
+        notes=decoded.notes + notes,
+    )
+
+
+class DecodePool:
+    """Decodes photos in worker processes, in order.
+
+    Iterating yields an `Item` per source, in input order, and None whenever nothing has come for
+    `POLL_SECONDS`, so that the caller can look after other things.
+
+    Parameters
+    ----------
+    sources
+        The photos.
+    settings
+        How to decode them.
+    workers
+        How many processes; 0 decodes in this one, without protection from decoders that crash or hang.
+
+    Raises
+    ------
+    FcnError
+        The workers die again and again without touching a photo.
+    """
+
+    def __init__(self, sources: Sequence[Source], settings: DecodeSettings, workers: int) -> None:
+        self._sources = sources
+        self._settings = settings
+        self._workers = min(workers, len(sources))
+        self._failed: dict[int, Failure] = {}
+        self._position = 0
+        self._fruitless = 0
+        self._pool = self._start(_first_context()) if self._workers else None
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Item | None]:
+        while self._position < len(self._sources):
+            item = self._next()
+            if item is not None:
+                self._position += 1
+                self._fruitless = 0
+            yield item
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool = None
+
+    def _next(self) -> Item | None:
+        if self._pool is None:
+            return decode_item(self._position, self._sources[self._position], self._settings)
+        item = self._pool.get()
+        if item is None:
+            self._look_after(self._pool)
+        return item
+
+    def _look_after(self, pool: _Pool) -> None:
+        """Find out why nothing comes; blame and rebuild where a worker is dead or stuck."""
+        lost = pool.lost(self._settings.seconds)
+        stalled = pool.idle_seconds() > self._settings.seconds + 10 * POLL_SECONDS
+        if lost is None and not stalled and not pool.broken:
+            return
+        pool.stop()
+        if lost:
+            self._failed.update(lost)
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
+            if self._fruitless > _MAX_FRUITLESS_REBUILDS:
+                raise FcnError("the decoding workers end before they decode anything; try --workers 0")
+        self._pool = self._start(_later_context())
+
+    def _start(self, context: BaseContext) -> _Pool:
+        remaining = range(self._position, len(self._sources))
+        return _Pool(self._sources, self._settings, self._failed, remaining, self._workers, context)
+
+
+class _Board:
+    """Shared memory in which worker `w` says who it is and which photo it has held since when."""
+
+    def __init__(self, context: BaseContext, workers: int) -> None:
+        self.pid = context.RawArray("q", workers)
+        self.index = context.RawArray("q", [_IDLE] * workers)
+        self.since = context.RawArray("d", workers)
+
+
+class _Photos(Dataset[Item]):
+    def __init__(
+        self, sources: Sequence[Source], settings: DecodeSettings, failed: dict[int, Failure], board: _Board
+    ) -> None:
+        self.sources = sources
+        self.settings = settings
+        self.failed = failed
+        self.board = board
+
+    def __getitem__(self, index: int) -> Item:
+        if index in self.failed:
+            source = self.sources[index]
+            return Item(
+                index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=self.failed[index]
+            )
+        info = get_worker_info()
+        assert info is not None  # noqa: S101 - only workers call this
+        self.board.since[info.id] = time.monotonic()
+        self.board.index[info.id] = index
+        try:
+            return decode_item(index, self.sources[index], self.settings)
+        finally:
+            self.board.index[info.id] = _IDLE
+
+    def start_worker(self, worker: int) -> None:
+        self.board.pid[worker] = os.getpid()
+        _become_worker(self.settings.max_pixels)
+
+
+def _become_worker(max_pixels: int) -> None:
+    # The parent decides when work ends; Ctrl-C and a service manager's signals reach the whole group.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # What native decoders print is for nobody, and stdout belongs to the parent's reader.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    images.prepare_process(max_pixels)
+
+
+def _unchanged(item: Item) -> Item:
+    return item
+
+
+class _Pool:
+    """One generation of workers, its loader, and the thread that reads from it."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settings: DecodeSettings,
+        failed: dict[int, Failure],
+        indices: Sequence[int],
+        workers: int,
+        context: BaseContext,
+    ) -> None:
+        self._board = _Board(context, workers)
+        photos = _Photos(sources, settings, dict(failed), self._board)
+        loader = DataLoader(
+            photos,
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            prefetch_factor=_PREFETCH,
+            multiprocessing_context=context,
+            worker_init_fn=photos.start_worker,
+        )
+        others = {child.pid for child in multiprocessing.active_children()}
+        self._iterator: Iterator[Item] | None = _iterate(loader)
+        self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
+        self._received: queue.Queue[Item | None] = queue.Queue(maxsize=2)
+        self._heard = time.monotonic()
+        self._stopping = False
+        self.broken = False
+        threading.Thread(target=self._read, args=(self._iterator,), daemon=True).start()
+
+    def _read(self, iterator: Iterator[Item]) -> None:
+        try:
+            for item in iterator:
+                while not self._stopping:
+                    with contextlib.suppress(queue.Full):
+                        self._received.put(item, timeout=POLL_SECONDS)
+                        break
+                if self._stopping:
+                    return
+        except Exception:  # noqa: BLE001 - whatever breaks the loader, the pool is rebuilt
+            self.broken = True
+
+    def get(self) -> Item | None:
+        """Return the next item, or None when none comes for `POLL_SECONDS`."""
+        try:
+            item = self._received.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None
+        self._heard = time.monotonic()
+        return item
+
+    def idle_seconds(self) -> float:
+        """Return for how long nothing has come although it was waited for."""
+        return time.monotonic() - self._heard
+
+    def lost(self, seconds: float) -> dict[int, Failure] | None:
+        """Return the photos lost with workers that are dead or over time; None when all workers are well."""
+        lost: dict[int, Failure] = {}
+        well = True
+        by_pid = {process.pid: process for process in self._processes}
+        held = {pid: worker for worker, pid in enumerate(self._board.pid)}
+        for pid, process in by_pid.items():
+            worker = held.get(pid)
+            index = self._board.index[worker] if worker is not None else _IDLE
+            since = self._board.since[worker] if worker is not None else 0.0
+            if not process.is_alive():
+                well = False
+                if index != _IDLE:
+                    lost[index] = Failure(
+                        FailureKind.DECODER_DIED, f"its decoder died ({_how(process)}); the file may be damaged"
+                    )
+            elif index != _IDLE and time.monotonic() - since > seconds:
+                well = False
+                lost[index] = Failure(
+                    FailureKind.DECODER_HUNG, f"its decoder did not come back within {seconds:g} s"
+                )
+        return None if well else lost
+
+    def stop(self) -> None:
+        """End this generation, without waiting for a photo in hand."""
+        self._stopping = True
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(timeout=POLL_SECONDS)
+        # The loader goes with its last reference, the reader's.
+        self._iterator = None
+
+
+def _how(process: BaseProcess) -> str:
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def _iterate(loader: DataLoader[Any]) -> Iterator[Item]:
+    """Start the loader's workers, with signals held back until each has arranged its own."""
+    main = threading.current_thread() is threading.main_thread()
+    masked = main and hasattr(signal, "pthread_sigmask")
+    child_handler = signal.getsignal(signal.SIGCHLD) if masked else None
+    if masked:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return iter(loader)
+    finally:
+        if masked:
+            signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def _first_context() -> BaseContext:
+    """Fork where nothing speaks against it: the first workers start before CUDA and any thread of ours."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))
+
+
+def _later_context() -> BaseContext:
+    """By now there are threads, perhaps CUDA: start from a clean process."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen in {None, "fork"} and "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        return context
+    return multiprocessing.get_context(chosen)

@@ -1,0 +1,212 @@
+"""What people see: a bar or plain lines while a run goes on, and its summary. All of it on stderr.
+
+stdout carries data only: the journal's records with ``--json``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from . import journal
+
+if TYPE_CHECKING:
+    from .journal import Record
+    from .plan import Plan
+    from .sources import Found
+    from .summary import Summary
+
+_PLAIN_SECONDS = 30.0
+_SHOWN_FAILURES = 10
+
+
+def one_line(text: str) -> str:
+    """Return a text with everything that is not printable (line ends, escape codes, odd bytes) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print one line for people."""
+    print(f"fcn: {one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Display:
+    """Observes a run for a person (and, with `as_json`, for a program on stdout).
+
+    Parameters
+    ----------
+    quiet
+        Only errors.
+    verbose
+        Also details, and each failure as it happens.
+    as_json
+        Print each record on stdout.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._json = as_json
+        self._bar: Any = None
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._work = self._seen = self._failed = 0
+        self._next_line = 0.0
+
+    def planned(self, found: Found, made: Plan) -> None:
+        """Say what is ahead."""
+        del found
+        self._work = made.work
+        self._next_line = time.monotonic() + _PLAIN_SECONDS
+        if self._verbose:
+            say(
+                f"{len(made)} images: {len(made.to_segment)} to segment, {len(made.to_add)} to complete, "
+                f"{len(made.done)} done before, {len(made.still_failed)} failed before and unchanged"
+            )
+
+    def finished(self, record: Record, *, skipped: bool) -> None:
+        """Count a record; print it with ``--json``."""
+        if self._json:
+            self._print_json({**record.as_json(), "skipped": skipped})
+        if skipped:
+            return
+        self._seen += 1
+        self._failed += not record.ok
+        if self._verbose and record.error:
+            self._line(f"{record.source}: {record.error.message}")
+        self.waiting()
+        if self._bar is not None:
+            self._bar.update()
+
+    def waiting(self) -> None:
+        """Keep the bar alive on a terminal; elsewhere print a plain line now and then."""
+        if self._quiet:
+            return
+        if self._terminal:
+            if self._bar is None:
+                self._bar = tqdm(total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
+            self._bar.refresh()
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _PLAIN_SECONDS
+            say(f"{self._seen} of {self._work} images" + (f", {self._failed} failed" if self._failed else ""))
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """Show a download's progress on a terminal; elsewhere say once that it happens."""
+        if self._quiet:
+            return
+        if not self._terminal:
+            if self._bar is None:
+                size = f" ({total / 1e6:.0f} MB)" if total else ""
+                say(f"downloading {name}{size}")
+                self._bar = _Silent()
+            return
+        if self._bar is None:
+            self._bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._close_bar()
+
+    def note(self, text: str) -> None:
+        """Say something, unless quiet."""
+        if not self._quiet:
+            self._line(text)
+
+    def detail(self, text: str) -> None:
+        """Say something if verbose."""
+        if self._verbose:
+            self._line(text)
+
+    def summed_up(self, summary: Summary, *, dry: bool = False) -> None:
+        """Print a run's summary: table, ignored files, failures, counts."""
+        self._close_bar()
+        if dry and not self._quiet:
+            say(f"dry run: {summary.left} of {summary.total} images would be segmented into {summary.output}")
+        if not self._quiet and not dry and summary.done:
+            self._table(summary)
+        if summary.ignored and not self._quiet:
+            say(summary.ignored)
+        self._failures(summary.failures)
+        if not dry and not self._quiet:
+            say(_counts(summary))
+        if summary.stopped is not None:
+            say(str(summary.stopped))
+
+    def _failures(self, failures: Iterable[Record]) -> None:
+        failures = list(failures)
+        for record in failures[:_SHOWN_FAILURES]:
+            message = record.error.message if record.error else "failed"
+            say(f"no mask for {record.source}: {message}")
+        if len(failures) > _SHOWN_FAILURES:
+            more = len(failures) - _SHOWN_FAILURES
+            say(f"and {more} more without a mask; {journal.JOURNAL_FILE} in the output directory has each reason")
+
+    def _table(self, summary: Summary) -> None:
+        table = Table(title=None, header_style="bold", pad_edge=False)
+        table.add_column("")
+        table.add_column("class")
+        for heading in ("images", "pixels", "share"):
+            table.add_column(heading, justify="right")
+        totals = summary.totals
+        for index, pixels in totals.class_pixels.most_common():
+            color = summary.palette[index].tolist() if summary.palette is not None else (0, 0, 0)
+            table.add_row(
+                Text("   ", style=f"on rgb({color[0]},{color[1]},{color[2]})"),
+                one_line(summary.class_names[index]),
+                f"{totals.class_images[index]:,}",
+                f"{pixels:,}",
+                f"{pixels / totals.pixels:.1%}",
+            )
+        Console(stderr=True, highlight=False).print(table)
+
+    def _print_json(self, value: dict[str, Any]) -> None:
+        try:
+            sys.stdout.write(journal.to_line(value) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            # The reader has gone (`| head`); the masks are still wanted.
+            self._json = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _line(self, text: str) -> None:
+        if self._terminal and self._bar is not None:
+            with tqdm.external_write_mode(file=sys.stderr):
+                say(text)
+        else:
+            say(text)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Silent:
+    """Stands for a bar where there is none to draw."""
+
+    def close(self) -> None:
+        pass
+
+    def update(self, count: int = 1) -> None:
+        pass
+
+
+def _counts(summary: Summary) -> str:
+    if not summary.done and not summary.failed and not summary.left:
+        return f"nothing to do: all {summary.total} images were done before, see {summary.output}"
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before")
+    parts.append(f"{summary.failed} failed")
+    if summary.left:
+        parts.append(f"{summary.left} not reached")
+    text = f"{summary.total} images: {', '.join(parts)}"
+    if (rate := summary.images_per_second) is not None:
+        text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
+    return f"{text}; see {summary.output}"

@@ -1,0 +1,275 @@
+"""Image files to upright RGB, and RGB to what the network is fed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import struct
+import warnings
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError, features
+
+from .errors import FailureKind, ImageError
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
+}
+# What Pillow may try on a file, whatever its suffix says: no vector formats, nothing that starts a program.
+_FORMATS = (*_SUFFIXES, "MPO", "DIB")
+_OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
+
+# EXIF 2.3, tag 0x0112: what undoes each orientation.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+"""Pillow's own limit for a decompression bomb error: twice its warning limit."""
+
+CAP_ASPECT = 8
+"""A network input has at most this many times ``short_side ** 2`` pixels."""
+
+HUB_MIN_SIDE = 224
+"""The PyTorch Hub page advises images of at least this many pixels a side."""
+
+
+class Decoded(NamedTuple):
+    """An upright RGB image, what was noticed on the way, and the file it came from."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    size_bytes: int
+    mtime_ns: int
+
+
+def photo_suffixes() -> frozenset[str]:
+    """Return the lower-case suffixes of photo formats that this Pillow can decode."""
+    return frozenset(
+        suffix
+        for name, suffixes in _SUFFIXES.items()
+        if name not in _OPTIONAL_FEATURES or features.check(_OPTIONAL_FEATURES[name])
+        for suffix in suffixes
+    )
+
+
+def prepare_process(max_pixels: int) -> None:
+    """Set Pillow's process-wide switches for a process that does nothing but our work.
+
+    Its warnings are silenced (what matters is a note in the record), and its own bomb check is moved out of
+    the way of `decode`'s, which knows the user's limit.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    logging.getLogger("PIL").propagate = False
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
+    """Decode an image file to upright RGB.
+
+    EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, 32-bit
+    integer and float images are scaled from their minimum and maximum; of several frames the first is taken.
+
+    Parameters
+    ----------
+    path
+        A regular file in any of the formats of `photo_suffixes`, whatever its own suffix.
+    max_pixels
+        An image that claims more is refused before its pixels are decoded.
+
+    Raises
+    ------
+    ImageError
+        With the `FailureKind` that says why.
+    """
+    try:
+        with _open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            with Image.open(file, formats=_FORMATS) as opened:
+                image, notes = _load(opened, max_pixels)
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; each is this file's fault
+        _refuse(error)
+    return Decoded(image, notes, status.st_size, status.st_mtime_ns)
+
+
+def from_image(image: Image.Image) -> Image.Image:
+    """Return an opened Pillow image as upright RGB, by the same rules as `decode`."""
+    return _load(image, DEFAULT_MAX_PIXELS)[0]
+
+
+def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Return the (width, height) in pixels at which an image is fed to the network.
+
+    The short side becomes `short_side` and the long side follows, truncated (torchvision's rule for
+    ``Resize`` with one number). An input of more than ``CAP_ASPECT * short_side**2`` pixels is scaled down
+    to that. None keeps the size.
+    """
+    if short_side is None:
+        return width, height
+    short, long = sorted((width, height))
+    new_short, new_long = short_side, int(short_side * long / short)
+    cap = CAP_ASPECT * short_side**2
+    if new_short * new_long > cap:
+        scale = (cap / (new_short * new_long)) ** 0.5
+        new_short = max(1, int(new_short * scale))
+        new_long = min(int(new_long * scale), cap // new_short)
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Resize an RGB image for the network with Pillow's antialiased bilinear filter.
+
+    Returns
+    -------
+    tuple
+        A writable uint8 array of shape (height, width, 3), and notes for the record.
+    """
+    size = network_size(*image.size, short_side)
+    notes: tuple[str, ...] = ()
+    if short_side is None:
+        if min(size) < HUB_MIN_SIDE:
+            notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
+    elif size[0] * size[1] > 0 and min(size) != short_side:
+        notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
+    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    return np.array(resized, dtype=np.uint8), notes
+
+
+def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    # A FIFO would block the open itself, so the kind of file is asked first (and again after, for a swap).
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(FailureKind.NOT_A_FILE, "not a regular file")
+    if status.st_size == 0:
+        raise ImageError(FailureKind.EMPTY_FILE, "the file is empty (0 bytes)")
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(FailureKind.NOT_A_FILE, "not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+    width, height = opened.size
+    if width * height > max_pixels:
+        raise ImageError(
+            FailureKind.TOO_MANY_PIXELS,
+            f"{width}x{height} is more than {max_pixels} pixels; if that is right, raise --max-image-pixels",
+        )
+    notes = []
+    frames = _frame_count(opened)
+    if frames > 1:
+        notes.append(f"first of {frames} frames")
+    # No `draft`: it would change pixels to save time. The load may rotate (TIFF), so EXIF is read after it.
+    opened.load()
+    orientation = _orientation(opened)
+    if orientation is None:
+        notes.append("unreadable EXIF data ignored")
+    rgb, note = _to_rgb(opened)
+    if note:
+        notes.append(note)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return rgb, tuple(notes)
+
+
+def _frame_count(opened: Image.Image) -> int:
+    try:
+        return int(getattr(opened, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - a broken later frame does not concern the first
+        return 1
+
+
+def _orientation(loaded: Image.Image) -> int | None:
+    try:
+        value = loaded.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - EXIF is a format of its own, broken in ways of its own
+        return None
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return _from_grey(np.asarray(image) >> 8), None
+    if mode == "I" and image.format in {"PPM", "PNG"}:
+        # These two decoders hand 16-bit samples over in 32-bit integers.
+        return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
+    if mode in {"I", "F"}:
+        return _scaled(np.asarray(image).astype(np.float64), "32-bit float" if mode == "F" else "32-bit integer")
+    if image.has_transparency_data or mode in {"La", "RGBa"}:
+        return _on_white(image.convert("RGBA")), None
+    if mode == "LAB":
+        to_srgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        converted = ImageCms.applyTransform(image, to_srgb)
+        assert converted is not None  # noqa: S101 - only None when asked to work in place
+        return converted, None
+    return (image if mode == "RGB" else image.convert("RGB")), None
+
+
+def _from_grey(values: NDArray[np.generic]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _scaled(values: NDArray[np.float64], what: str) -> tuple[Image.Image, str]:
+    finite = np.isfinite(values)
+    low = float(values[finite].min()) if finite.any() else 0.0
+    high = float(values[finite].max()) if finite.any() else 0.0
+    span = high - low or 1.0
+    scaled = np.where(finite, (values - low) / span, 0.0) * 255
+    note = f"{what} samples scaled from {low:g}..{high:g}"
+    if not finite.all():
+        note += f", {int((~finite).sum())} that are not finite taken as black"
+    return _from_grey(np.rint(scaled)), note
+
+
+def _on_white(rgba: Image.Image) -> Image.Image:
+    rgb = Image.new("RGB", rgba.size, "white")
+    rgb.paste(rgba, mask=rgba.getchannel("A"))
+    return rgb
+
+
+def _refuse(error: Exception) -> NoReturn:
+    text = " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case FileNotFoundError():
+            kind, message = FailureKind.NOT_FOUND, "no such file (or a link that leads nowhere)"
+        case UnidentifiedImageError():
+            kind, message = FailureKind.NOT_AN_IMAGE, "not an image in any format this Pillow can read"
+        case Image.DecompressionBombError():
+            kind, message = FailureKind.TOO_MANY_PIXELS, f"refused as a decompression bomb ({text})"
+        case MemoryError():
+            kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
+        case OSError(errno=int()):
+            kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
+        case _ if "truncated" in text.lower() or isinstance(error, EOFError | struct.error | IndexError):
+            kind, message = FailureKind.TRUNCATED, f"the file ends too early ({text})"
+        case _:
+            kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
+    raise ImageError(kind, message) from error
+

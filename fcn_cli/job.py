@@ -1,0 +1,98 @@
+"""What a run is asked for, and what exactly that stands for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import backbones, palettes, settings, weights
+from .errors import RequestError
+
+VOC_NAMES = "voc"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run is asked for; defaults are those of ``fcn segment``."""
+
+    inputs: Sequence[str] = ()
+    listed: Sequence[str] | None = None
+    root: str | None = None
+    output: str = "fcn_output"
+    backbone: str = backbones.DEFAULT_BACKBONE
+    weights_file: str | None = None
+    class_names: str | None = None
+    offline: bool = False
+    resize: int | None = settings.DEFAULT_SHORT_SIDE
+    precision: str = "auto"
+    kernels: str = "torch"
+    kinds: Sequence[str] = settings.DEFAULT_KINDS
+    palette: str = "hub"
+    keep_extension: bool = False
+    overwrite: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+    machinery: settings.Machinery = field(default_factory=settings.Machinery)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What exactly is requested, known before the network is loaded (and for official weights, downloaded).
+
+    `checkpoint` is the user's own file, hashed. `names` are the class names, or None where the checkpoint's
+    number of classes will give them.
+    """
+
+    label: settings.LabelSettings
+    files: settings.FileSettings
+    backbone: backbones.Backbone
+    checkpoint: weights.WeightsFile | None
+    names: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, job: Job) -> Identity:
+        """Look up and hash what a job names.
+
+        Raises
+        ------
+        RequestError
+            A backbone, palette, names file or checkpoint does not exist or cannot be read.
+        """
+        backbone = backbones.find(job.backbone)
+        asked = _class_names(job.class_names)
+        checkpoint = None
+        official = backbone.weights
+        identity = official.sha256_prefix if isinstance(official, weights.OfficialWeights) else official.sha256
+        names = backbones.VOC_CLASSES
+        if job.weights_file is not None:
+            path = Path(job.weights_file)
+            checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
+            if not checkpoint.sha256.startswith(identity):
+                identity, names = checkpoint.sha256, None
+        label = settings.LabelSettings(
+            backbone.name, identity, job.resize, job.precision, job.kernels, asked
+        )
+        colors = palettes.load(job.palette)
+        palette = job.palette
+        if palette not in palettes.BUILT_IN:
+            palette = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
+        return cls(label, settings.FileSettings(palette, job.keep_extension), backbone, checkpoint, asked or names)
+
+
+def _class_names(option: str | None) -> tuple[str, ...] | None:
+    if option is None:
+        return None
+    if option == VOC_NAMES:
+        return backbones.VOC_CLASSES
+    try:
+        lines = Path(option).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RequestError(f"--class-names {option}: cannot be read ({reason})") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) != len(names):
+        raise RequestError(f"--class-names {option}: needs one name a line, each only once")
+    return names

@@ -1,0 +1,75 @@
+"""What this process may use of the machine: CPUs and memory, by affinity and cgroup, not by host."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may keep busy: its affinity, cut by the cgroup's quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:
+        count = os.cpu_count() or 1
+    quota = _cgroup_cpus()
+    return max(1, min(count, math.ceil(quota))) if quota else count
+
+
+def available_memory() -> int | None:
+    """Return the bytes that can still be allocated without swapping, or None where it cannot be told."""
+    amounts = [amount for amount in (_host_available(), _cgroup_available()) if amount is not None]
+    return min(amounts, default=None)
+
+
+def _cgroup_cpus() -> float | None:
+    for folder in _own_cgroups():
+        fields = _read(folder / "cpu.max").split()
+        if len(fields) == 2 and fields[0] != "max":
+            return int(fields[0]) / int(fields[1])
+    quota = _read(_CGROUP / "cpu" / "cpu.cfs_quota_us").strip()
+    period = _read(_CGROUP / "cpu" / "cpu.cfs_period_us").strip()
+    if quota and period and int(quota) > 0:
+        return int(quota) / int(period)
+    return None
+
+
+def _host_available() -> int | None:
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_available() -> int | None:
+    amounts = []
+    for folder in _own_cgroups():
+        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+        if limit.isdigit() and used.isdigit():
+            # Page cache counts as used, but is given up when memory is asked for.
+            reclaimable = sum(
+                int(line.split()[1])
+                for line in _read(folder / "memory.stat").splitlines()
+                if line.startswith(("active_file ", "inactive_file "))
+            )
+            amounts.append(int(limit) - int(used) + reclaimable)
+    return min(amounts, default=None)
+
+
+def _own_cgroups() -> list[Path]:
+    """Return this process's cgroup (version 2) and its parents, innermost first."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        if line.startswith("0::"):
+            own = _CGROUP / line[3:].lstrip("/")
+            return [folder for folder in (own, *own.parents) if folder.is_relative_to(_CGROUP)]
+    return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,131 @@
+"""What is to be done for each photo, from what the journal and the output files say is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import NameCollision
+from .journal import Journal, Record
+from .outputs import OutputFolder
+from .sources import Source
+
+LABEL_KINDS = ("masks", "color")
+"""The kinds of output from which a label map can be read back."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A photo that is done, but lacks some kinds of output."""
+
+    source: Source
+    record: Record
+    kinds: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """Every photo of a run, in exactly one of these."""
+
+    to_segment: list[Source] = field(default_factory=list)
+    to_add: list[Addition] = field(default_factory=list)
+    done: list[Record] = field(default_factory=list)
+    still_failed: list[Record] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.to_segment) + len(self.to_add) + len(self.done) + len(self.still_failed)
+
+    @property
+    def work(self) -> int:
+        """How many photos there is something to do for."""
+        return len(self.to_segment) + len(self.to_add)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run wants of each photo."""
+
+    kinds: Sequence[str]
+    fingerprint: str
+    overwrite: bool = False
+    retry_failed: bool = False
+
+
+def make(sources: Iterable[Source], journal: Journal, folder: OutputFolder, wanted: Wanted) -> Plan:
+    """Sort photos into what is done and what is to do.
+
+    Raises
+    ------
+    NameCollision
+        A photo's output file belongs to another photo, from an earlier run, that still exists.
+    """
+    plan = Plan()
+    for source in sources:
+        record = journal.get(source.image)
+        _refuse_foreign(source, record, journal, folder, wanted)
+        if wanted.overwrite or record is None or not _same_input(source, record, wanted):
+            plan.to_segment.append(source)
+        elif record.ok:
+            _plan_done(plan, source, record, folder, wanted)
+        elif wanted.retry_failed:
+            plan.to_segment.append(source)
+        else:
+            plan.still_failed.append(record)
+    return plan
+
+
+def _same_input(source: Source, record: Record, wanted: Wanted) -> bool:
+    return record.fingerprint == wanted.fingerprint and (record.size_bytes, record.mtime_ns) == (
+        source.size_bytes,
+        source.mtime_ns,
+    )
+
+
+def _plan_done(plan: Plan, source: Source, record: Record, folder: OutputFolder, wanted: Wanted) -> None:
+    recorded = dict(zip(record.outputs, record.output_bytes, strict=True))
+    names = {kind: folder.name(source.output, kind) for kind in wanted.kinds}
+    missing = tuple(kind for kind, name in names.items() if name not in recorded)
+    damaged = [name for name in names.values() if name in recorded and not folder.is_whole(name, recorded[name])]
+    if damaged:
+        plan.to_segment.append(source)
+    elif not missing:
+        plan.done.append(record)
+    elif any(folder.name(source.output, kind) in recorded for kind in LABEL_KINDS):
+        plan.to_add.append(Addition(source, record, missing))
+    else:
+        plan.to_segment.append(source)
+
+
+def _refuse_foreign(
+    source: Source, record: Record | None, journal: Journal, folder: OutputFolder, wanted: Wanted
+) -> None:
+    if not source.output:
+        return
+    if record is not None and record.outputs and record.source != source.given:
+        changed = (record.size_bytes, record.mtime_ns) != (source.size_bytes, source.mtime_ns)
+        if changed and _is_another(record.source, source.path):
+            raise NameCollision(_foreign_text(record.outputs[0], record.source, source, folder))
+    for kind in wanted.kinds:
+        name = folder.name(source.output, kind)
+        owner = journal.owner(name)
+        if owner is not None and owner != source.image:
+            other = journal.get(owner)
+            if other is not None and _is_another(other.source, source.path):
+                raise NameCollision(_foreign_text(name, other.source, source, folder))
+
+
+def _is_another(recorded: str, path: str) -> bool:
+    """Say whether a recorded input still exists and is not the file at `path`."""
+    try:
+        return not os.path.samefile(recorded, path)
+    except OSError:
+        return Path(recorded).exists()
+
+
+def _foreign_text(name: str, owner: str, source: Source, folder: OutputFolder) -> str:
+    return (
+        f"{folder.root / name} belongs to {owner}, and {source.given} would overwrite it; use another --output, "
+        "or segment both in one command"
+    )

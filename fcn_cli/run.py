@@ -1,0 +1,314 @@
+"""One segmentation run: find, plan, loop, record, sum up."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import __version__, backbones, images, machine, palettes, plan, settings, sources, stats, weights
+from .errors import Failure, NothingFound, OutputLost, StoppedEarly
+from .interrupts import Stop
+from .job import Identity, Job
+from .journal import Journal, Record
+from .lock import OutputLock
+from .outputs import OutputFolder, read_classes
+from .sources import Found, Source
+from .summary import Summary
+from .writing import WriteQueue, failed
+
+if TYPE_CHECKING:
+    # torch comes with these: a run with nothing to do never imports them.
+    from .decoding import DecodePool, Item
+    from .engine import Engine
+
+class Observer(Protocol):
+    """Is told what happens; see `display` for the one of the command line."""
+
+    def planned(self, found: Found, made: plan.Plan) -> None:
+        """The photos are found and sorted; the work begins."""
+
+    def finished(self, record: Record, *, skipped: bool) -> None:
+        """A photo is recorded, or was before."""
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """So many bytes of a weights file have come."""
+
+    def note(self, text: str) -> None:
+        """Something that people should know."""
+
+    def detail(self, text: str) -> None:
+        """Something for those who ask for more."""
+
+    def waiting(self) -> None:
+        """Nothing happened for a moment."""
+
+
+def segment(job: Job, observer: Observer) -> Summary:
+    """Segment photos into an output directory.
+
+    What ends a run early once it has begun is in the summary (`Summary.stopped`), with what was done.
+
+    Raises
+    ------
+    NothingFound
+        The inputs hold no photo.
+    RequestError
+        The request is wrong; nothing was written.
+    OutputLocked, OutputLost
+        The output directory is another run's, or cannot be written.
+    """
+    images.prepare_process(job.machinery.max_image_pixels)
+    found = sources.discover(
+        sources.Request(
+            job.inputs, job.listed, job.root, job.output, images.photo_suffixes(), job.keep_extension
+        )
+    )
+    if not found.sources:
+        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
+    identity = Identity.of(job)
+    if job.dry_run:
+        return _Run(job, observer, found, identity).dry()
+    try:
+        with OutputLock(Path(job.output)):
+            return _Run(job, observer, found, identity).execute()
+    except OSError as error:
+        raise OutputLost(f"{job.output}: cannot be written ({error.strerror or error})") from error
+
+
+class _Run:
+    """The state of one run, from the plan to the summary."""
+
+    def __init__(self, job: Job, observer: Observer, found: Found, identity: Identity) -> None:
+        self.job = job
+        self.observer = observer
+        self.found = found
+        self.identity = identity
+        self.output = Path(job.output)
+        self.palette = palettes.load(job.palette)
+        self.folder = OutputFolder(self.output, self.palette)
+        self.fingerprint = identity.label.fingerprint()
+        self.summary = Summary(
+            self.output, palette=self.palette, total=len(found.sources), ignored=found.ignored_text()
+        )
+        self.stop = Stop()
+        self._first_failure: StoppedEarly | None = None
+
+    def dry(self) -> Summary:
+        """Plan and report; write nothing."""
+        if not self.job.overwrite:
+            settings.check(self.output, self.identity.label, self.identity.files)
+        made = self._plan(Journal(self.output))
+        self.observer.planned(self.found, made)
+        self.summary.skipped = len(made.done)
+        self.summary.failed = len(made.still_failed)
+        return self.summary
+
+    def execute(self) -> Summary:
+        """Do what the plan says."""
+        if not self.job.overwrite:
+            settings.check(self.output, self.identity.label, self.identity.files)
+        journal = Journal(self.output)
+        made = self._plan(journal)
+        self.observer.planned(self.found, made)
+        for record in made.done:
+            self._count(record, skipped=True)
+        for record in made.still_failed:
+            self._count(record, skipped=True)
+        try:
+            if made.work:
+                self._work(made, journal)
+        except OutputLost as error:
+            self.summary.stopped = error
+        except OSError as error:
+            self.summary.stopped = OutputLost(f"{self.output}: cannot be written ({error.strerror or error})")
+        finally:
+            journal.close()
+        if self.summary.stopped is None and self.summary.left:
+            self.summary.stopped = self.stop.error or self._first_failure
+        self._project(journal, changed=bool(made.work))
+        return self.summary
+
+    def _plan(self, journal: Journal) -> plan.Plan:
+        wanted = plan.Wanted(self.job.kinds, self.fingerprint, self.job.overwrite, self.job.retry_failed)
+        return plan.make(self.found.sources, journal, self.folder, wanted)
+
+    def _work(self, made: plan.Plan, journal: Journal) -> None:
+        with WriteQueue(
+            self.folder, journal, self._finished, self.job.machinery.max_image_pixels
+        ) as writes:
+            journal.open()
+            with self.stop:
+                unusable = self._add_kinds(made.to_add, writes)
+                writes.commit(everything=True)
+            to_segment = sorted(made.to_segment + unusable, key=lambda source: source.image)
+            if to_segment and not self._ended():
+                self._segment(to_segment, writes)
+
+    def _add_kinds(self, additions: Sequence[plan.Addition], writes: WriteQueue) -> list[Source]:
+        """Write missing kinds from label maps on disk; return the photos whose label maps are not as recorded."""
+        unusable = []
+        for addition in additions:
+            if self._ended():
+                break
+            record = addition.record
+            label_files = [
+                self.folder.name(addition.source.output, kind)
+                for kind in plan.LABEL_KINDS
+                if self.folder.name(addition.source.output, kind) in record.outputs
+            ]
+            labels = self.folder.read_labels(label_files[0], record.width or 0, record.height or 0)
+            if labels is None:
+                unusable.append(addition.source)
+                continue
+            self.summary.added += 1
+            writes.add(addition.source, record, labels, addition.kinds, keep_on_failure=True)
+            writes.commit()
+        return unusable
+
+    def _segment(self, to_segment: Sequence[Source], writes: WriteQueue) -> None:
+        # Only now is torch imported.
+        from .batches import by_shape
+        from .decoding import DecodePool, DecodeSettings
+
+        how = self.job.machinery
+        workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)
+        decode = DecodeSettings(self.job.resize, how.max_image_pixels, how.decode_seconds)
+        # The workers start before the network is loaded, so before CUDA and torch's threads.
+        with DecodePool(to_segment, decode, workers) as pool:
+            engine = self._engine(workers)
+            started = time.monotonic()
+            with self.stop:
+                for got in by_shape(pool, engine.plan.batch_size):
+                    self._take(got, to_segment, engine, writes)
+                    writes.commit()
+                    if self._ended():
+                        break
+                writes.commit(everything=True)
+            self.summary.seconds = time.monotonic() - started
+
+    def _take(
+        self, got: list[Item] | Item | None, to_segment: Sequence[Source], engine: Engine, writes: WriteQueue
+    ) -> None:
+        """Take one thing from the decoded stream: a batch to predict, a failed photo, or nothing."""
+        if got is None:
+            self.observer.waiting()
+        elif not isinstance(got, list):
+            self._fail(to_segment[got.index], got, got.failure, writes)
+        else:
+            began = time.perf_counter()
+            predicted = engine.predict(
+                [item.pixels for item in got if item.pixels is not None],
+                [(item.width, item.height) for item in got],
+            )
+            share = (time.perf_counter() - began) / len(got)
+            for item, labels in zip(got, predicted, strict=True):
+                source = to_segment[item.index]
+                if isinstance(labels, Failure):
+                    self._fail(source, item, labels, writes)
+                else:
+                    writes.add(source, self._record(source, item, share), labels, self.job.kinds)
+
+    def _fail(self, source: Source, item: Item, failure: Failure | None, writes: WriteQueue) -> None:
+        assert failure is not None  # noqa: S101 - an item has pixels or a failure
+        writes.add_failed(failed(source, self.fingerprint, failure, item.size_bytes, item.mtime_ns))
+
+    def _record(self, source: Source, item: Item, seconds: float) -> Record:
+        return Record(
+            image=source.image,
+            source=source.given,
+            status="ok",
+            fingerprint=self.fingerprint,
+            size_bytes=item.size_bytes,
+            mtime_ns=item.mtime_ns,
+            seconds=item.seconds + seconds,
+            notes=item.notes,
+        )
+
+    def _engine(self, workers: int) -> Engine:
+        from . import engine
+
+        network = self._network()
+        how = self.job.machinery
+        chosen = engine.plan(how.device, self.job.precision, how.batch_size, how.threads)
+        self.observer.detail(
+            f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.threads} threads, "
+            f"batches of up to {chosen.batch_size}, {workers} decoding workers"
+        )
+        self.summary.how.update(
+            device=str(chosen.device),
+            precision=chosen.precision,
+            threads=chosen.threads,
+            batch_size=chosen.batch_size,
+            workers=workers,
+        )
+        return engine.Engine(network, chosen)
+
+    def _network(self) -> backbones.Network:
+        backbone = self.identity.backbone
+        file = self.identity.checkpoint
+        if file is None and isinstance(backbone.weights, backbones.BundledWeights):
+            file = backbones.bundled_file(backbone.weights)
+        elif file is None and isinstance(backbone.weights, weights.OfficialWeights):
+            name = backbone.weights.file_name
+            file = weights.obtain(
+                backbone.weights,
+                offline=self.job.offline,
+                progress=lambda done, total: self.observer.downloading(name, done, total),
+            )
+        assert file is not None  # noqa: S101 - the registry has no third kind
+        if backbone.note and self.identity.checkpoint is None:
+            self.observer.note(backbone.note)
+        network = backbones.load(backbone, file, self.identity.names)
+        palettes.load(self.job.palette, len(network.class_names))
+        settings.save(self.output, self.identity.label, self.identity.files, file.sha256)
+        self.folder.write_classes(network.class_names)
+        self.summary.how["weights_sha256"] = file.sha256
+        return network
+
+    def _ended(self) -> bool:
+        return self.stop.signum is not None or self._first_failure is not None
+
+    def _finished(self, record: Record) -> None:
+        self._count(record, skipped=False)
+        if not record.ok and self.job.fail_fast and self._first_failure is None:
+            self._first_failure = StoppedEarly(f"--fail-fast: stopped at the first failed image, {record.source}")
+
+    def _count(self, record: Record, *, skipped: bool) -> None:
+        if not record.ok:
+            self.summary.failed += 1
+            self.summary.failures.append(record)
+        elif skipped:
+            self.summary.skipped += 1
+        else:
+            self.summary.done += 1
+        self.summary.totals.add(record)
+        self.observer.finished(record, skipped=skipped)
+
+    def _project(self, journal: Journal, *, changed: bool) -> None:
+        """Bring stats.csv and summary.json up to date with the journal, unless they are."""
+        names = read_classes(self.output)
+        if names is None:
+            return
+        self.summary.class_names = names
+        if not changed and stats.up_to_date(self.output, journal):
+            return
+        self.summary.how.update(kinds=list(self.job.kinds), versions=_versions())
+        try:
+            stats.write(self.output, journal, names, self.summary.as_json())
+        except OSError as error:
+            if self.summary.stopped is None:
+                self.summary.stopped = OutputLost(
+                    f"{self.output}: cannot be written ({error.strerror or error})"
+                )
+
+
+_MAX_AUTO_WORKERS = 16
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
+    return {"fcn": __version__, "python": platform.python_version(), **packages}

@@ -1,0 +1,105 @@
+"""Projections of the journal: ``stats.csv`` and ``summary.json``. Both can be rebuilt from it at any time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import storage
+from .journal import Journal, Record
+
+STATS_FILE = "stats.csv"
+SUMMARY_FILE = "summary.json"
+COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
+
+
+@dataclass
+class Totals:
+    """Sums over records: per class index, how many images show it and in how many pixels."""
+
+    images: int = 0
+    failed: int = 0
+    pixels: int = 0
+    class_images: Counter[int] = field(default_factory=Counter)
+    class_pixels: Counter[int] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        if not record.ok:
+            self.failed += 1
+            return
+        self.images += 1
+        for index, pixels in (record.classes or {}).items():
+            self.pixels += pixels
+            self.class_images[index] += 1
+            self.class_pixels[index] += pixels
+
+    def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return the sums with class names, for ``summary.json``."""
+        classes = {
+            str(index): {
+                "name": class_names[index],
+                "images": self.class_images[index],
+                "pixels": pixels,
+                "fraction": round(pixels / self.pixels, 6),
+            }
+            for index, pixels in sorted(self.class_pixels.items())
+        }
+        return {"images": self.images, "failed": self.failed, "pixels": self.pixels, "classes": classes}
+
+
+def write(output: Path, journal: Journal, class_names: Sequence[str], run: dict[str, Any]) -> None:
+    """Write both projections of the whole journal.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    journal
+        Its journal.
+    class_names
+        By class index.
+    run
+        What ``summary.json`` says of the last run, under the key ``run``.
+
+    Raises
+    ------
+    OSError
+        As the system says; each file is either the old or the new one.
+    """
+    totals = Totals()
+    storage.write_text(output / STATS_FILE, _csv(journal, class_names, totals))
+    summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
+    storage.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def up_to_date(output: Path, journal: Journal) -> bool:
+    """Say whether both projections exist and are of the journal as it is."""
+    try:
+        summary = json.loads((output / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    current = isinstance(summary, dict) and summary.get("journal_bytes") == journal.size_bytes
+    return current and (output / STATS_FILE).is_file()
+
+
+def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        totals.add(record)
+        if not record.ok or not record.classes or not record.width or not record.height:
+            continue
+        area = record.width * record.height
+        writer.writerows(
+            (record.image, record.width, record.height, index, class_names[index], pixels, f"{pixels / area:.6f}")
+            for index, pixels in sorted(record.classes.items())
+        )
+    return text.getvalue()

@@ -1,0 +1,65 @@
+"""How a run ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ExitCode, FcnError
+from .journal import Record
+from .palettes import Palette
+from .stats import Totals
+
+
+@dataclass
+class Summary:
+    """How a run ended: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early)."""
+
+    output: Path
+    class_names: Sequence[str] = ()
+    palette: Palette | None = None
+    total: int = 0
+    done: int = 0
+    added: int = 0
+    skipped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    failures: list[Record] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    ignored: str = ""
+    stopped: FcnError | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Photos not reached."""
+        return self.total - self.done - self.skipped - self.failed
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Photos segmented a second, from the end of the start-up."""
+        return (self.done - self.added) / self.seconds if self.seconds and self.done > self.added else None
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should return."""
+        if self.stopped is not None:
+            return self.stopped.exit_code
+        return ExitCode.SOME_FAILED if self.failed else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``summary.json`` says of the run."""
+        rate = self.images_per_second
+        return {
+            "images": self.total,
+            "ok": self.done,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "not_reached": self.left,
+            "stopped": str(self.stopped) if self.stopped else None,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(rate, 3) if rate else None,
+            **self.how,
+        }

@@ -1,0 +1,322 @@
+"""Find, download, verify and load the weights of a network.
+
+Looked for in this order: the folder in ``FCN_WEIGHTS_DIR``, torch.hub's checkpoint folder, the network.
+``FCN_WEIGHTS_MIRROR`` names a server with the same file names. This module reads the environment, as the
+libraries it stands beside do; no other one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from . import storage
+from .errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONNECT_SECONDS = 10.0
+"""How long a server may take to answer at all, name look-up and redirects included."""
+READ_SECONDS = 30.0
+"""How long a download may stand still."""
+
+_CHUNK = 1 << 20
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes so far and the bytes in all (None when the server does not say)."""
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A published file: its URL, its size, and the start of its sha256 (torch.hub's convention, 8 hex digits)."""
+
+    url: str
+    sha256_prefix: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file, on the server and in every folder."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file on disk whose hash was taken just now, and matches where it should."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: until a server answers, and between two pieces of its answer."""
+
+    connect: float = CONNECT_SECONDS
+    read: float = READ_SECONDS
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hex.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def search_folders() -> list[Path]:
+    """Return the folders in which weights are looked for, in order; the last one is downloaded to."""
+    own = os.environ.get("FCN_WEIGHTS_DIR")
+    return [*([Path(own).expanduser()] if own else []), hub_folder()]
+
+
+def hub_folder() -> Path:
+    """Return torch.hub's checkpoint folder by its own rules (``TORCH_HOME``, ``XDG_CACHE_HOME``), without torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def download_url(official: OfficialWeights) -> str:
+    """Return where the file is fetched from: its official URL, or the mirror's."""
+    mirror = os.environ.get("FCN_WEIGHTS_MIRROR")
+    return f"{mirror.rstrip('/')}/{official.file_name}" if mirror else official.url
+
+
+def cached(official: OfficialWeights) -> Path | None:
+    """Return the first file of that name in the search folders, unverified, or None."""
+    return next((p for folder in search_folders() if (p := folder / official.file_name).is_file()), None)
+
+
+def verify(path: Path, sha256_prefix: str) -> WeightsFile:
+    """Hash a file and compare.
+
+    Raises
+    ------
+    WeightsError
+        It cannot be read or is not the file it should be; the text names the file and the fix.
+    """
+    digest = sha256_of(path)
+    if not digest.startswith(sha256_prefix):
+        raise WeightsError(
+            f"{path}: damaged, its sha256 starts with {digest[:8]} where {sha256_prefix[:8]} belongs; "
+            "delete the file and run again (or run `fcn weights fetch`)"
+        )
+    return WeightsFile(path, digest)
+
+
+def obtain(
+    official: OfficialWeights,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    timeouts: Timeouts | None = None,
+) -> WeightsFile:
+    """Return verified official weights: from the search folders, else downloaded.
+
+    Raises
+    ------
+    WeightsError
+        They are damaged, or missing and cannot be had.
+    """
+    found = cached(official)
+    if found is None:
+        if offline:
+            raise WeightsError(f"{official.file_name} is not on this machine and --offline forbids to fetch it; {_ways(official)}")
+        found = fetch(official, progress=progress, timeouts=timeouts)
+    return verify(found, official.sha256_prefix)
+
+
+def fetch(
+    official: OfficialWeights,
+    folder: Path | None = None,
+    *,
+    progress: Progress | None = None,
+    timeouts: Timeouts | None = None,
+) -> Path:
+    """Put official weights into a folder (default: torch.hub's), downloading them unless the right file is there.
+
+    The file appears under its name only whole, verified and fsynced; of two processes one downloads and the
+    other takes its file.
+
+    Raises
+    ------
+    WeightsError
+        The download failed or is not the file it should be; nothing is left behind.
+    """
+    folder = folder or hub_folder()
+    target = folder / official.file_name
+    try:
+        storage.make_folders(folder)
+        with filelock.FileLock(folder / f".{official.file_name}.lock"):
+            if not (target.is_file() and sha256_of(target).startswith(official.sha256_prefix)):
+                storage.write_whole(
+                    target, lambda stream: _download(official, stream.write, progress, timeouts or Timeouts())
+                )
+                storage.sync_folders([folder])
+    except OSError as error:
+        raise WeightsError(f"{folder}: cannot be written ({error.strerror or error}); {_ways(official)}") from None
+    return target
+
+
+def _download(
+    official: OfficialWeights, write: Callable[[bytes], object], progress: Progress | None, timeouts: Timeouts
+) -> None:
+    url = download_url(official)
+    try:
+        digest = hashlib.sha256()
+        done = 0
+        with _answer(url, timeouts) as response:
+            length = response.headers.get("Content-Length")
+            total = int(length) if length and length.isdigit() else None
+            while block := response.read(_CHUNK):
+                digest.update(block)
+                write(block)
+                done += len(block)
+                if progress:
+                    progress(done, total)
+    except urllib.error.HTTPError as error:
+        reason = f"the server answered {error.code} {error.reason}"
+    except TimeoutError:
+        reason = "the server did not answer in time"
+    except urllib.error.URLError as error:
+        reason = f"no connection ({_why(error)})"
+    except (HTTPException, ConnectionError, ssl.SSLError) as error:
+        reason = f"the connection broke ({type(error).__name__})"
+    else:
+        if total is not None and done < total:
+            reason = f"the connection ended after {done} of {total} bytes"
+        elif not digest.hexdigest().startswith(official.sha256_prefix):
+            reason = (
+                f"what came is not the right file (its sha256 starts with {digest.hexdigest()[:8]}, "
+                f"not {official.sha256_prefix[:8]})"
+            )
+        else:
+            return
+    raise WeightsError(f"{url}: cannot be downloaded: {reason}; {_ways(official)}")
+
+
+def _answer(url: str, timeouts: Timeouts) -> HTTPResponse:
+    """Open a URL within a deadline that holds for all of it: urllib's own is per address and skips DNS."""
+    result: list[HTTPResponse | BaseException] = []
+    finished = threading.Event()
+
+    def ask() -> None:
+        try:
+            context = _tls_context() if url.startswith("https:") else None
+            request = urllib.request.Request(url, headers={"User-Agent": "fcn"})  # noqa: S310 - http or https, by us
+            result.append(urllib.request.urlopen(request, timeout=timeouts.read, context=context))  # noqa: S310
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            result.append(error)
+        finished.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    if not finished.wait(timeouts.connect):
+        raise TimeoutError
+    answer = result[0]
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _tls_context() -> ssl.SSLContext:
+    bundle = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise WeightsError(f"{bundle}: not a usable file of CA certificates ({error})") from None
+
+
+def _why(error: urllib.error.URLError) -> str:
+    reason = error.reason
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)
+
+
+def _ways(official: OfficialWeights) -> str:
+    return (
+        f"put {official.file_name} from {download_url(official)} into {search_folders()[0]}, "
+        "or run `fcn weights fetch` where there is a network and copy the file; "
+        "`--backbone mobilenet_v2` (a small preview) works right now"
+    )
+
+
+def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
+    """Load a checkpoint's state dict, on the CPU, in float32.
+
+    Takes a plain state dict and torchvision's training checkpoints (``{"model": …, "args": Namespace}``);
+    a ``module.`` prefix is dropped, and so is the auxiliary head.
+
+    Raises
+    ------
+    WeightsError
+        The file holds code, is no checkpoint, or has values that are not finite.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file.path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"asks to run {named[1]}" if named else "holds more than weights"
+        raise WeightsError(
+            f"{file.path}: refused, it {what}; a checkpoint must be a state dict (save model.state_dict())"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - torch.load raises anything on broken data
+        raise WeightsError(f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})") from None
+    return _clean(content, file.path)
+
+
+def _clean(content: Any, path: Path) -> dict[str, Tensor]:
+    import torch
+
+    state = content
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsError(f"{path}: no state dict in it; save model.state_dict()")
+    cleaned = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise WeightsError(f"{path}: not a state dict, {key!r} holds a {type(value).__name__}")
+        name = key.removeprefix("module.")
+        if name.startswith("aux_classifier."):
+            continue
+        if value.is_floating_point():
+            value = value.float()
+            if not torch.isfinite(value).all():
+                raise WeightsError(f"{path}: {name} holds values that are not finite; the training went wrong")
+        cleaned[name] = value
+    return cleaned
+
+
+def _first_line(error: Exception) -> str:
+    with contextlib.suppress(IndexError):
+        return str(error).splitlines()[0][:200]
+    return type(error).__name__

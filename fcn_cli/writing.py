@@ -1,0 +1,185 @@
+"""Writes finished label maps beside the forward pass, and records each only when its files are on disk."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import images
+from .errors import Failure, ImageError
+from .journal import Journal, Record
+from .outputs import OutputFolder
+from .sources import Source
+
+_THREADS = 2
+_MAX_PENDING_IMAGES = 64
+_MAX_PENDING_BYTES = 256 << 20
+
+Finished = Callable[[Record], None]
+"""Called with each record once it is in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    future: Future[Record]
+    size: int
+    keep_on_failure: bool = False
+
+
+class WriteQueue:
+    """A small pool of writer threads with a bounded queue, and the journal behind it.
+
+    Records are appended in the order in which photos were handed in, after their files and the files'
+    folders are fsynced. All methods belong to one thread.
+
+    Parameters
+    ----------
+    folder, journal
+        Of the output directory; the journal open for appending.
+    finished
+        Told of every record.
+    max_pixels
+        For the overlay, which reads the photo again.
+    """
+
+    def __init__(self, folder: OutputFolder, journal: Journal, finished: Finished, max_pixels: int) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._finished = finished
+        self._max_pixels = max_pixels
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fcn-write")
+        self._pending: deque[_Pending] = deque()
+        self._pending_bytes = 0
+
+    def __enter__(self) -> WriteQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def add(
+        self,
+        source: Source,
+        record: Record,
+        labels: NDArray[np.uint8],
+        kinds: Sequence[str],
+        *,
+        keep_on_failure: bool = False,
+    ) -> None:
+        """Hand in a label map.
+
+        Parameters
+        ----------
+        source
+            The photo.
+        record
+            Its record so far, ok; outputs, class counts and seconds of encoding are added to it.
+        labels
+            uint8, shape (height, width).
+        kinds
+            The kinds of output to write.
+        keep_on_failure
+            When these kinds cannot be written, leave the photo's earlier record and files as they are.
+        """
+        future = self._threads.submit(self._write, source, record, labels, kinds)
+        self._pending.append(_Pending(future, labels.nbytes, keep_on_failure))
+        self._pending_bytes += labels.nbytes
+
+    def add_failed(self, record: Record) -> None:
+        """Hand in the record of a photo that failed; what an earlier version of it left is deleted."""
+        future: Future[Record] = Future()
+        future.set_result(record)
+        self._pending.append(_Pending(future, 0))
+
+    def commit(self, *, everything: bool = False) -> None:
+        """Record what is written; with `everything` wait for all of it, else only to stay within bounds.
+
+        Raises
+        ------
+        OutputLost, OSError
+            The output directory cannot be written any more.
+        """
+        ready: list[tuple[Record, bool]] = []
+        while self._pending:
+            head = self._pending[0]
+            must_wait = (
+                everything
+                or len(self._pending) > _MAX_PENDING_IMAGES
+                or (self._pending_bytes > _MAX_PENDING_BYTES and len(self._pending) > 1)
+            )
+            if not must_wait and not head.future.done():
+                break
+            record = head.future.result()
+            ready.append((record, record.ok or not head.keep_on_failure))
+            self._pending.popleft()
+            self._pending_bytes -= head.size
+        if ready:
+            self._append([record for record, lasting in ready if lasting])
+            for record, _ in ready:
+                self._finished(record)
+
+    def _append(self, records: Sequence[Record]) -> None:
+        self._folder.sync(name for record in records for name in record.outputs)
+        stale = [name for record in records for name in self._stale(record)]
+        self._journal.append(records)
+        self._folder.remove(stale)
+
+    def _stale(self, record: Record) -> list[str]:
+        """Return the files of the photo's earlier record that the new one does not stand for."""
+        earlier = self._journal.get(record.image)
+        return [name for name in earlier.outputs if name not in record.outputs] if earlier else []
+
+    def _write(
+        self, source: Source, record: Record, labels: NDArray[np.uint8], kinds: Sequence[str]
+    ) -> Record:
+        started = time.perf_counter()
+        histogram = Image.fromarray(labels).histogram()
+        try:
+            written = self._folder.write(
+                source.output, kinds, labels, lambda: images.decode(source.path, self._max_pixels).image
+            )
+        except ImageError as error:
+            if not record.outputs:
+                self._folder.remove(self._folder.name(source.output, kind) for kind in kinds)
+            return failed(source, record.fingerprint, error.failure, record.size_bytes, record.mtime_ns)
+        outputs = {
+            **dict(zip(record.outputs, record.output_bytes, strict=True)),
+            **{one.path: one.size for one in written},
+        }
+        return Record(
+            image=record.image,
+            source=record.source,
+            status="ok",
+            fingerprint=record.fingerprint,
+            size_bytes=record.size_bytes,
+            mtime_ns=record.mtime_ns,
+            width=labels.shape[1],
+            height=labels.shape[0],
+            classes={index: pixels for index, pixels in enumerate(histogram) if pixels},
+            outputs=tuple(outputs),
+            output_bytes=tuple(outputs.values()),
+            seconds=record.seconds + time.perf_counter() - started,
+            notes=record.notes,
+        )
+
+
+def failed(
+    source: Source, fingerprint: str, failure: Failure, size_bytes: int | None, mtime_ns: int | None
+) -> Record:
+    """Return the record of a photo without a mask."""
+    return Record(
+        image=source.image,
+        source=source.given,
+        status="failed",
+        fingerprint=fingerprint,
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        error=failure,
+    )
