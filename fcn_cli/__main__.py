@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 from . import display, interrupts
@@ -12,26 +14,37 @@ from .cli import app
 from .errors import ExitCode, FcnError
 
 
-def main() -> NoReturn:
-    """Run the command line and exit; no traceback reaches a user unless it is a bug and ``-v`` asks for it."""
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    A traceback is printed for a bug only, when ``-v`` asks for it.
+    """
     interrupts.raise_on_signals()
     try:
-        app(prog_name="fcn")
+        app(args=arguments, prog_name="fcn")
     except FcnError as error:
         display.say(str(error))
-        code: int = error.exit_code
+        return error.exit_code
     except SystemExit as ending:
-        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:  # noqa: BLE001 - the last resort
-        if {"-v", "--verbose"} & set(sys.argv):
+        if {"-v", "--verbose"} & set(arguments or sys.argv):
             traceback.print_exc()
         kind = type(error).__name__
-        display.say(f"this is a bug in fcn ({kind}: {error}); please report it with the traceback that -v prints")
-        code = ExitCode.BUG
-    else:
-        code = ExitCode.OK
+        display.say(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
+        return ExitCode.BUG
+    return ExitCode.OK
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    code = run()
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    if "torch" in sys.modules:
+        # Taking torch apart module by module takes more than a second, and what counts is on disk.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The commands: parse, call, print. Nothing is decided here, and torch comes only with a command that needs it."""
+"""The commands: parse, call, print. Nothing is decided here; torch comes with commands that need it only."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def segment(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", envvar="FCN_WEIGHTS", help="A checkpoint of yours instead of the official weights."
+            metavar="FILE",
+            envvar="FCN_WEIGHTS",
+            help="A checkpoint of yours instead of the official weights.",
         ),
     ] = None,
     class_names: Annotated[
@@ -264,7 +266,9 @@ def segment(
 
     listed = _listed(files_from, null=null)
     if not inputs and listed is None:
-        raise RequestError("nothing to segment was given; name an image, a folder, or a list with --files-from")
+        raise RequestError(
+            "nothing to segment was given; name an image, a folder, or a list with --files-from"
+        )
     job = Job(
         inputs=inputs or (),
         listed=listed,
@@ -350,13 +354,7 @@ def weights_fetch(
         if isinstance(official, backbones.BundledWeights):
             typer.echo(official.path)
             continue
-        display = Display(quiet=quiet)
-        file_name = official.file_name
-        path = files.fetch(
-            official,
-            Path(to) if to else None,
-            progress=lambda done, total, d=display, f=file_name: d.downloading(f, done, total),  # type: ignore[misc]
-        )
+        path = files.fetch(official, Path(to) if to else None, progress=Display(quiet=quiet).downloading)
         typer.echo(path)
 
 
@@ -378,7 +376,7 @@ def weights_verify() -> None:
 @app.command()
 def info() -> None:
     """Print versions, devices, cached weights and thread settings."""
-    from . import machine
+    from . import info as information
 
-    typer.echo("\n".join(f"{name:14}{value}" for name, value in machine.describe()))
+    typer.echo("\n".join(f"{name:14}{value}" for name, value in information.describe()))
     weights_list()

@@ -65,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How photos are decoded; see `images.decode` and `images.network_size`. `seconds` is the time limit of one."""
+    """How photos are decoded (see `images`), and for how many seconds one may be."""
 
     short_side: int | None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
@@ -254,7 +254,7 @@ class _Pool:
             batch_size=None,
             sampler=indices,
             num_workers=workers,
-            collate_fn=_unchanged,
+            collate_fn=_unchanged,  # type: ignore[arg-type] # with batch_size None it gets one item
             prefetch_factor=_PREFETCH,
             multiprocessing_context=context,
             worker_init_fn=photos.start_worker,
@@ -307,7 +307,8 @@ class _Pool:
                 well = False
                 if index != _IDLE:
                     lost[index] = Failure(
-                        FailureKind.DECODER_DIED, f"its decoder died ({_how(process)}); the file may be damaged"
+                        FailureKind.DECODER_DIED,
+                        f"its decoder died ({_how(process)}); the file may be damaged",
                     )
             elif index != _IDLE and time.monotonic() - since > seconds:
                 well = False

@@ -30,7 +30,9 @@ _SHOWN_FAILURES = 10
 
 def one_line(text: str) -> str:
     """Return a text with everything that is not printable (line ends, escape codes, odd bytes) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def say(text: str) -> None:
@@ -91,24 +93,33 @@ class Display:
             return
         if self._terminal:
             if self._bar is None:
-                self._bar = tqdm(total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
+                self._bar = tqdm(
+                    total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+                )
             self._bar.refresh()
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _PLAIN_SECONDS
             say(f"{self._seen} of {self._work} images" + (f", {self._failed} failed" if self._failed else ""))
 
-    def downloading(self, name: str, done: int, total: int | None) -> None:
+    def downloading(self, done: int, total: int | None) -> None:
         """Show a download's progress on a terminal; elsewhere say once that it happens."""
         if self._quiet:
             return
         if not self._terminal:
             if self._bar is None:
                 size = f" ({total / 1e6:.0f} MB)" if total else ""
-                say(f"downloading {name}{size}")
+                say(f"downloading weights{size}")
                 self._bar = _Silent()
             return
         if self._bar is None:
-            self._bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False)
+            self._bar = tqdm(
+                desc="downloading weights",
+                total=total,
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+            )
         self._bar.update(done - self._bar.n)
         if done == total:
             self._close_bar()
@@ -145,7 +156,7 @@ class Display:
             say(f"no mask for {record.source}: {message}")
         if len(failures) > _SHOWN_FAILURES:
             more = len(failures) - _SHOWN_FAILURES
-            say(f"and {more} more without a mask; {journal.JOURNAL_FILE} in the output directory has each reason")
+            say(f"and {more} more without a mask; {journal.JOURNAL_FILE} there has the reasons")
 
     def _table(self, summary: Summary) -> None:
         table = Table(title=None, header_style="bold", pad_edge=False)

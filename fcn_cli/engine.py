@@ -71,7 +71,9 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            has = f"has {count} CUDA device{'s' if count > 1 else ''}" if count else "has no usable CUDA device"
+            has = (
+                f"has {count} CUDA device{'s' if count > 1 else ''}" if count else "has no usable CUDA device"
+            )
             raise RequestError(f"--device {name}: this machine {has}")
     return device
 
@@ -94,9 +96,9 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False
         model = network.model.to(how.device)
         if self._cuda:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._backbone = model.backbone
-        self._classifier = model.classifier
+            model = model.to(memory_format=torch.channels_last)
+        self._backbone = model.get_submodule("backbone")
+        self._classifier = model.get_submodule("classifier")
         self._mean = torch.tensor(MEAN, device=how.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=how.device).view(3, 1, 1)
         self._batch_limit = how.batch_size

@@ -115,9 +115,9 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     return Decoded(image, notes, status.st_size, status.st_mtime_ns)
 
 
-def from_image(image: Image.Image) -> Image.Image:
-    """Return an opened Pillow image as upright RGB, by the same rules as `decode`."""
-    return _load(image, DEFAULT_MAX_PIXELS)[0]
+def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a Pillow image as upright RGB with notes, by the same rules as `decode`."""
+    return _load(image, DEFAULT_MAX_PIXELS)
 
 
 def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -219,7 +219,9 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
         # These two decoders hand 16-bit samples over in 32-bit integers.
         return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
     if mode in {"I", "F"}:
-        return _scaled(np.asarray(image).astype(np.float64), "32-bit float" if mode == "F" else "32-bit integer")
+        return _scaled(
+            np.asarray(image).astype(np.float64), "32-bit float" if mode == "F" else "32-bit integer"
+        )
     if image.has_transparency_data or mode in {"La", "RGBa"}:
         return _on_white(image.convert("RGBA")), None
     if mode == "LAB":
@@ -272,4 +274,3 @@ def _refuse(error: Exception) -> NoReturn:
         case _:
             kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
     raise ImageError(kind, message) from error
-

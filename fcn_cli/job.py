@@ -65,21 +65,43 @@ class Identity:
         asked = _class_names(job.class_names)
         checkpoint = None
         official = backbone.weights
-        identity = official.sha256_prefix if isinstance(official, weights.OfficialWeights) else official.sha256
-        names = backbones.VOC_CLASSES
+        identity = (
+            official.sha256_prefix if isinstance(official, weights.OfficialWeights) else official.sha256
+        )
+        names: tuple[str, ...] | None = backbones.VOC_CLASSES
         if job.weights_file is not None:
             path = Path(job.weights_file)
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, names = checkpoint.sha256, None
-        label = settings.LabelSettings(
-            backbone.name, identity, job.resize, job.precision, job.kernels, asked
-        )
+        label = settings.LabelSettings(backbone.name, identity, job.resize, job.precision, job.kernels, asked)
         colors = palettes.load(job.palette)
         palette = job.palette
         if palette not in palettes.BUILT_IN:
             palette = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
-        return cls(label, settings.FileSettings(palette, job.keep_extension), backbone, checkpoint, asked or names)
+        return cls(
+            label, settings.FileSettings(palette, job.keep_extension), backbone, checkpoint, asked or names
+        )
+
+    def weights(
+        self, *, offline: bool = False, progress: weights.Progress | None = None
+    ) -> weights.WeightsFile:
+        """Return the weights, verified: the user's checkpoint, the bundled ones, or official ones.
+
+        Raises
+        ------
+        WeightsError
+            They are damaged, or cannot be had.
+        """
+        if self.checkpoint is not None:
+            return self.checkpoint
+        if isinstance(self.backbone.weights, backbones.BundledWeights):
+            return backbones.bundled_file(self.backbone.weights)
+        return weights.obtain(self.backbone.weights, offline=offline, progress=progress)
+
+    def load_network(self, *, offline: bool = False) -> backbones.Network:
+        """Get the weights and load the network; raises what `weights` and `backbones.load` do."""
+        return backbones.load(self.backbone, self.weights(offline=offline), self.names)
 
 
 def _class_names(option: str | None) -> tuple[str, ...] | None:

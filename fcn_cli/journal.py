@@ -136,23 +136,24 @@ class Journal:
         """The length of the journal's whole lines."""
         return self._whole_bytes
 
-    def open(self) -> None:
-        """Get ready to append: cut off a torn last line, and rewrite a file that is mostly superseded lines."""
+    def _open(self) -> BinaryIO:
+        """Get ready to append: cut off a torn last line; rewrite a file of mostly superseded lines."""
         if self._line_count > 2 * len(self._lines) + 100:
             self._compact()
         new = not self.path.exists()
-        self._stream = self.path.open("ab")
-        self._stream.truncate(self._whole_bytes)
+        stream = self.path.open("ab")
+        stream.truncate(self._whole_bytes)
         if new:
             storage.sync_folders([self.path.parent])
+        return stream
 
     def append(self, records: Iterable[Record]) -> None:
         """Append records and return when they are on disk; their output files must be there before."""
-        assert self._stream is not None, "open() comes first"  # noqa: S101
         pairs = [(record, to_line(record.as_json()).encode("ascii")) for record in records]
         if not pairs:
             return
         data = b"".join(line + b"\n" for _, line in pairs)
+        self._stream = self._stream or self._open()
         self._stream.write(data)
         self._stream.flush()
         os.fsync(self._stream.fileno())

@@ -76,7 +76,9 @@ class OutputLock:
                     time.sleep(0.05)
                     continue
                 who = f" (process {holder['pid']} on {holder['host']})" if holder else ""
-                raise OutputLocked(f"{self.output}: another run is writing there{who}; wait for it to end") from None
+                raise OutputLocked(
+                    f"{self.output}: another run is writing there{who}; wait for it to end"
+                ) from None
             return
 
     def _holder(self) -> dict[str, Any]:

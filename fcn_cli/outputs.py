@@ -200,7 +200,8 @@ class OutputFolder:
         """Write ``classes.json``: index → name and colour, 255 being void."""
         indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
         content = {
-            str(index): {"name": name, "color": self._palette[index].tolist()} for index, name in indices.items()
+            str(index): {"name": name, "color": self._palette[index].tolist()}
+            for index, name in indices.items()
         }
         storage.write_text(self.root / CLASSES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -210,7 +211,9 @@ class OutputFolder:
         changed = storage.make_folders(folder)
         inside = os.path.join(self._real, folder.relative_to(self.root))
         if os.path.realpath(folder) != inside:
-            raise ImageError(FailureKind.OUTPUT_REFUSED, f"{folder} is a link; outputs are never written through links")
+            raise ImageError(
+                FailureKind.OUTPUT_REFUSED, f"{folder} is a link; outputs are never written through links"
+            )
         storage.sync_folders(changed)
         self._ready.add(folder)
 
@@ -225,7 +228,15 @@ def read_classes(root: Path) -> list[str] | None:
 
 
 _THIS_PHOTO_ONLY = frozenset(
-    {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
+    {
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.EILSEQ,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+    }
 )
 
 

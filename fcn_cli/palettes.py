@@ -39,7 +39,7 @@ def hub() -> Palette:
     of background, so void takes its Pascal VOC colour instead.
     """
     multipliers = np.array([2**25 - 1, 2**15 - 1, 2**21 - 1])
-    colors = (np.arange(256)[:, None] * multipliers % 255).astype(np.uint8)
+    colors: Palette = (np.arange(256)[:, None] * multipliers % 255).astype(np.uint8)
     colors[VOID_INDEX] = voc()[VOID_INDEX]
     return colors
 

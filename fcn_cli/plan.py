@@ -87,7 +87,9 @@ def _plan_done(plan: Plan, source: Source, record: Record, folder: OutputFolder,
     recorded = dict(zip(record.outputs, record.output_bytes, strict=True))
     names = {kind: folder.name(source.output, kind) for kind in wanted.kinds}
     missing = tuple(kind for kind, name in names.items() if name not in recorded)
-    damaged = [name for name in names.values() if name in recorded and not folder.is_whole(name, recorded[name])]
+    damaged = [
+        name for name in names.values() if name in recorded and not folder.is_whole(name, recorded[name])
+    ]
     if damaged:
         plan.to_segment.append(source)
     elif not missing:
@@ -126,6 +128,6 @@ def _is_another(recorded: str, path: str) -> bool:
 
 def _foreign_text(name: str, owner: str, source: Source, folder: OutputFolder) -> str:
     return (
-        f"{folder.root / name} belongs to {owner}, and {source.given} would overwrite it; use another --output, "
-        "or segment both in one command"
+        f"{folder.root / name} belongs to {owner}, and {source.given} would overwrite it; use another "
+        "--output, or segment both in one command"
     )

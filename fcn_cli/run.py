@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import __version__, backbones, images, machine, palettes, plan, settings, sources, stats, weights
 from .errors import Failure, NothingFound, OutputLost, StoppedEarly
@@ -22,29 +22,30 @@ from .writing import WriteQueue, failed
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
-    from .decoding import DecodePool, Item
+    from .decoding import Item
     from .engine import Engine
+
 
 class Observer(Protocol):
     """Is told what happens; see `display` for the one of the command line."""
 
     def planned(self, found: Found, made: plan.Plan) -> None:
-        """The photos are found and sorted; the work begins."""
+        """Be told that the photos are found and sorted, and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """A photo is recorded, or was before."""
+        """Be told that a photo is recorded, or was before."""
 
-    def downloading(self, name: str, done: int, total: int | None) -> None:
-        """So many bytes of a weights file have come."""
+    def downloading(self, done: int, total: int | None) -> None:
+        """Be told how many bytes of the weights have come."""
 
     def note(self, text: str) -> None:
-        """Something that people should know."""
+        """Be told something that people should know."""
 
     def detail(self, text: str) -> None:
-        """Something for those who ask for more."""
+        """Be told something for those who ask for more."""
 
     def waiting(self) -> None:
-        """Nothing happened for a moment."""
+        """Be told that nothing happened for a moment."""
 
 
 def segment(job: Job, observer: Observer) -> Summary:
@@ -137,10 +138,7 @@ class _Run:
         return plan.make(self.found.sources, journal, self.folder, wanted)
 
     def _work(self, made: plan.Plan, journal: Journal) -> None:
-        with WriteQueue(
-            self.folder, journal, self._finished, self.job.machinery.max_image_pixels
-        ) as writes:
-            journal.open()
+        with WriteQueue(self.folder, journal, self._finished, self.job.machinery.max_image_pixels) as writes:
             with self.stop:
                 unusable = self._add_kinds(made.to_add, writes)
                 writes.commit(everything=True)
@@ -149,7 +147,7 @@ class _Run:
                 self._segment(to_segment, writes)
 
     def _add_kinds(self, additions: Sequence[plan.Addition], writes: WriteQueue) -> list[Source]:
-        """Write missing kinds from label maps on disk; return the photos whose label maps are not as recorded."""
+        """Write missing kinds from label maps on disk; return the photos whose maps are not usable."""
         unusable = []
         for addition in additions:
             if self._ended():
@@ -170,7 +168,8 @@ class _Run:
         return unusable
 
     def _segment(self, to_segment: Sequence[Source], writes: WriteQueue) -> None:
-        # Only now is torch imported.
+        # Weights that cannot be had end the run before torch is imported.
+        file = self.identity.weights(offline=self.job.offline, progress=self.observer.downloading)
         from .batches import by_shape
         from .decoding import DecodePool, DecodeSettings
 
@@ -179,7 +178,7 @@ class _Run:
         decode = DecodeSettings(self.job.resize, how.max_image_pixels, how.decode_seconds)
         # The workers start before the network is loaded, so before CUDA and torch's threads.
         with DecodePool(to_segment, decode, workers) as pool:
-            engine = self._engine(workers)
+            engine = self._engine(file, workers)
             started = time.monotonic()
             with self.stop:
                 for got in by_shape(pool, engine.plan.batch_size):
@@ -228,10 +227,10 @@ class _Run:
             notes=item.notes,
         )
 
-    def _engine(self, workers: int) -> Engine:
+    def _engine(self, file: weights.WeightsFile, workers: int) -> Engine:
         from . import engine
 
-        network = self._network()
+        network = self._network(file)
         how = self.job.machinery
         chosen = engine.plan(how.device, self.job.precision, how.batch_size, how.threads)
         self.observer.detail(
@@ -247,24 +246,14 @@ class _Run:
         )
         return engine.Engine(network, chosen)
 
-    def _network(self) -> backbones.Network:
-        backbone = self.identity.backbone
-        file = self.identity.checkpoint
-        if file is None and isinstance(backbone.weights, backbones.BundledWeights):
-            file = backbones.bundled_file(backbone.weights)
-        elif file is None and isinstance(backbone.weights, weights.OfficialWeights):
-            name = backbone.weights.file_name
-            file = weights.obtain(
-                backbone.weights,
-                offline=self.job.offline,
-                progress=lambda done, total: self.observer.downloading(name, done, total),
-            )
-        assert file is not None  # noqa: S101 - the registry has no third kind
-        if backbone.note and self.identity.checkpoint is None:
-            self.observer.note(backbone.note)
-        network = backbones.load(backbone, file, self.identity.names)
+    def _network(self, file: weights.WeightsFile) -> backbones.Network:
+        """Load the network; then, with all of the request known to be right, write what describes the run."""
+        identity = self.identity
+        if identity.backbone.note and identity.checkpoint is None:
+            self.observer.note(identity.backbone.note)
+        network = backbones.load(identity.backbone, file, identity.names)
         palettes.load(self.job.palette, len(network.class_names))
-        settings.save(self.output, self.identity.label, self.identity.files, file.sha256)
+        settings.save(self.output, identity.label, identity.files, file.sha256)
         self.folder.write_classes(network.class_names)
         self.summary.how["weights_sha256"] = file.sha256
         return network
@@ -275,7 +264,9 @@ class _Run:
     def _finished(self, record: Record) -> None:
         self._count(record, skipped=False)
         if not record.ok and self.job.fail_fast and self._first_failure is None:
-            self._first_failure = StoppedEarly(f"--fail-fast: stopped at the first failed image, {record.source}")
+            self._first_failure = StoppedEarly(
+                f"--fail-fast: stopped at the first failed image, {record.source}"
+            )
 
     def _count(self, record: Record, *, skipped: bool) -> None:
         if not record.ok:

@@ -119,7 +119,10 @@ def check(output: Path, label: LabelSettings, files: FileSettings) -> bool:
     then = {**_mapping(kept.get("labels")), **_mapping(kept.get("files"))}
     differing = [name for name in now if then.get(name) != now[name]]
     if differing:
-        texts = [f"--{name.replace('_', '-')} was {_text(then.get(name))}, is {_text(now[name])}" for name in differing]
+        texts = [
+            f"--{name.replace('_', '-')} was {_text(then.get(name))}, is {_text(now[name])}"
+            for name in differing
+        ]
         raise SettingsMismatch(
             f"{output} was written with other settings: {'; '.join(texts)}. "
             "Use another --output, or --overwrite to redo everything"

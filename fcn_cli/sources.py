@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -218,7 +219,9 @@ class _Discovery:
         for root in (self.root, os.path.realpath(self.root)):
             if storage.is_within(path, root) and path != root:
                 return os.path.relpath(path, root)
-        raise RequestError(f"{given}: not below {self.root}; name the folder its outputs are relative to with --root")
+        raise RequestError(
+            f"{given}: not below {self.root}; name the folder its outputs are relative to with --root"
+        )
 
     def _add_file(self, path: str, given: str, name: str) -> None:
         image = PurePosixPath(Path(name).as_posix())
@@ -236,11 +239,10 @@ class _Discovery:
         if identity in self.taken:
             return
         self.taken.add(identity)
-        try:
+        size = mtime = None
+        with contextlib.suppress(OSError):
             status = os.stat(path)
             size, mtime = status.st_size, status.st_mtime_ns
-        except OSError:
-            size = mtime = None
         output = f"{image}.png" if self.request.keep_extension else str(image.with_suffix(".png"))
         self.found.sources.append(Source(str(image), path, given, output, size, mtime))
 

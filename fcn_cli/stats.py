@@ -99,7 +99,15 @@ def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) 
             continue
         area = record.width * record.height
         writer.writerows(
-            (record.image, record.width, record.height, index, class_names[index], pixels, f"{pixels / area:.6f}")
+            (
+                record.image,
+                record.width,
+                record.height,
+                index,
+                class_names[index],
+                pixels,
+                f"{pixels / area:.6f}",
+            )
             for index, pixels in sorted(record.classes.items())
         )
     return text.getvalue()

@@ -150,7 +150,7 @@ def _walk_real(
         if identity in seen or not enter(folder, [entry.name for entry in listed]):
             continue
         seen.add(identity)
-        below = []
+        below: list[str] = []
         names = []
         for entry in listed:
             if _is_folder(entry):

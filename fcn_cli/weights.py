@@ -45,7 +45,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A published file: its URL, its size, and the start of its sha256 (torch.hub's convention, 8 hex digits)."""
+    """A published file: its URL, and the first 8 hex digits of its sha256 (as in its name, for torch.hub)."""
 
     url: str
     sha256_prefix: str
@@ -94,7 +94,7 @@ def search_folders() -> list[Path]:
 
 
 def hub_folder() -> Path:
-    """Return torch.hub's checkpoint folder by its own rules (``TORCH_HOME``, ``XDG_CACHE_HOME``), without torch."""
+    """Return torch.hub's checkpoint folder, by its own rules (``TORCH_HOME``, ``XDG_CACHE_HOME``)."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints"
@@ -145,7 +145,10 @@ def obtain(
     found = cached(official)
     if found is None:
         if offline:
-            raise WeightsError(f"{official.file_name} is not on this machine and --offline forbids to fetch it; {_ways(official)}")
+            raise WeightsError(
+                f"{official.file_name} is not on this machine and --offline forbids to fetch it; "
+                f"{_ways(official)}"
+            )
         found = fetch(official, progress=progress, timeouts=timeouts)
     return verify(found, official.sha256_prefix)
 
@@ -157,7 +160,7 @@ def fetch(
     progress: Progress | None = None,
     timeouts: Timeouts | None = None,
 ) -> Path:
-    """Put official weights into a folder (default: torch.hub's), downloading them unless the right file is there.
+    """Put official weights into a folder (default: torch.hub's); downloads unless the right file is there.
 
     The file appears under its name only whole, verified and fsynced; of two processes one downloads and the
     other takes its file.
@@ -178,7 +181,9 @@ def fetch(
                 )
                 storage.sync_folders([folder])
     except OSError as error:
-        raise WeightsError(f"{folder}: cannot be written ({error.strerror or error}); {_ways(official)}") from None
+        raise WeightsError(
+            f"{folder}: cannot be written ({error.strerror or error}); {_ways(official)}"
+        ) from None
     return target
 
 
@@ -288,7 +293,9 @@ def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
             f"{file.path}: refused, it {what}; a checkpoint must be a state dict (save model.state_dict())"
         ) from None
     except Exception as error:  # noqa: BLE001 - torch.load raises anything on broken data
-        raise WeightsError(f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})") from None
+        raise WeightsError(
+            f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})"
+        ) from None
     return _clean(content, file.path)
 
 
@@ -311,7 +318,9 @@ def _clean(content: Any, path: Path) -> dict[str, Tensor]:
         if value.is_floating_point():
             value = value.float()
             if not torch.isfinite(value).all():
-                raise WeightsError(f"{path}: {name} holds values that are not finite; the training went wrong")
+                raise WeightsError(
+                    f"{path}: {name} holds values that are not finite; the training went wrong"
+                )
         cleaned[name] = value
     return cleaned
 

@@ -1,0 +1,37 @@
+# Targets do their own set-up: a virtual environment in .venv, made once and reused.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test check clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcn needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(READY)
+
+setup: $(READY)  ## make the virtual environment (the first time: several minutes, 5.5 GB)
+
+demo: $(READY)  ## segment sample_images with the bundled preview network
+	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --output demo_output --overwrite
+	@echo
+	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
+	@echo "the numbers are in demo_output/stats.csv."
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## delete what the targets made
+	rm -rf $(VENV) build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

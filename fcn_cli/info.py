@@ -1,0 +1,36 @@
+"""What ``fcn info`` says: versions, devices, threads."""
+
+from __future__ import annotations
+
+import platform
+
+import PIL
+import torch
+import torchvision
+from PIL import features
+
+from . import __version__, machine, weights
+from .engine import plan
+
+
+def describe() -> list[tuple[str, str]]:
+    """Return (name, value) pairs about this installation and this machine."""
+    auto = plan()
+    memory = machine.available_memory()
+    cuda = [
+        f"cuda:{index} {torch.cuda.get_device_name(index)}"
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    optional = [name for name in ("avif", "webp", "jpg_2000") if features.check(name)]
+    return [
+        ("fcn", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("torch", torch.__version__),
+        ("torchvision", torchvision.__version__),
+        ("pillow", f"{PIL.__version__} with {', '.join(optional)}"),
+        ("devices", ", ".join(["cpu", *cuda])),
+        ("auto", f"{auto.device}, {auto.precision}, batches of {auto.batch_size}, {auto.threads} threads"),
+        ("cpu", f"{machine.cpu_count()} usable, {torch.backends.cpu.get_cpu_capability()}"),
+        ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
+        ("weights in", ", ".join(str(folder) for folder in weights.search_folders())),
+    ]

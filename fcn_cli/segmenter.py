@@ -1,0 +1,123 @@
+"""The Python API: one photo in, one result out, by the same engine as ``fcn segment``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import backbones, images, outputs, palettes
+from .backbones import Network
+from .engine import Engine, plan
+from .errors import Failure, ImageError
+from .job import Identity, Job
+from .settings import DEFAULT_SHORT_SIDE
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How much of a photo one class covers: pixels, and their share from 0 to 1."""
+
+    class_id: int
+    class_name: str
+    pixels: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network sees in one photo.
+
+    `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
+    `image` is the upright RGB photo, `notes` what was done to it beyond decoding.
+    """
+
+    labels: NDArray[np.uint8]
+    image: Image.Image
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def color(self, palette: str = "hub") -> Image.Image:
+        """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
+        return outputs.colored(self.labels, palettes.load(palette))
+
+    def overlay(self, palette: str = "hub") -> Image.Image:
+        """Return the photo blended with the class colours, class 0 left as it is."""
+        return outputs.blended(self.image, self.labels, palettes.load(palette))
+
+    def stats(self) -> list[ClassShare]:
+        """Return the classes present, by index."""
+        counts = Image.fromarray(self.labels).histogram()
+        return [
+            ClassShare(index, self.class_names[index], pixels, pixels / self.labels.size)
+            for index, pixels in enumerate(counts)
+            if pixels
+        ]
+
+
+class Segmenter:
+    """A network that is ready to segment photos one by one.
+
+    Parameters
+    ----------
+    backbone
+        ``resnet50``, ``resnet101`` or ``mobilenet_v2``.
+    weights
+        A checkpoint file instead of the official weights.
+    class_names
+        A file of class names, or ``voc``; see ``--class-names``.
+    resize
+        Short side in pixels fed to the network, or None for the photo's own size.
+    device, precision, threads
+        As the options of ``fcn segment``; `threads` None is auto.
+    offline
+        Never use the network to get weights.
+
+    Raises
+    ------
+    RequestError, WeightsError
+        What is asked for does not exist, or the weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str = backbones.DEFAULT_BACKBONE,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        class_names: str | None = None,
+        resize: int | None = DEFAULT_SHORT_SIDE,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        offline: bool = False,
+    ) -> None:
+        job = Job(
+            backbone=backbone,
+            weights_file=os.fspath(weights) if weights is not None else None,
+            class_names=class_names,
+            offline=offline,
+        )
+        self.network: Network = Identity.of(job).load_network(offline=offline)
+        self.resize = resize
+        self._engine = Engine(self.network, plan(device, precision, batch_size=1, threads=threads))
+
+    def __call__(self, photo: str | os.PathLike[str] | Image.Image) -> Result:
+        """Segment one photo, given as a file or as a Pillow image.
+
+        Raises
+        ------
+        ImageError
+            It cannot be decoded, or is too large for the memory.
+        """
+        if isinstance(photo, Image.Image):
+            image, notes = images.from_image(photo)
+        else:
+            image, notes = images.decode(photo)[:2]
+        pixels, more = images.network_input(image, self.resize)
+        labels = self._engine.predict([pixels], [image.size])[0]
+        if isinstance(labels, Failure):
+            raise ImageError(*labels)
+        return Result(labels, image, self.network.class_names, notes + more)
