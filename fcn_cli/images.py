@@ -28,7 +28,7 @@ _SUFFIXES = {
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
 }
 # What Pillow may try on a file, whatever its suffix says: no vector formats, nothing that starts a program.
-_FORMATS = (*_SUFFIXES, "MPO", "DIB")
+_FORMATS = (*_SUFFIXES, "DIB")
 _OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 
 # EXIF 2.3, tag 0x0112: what undoes each orientation.
@@ -79,6 +79,7 @@ def prepare_process(max_pixels: int) -> None:
     the way of `decode`'s, which knows the user's limit.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     logging.getLogger("PIL").propagate = False
     if Image.MAX_IMAGE_PIXELS is not None:
@@ -165,11 +166,11 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise ImageError(FailureKind.NOT_A_FILE, "not a regular file")
     if status.st_size == 0:
         raise ImageError(FailureKind.EMPTY_FILE, "the file is empty (0 bytes)")
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
         raise ImageError(FailureKind.NOT_A_FILE, "not a regular file")
-    return os.fdopen(descriptor, "rb")
+    return file
 
 
 def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:

@@ -136,13 +136,19 @@ class Journal:
         """The length of the journal's whole lines."""
         return self._whole_bytes
 
+    def mend(self) -> None:
+        """Cut off a torn last line, so that every line of the file is whole; for the directory's holder."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
+            if stream.seek(0, os.SEEK_END) > self._whole_bytes:
+                stream.truncate(self._whole_bytes)
+                os.fsync(stream.fileno())
+
     def _open(self) -> BinaryIO:
-        """Get ready to append: cut off a torn last line; rewrite a file of mostly superseded lines."""
+        """Get ready to append; a file of mostly superseded lines is rewritten first."""
         if self._line_count > 2 * len(self._lines) + 100:
             self._compact()
         new = not self.path.exists()
         stream = self.path.open("ab")
-        stream.truncate(self._whole_bytes)
         if new:
             storage.sync_folders([self.path.parent])
         return stream

@@ -208,6 +208,8 @@ class OutputFolder:
     def _make_ready(self, folder: Path) -> None:
         if folder in self._ready and folder.is_dir():
             return
+        # A lost output directory is not made again: its journal and its lock are gone with it.
+        self.root.stat()
         changed = storage.make_folders(folder)
         inside = os.path.join(self._real, folder.relative_to(self.root))
         if os.path.realpath(folder) != inside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from .job import Identity, Job
 from .journal import Journal, Record
 from .lock import OutputLock
 from .outputs import OutputFolder, read_classes
+from .palettes import VOID_INDEX
 from .sources import Found, Source
 from .summary import Summary
 from .writing import WriteQueue, failed
@@ -113,6 +115,7 @@ class _Run:
         if not self.job.overwrite:
             settings.check(self.output, self.identity.label, self.identity.files)
         journal = Journal(self.output)
+        journal.mend()
         made = self._plan(journal)
         self.observer.planned(self.found, made)
         for record in made.done:
@@ -230,9 +233,9 @@ class _Run:
     def _engine(self, file: weights.WeightsFile, workers: int) -> Engine:
         from . import engine
 
-        network = self._network(file)
         how = self.job.machinery
         chosen = engine.plan(how.device, self.job.precision, how.batch_size, how.threads)
+        network = self._network(file)
         self.observer.detail(
             f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.threads} threads, "
             f"batches of up to {chosen.batch_size}, {workers} decoding workers"
@@ -255,6 +258,7 @@ class _Run:
         palettes.load(self.job.palette, len(network.class_names))
         settings.save(self.output, identity.label, identity.files, file.sha256)
         self.folder.write_classes(network.class_names)
+        self.summary.class_names = network.class_names
         self.summary.how["weights_sha256"] = file.sha256
         return network
 
@@ -281,10 +285,8 @@ class _Run:
 
     def _project(self, journal: Journal, *, changed: bool) -> None:
         """Bring stats.csv and summary.json up to date with the journal, unless they are."""
-        names = read_classes(self.output)
-        if names is None:
-            return
-        self.summary.class_names = names
+        names = self.summary.class_names or read_classes(self.output) or self.identity.names
+        names = self.summary.class_names = names or [f"class_{index}" for index in range(VOID_INDEX)]
         if not changed and stats.up_to_date(self.output, journal):
             return
         self.summary.how.update(kinds=list(self.job.kinds), versions=_versions())
@@ -302,4 +304,7 @@ _MAX_AUTO_WORKERS = 16
 
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
+    if "torch" in sys.modules:
+        # Says the build as well, as in 2.10.0+cu128.
+        packages["torch"] = sys.modules["torch"].__version__
     return {"fcn": __version__, "python": platform.python_version(), **packages}

@@ -17,6 +17,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -231,9 +232,10 @@ def _answer(url: str, timeouts: Timeouts) -> HTTPResponse:
 
     def ask() -> None:
         try:
-            context = _tls_context() if url.startswith("https:") else None
-            request = urllib.request.Request(url, headers={"User-Agent": "fcn"})  # noqa: S310 - http or https, by us
-            result.append(urllib.request.urlopen(request, timeout=timeouts.read, context=context))  # noqa: S310
+            # An opener of our own reads the proxy variables as they are now.
+            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls_context()))
+            opener.addheaders = [("User-Agent", "fcn")]
+            result.append(opener.open(url, timeout=timeouts.read))
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             result.append(error)
         finished.set()
@@ -284,7 +286,9 @@ def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
     import torch
 
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # torch warns of pickle protocols it was not tested with; if it cannot read one it says so.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             content = torch.load(file.path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

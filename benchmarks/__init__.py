@@ -1,0 +1,1 @@
+"""Measurements of `fcn`; run one with ``python -m benchmarks.NAME``."""

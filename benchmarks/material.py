@@ -1,0 +1,51 @@
+"""What the measurements work on: photos cut from the samples, networks with seeded random weights."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+
+
+def make_photos(folder: Path, count: int, width: int, height: int) -> None:
+    """Write JPEGs of about the given size, each a different cut and scale of a sample photo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.[jp][pn]g"))]
+    for number in range(count):
+        sample = samples[number % len(samples)]
+        left, top = 3 * number % 40, 5 * number % 40
+        cut = sample.crop((left, top, sample.width - 10, sample.height - 10))
+        cut.resize((width + number % 5, height - number % 3)).save(
+            folder / f"photo{number:05}.jpg", quality=90
+        )
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> None:
+    """Fill convolutions and BatchNorm statistics with seeded random numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.weight.data.uniform_(0.5, 1.0, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.8, 1.2, generator=generator)
+
+
+def machine() -> str:
+    """Name this machine in a line."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        name = f"{len(names)} x {names[0]}" if names else name
+    return f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"

@@ -1,0 +1,104 @@
+"""How much memory ``fcn segment`` takes: its whole process tree, shared pages counted once (PSS). Linux only."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks import material
+from fcn_cli import backbones
+
+
+def main() -> None:
+    """Print the peak on one huge photo, and the use over many small ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="resnet50", choices=list(backbones.BACKBONES))
+    parser.add_argument("--small", type=int, default=2000, help="how many small photos")
+    parser.add_argument("--write", default="masks,color")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = backbones.find(options.backbone).build(21)
+        material.randomise(model)
+        torch.save(model.state_dict(), folder / "weights.pth")
+        del model
+        (folder / "huge").mkdir()
+        photo = Image.open(material.SAMPLES / "astronaut.png").convert("RGB").resize((12000, 9000))
+        photo.save(folder / "huge/photo.jpg")
+        del photo
+        how = [
+            "--backbone",
+            options.backbone,
+            "--weights",
+            str(folder / "weights.pth"),
+            "--write",
+            options.write,
+        ]
+        peak = max(use for _, use in watch(folder, "huge", how))
+        print(f"12000x9000 JPEG, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB")
+        material.make_photos(folder / "small", options.small, 160, 120)
+        uses = watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"])
+        for share in (0.1, 0.25, 0.5, 0.75, 0.98):
+            done = int(options.small * share)
+            use = next(use for count, use in uses if count >= done)
+            print(f"{options.small} small photos, after {done}: {use / 1e6:.0f} MB")
+
+
+def watch(folder: Path, photos: str, how: list[str]) -> list[tuple[int, int]]:
+    """Run and return (records so far, PSS of the process tree in bytes), as often as they can be read."""
+    output = folder / f"out_{photos}"
+    command = [
+        sys.executable,
+        "-m",
+        "fcn_cli",
+        "segment",
+        str(folder / photos),
+        "-q",
+        "-o",
+        str(output),
+        *how,
+    ]
+    running = subprocess.Popen(command)
+    journal = output / "manifest.jsonl"
+    uses = []
+    while running.poll() is None:
+        done = journal.read_bytes().count(b"\n") if journal.exists() else 0
+        uses.append((done, sum(pss(pid) for pid in family(running.pid))))
+        time.sleep(0.05)
+    assert running.returncode == 0
+    return uses
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    try:
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return [pid]
+    return [pid, *(one for child in children for one in family(child))]
+
+
+def pss(pid: int) -> int:
+    """Return a process's proportional set size in bytes."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Run the real command line on real files; the network is the small bundled one unless a test needs more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+from PIL import Image
+
+from fcn_cli.__main__ import run
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+PREVIEW = ("--backbone", "mobilenet_v2")
+SMALL = (*PREVIEW, "--resize", "64")
+"""Fast settings for tests that do not look at what the network sees."""
+
+
+@dataclass
+class Finished:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+class Fcn(Protocol):
+    def __call__(self, *arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Finished: ...
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in list(os.environ):
+        if name.startswith("FCN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch_home"))
+
+
+@pytest.fixture
+def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fcn]:
+    """Run the entry point in this process; fail on an unexpected exit code or a traceback."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Finished:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            if cwd is not None:
+                patch.chdir(cwd)
+            got = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return _checked(Finished(got, out, err), code)
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _checked(finished: Finished, code: int) -> Finished:
+    assert finished.code == code, (
+        f"exit code {finished.code}, not {code}\n{finished.stdout}\n{finished.stderr}"
+    )
+    assert "Traceback" not in finished.stderr
+    return finished
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "fcn_cli", *map(str, arguments)]
+
+
+def run_process(*arguments: str | Path, code: int = 0, cwd: Path | None = None, **options: Any) -> Finished:
+    """Run the command in a process of its own."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=cwd, timeout=150, check=False, **options
+    )
+    return _checked(Finished(done.returncode, done.stdout, done.stderr), code)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with the sample photos."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg"):
+        shutil.copy(SAMPLES / name, folder / name)
+    return folder
+
+
+MakePhotos = Callable[..., Path]
+
+
+@pytest.fixture
+def make_photos(tmp_path: Path) -> MakePhotos:
+    """Make a folder of small, different photos, cut from the samples."""
+
+    def make(names: Sequence[str], folder: str = "made", size: tuple[int, int] = (60, 48)) -> Path:
+        with Image.open(SAMPLES / "astronaut.png") as opened:
+            whole = opened.convert("RGB")
+        for number, name in enumerate(names):
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            left, top = 7 * number % 300, 11 * number % 300
+            whole.crop((left, top, left + size[0] + number % 3, top + size[1])).save(path)
+        return tmp_path / folder
+
+    return make
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> None:
+    """Give a model seeded random weights and BatchNorm statistics; else every logit is alike."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.data.normal_(0, 0.1, generator=generator)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.0, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.8, 1.2, generator=generator)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def journal_of(output: Path) -> dict[str, dict[str, Any]]:
+    """Return the last record of each image."""
+    records = map(json.loads, (output / "manifest.jsonl").read_text().splitlines())
+    return {record["image"]: record for record in records}

@@ -1,0 +1,179 @@
+"""A bad file costs itself: one record, one line, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of
+
+
+def claimed_png(width: int, height: int) -> bytes:
+    """Return a PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def mixed(make_photos: MakePhotos, tmp_path: Path) -> Path:
+    """Five good photos and seven files that each fail in their own way."""
+    folder = make_photos([f"good{i}.png" for i in range(5)])
+    jpeg = (SAMPLES / "grace_hopper.jpg").read_bytes()
+    (folder / "bad_truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "bad_not_an_image.png").write_bytes(b"Dear diary, this is a text.\n")
+    (folder / "bad_empty.webp").write_bytes(b"")
+    (folder / "bad_fifo.jpg").touch()
+    (folder / "bad_fifo.jpg").unlink()
+    os.mkfifo(folder / "bad_fifo.jpg")
+    (folder / "bad_vanished.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "bad_bomb.png").write_bytes(claimed_png(60000, 60000))
+    Image.open(folder / "good0.png").resize((700, 700)).save(folder / "bad_limit.png")
+    return folder
+
+
+EXPECTED = {
+    "bad_truncated.jpg": "TruncatedImage",
+    "bad_not_an_image.png": "NotAnImage",
+    "bad_empty.webp": "EmptyFile",
+    "bad_fifo.jpg": "NotAFile",
+    "bad_vanished.jpg": "NotFound",
+    "bad_bomb.png": "TooManyPixels",
+    "bad_limit.png": "TooManyPixels",
+}
+
+
+def test_five_good_and_seven_bad_files(fcn: Fcn, mixed: Path, tmp_path: Path) -> None:
+    done = fcn("segment", "made", *SMALL, "--max-image-pixels", "400000", "-o", "out", "--json", code=1)
+    records = journal_of(tmp_path / "out")
+    assert {name: record["error"]["kind"] for name, record in records.items() if record["error"]} == EXPECTED
+    assert sum(record["status"] == "ok" for record in records.values()) == 5
+    assert {record["image"]: record["status"] for record in done.records} == {
+        name: record["status"] for name, record in records.items()
+    }
+    for name in EXPECTED:
+        lines = [line for line in done.stderr.splitlines() if name in line]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("fcn: no mask for")
+    run = json.loads((tmp_path / "out/summary.json").read_text())["run"]
+    assert (run["images"], run["ok"], run["skipped"], run["failed"]) == (12, 5, 0, 7)
+    assert len(list((tmp_path / "out/masks").iterdir())) == 5
+    assert "Warning" not in done.stderr
+
+
+def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_photos: MakePhotos) -> None:
+    folder = make_photos(["good.png"])
+    for index in range(13):
+        (folder / f"bad{index:02}.png").write_bytes(b"?")
+    done = fcn("segment", "made", *SMALL, code=1)
+    assert done.stderr.count("no mask for") == 10
+    assert "and 3 more" in done.stderr
+    assert "14 images: 1 done, 13 failed" in done.stderr
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not sys.platform.startswith("linux"), reason="root reads everything"
+)
+def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    folder = make_photos(["good.png", "secret.png"])
+    (folder / "secret.png").chmod(0)
+    arguments = command("segment", "made", *SMALL)
+    if os.geteuid() == 0:
+        # Root reads any file: run without the capability to.
+        tmp_path.chmod(0o755)
+        arguments = [
+            "setpriv",
+            "--bounding-set=-dac_override,-dac_read_search",
+            "--inh-caps=-all",
+            *arguments,
+        ]
+        probe = subprocess.run(
+            [*arguments[:3], "cat", folder / "secret.png"], capture_output=True, check=False
+        )
+        if probe.returncode == 0 or b"Permission denied" not in probe.stderr:
+            pytest.skip("cannot give up root's right to read everything here")
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "secret.png: cannot be read (Permission denied)" in done.stderr
+    assert journal_of(tmp_path / "fcn_output")["good.png"]["status"] == "ok"
+
+
+def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    folder = make_photos([f"g{i:02}.png" for i in range(30)])
+    (folder / "g15b.png").write_bytes(b"?")
+    done = fcn("segment", "made", *SMALL, "--fail-fast", "-o", "out", code=5)
+    assert "--fail-fast" in done.stderr
+    run = json.loads((tmp_path / "out/summary.json").read_text())["run"]
+    assert run["failed"] == 1
+    assert run["not_reached"] > 0
+    assert run["ok"] > 0
+    assert run["ok"] + run["failed"] + run["not_reached"] == run["images"] == 31
+    assert len(list((tmp_path / "out/masks").iterdir())) == run["ok"]
+    fcn("segment", "made", *SMALL, "-o", "out", code=1)
+
+
+def test_one_that_vanishes_between_the_plan_and_the_read(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i}.png" for i in range(3)])
+    # Take the file away at the one moment that counts: when the plan is made.
+    script = (
+        "import os, sys; from fcn_cli import plan; from fcn_cli.__main__ import run\n"
+        "real = plan.make\n"
+        "def make(*a, **k):\n"
+        "    made = real(*a, **k); os.unlink('made/p1.png'); return made\n"
+        "plan.make = make\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "segment", "made", *SMALL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "p1.png: no such file" in done.stderr
+    assert journal_of(tmp_path / "fcn_output")["p1.png"]["error"]["kind"] == "NotFound"
+
+
+def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["good.png"])
+    names = [b"new\nline.png", b"bell\x07.png", b"latin\xe9.png", "schön 😀.png".encode(), b"100%s.png"]
+    for name in names:
+        path = os.path.join(os.fsencode(tmp_path / "made"), name)
+        Path(os.fsdecode(path)).write_bytes((tmp_path / "made/good.png").read_bytes())
+    bad = os.fsdecode(b"bad\nname\xff.png")
+    (tmp_path / "made" / bad).write_bytes(b"?")
+    done = fcn("segment", "made", *SMALL, "--json", "-o", "out", code=1)
+    assert {os.fsencode(record["image"]) for record in done.records} == {
+        *names,
+        b"good.png",
+        os.fsencode(bad),
+    }
+    for name in names:
+        assert os.path.exists(os.path.join(os.fsencode(tmp_path / "out/masks"), name))
+        assert name in (tmp_path / "out/stats.csv").read_bytes()
+    assert sum("bad\\nname" in line for line in done.stderr.splitlines()) == 1
+    fcn("segment", "made", *SMALL, "-o", "out", code=1)
+
+
+def test_all_done_before_but_one_failed_is_not_success(fcn: Fcn, make_photos: MakePhotos) -> None:
+    (make_photos(["good.png"]) / "bad.png").write_bytes(b"?")
+    fcn("segment", "made", *SMALL, code=1)
+    done = fcn("segment", "made", *SMALL, code=1)
+    assert "2 images: 0 done, 1 done before, 1 failed" in done.stderr

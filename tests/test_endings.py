@@ -1,0 +1,250 @@
+"""How a run may end early: signals, a full disk, a lost directory, another run, a reader that goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+
+
+def start_and_wait_for_records(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out", *arguments),
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    journal = folder / "out/manifest.jsonl"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= count):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return running
+
+
+def assert_consistent(output: Path) -> int:
+    """Every record has its files whole, every file has its record; return the number of records."""
+    records = journal_of(output)
+    names = {name for record in records.values() for name in record["outputs"]}
+    for record in records.values():
+        for name, size in zip(record["outputs"], record["output_bytes"], strict=True):
+            assert (output / name).stat().st_size == size
+    files = {
+        str(p.relative_to(output)) for kind in ("masks", "color") for p in (output / kind).rglob("*.png")
+    }
+    assert files == names
+    return len(records)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(
+    number: signal.Signals, code: int, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos([f"p{i:03}.png" for i in range(150)])
+    running = start_and_wait_for_records(tmp_path, 3)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == code, errors
+    assert number.name in errors
+    assert "Traceback" not in errors
+    done = assert_consistent(tmp_path / "out")
+    run = json.loads((tmp_path / "out/summary.json").read_text())["run"]
+    assert run["ok"] == done < 150
+    assert run["ok"] + run["not_reached"] == run["images"] == 150
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    fifo = tmp_path / "list"
+    os.mkfifo(fifo)
+    running = subprocess.Popen(
+        command("segment", *SMALL, "--files-from", "list"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    with fifo.open("wb"):
+        # The run has opened its list and waits for what is in it.
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == 143
+    assert errors == "fcn: interrupted (SIGTERM)\n"
+
+
+def test_a_full_disk_ends_with_5_and_nothing_torn(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """A limit on file size stands for the disk: the journal is the first file to hit it."""
+    make_photos([f"p{i:02}.png" for i in range(40)])
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    done = subprocess.run(
+        command("segment", "made", *SMALL, "-o", "out"),
+        cwd=tmp_path,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    again = subprocess.run(
+        command("segment", "made", *SMALL, "-o", "out"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "done before, 0 failed" in again.stderr
+    assert assert_consistent(tmp_path / "out") == 40
+
+
+def test_a_really_full_disk(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
+    (tmp_path / "out").mkdir()
+    script = (
+        "mount -t tmpfs -o size=200k fcn-full out || exit 99\n"
+        '"$@"; code=$?; find out -name "*.tmp" | grep -q . && exit 98; cp -r out copy; exit $code'
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *command("segment", "made", *SMALL, "-o", "out")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 99 or "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip("cannot mount a small disk here")
+    assert done.returncode == 5, done.stderr
+    assert "No space left on device" in done.stderr
+    for record in journal_of(tmp_path / "copy").values():
+        for name, size in zip(record["outputs"], record["output_bytes"], strict=True):
+            assert (tmp_path / "copy" / name).stat().st_size == size
+
+
+def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i:03}.png" for i in range(150)])
+    running = start_and_wait_for_records(tmp_path, 3)
+    (tmp_path / "out").rename(tmp_path / "away")
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 5, errors
+    assert "out" in errors
+    assert "Traceback" not in errors
+
+
+def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/below", "/proc/nowhere/x"):
+        done = fcn("segment", "made", *SMALL, "-o", output, code=5)
+        assert f"{output}: cannot be written" in done.stderr
+
+
+def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i:03}.png" for i in range(150)])
+    running = start_and_wait_for_records(tmp_path, 1)
+    before = time.monotonic()
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=4)
+    assert time.monotonic() - before < 5
+    assert f"process {running.pid} on" in done.stderr
+    running.kill()
+    running.communicate()
+    # A dead holder does not block, and what it left half-written is swept.
+    left = tmp_path / "out/masks/.fcn-1-1.tmp"
+    left.write_bytes(b"half")
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert not left.exists()
+    assert not (tmp_path / "out/.fcn.holder.json").exists()
+    assert assert_consistent(tmp_path / "out") == 150
+
+
+def test_a_lock_that_is_only_lying_there_does_not_block(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert (tmp_path / "out/.fcn.lock").exists()
+    fcn("segment", "made", *SMALL, "-o", "out")
+    with filelock.FileLock(tmp_path / "out/.fcn.lock"):
+        # Held by this process's own hand: nobody to name, still locked.
+        done = subprocess.run(
+            command("segment", "made", *SMALL, "-o", "out"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 4
+        assert "another run is writing there" in done.stderr
+
+
+def test_json_gives_one_record_a_line_and_the_skipped_ones_too(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png", "b.png"])
+    first = fcn("segment", "made", *SMALL, "--json").records
+    assert [(r["image"], r["status"], r["skipped"]) for r in first] == [
+        ("a.png", "ok", False),
+        ("b.png", "ok", False),
+    ]
+    second = fcn("segment", "made", *SMALL, "--json").records
+    assert [(r["image"], r["status"], r["skipped"]) for r in second] == [
+        ("a.png", "ok", True),
+        ("b.png", "ok", True),
+    ]
+    journal = journal_of(tmp_path / "fcn_output")
+    assert {key: value for key, value in second[0].items() if key != "skipped"} == journal["a.png"]
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i}.png" for i in range(5)])
+    script = f"set -o pipefail; {' '.join(command('segment', 'made', *SMALL, '--json', '-q'))} | head -1"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image"] == "p0.png"
+    assert done.stderr == ""
+    assert len(tree(tmp_path / "fcn_output/masks")) == 5
+
+
+def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> None:
+    folder = make_photos(["a.png"])
+    assert fcn("segment", "made", *SMALL, "-q").stderr == ""
+    (folder / "bad.png").write_bytes(b"?")
+    done = fcn("segment", "made", *SMALL, "-q", code=1)
+    assert done.stderr == "fcn: no mask for made/bad.png: not an image in any format this Pillow can read\n"
+
+
+def test_a_bug_is_owned_up_to(fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcn_cli import plan
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    make_photos(["a.png"])
+    monkeypatch.setattr(plan, "make", broken)
+    done = fcn("segment", "made", *SMALL, code=70)
+    assert "this is a bug in fcn (ZeroDivisionError: oh)" in done.stderr
+
+
+def test_the_summary_table_shows_every_class_seen(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png", "b.png"])
+    done = fcn("segment", "made", *SMALL, "-v")
+    rows = (tmp_path / "fcn_output/stats.csv").read_text().splitlines()[1:]
+    for name in {row.split(",")[4] for row in rows}:
+        assert name in done.stderr
+    assert "images/s" in done.stderr
+    assert "decoding workers" in done.stderr

@@ -1,0 +1,195 @@
+"""Every pixel format becomes the upright RGB that one would expect; what cannot, is refused by kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from torchvision.transforms import functional
+
+from fcn_cli import images
+from fcn_cli.errors import FailureKind, ImageError
+
+from .conftest import SAMPLES
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.open(SAMPLES / "chelsea.png").convert("RGB").resize((90, 60))
+
+
+def decoded(path: Path) -> np.ndarray:
+    return np.array(images.decode(path).image)
+
+
+@pytest.mark.parametrize("suffix", sorted(images.photo_suffixes() - {".mpo", ".avifs"}))
+def test_every_suffix_can_be_read_back(photo: Image.Image, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")
+    photo.convert(mode).save(path)
+    expected = np.array(Image.open(path).convert("RGB"))
+    got = images.decode(path)
+    assert np.array_equal(np.array(got.image), expected)
+    assert got.image.mode == "RGB"
+    assert got.notes == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_exif_orientation_is_applied_once(
+    photo: Image.Image, orientation: int, suffix: str, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x{suffix}"
+    photo.save(path, exif=exif)
+    with Image.open(path) as opened:
+        expected = ImageOps.exif_transpose(opened).convert("RGB")
+    assert np.array_equal(decoded(path), np.array(expected))
+    assert images.decode(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
+
+
+def test_broken_exif_is_no_reason_to_fail(photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    photo.save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert decoded(path).shape == (60, 90, 3)
+
+
+def test_alpha_is_composited_on_white(photo: Image.Image, tmp_path: Path) -> None:
+    alpha = Image.linear_gradient("L").resize(photo.size)
+    rgba = photo.copy()
+    rgba.putalpha(alpha)
+    a = np.array(alpha)[..., None] / 255
+    for mode, suffix in (("RGBA", ".png"), ("LA", ".png"), ("RGBA", ".webp"), ("RGBA", ".tif")):
+        path = tmp_path / f"{mode}{suffix}"
+        rgba.convert(mode).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+        base = photo if mode == "RGBA" else photo.convert("L").convert("RGB")
+        expected = np.array(base) * a + 255 * (1 - a)
+        assert np.abs(decoded(path) - expected).max() <= 1.5
+
+
+def test_palettes_with_and_without_transparency(photo: Image.Image, tmp_path: Path) -> None:
+    paletted = photo.quantize(16)
+    paletted.save(tmp_path / "p.png")
+    assert np.array_equal(decoded(tmp_path / "p.png"), np.array(paletted.convert("RGB")))
+    paletted.save(tmp_path / "t.png", transparency=3)
+    expected = np.array(paletted.convert("RGB"))
+    expected[np.array(paletted) == 3] = 255
+    assert np.array_equal(decoded(tmp_path / "t.png"), expected)
+    photo.convert("L").save(tmp_path / "l.png", transparency=int(np.array(photo.convert("L"))[5, 5]))
+    assert decoded(tmp_path / "l.png")[5, 5].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bits_are_shifted_not_clipped(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    expected = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    for suffix in (".png", ".tif", ".pgm", ".jp2"):
+        path = tmp_path / f"x{suffix}"
+        Image.fromarray(values).save(path)
+        assert np.array_equal(decoded(path), expected), suffix
+
+
+def test_32_bit_images_are_scaled_with_a_note(tmp_path: Path) -> None:
+    values = np.linspace(-3, 5, 400, dtype=np.float32).reshape(20, 20)
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "f.tif")
+    got = images.decode(tmp_path / "f.tif")
+    assert "scaled from" in got.notes[0]
+    assert "1 that are not finite" in got.notes[0]
+    low, high = np.nanmin(values), 5.0
+    expected = np.nan_to_num(np.rint((values.astype(float) - low) / (high - low) * 255))
+    assert np.array_equal(np.array(got.image)[..., 0], expected)
+    Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)).save(tmp_path / "i.tif")
+    got = images.decode(tmp_path / "i.tif")
+    assert "32-bit integer" in got.notes[0]
+    assert not np.array(got.image).any()
+
+
+def test_cmyk_and_one_bit(photo: Image.Image, tmp_path: Path) -> None:
+    photo.convert("CMYK").save(tmp_path / "c.jpg", quality=100, subsampling=0)
+    assert np.abs(decoded(tmp_path / "c.jpg").astype(int) - np.array(photo)).mean() < 4
+    photo.convert("1").save(tmp_path / "b.png")
+    assert set(np.unique(decoded(tmp_path / "b.png"))) == {0, 255}
+
+
+def test_lab(photo: Image.Image, tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = ImageCms.applyTransform(photo, to_lab)
+    assert lab is not None
+    lab.save(tmp_path / "lab.tif")
+    assert np.abs(decoded(tmp_path / "lab.tif").astype(int) - np.array(photo)).mean() < 3
+
+
+def test_of_several_frames_the_first_is_taken_and_said(photo: Image.Image, tmp_path: Path) -> None:
+    frames = [ImageOps.invert(photo), photo.rotate(180), photo]
+    for suffix in (".gif", ".tif", ".webp", ".png"):
+        path = tmp_path / f"x{suffix}"
+        options = {"lossless": True} if suffix == ".webp" else {}
+        photo.save(path, save_all=True, append_images=frames, **options)
+        got = images.decode(path)
+        assert got.notes == ("first of 4 frames",)
+        assert np.abs(np.array(got.image).astype(int) - np.array(photo)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", FailureKind.EMPTY_FILE),
+        (b"GIF89a", FailureKind.NOT_AN_IMAGE),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", FailureKind.NOT_AN_IMAGE),
+        (b"P6\n100 100\n255\nfew", FailureKind.TRUNCATED),
+    ],
+)
+def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        images.decode(path)
+    assert caught.value.failure.kind == kind
+    assert "\n" not in str(caught.value)
+
+
+def test_the_pixel_limit_counts_before_decoding(photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    photo.save(path)
+    images.decode(path, max_pixels=90 * 60)
+    with pytest.raises(ImageError, match="--max-image-pixels"):
+        images.decode(path, max_pixels=90 * 60 - 1)
+
+
+sides = st.integers(1, 3000)
+
+
+@given(sides, sides, st.integers(1, 600))
+def test_the_size_rule_is_torchvisions(width: int, height: int, short_side: int) -> None:
+    size = images.network_size(width, height, short_side)
+    assert size[0] * size[1] <= images.CAP_ASPECT * short_side**2
+    assert min(size) >= 1
+    if max(width, height) < images.CAP_ASPECT * min(width, height):
+        tiny = Image.new("1", (width, height))
+        assert size == functional.resize(tiny, short_side).size
+    assert images.network_size(width, height, None) == (width, height)
+
+
+@given(st.integers(1, 70000), st.integers(1, 70000), st.integers(1, 2000))
+def test_the_cap_holds_for_any_strip(width: int, height: int, short_side: int) -> None:
+    new_width, new_height = images.network_size(width, height, short_side)
+    assert 1 <= new_width * new_height <= images.CAP_ASPECT * short_side**2
+    assert (new_width >= new_height) == (width >= height) or new_width == new_height
+
+
+def test_a_strip_is_capped_with_a_note() -> None:
+    assert images.network_size(451, 300, 520) == (781, 520)
+    pixels, notes = images.network_input(Image.new("RGB", (65500, 1)), 520)
+    assert pixels.shape[0] * pixels.shape[1] <= 8 * 520**2
+    assert "long and thin" in notes[0]
+    _, notes = images.network_input(Image.new("RGB", (100, 300)), None)
+    assert "224" in notes[0]

@@ -1,0 +1,281 @@
+"""What is taken as input, under which name, and what is refused before any work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcn_cli import images
+from fcn_cli.sources import Found, Request, discover, parse_list
+
+from .conftest import SMALL, Fcn, MakePhotos, command, tree
+
+
+def found(
+    inputs: Sequence[str | Path] = (), listed: Sequence[str] | None = None, **options: str | bool
+) -> Found:
+    root = options.get("root")
+    return discover(
+        Request(
+            [str(one) for one in inputs],
+            listed,
+            str(root) if root is not None else None,
+            str(options.get("output", "fcn_output")),
+            images.photo_suffixes(),
+            bool(options.get("keep_extension", False)),
+        )
+    )
+
+
+def outputs(*args: Sequence[str | Path], **options: str | bool) -> list[str]:
+    return [source.output for source in found(*args, **options).sources]  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_folder_gives_what_is_below_it_in_sorted_order() -> None:
+    touch("d/b.JPG", "d/a.png", "d/sub/deep/c.webp", "d/notes.txt", "d/x.tiff", "d/none")
+    got = found(["d"])
+    assert [source.image for source in got.sources] == ["a.png", "b.JPG", "sub/deep/c.webp", "x.tiff"]
+    assert [source.output for source in got.sources] == ["a.png", "b.png", "sub/deep/c.png", "x.png"]
+    assert got.ignored == {".txt": 1, "without a suffix": 1}
+
+
+def test_several_folders_keep_their_own_names() -> None:
+    touch("one/a.jpg", "two/a.jpg")
+    assert outputs(["one", "two"]) == ["one/a.png", "two/a.png"]
+    assert outputs(["one/", "./two"]) == ["one/a.png", "two/a.png"]
+
+
+def test_files_and_patterns() -> None:
+    touch("d/a.jpg", "d/sub/b.jpg", "d/c.png")
+    assert outputs(["d/a.jpg", "d/c.png"]) == ["a.png", "c.png"]
+    assert outputs(["d/*.jpg"]) == ["a.png"]
+    assert outputs(["d/**/*.jpg"]) == ["a.png", "sub/b.png"]
+    assert outputs(["d/a.jpg", "d/a.jpg"]) == ["a.png"]
+    touch("d/[1].jpg")
+    assert outputs(["d/[1].jpg"]) == ["[1].png"]
+
+
+def test_listed_files_are_named_below_the_root() -> None:
+    touch("d/a.jpg", "d/sub/b.jpg")
+    assert outputs([], ["d/a.jpg", "./d/sub/../sub/b.jpg"]) == ["d/a.png", "d/sub/b.png"]
+    assert outputs([], ["d/a.jpg"], root="d") == ["a.png"]
+    assert outputs([], [os.path.abspath("d/a.jpg")]) == ["d/a.png"]
+    assert outputs(["d/a.jpg"], root=".") == ["d/a.png"]
+
+
+def test_a_listed_file_outside_the_root_is_refused(fcn: Fcn) -> None:
+    touch("d/a.jpg", "e/b.jpg")
+    Path("list").write_text("d/a.jpg\n../b.jpg\n")
+    done = fcn("segment", "--files-from", "list", code=2)
+    assert "../b.jpg" in done.stderr
+    assert "--root" in done.stderr
+    assert not Path("fcn_output").exists()
+
+
+def test_hidden_files_and_other_outputs_are_not_taken(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.png", ".hidden.png", ".cache/b.png"])
+    fcn("segment", "made", *SMALL, "-o", "made/earlier", "--write", "masks,color,overlay")
+    got = found(["made"])
+    assert [source.image for source in got.sources] == ["a.png"]
+    assert got.ignored["hidden"] == 2
+    for inside in ("made/earlier", "made/earlier/color"):
+        assert "output directory" in fcn("segment", inside, *SMALL, code=3).stderr
+    assert "output directory" in fcn("segment", "made/earlier/overlay/a.jpg", *SMALL, code=3).stderr
+
+
+def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_photos: MakePhotos) -> None:
+    folder = make_photos(["a.png", "b.png"])
+    fcn("segment", ".", *SMALL, "--write", "masks,color,overlay", cwd=folder)
+    before = tree(folder / "fcn_output")
+    assert (
+        "nothing to do: all 2"
+        in fcn("segment", ".", *SMALL, "--write", "masks,color,overlay", cwd=folder).stderr
+    )
+    assert tree(folder / "fcn_output") == before
+
+
+def test_the_output_directory_may_hold_the_photos_folder(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.png"])
+    for _ in range(2):
+        fcn("segment", "made", *SMALL, "-o", ".")
+    assert Path("masks/a.png").is_file()
+
+
+def test_links_loops_and_dangling_ones() -> None:
+    touch("d/real/a.jpg", "elsewhere/b.jpg")
+    Path("d/loop").symlink_to(Path("d").absolute())
+    Path("d/up").symlink_to(Path().absolute())
+    Path("d/alias").symlink_to(Path("d/real").absolute())
+    Path("d/other").symlink_to(Path("elsewhere").absolute())
+    Path("d/dangling.jpg").symlink_to("nowhere")
+    assert [source.image for source in found(["d"]).sources] == ["dangling.jpg", "other/b.jpg", "real/a.jpg"]
+
+
+def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.jpg", "a.png"])
+    done = fcn("segment", "made/a.jpg", "made/a.png", *SMALL, "-o", "out", code=2)
+    assert "made/a.jpg" in done.stderr
+    assert "made/a.png" in done.stderr
+    assert "--keep-extension" in done.stderr
+    assert not Path("out").exists()
+    fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", "--write", "masks,overlay")
+    assert sorted(tree(Path("out/masks"))) == ["a.jpg.png", "a.png.png"]
+    assert sorted(tree(Path("out/overlay"))) == ["a.jpg.jpg", "a.png.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("d/Cat.jpg", "d/cat.jpg"),
+        ("d/STRASSE.jpg", "d/straße.jpg"),
+        ("d/caf\u00e9.jpg", "d/cafe\u0301.png"),
+        ("d/x.jpg", "d/x.png/y.jpg"),
+        ("d/Sub/a.jpg", "d/sub/A.png"),
+    ],
+)
+def test_case_normal_forms_and_folders_collide_too(fcn: Fcn, first: str, second: str) -> None:
+    touch(first, second)
+    done = fcn("segment", "d", code=2)
+    assert "would both be written as" in done.stderr
+
+
+def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.png"], folder="one")
+    make_photos(["b.png", "a.png"], folder="two")
+    fcn("segment", "one", *SMALL)
+    before = tree(Path("fcn_output/masks"))
+    done = fcn("segment", "two", *SMALL, code=2)
+    assert "belongs to one/a.png" in done.stderr
+    assert tree(Path("fcn_output/masks")) == before
+    # The same photos under a new path are the same photos.
+    Path("one").rename("moved")
+    assert "nothing to do" in fcn("segment", "moved", *SMALL).stderr
+
+
+def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_photos: MakePhotos) -> None:
+    folder = make_photos(["a.jpg"])
+    fcn("segment", "made", *SMALL)
+    Image.open(folder / "a.jpg").save(folder / "a.png")
+    assert "would both be written" in fcn("segment", "made", *SMALL, code=2).stderr
+    assert "belongs to made/a.jpg" in fcn("segment", "made/a.png", *SMALL, code=2).stderr
+    (folder / "a.jpg").unlink()
+    fcn("segment", "made", *SMALL)
+    assert {row.split(",")[0] for row in Path("fcn_output/stats.csv").read_text().splitlines()[1:]} == {
+        "a.png"
+    }
+
+
+def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> None:
+    make_photos(["a.png", "sub/b.png", "with\nnewline.png"])
+    listing = subprocess.run(["find", "made", "-print0"], capture_output=True, check=True).stdout
+    done = subprocess.run(
+        command("segment", *SMALL, "--files-from", "-", "--null"),
+        input=listing,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(tree(Path("fcn_output/masks"))) == [
+        "made/a.png",
+        "made/sub/b.png",
+        "made/with\nnewline.png",
+    ]
+    Path("list").write_text("made/a.png\nmade/gone.png\n\n")
+    done2 = fcn("segment", "--files-from", "list", *SMALL, "-o", "two", code=1)
+    assert "made/gone.png: no such file" in done2.stderr
+
+
+def test_stdin_is_left_alone_unless_it_is_asked_for(make_photos: MakePhotos) -> None:
+    make_photos(["a.png"])
+    script = " ".join(command("segment", "made", *SMALL, "-q")) + "; cat"
+    done = subprocess.run(
+        ["sh", "-c", script], input=b"for the next command", capture_output=True, check=False
+    )
+    assert done.stdout == b"for the next command"
+
+
+def test_what_cannot_be_right_is_said_in_one_line(fcn: Fcn) -> None:
+    touch("photo.heic", "b.txt")
+    Path("empty").mkdir()
+    for arguments, code, text in [
+        (["segment"], 2, "--files-from"),
+        (["segment", "nowhere"], 2, "nowhere: no such file or folder"),
+        (["segment", "no*.jpg"], 2, "matches nothing"),
+        (["segment", "s3://bucket/x"], 2, "URLs are not supported"),
+        (["segment", "empty"], 3, "nothing to segment was found"),
+        (["segment", "."], 3, "HEIC photos: convert them to JPEG"),
+        (["segment", "--files-from", "nolist"], 2, "nolist: cannot be read"),
+        (["segment", ".", "--null"], 2, "--files-from"),
+        (["segment", ".", "--resize", "0"], 2, "none"),
+        (["segment", ".", "--write", "masks,paint"], 2, "paint"),
+        (["segment", ".", "--write", ""], 2, "masks"),
+        (["segment", ".", "--batch-size", "0"], 2, "auto"),
+        (["segment", ".", "--backbone", "vgg"], 2, "resnet50"),
+    ]:
+        done = fcn(*arguments, code=code)
+        assert text in done.stderr, (arguments, done.stderr)
+        assert not Path("fcn_output").exists()
+
+
+def test_options_come_from_the_environment_too(
+    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(["a.png"])
+    for name, value in {
+        "BACKBONE": "mobilenet_v2",
+        "RESIZE": "64",
+        "OUTPUT": "there",
+        "WRITE": "masks",
+    }.items():
+        monkeypatch.setenv(f"FCN_{name}", value)
+    fcn("segment", "made")
+    assert sorted(path.name for path in Path("there").iterdir() if path.is_dir()) == ["masks"]
+    # What destroys is never taken from the environment.
+    monkeypatch.setenv("FCN_OVERWRITE", "1")
+    monkeypatch.setenv("FCN_RETRY_FAILED", "1")
+    assert "nothing to do" in fcn("segment", "made").stderr
+
+
+def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos) -> None:
+    folder = make_photos(["a.png", "closed/b.png"])
+    (folder / "closed").chmod(0)
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    prefix = drop if os.geteuid() == 0 else []
+    try:
+        if (
+            subprocess.run([*prefix, "ls", folder / "closed"], capture_output=True, check=False).returncode
+            == 0
+        ):
+            pytest.skip("cannot give up root's right to read everything here")
+        done = subprocess.run(
+            [*prefix, *command("segment", "made", *SMALL)], capture_output=True, text=True, check=False
+        )
+    finally:
+        (folder / "closed").chmod(0o755)
+    assert done.returncode == 1, done.stderr
+    assert "closed: this folder cannot be listed (Permission denied)" in done.stderr
+    assert "2 images: 1 done, 1 failed" in done.stderr
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name), max_size=5))
+def test_any_bytes_make_a_null_separated_name(names: list[bytes]) -> None:
+    assert [os.fsencode(name) for name in parse_list(b"\0".join(names), null=True)] == names

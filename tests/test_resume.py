@@ -1,0 +1,196 @@
+"""A second run does only what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+
+NAMES = [f"p{i}.png" for i in range(4)]
+
+
+def changed(output: Path, before: dict[str, int]) -> set[str]:
+    """Return the files whose modification time is not as before, apart from the lock's."""
+    now = times(output)
+    return {name for name in now if now[name] != before.get(name)}
+
+
+def times(output: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(output)): path.stat().st_mtime_ns
+        for path in output.rglob("*")
+        if path.is_file() and not path.name.startswith(".fcn")
+    }
+
+
+@pytest.fixture
+def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
+    make_photos(NAMES)
+    fcn("segment", "made", *SMALL, "-o", "out")
+    return tmp_path / "out"
+
+
+PROJECTIONS = {"manifest.jsonl", "stats.csv", "summary.json", "settings.json", "classes.json"}
+
+
+def test_the_second_run_touches_nothing(fcn: Fcn, out: Path) -> None:
+    before = times(out)
+    assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    assert changed(out, before) == set()
+
+
+def test_a_new_photo_is_done_alone(fcn: Fcn, out: Path, make_photos: MakePhotos) -> None:
+    make_photos([*NAMES, "new.png"])
+    # The helper wrote the others anew, with the same bytes: put their times back.
+    for name, record in journal_of(out).items():
+        os.utime(out.parent / "made" / name, ns=(record["mtime_ns"], record["mtime_ns"]))
+    before = times(out)
+    assert "1 done, 4 done before, 0 failed" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    assert changed(out, before) - PROJECTIONS == {"masks/new.png", "color/new.png"}
+
+
+def test_a_deleted_mask_is_redone_alone(fcn: Fcn, out: Path) -> None:
+    before = times(out)
+    whole = tree(out / "masks")
+    (out / "masks/p1.png").unlink()
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert changed(out, before) - PROJECTIONS == {"masks/p1.png", "color/p1.png"}
+    assert tree(out / "masks") == whole
+
+
+def test_a_cut_off_mask_is_redone(fcn: Fcn, out: Path) -> None:
+    whole = tree(out / "masks")
+    mask = out / "masks/p2.png"
+    mask.write_bytes(mask.read_bytes()[:-5])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert tree(out / "masks") == whole
+
+
+def test_a_missing_kind_is_added_without_touching_the_others(fcn: Fcn, out: Path) -> None:
+    before = times(out)
+    fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,color,overlay")
+    assert changed(out, before) - PROJECTIONS == {f"overlay/{Path(name).stem}.jpg" for name in NAMES}
+    assert journal_of(out)["p0.png"]["outputs"] == ["masks/p0.png", "color/p0.png", "overlay/p0.jpg"]
+    before = times(out)
+    assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out", "--write", "overlay").stderr
+    assert changed(out, before) == set()
+
+
+def test_a_kind_is_added_through_the_network_when_the_mask_is_not_what_it_was(fcn: Fcn, out: Path) -> None:
+    whole = tree(out / "masks")
+    mask = out / "masks/p3.png"
+    mask.write_bytes(b"x" * mask.stat().st_size)
+    fcn("segment", "made", *SMALL, "-o", "out", "--write", "overlay,masks,color")
+    assert (out / "overlay/p3.jpg").is_file()
+    assert tree(out / "masks") == whole
+
+
+def test_changed_settings_are_refused_by_name(fcn: Fcn, out: Path) -> None:
+    before = times(out)
+    small = SMALL[:-1]
+    assert "--resize was 64, is 80" in fcn("segment", "made", *small, "80", "-o", "out", code=2).stderr
+    assert (
+        "--palette was hub, is voc"
+        in fcn("segment", "made", *SMALL, "--palette", "voc", "-o", "out", code=2).stderr
+    )
+    done = fcn("segment", "made", *SMALL, "--precision", "bf16", "--keep-extension", "-o", "out", code=2)
+    assert "--precision was auto, is bf16" in done.stderr
+    assert "--keep-extension" in done.stderr
+    assert "--backbone was mobilenet_v2, is resnet50" in fcn("segment", "made", "-o", "out", code=2).stderr
+    assert changed(out, before) == set()
+    done = fcn("segment", "made", *small, "80", "-o", "out", "--overwrite")
+    assert "4 done, 0 failed" in done.stderr
+    assert {record["fingerprint"] for record in journal_of(out).values()} == {
+        json.loads((out / "settings.json").read_text())["fingerprint"]
+    }
+
+
+def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fcn, out: Path) -> None:
+    made = out.parent / "made"
+    os.utime(made / "p0.png")
+    (made / "p1.png").write_bytes(b"broken")
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=1)
+    assert "1 done, 2 done before, 1 failed" in done.stderr
+    assert not (out / "masks/p1.png").exists()
+    assert not (out / "color/p1.png").exists()
+    assert "p1.png" not in (out / "stats.csv").read_text()
+
+
+def test_failed_stays_failed_until_it_changes_or_is_retried(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    made = make_photos(["good.png"])
+    (made / "bad.png").write_bytes(b"no image")
+    fcn("segment", "made", *SMALL, "-o", "out", code=1)
+    lines = (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n")
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=1)
+    assert "bad.png" in done.stderr
+    assert (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n") == lines
+    fcn("segment", "made", *SMALL, "-o", "out", "--retry-failed", code=1)
+    assert (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n") == lines + 1
+    (made / "bad.png").write_bytes((made / "good.png").read_bytes())
+    fcn("segment", "made", *SMALL, "-o", "out")
+
+
+def test_a_lost_summary_or_stats_is_rebuilt(fcn: Fcn, out: Path) -> None:
+    whole = (out / "stats.csv").read_bytes()
+    (out / "stats.csv").unlink()
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert (out / "stats.csv").read_bytes() == whole
+
+
+def test_a_torn_last_line_is_cut_off_and_its_image_redone(fcn: Fcn, out: Path) -> None:
+    journal = out / "manifest.jsonl"
+    whole = journal.read_bytes()
+    for torn in (whole[:-1], whole[:-30], whole + b'{"image": "p0', whole + b"\0\0\0\n"):
+        journal.write_bytes(torn)
+        done = fcn("segment", "made", *SMALL, "-o", "out")
+        assert "0 failed" in done.stderr or "nothing to do" in done.stderr
+        assert set(journal_of(out)) == set(NAMES)
+        whole = journal.read_bytes()
+
+
+def test_damage_in_the_middle_of_the_journal_is_not_passed_over(fcn: Fcn, out: Path) -> None:
+    journal = out / "manifest.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[1] = b"garbage\n"
+    journal.write_bytes(b"".join(lines))
+    assert "line 2 is damaged" in fcn("segment", "made", *SMALL, "-o", "out", code=2).stderr
+    assert journal.read_bytes() == b"".join(lines)
+
+
+def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) -> None:
+    journal = out / "manifest.jsonl"
+    journal.write_bytes(journal.read_bytes() * 30)
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert journal.read_bytes().count(b"\n") == 4 * 30
+    fcn("segment", "made", *SMALL, "-o", "out", "--overwrite")
+    assert journal.read_bytes().count(b"\n") == 4 + 4
+
+
+def test_kill_and_resume_is_as_if_nothing_happened(make_photos: MakePhotos, fcn: Fcn, tmp_path: Path) -> None:
+    make_photos([f"k{i:03}.png" for i in range(60)], folder="many", size=(90, 70))
+    fcn("segment", "many", *SMALL, "-o", "whole")
+    running = subprocess.Popen(command("segment", "many", *SMALL, "-o", "killed", "-q"), cwd=tmp_path)
+    journal = tmp_path / "killed/manifest.jsonl"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert journal.read_bytes().count(b"\n") < 60
+    done = fcn("segment", "many", *SMALL, "-o", "killed")
+    assert "0 failed" in done.stderr
+    for kind in ("masks", "color"):
+        assert tree(tmp_path / "killed" / kind) == tree(tmp_path / "whole" / kind)
+    assert (tmp_path / "killed/stats.csv").read_bytes() == (tmp_path / "whole/stats.csv").read_bytes()
+    assert not list((tmp_path / "killed").rglob(".fcn-*"))

@@ -1,0 +1,65 @@
+"""What must be quick is quick because torch stays out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fcn_cli import __version__
+
+from .conftest import SMALL, Fcn, MakePhotos
+
+OPTIONS = re.findall(
+    r"--[a-z-]+",
+    """
+    --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
+    --kernels --precision --batch-size --workers --resize --write --palette --keep-extension --overwrite
+    --retry-failed --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
+    """,
+)
+REPORT = (
+    "import sys; from fcn_cli.__main__ import run; code = run(sys.argv[1:]); "
+    "print('HEAVY', sorted({'torch', 'torchvision'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+)
+
+
+def heavy_modules(*arguments: str, cwd: Path | None = None, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr.split("HEAVY ")[1].strip()
+
+
+def test_help_and_version_import_no_torch() -> None:
+    assert heavy_modules("--help") == "[]"
+    assert heavy_modules("segment", "--help") == "[]"
+    assert heavy_modules("--version") == "[]"
+
+
+def test_help_names_every_option_and_the_preview(fcn: Fcn) -> None:
+    text = fcn("segment", "--help").stdout
+    for option in OPTIONS:
+        assert option in text
+    assert "preview" in text
+
+
+def test_version(fcn: Fcn) -> None:
+    assert fcn("--version").stdout == f"fcn {__version__}\n"
+
+
+def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png", "b.png"])
+    fcn("segment", "made", *SMALL)
+    assert heavy_modules("segment", "made", *SMALL, cwd=tmp_path) == "[]"
+    # Kinds that can be made from the masks on disk need no network either.
+    assert heavy_modules("segment", "made", *SMALL, "--write", "overlay", cwd=tmp_path) == "[]"
+    assert (tmp_path / "fcn_output/overlay/a.jpg").is_file()
+
+
+def test_a_dry_run_builds_and_writes_nothing(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    assert heavy_modules("segment", "made", *SMALL, "--dry-run", cwd=tmp_path) == "[]"
+    assert not (tmp_path / "fcn_output").exists()

@@ -1,0 +1,411 @@
+"""Weights: found, fetched over HTTP, verified; checkpoints of all kinds taken or refused."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcn_cli import backbones, weights
+from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
+from fcn_cli.errors import WeightsError
+from fcn_cli.weights import OfficialWeights, Timeouts
+
+from .conftest import SMALL, Fcn, MakePhotos, command, tree
+
+assert isinstance(BACKBONES["mobilenet_v2"].weights, BundledWeights)
+CONTENT = BACKBONES["mobilenet_v2"].weights.path.read_bytes()
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A web server on this machine that answers as a test says."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                outer.answer(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def serve(
+        self, content: bytes, claim: int | None = None, then: Callable[[], object] | None = None
+    ) -> None:
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(claim or len(content)))
+            handler.end_headers()
+            handler.wfile.write(content)
+            if then:
+                handler.wfile.flush()
+                then()
+
+        self.answer = answer
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+
+
+@pytest.fixture
+def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OfficialWeights:
+    """Make mobilenet_v2 a backbone whose weights are downloaded from the server."""
+    injected = OfficialWeights(f"{server.url}/models/net-{DIGEST[:8]}.pth", DIGEST[:8])
+    backbone = BACKBONES["mobilenet_v2"]
+    fields = {
+        name: getattr(backbone, name) for name in ("name", "stride", "bytes_per_pixel", "build", "note")
+    }
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", backbones.Backbone(weights=injected, **fields))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "CONNECT_SECONDS", 1.0)
+    return injected
+
+
+def cache(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "torch/hub/checkpoints"
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) if folder.exists() else []
+
+
+def test_a_download_is_cached_and_gives_the_same_masks(
+    fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    server.serve(CONTENT)
+    first = fcn("segment", "made", *SMALL, "-o", "one")
+    assert first.stdout == ""
+    fcn("segment", "made", *SMALL, "-o", "two", "--offline")
+    assert server.requests == [f"/models/{official.file_name}"]
+    assert cache(tmp_path) == [official.file_name]
+    path = tmp_path / "torch/hub/checkpoints" / official.file_name
+    assert path.read_bytes() == CONTENT
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert tree(tmp_path / "one/masks") == tree(tmp_path / "two/masks")
+
+
+@pytest.mark.parametrize("kind", ["wrong hash", "cut off", "404", "refused"])
+def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
+    kind: str, fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    expected = "404"
+    if kind == "wrong hash":
+        server.serve(b"something else")
+        expected = "not the right file"
+    elif kind == "cut off":
+        server.serve(CONTENT[:100_000], claim=len(CONTENT))
+        expected = f"ended after 100000 of {len(CONTENT)} bytes"
+    elif kind == "refused":
+        server.server.shutdown()
+        server.server.server_close()
+        expected = "Connection refused"
+    started = time.monotonic()
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=2)
+    assert time.monotonic() - started < 15
+    assert expected in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "downloading" not in line]) == 1
+    for way_out in (
+        official.url,
+        str(tmp_path / "torch/hub/checkpoints"),
+        "fcn weights fetch",
+        "mobilenet_v2",
+    ):
+        assert way_out in done.stderr
+    assert cache(tmp_path) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_stalls_half_way(server: Server, official: OfficialWeights, tmp_path: Path) -> None:
+    release = threading.Event()
+    server.serve(CONTENT[:100_000], claim=len(CONTENT), then=lambda: release.wait(20))
+    with pytest.raises(WeightsError, match="did not answer in time"):
+        weights.fetch(official, timeouts=Timeouts(connect=5, read=0.3))
+    release.set()
+    assert cache(tmp_path) == []
+
+
+def test_a_server_that_never_answers(official: OfficialWeights, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = OfficialWeights(f"http://127.0.0.1:{mute.getsockname()[1]}/x.pth", "00000000")
+        started = time.monotonic()
+        with pytest.raises(WeightsError, match="did not answer in time"):
+            weights.fetch(silent, timeouts=Timeouts(connect=0.3, read=5))
+        assert time.monotonic() - started < 3
+    assert weights.CONNECT_SECONDS <= 10
+
+
+def test_two_processes_at_once_download_once(
+    official: OfficialWeights, server: Server, tmp_path: Path
+) -> None:
+    server.serve(CONTENT)
+    script = (
+        "import sys; from fcn_cli import weights\n"
+        "print(weights.fetch(weights.OfficialWeights(sys.argv[1], sys.argv[2])))"
+    )
+    arguments = [sys.executable, "-c", script, official.url, official.sha256_prefix]
+    running = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert len(server.requests) == 1
+    assert cache(tmp_path) == [official.file_name]
+
+
+def test_order_of_places_and_the_mirror(
+    official: OfficialWeights, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / official.file_name).write_bytes(CONTENT)
+    monkeypatch.setenv("FCN_WEIGHTS_DIR", str(own))
+    assert weights.obtain(official).path == own / official.file_name
+    assert server.requests == []
+    monkeypatch.setenv("FCN_WEIGHTS_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setenv("FCN_WEIGHTS_MIRROR", f"{server.url}/company/")
+    server.serve(CONTENT)
+    assert weights.obtain(official).path == tmp_path / "torch/hub/checkpoints" / official.file_name
+    assert server.requests == [f"/company/{official.file_name}"]
+
+
+def test_a_proxy_is_used(official: OfficialWeights, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.serve(CONTENT)
+    monkeypatch.setenv("http_proxy", server.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    far = OfficialWeights("http://weights.invalid/net.pth", DIGEST[:8])
+    weights.fetch(far)
+    assert server.requests == ["http://weights.invalid/net.pth"]
+
+
+def test_a_damaged_cached_file_is_named_with_the_fix_and_fetch_replaces_it(
+    fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    path = tmp_path / "torch/hub/checkpoints" / official.file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    for arguments in (("segment", "made", *SMALL, "-o", "out"), ("weights", "verify")):
+        done = fcn(*arguments, code=2)
+        assert f"{path}: damaged" in done.stderr
+        assert "delete the file" in done.stderr
+    assert not (tmp_path / "out").exists()
+    server.serve(CONTENT)
+    assert fcn("weights", "fetch", "mobilenet_v2").stdout.strip() == str(path)
+    assert "ok" in fcn("weights", "verify").stdout
+    assert str(path) in fcn("weights", "list").stdout
+
+
+def test_fetch_for_an_offline_machine(
+    fcn: Fcn, server: Server, official: OfficialWeights, tmp_path: Path
+) -> None:
+    server.serve(CONTENT)
+    done = fcn("weights", "fetch", "mobilenet_v2", "--to", "stick")
+    assert done.stdout.strip() == f"stick/{official.file_name}"
+    assert (tmp_path / "stick" / official.file_name).read_bytes() == CONTENT
+
+
+def test_offline_names_every_way_out(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.png"])
+    done = fcn("segment", "made", "--offline", code=2)
+    for text in ("fcn_resnet50_coco-1167a1af.pth", "--offline", "fcn weights fetch", "mobilenet_v2"):
+        assert text in done.stderr
+
+
+def test_an_unwritable_cache_is_said(official: OfficialWeights, server: Server, tmp_path: Path) -> None:
+    server.serve(CONTENT)
+    (tmp_path / "torch").write_text("a file where a folder should be")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        weights.fetch(official)
+
+
+# ---- checkpoints of the user's own
+
+
+def state(classes: int = 21) -> dict[str, torch.Tensor]:
+    model = BACKBONES["mobilenet_v2"].build(classes)
+    return dict(model.state_dict())
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[object], Path]:
+    def write(content: object) -> Path:
+        torch.save(content, tmp_path / "mine.pth")
+        return tmp_path / "mine.pth"
+
+    return write
+
+
+Save = Callable[[object], Path]
+
+
+def test_forms_of_one_checkpoint_give_the_same_masks(
+    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    plain = state()
+    aux = {"aux_classifier.0.weight": torch.zeros(1), **plain}
+    forms: list[object] = [
+        plain,
+        {f"module.{key}": value for key, value in plain.items()},
+        aux,
+        {
+            "model": plain,
+            "optimizer": {"lr": 0.1},
+            "epoch": 29,
+            "args": argparse.Namespace(model="x", lr=0.1),
+        },
+    ]
+    masks = []
+    for index, form in enumerate(forms):
+        fcn("segment", "made", *SMALL, "--weights", save(form), "-o", f"out{index}")
+        masks.append(tree(tmp_path / f"out{index}/masks"))
+    assert all(one == masks[0] for one in masks)
+
+
+def test_half_precision_is_cast(fcn: Fcn, make_photos: MakePhotos, save: Save) -> None:
+    make_photos(["a.png"])
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state().items()}
+    fcn("segment", "made", *SMALL, "--weights", save(half))
+
+
+@pytest.mark.parametrize("classes", [2, 255])
+def test_the_number_of_classes_is_the_classifiers(
+    classes: int, fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL, "--weights", save(state(classes)), "-o", "out")
+    labels = np.array(Image.open(tmp_path / "out/masks/a.png"))
+    assert labels.max() < classes
+    names = {row.split(",")[4] for row in (tmp_path / "out/stats.csv").read_text().splitlines()[1:]}
+    assert names == {f"class_{index}" for index in np.unique(labels)}
+
+
+def test_class_names(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    checkpoint = save(state(3))
+    (tmp_path / "names").write_text("sky\nearth\nwater\n")
+    fcn("segment", "made", *SMALL, "--weights", checkpoint, "--class-names", "names", "-o", "out")
+    assert {"sky", "earth", "water"} > {
+        row.split(",")[4] for row in (tmp_path / "out/stats.csv").read_text().splitlines()[1:]
+    } - {"sky", "earth", "water"}
+    assert '"water"' in (tmp_path / "out/classes.json").read_text()
+    (tmp_path / "names").write_text("sky\nearth\n")
+    done = fcn(
+        "segment", "made", *SMALL, "--weights", checkpoint, "--class-names", "names", "-o", "o2", code=2
+    )
+    assert "2 names for the 3 classes" in done.stderr
+    fcn("segment", "made", *SMALL, "--weights", save(state()), "--class-names", "voc", "-o", "o3")
+    assert VOC_CLASSES[15] in (tmp_path / "o3/classes.json").read_text()
+
+
+class Malicious:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.system, (f"touch {self.victim}",)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(
+    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    victim = tmp_path / "owned"
+    done = fcn(
+        "segment", "made", *SMALL, "--weights", save({**state(), "x": Malicious(victim)}), "-o", "o", code=2
+    )
+    assert "refused, it asks to run" in done.stderr
+    assert "system" in done.stderr
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(victim)))
+    done = fcn("segment", "made", *SMALL, "--weights", "raw.pth", "-o", "o", code=2)
+    assert "refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not victim.exists()
+    assert not (tmp_path / "o").exists()
+
+
+def without(key: str) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in state().items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (lambda: without("backbone.0.0.weight"), "backbone.0.0.weight missing"),
+        (lambda: {**state(), "extra.weight": torch.zeros(1)}, "extra.weight unexpected"),
+        (lambda: {**state(), "backbone.0.0.weight": torch.zeros(32, 3, 5, 5)}, "of another shape"),
+        (lambda: without("classifier.4.weight"), "classifier.4.weight is missing"),
+        (lambda: state(256), "256 classes; 2 to 255"),
+        (lambda: state(1), "1 classes; 2 to 255"),
+        (lambda: {**state(), "classifier.4.bias": torch.full((21,), float("nan"))}, "not finite"),
+        (dict, "no state dict"),
+        (lambda: [1, 2], "no state dict"),
+        (lambda: {**state(), "backbone.0.0.weight": "text"}, "not a state dict"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
+    content: Callable[[], object], text: str, fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    done = fcn("segment", "made", *SMALL, "--weights", save(content()), "-o", "out", code=2)
+    assert text in done.stderr
+    assert "mine.pth" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "preview" not in line]) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    whole = save(state()).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"text", b"PK\x03\x04 not a zip"):
+        (tmp_path / "bad.pth").write_bytes(content)
+        done = fcn("segment", "made", *SMALL, "--weights", "bad.pth", code=2)
+        assert "bad.pth" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert "nowhere.pth: cannot be read" in fcn("segment", "made", "--weights", "nowhere.pth", code=2).stderr
+
+
+def test_no_network_is_noticed_soon_by_the_command_itself(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """The official URL through a proxy that is not there: no test may reach the real server."""
+    make_photos(["a.png"])
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    started = time.monotonic()
+    done = subprocess.run(
+        command("segment", "made"), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert time.monotonic() - started < 15
+    assert done.returncode == 2
+    assert "download.pytorch.org" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

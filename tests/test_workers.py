@@ -1,0 +1,181 @@
+"""A decoding worker that dies or hangs costs the photo it holds, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import SMALL, MakePhotos, command, journal_of
+
+SLOW = """
+import os, time, signal, sys
+from PIL import PngImagePlugin
+
+real = PngImagePlugin.PngImageFile.load
+
+def load(self):
+    name = os.path.basename(getattr(self.fp, "name", "") or "")
+    if name.startswith("stuck"):
+        open(os.path.join(os.environ["TOUCH"], name), "w").write(str(os.getpid()))
+        while True:
+            time.sleep(1)
+    if name.startswith("crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return real(self)
+
+PngImagePlugin.PngImageFile.load = load
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Python with a PNG decoder that crashes or never returns, for files of such names."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SLOW)
+    touch = tmp_path / "touch"
+    touch.mkdir()
+    root = str(Path(__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}", "TOUCH": str(touch)}
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
+    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_photos([*(f"p{i}.png" for i in range(8)), "stuck.png", "z.png"])
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out"),
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker = int(wait_for(tmp_path / "touch/stuck.png"))
+    assert worker != running.pid
+    os.kill(worker, signal.SIGKILL)
+    _, errors = running.communicate(timeout=90)
+    assert running.returncode == 1, errors
+    assert "no mask for made/stuck.png: its decoder died (SIGKILL)" in errors
+    assert "10 images: 9 done, 1 failed" in errors
+    assert "Traceback" not in errors
+    record = journal_of(tmp_path / "out")["stuck.png"]
+    assert record["error"]["kind"] == "DecoderDied"
+    assert record["size_bytes"] == (tmp_path / "made/stuck.png").stat().st_size
+
+
+def test_a_stuck_decoder_fails_that_photo_by_name(
+    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_photos(["a.png", "stuck1.png", "m.png", "stuck2.png", "z.png"])
+    done = subprocess.run(
+        command("segment", "made", *SMALL, "-o", "out", "--decode-timeout", "2"),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    for name in ("stuck1.png", "stuck2.png"):
+        assert f"no mask for made/{name}: its decoder did not come back within 2 s" in done.stderr
+        # The stuck processes are gone.
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "touch" / name).read_text()), 0)
+    assert "5 images: 3 done, 2 failed" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_crashing_decoders_under_every_start_method(
+    method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_photos(["a.png", "crash1.png", "m.png", "z.png"])
+    (tmp_path / "main.py").write_text(
+        textwrap.dedent(f"""
+            import multiprocessing, sys
+            from fcn_cli.__main__ import run
+            if __name__ == "__main__":
+                multiprocessing.set_start_method({method!r})
+                sys.exit(run(sys.argv[1:]))
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "main.py", "segment", "made", *SMALL, "-o", "out"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "no mask for made/crash1.png: its decoder died (SIGSEGV)" in done.stderr
+    assert "4 images: 3 done, 1 failed" in done.stderr
+
+
+def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i}.png" for i in range(6)], size=(900, 800))
+    isolated = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=64k fcn-shm /dev/shm && exec "$@"',
+        "sh",
+    ]
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small /dev/shm here")
+    done = subprocess.run(
+        [
+            *isolated,
+            *command("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 done, 0 failed" in done.stderr
+
+
+def test_workers_end_with_a_parent_that_is_killed(
+    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_photos(["stuck.png"])
+    running = subprocess.Popen(command("segment", "made", *SMALL), cwd=tmp_path, env=environment)
+    worker = int(wait_for(tmp_path / "touch/stuck.png"))
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nothing_natives_print_reaches_stderr(make_photos: MakePhotos, tmp_path: Path) -> None:
+    folder = make_photos(["a.png"])
+    # libtiff complains of this on its own.
+    good = (folder / "a.png").read_bytes()
+    (folder / "odd.tif").write_bytes(b"II*\0" + b"\xff" * 64)
+    (folder / "other.png").write_bytes(good[:40] + b"\0" * 20 + good[60:])
+    done = subprocess.run(
+        command("segment", "made", *SMALL, "-q"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert all(line.startswith("fcn: no mask for") for line in done.stderr.splitlines())
+    assert json.dumps(done.stdout) == '""'
