@@ -40,9 +40,7 @@ def main() -> None:
             bare_rate = bare(model, tensors)
             fcn_rate = fcn(folder, options.backbone, index)
             ratios.append(fcn_rate / bare_rate)
-            print(
-                f"round {index + 1}: bare {bare_rate:.3f} images/s, fcn {fcn_rate:.3f}, ratio {ratios[-1]:.3f}"
-            )
+            print(f"round {index + 1}: bare {bare_rate:.3f} images/s, fcn {fcn_rate:.3f}, {ratios[-1]:.3f}")
         print(f"median ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
 
 

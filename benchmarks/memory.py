@@ -1,4 +1,4 @@
-"""How much memory ``fcn segment`` takes: its whole process tree, shared pages counted once (PSS). Linux only."""
+"""How much memory ``fcn segment`` takes: its process tree, shared pages counted once (PSS). Linux only."""
 
 from __future__ import annotations
 

@@ -109,14 +109,14 @@ BACKBONES = {
             "resnet50",
             OfficialWeights(f"{_RELEASE}/fcn_resnet50_coco-1167a1af.pth", "1167a1af"),
             stride=8,
-            bytes_per_pixel=1200,
+            bytes_per_pixel=700,
             build=_fcn_resnet50,
         ),
         Backbone(
             "resnet101",
             OfficialWeights(f"{_RELEASE}/fcn_resnet101_coco-7ecb50ca.pth", "7ecb50ca"),
             stride=8,
-            bytes_per_pixel=1200,
+            bytes_per_pixel=700,
             build=_fcn_resnet101,
         ),
         Backbone(
@@ -126,7 +126,7 @@ BACKBONES = {
                 "59093c49ef311f987bad524b6f39b2d2c1f2e333398a8fe4dca67b23d03119b9",
             ),
             stride=16,
-            bytes_per_pixel=600,
+            bytes_per_pixel=400,
             build=_fcn_mobilenet_v2,
             note=(
                 "mobilenet_v2 is a small preview network for trying the tool: it mixes classes up; "

@@ -127,24 +127,13 @@ class Engine:
         while len(results) < len(pixels):
             count = min(self._batch_limit, len(pixels) - len(results))
             part = slice(len(results), len(results) + count)
-            if failure := self._too_big(pixels[part][0].shape):
-                results.extend([failure] * count)
-                continue
-            try:
-                results.extend(self._forward(pixels[part], sizes[part]))
-                continue
-            except (torch.OutOfMemoryError, MemoryError):
-                pass
-            except RuntimeError as error:
-                # What the CPU allocator raises has no class of its own.
-                if "can't allocate memory" not in str(error):
-                    raise
-            # Outside the handler: the exception would keep the failed pass's tensors alive.
-            self._free()
-            if count == 1:
-                results.append(_no_memory(pixels[part][0].shape))
-            else:
+            done = self._try_forward(pixels[part], sizes[part])
+            if done is not None:
+                results.extend(done)
+            elif count > 1:
                 self._batch_limit = count // 2
+            else:
+                results.append(_no_memory(pixels[part][0].shape))
         return results
 
     def logits(self, pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -161,6 +150,25 @@ class Engine:
                 batch = batch.contiguous(memory_format=torch.channels_last)
             out: Tensor = self._classifier(self._backbone(batch)["out"])
             return out.float()
+
+    def _try_forward(
+        self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
+    ) -> list[LabelMap] | None:
+        """Predict, or return None when memory does not suffice."""
+        if not self._fits(len(pixels), pixels[0].shape):
+            return None
+        try:
+            return self._forward(pixels, sizes)
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        except RuntimeError as error:
+            # What the CPU allocator raises has no class of its own.
+            if "can't allocate memory" not in str(error):
+                raise
+        # Outside the handlers: there the exception keeps the failed pass's tensors alive.
+        if self._cuda:
+            torch.cuda.empty_cache()
+        return None
 
     def _forward(
         self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
@@ -188,17 +196,13 @@ class Engine:
         dtype = _DTYPES.get(self.plan.precision)
         return torch.autocast(self.plan.device.type, dtype) if dtype else contextlib.nullcontext()
 
-    def _too_big(self, shape: tuple[int, ...]) -> Failure | None:
+    def _fits(self, count: int, shape: tuple[int, ...]) -> bool:
         # On a CPU, Linux grants the memory and kills the process when it is used: ask before.
         if self._cuda:
-            return None
+            return True
         free = machine.available_memory()
-        needed = shape[0] * shape[1] * self.network.backbone.bytes_per_pixel
-        return _no_memory(shape) if free is not None and needed > free else None
-
-    def _free(self) -> None:
-        if self._cuda:
-            torch.cuda.empty_cache()
+        needed = count * shape[0] * shape[1] * self.network.backbone.bytes_per_pixel
+        return free is None or needed <= free
 
 
 def _no_memory(shape: tuple[int, ...]) -> Failure:

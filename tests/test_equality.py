@@ -21,14 +21,14 @@ NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
 @pytest.fixture(scope="module")
 def plain() -> torch.nn.Module:
     """Plain torchvision, auxiliary head and all."""
-    model = fcn_resnet101(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    model: torch.nn.Module = fcn_resnet101(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
     randomise(model)
     # Random logits are smooth and one class wins: even the classes out on a real photo.
     model.eval()
     photo = transforms.ToTensor()(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[None]
     with torch.inference_mode():
         logits = model(photo)["out"]
-    final = model.classifier[4]
+    final = model.get_submodule("classifier.4")
     with torch.no_grad():
         final.weight /= logits.std((0, 2, 3))[:, None, None, None]
         final.bias -= logits.mean((0, 2, 3))

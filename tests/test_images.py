@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_alpha_is_composited_on_white(photo: Image.Image, tmp_path: Path) -> Non
     a = np.array(alpha)[..., None] / 255
     for mode, suffix in (("RGBA", ".png"), ("LA", ".png"), ("RGBA", ".webp"), ("RGBA", ".tif")):
         path = tmp_path / f"{mode}{suffix}"
-        rgba.convert(mode).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+        options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+        rgba.convert(mode).save(path, **options)
         base = photo if mode == "RGBA" else photo.convert("L").convert("RGB")
         expected = np.array(base) * a + 255 * (1 - a)
         assert np.abs(decoded(path) - expected).max() <= 1.5
@@ -132,7 +134,7 @@ def test_of_several_frames_the_first_is_taken_and_said(photo: Image.Image, tmp_p
     frames = [ImageOps.invert(photo), photo.rotate(180), photo]
     for suffix in (".gif", ".tif", ".webp", ".png"):
         path = tmp_path / f"x{suffix}"
-        options = {"lossless": True} if suffix == ".webp" else {}
+        options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
         photo.save(path, save_all=True, append_images=frames, **options)
         got = images.decode(path)
         assert got.notes == ("first of 4 frames",)
