@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RequestError, WeightsError
-from .weights import OfficialWeights, WeightsFile, load_state_dict, verify
+from .weights import OfficialWeights, WeightsFile, load_state_dict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,6 +68,11 @@ class Backbone:
     bytes_per_pixel: int
     build: Callable[[int], nn.Module]
     note: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """What is known of its weights' sha256: all of it, or the first digits."""
+        return self.weights.sha256 if isinstance(self.weights, BundledWeights) else self.weights.sha256_prefix
 
 
 def _fcn_resnet50(classes: int) -> nn.Module:
@@ -150,11 +155,6 @@ def find(name: str) -> Backbone:
         return BACKBONES[name]
     except KeyError:
         raise RequestError(f"--backbone {name}: not one of {', '.join(BACKBONES)}") from None
-
-
-def bundled_file(weights: BundledWeights) -> WeightsFile:
-    """Return the weights inside the package, verified."""
-    return verify(weights.path, weights.sha256)
 
 
 @dataclass(frozen=True)

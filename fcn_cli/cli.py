@@ -363,14 +363,19 @@ def weights_verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
     from . import backbones
     from . import weights as files
+    from .errors import WeightsError
 
+    damaged = None
     for name, backbone in backbones.BACKBONES.items():
-        if isinstance(backbone.weights, backbones.BundledWeights):
-            typer.echo(f"{name:14}ok  {backbones.bundled_file(backbone.weights).path}")
-        elif found := files.cached(backbone.weights):
-            typer.echo(f"{name:14}ok  {files.verify(found, backbone.weights.sha256_prefix).path}")
-        else:
-            typer.echo(f"{name:14}not here yet")
+        own = backbone.weights
+        path = own.path if isinstance(own, backbones.BundledWeights) else files.cached(own)
+        try:
+            state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
+        except WeightsError as error:
+            state, damaged = f"damaged  {path}", error
+        typer.echo(f"{name:14}{state}")
+    if damaged:
+        raise damaged
 
 
 @app.command()

@@ -41,6 +41,7 @@ POLL_SECONDS = 0.5
 
 _PREFETCH = 2
 _MAX_FRUITLESS_REBUILDS = 3
+_PATIENCE_SECONDS = 5.0
 _IDLE = -1
 
 
@@ -158,7 +159,7 @@ class DecodePool:
     def _look_after(self, pool: _Pool) -> None:
         """Find out why nothing comes; blame and rebuild where a worker is dead or stuck."""
         lost = pool.lost(self._settings.seconds)
-        stalled = pool.idle_seconds() > self._settings.seconds + 10 * POLL_SECONDS
+        stalled = pool.waited > self._settings.seconds + 10 * POLL_SECONDS
         if lost is None and not stalled and not pool.broken:
             return
         pool.stop()
@@ -262,8 +263,8 @@ class _Pool:
         others = {child.pid for child in multiprocessing.active_children()}
         self._iterator: Iterator[Item] | None = _iterate(loader)
         self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
-        self._received: queue.Queue[Item | None] = queue.Queue(maxsize=2)
-        self._heard = time.monotonic()
+        self._received: queue.Queue[Item] = queue.Queue(maxsize=2)
+        self.waited = 0.0
         self._stopping = False
         self.broken = False
         threading.Thread(target=self._read, args=(self._iterator,), daemon=True).start()
@@ -285,18 +286,17 @@ class _Pool:
         try:
             item = self._received.get(timeout=POLL_SECONDS)
         except queue.Empty:
+            self.waited += POLL_SECONDS
             return None
-        self._heard = time.monotonic()
+        self.waited = 0.0
         return item
-
-    def idle_seconds(self) -> float:
-        """Return for how long nothing has come although it was waited for."""
-        return time.monotonic() - self._heard
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
         """Return the photos lost with workers that are dead or over time; None when all workers are well."""
         lost: dict[int, Failure] = {}
         well = True
+        # A job that was stopped (Ctrl-Z) finds every worker over time when it goes on.
+        patient = self.waited >= min(seconds, _PATIENCE_SECONDS)
         by_pid = {process.pid: process for process in self._processes}
         held = {pid: worker for worker, pid in enumerate(self._board.pid)}
         for pid, process in by_pid.items():
@@ -310,7 +310,7 @@ class _Pool:
                         FailureKind.DECODER_DIED,
                         f"its decoder died ({_how(process)}); the file may be damaged",
                     )
-            elif index != _IDLE and time.monotonic() - since > seconds:
+            elif index != _IDLE and patient and time.monotonic() - since > seconds:
                 well = False
                 lost[index] = Failure(
                     FailureKind.DECODER_HUNG, f"its decoder did not come back within {seconds:g} s"

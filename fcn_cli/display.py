@@ -21,7 +21,6 @@ from . import journal
 if TYPE_CHECKING:
     from .journal import Record
     from .plan import Plan
-    from .sources import Found
     from .summary import Summary
 
 _PLAIN_SECONDS = 30.0
@@ -60,11 +59,11 @@ class Display:
         self._bar: Any = None
         self._terminal = sys.stderr.isatty() and not quiet
         self._work = self._seen = self._failed = 0
+        self._downloaded = 0
         self._next_line = 0.0
 
-    def planned(self, found: Found, made: Plan) -> None:
+    def planned(self, made: Plan) -> None:
         """Say what is ahead."""
-        del found
         self._work = made.work
         self._next_line = time.monotonic() + _PLAIN_SECONDS
         if self._verbose:
@@ -105,22 +104,18 @@ class Display:
         """Show a download's progress on a terminal; elsewhere say once that it happens."""
         if self._quiet:
             return
+        first = self._downloaded == 0
+        more, self._downloaded = done - self._downloaded, done
         if not self._terminal:
-            if self._bar is None:
-                size = f" ({total / 1e6:.0f} MB)" if total else ""
-                say(f"downloading weights{size}")
-                self._bar = _Silent()
+            if first:
+                say("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
             return
-        if self._bar is None:
+        if first:
+            self._close_bar()
             self._bar = tqdm(
-                desc="downloading weights",
-                total=total,
-                unit="B",
-                unit_scale=True,
-                file=sys.stderr,
-                leave=False,
+                desc="weights", total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False
             )
-        self._bar.update(done - self._bar.n)
+        self._bar.update(more)
         if done == total:
             self._close_bar()
 
@@ -196,16 +191,6 @@ class Display:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-class _Silent:
-    """Stands for a bar where there is none to draw."""
-
-    def close(self) -> None:
-        pass
-
-    def update(self, count: int = 1) -> None:
-        pass
 
 
 def _counts(summary: Summary) -> str:

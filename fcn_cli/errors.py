@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -60,6 +62,15 @@ class OutputLost(FcnError):
     """The output directory cannot be written (any more): full, read-only, gone."""
 
     exit_code = ExitCode.STOPPED
+
+    @classmethod
+    @contextlib.contextmanager
+    def when_refused(cls, path: object) -> Iterator[None]:
+        """Turn an OSError into this, naming the path that was being written."""
+        try:
+            yield
+        except OSError as error:
+            raise cls(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 class StoppedEarly(FcnError):

@@ -64,10 +64,7 @@ class Identity:
         backbone = backbones.find(job.backbone)
         asked = _class_names(job.class_names)
         checkpoint = None
-        official = backbone.weights
-        identity = (
-            official.sha256_prefix if isinstance(official, weights.OfficialWeights) else official.sha256
-        )
+        identity = backbone.sha256
         names: tuple[str, ...] | None = backbones.VOC_CLASSES
         if job.weights_file is not None:
             path = Path(job.weights_file)
@@ -83,7 +80,7 @@ class Identity:
             label, settings.FileSettings(palette, job.keep_extension), backbone, checkpoint, asked or names
         )
 
-    def weights(
+    def weights_file(
         self, *, offline: bool = False, progress: weights.Progress | None = None
     ) -> weights.WeightsFile:
         """Return the weights, verified: the user's checkpoint, the bundled ones, or official ones.
@@ -96,12 +93,12 @@ class Identity:
         if self.checkpoint is not None:
             return self.checkpoint
         if isinstance(self.backbone.weights, backbones.BundledWeights):
-            return backbones.bundled_file(self.backbone.weights)
+            return weights.verify(self.backbone.weights.path, self.backbone.sha256)
         return weights.obtain(self.backbone.weights, offline=offline, progress=progress)
 
     def load_network(self, *, offline: bool = False) -> backbones.Network:
-        """Get the weights and load the network; raises what `weights` and `backbones.load` do."""
-        return backbones.load(self.backbone, self.weights(offline=offline), self.names)
+        """Get the weights and load the network; raises what `weights_file` and `backbones.load` do."""
+        return backbones.load(self.backbone, self.weights_file(offline=offline), self.names)
 
 
 def _class_names(option: str | None) -> tuple[str, ...] | None:

@@ -40,7 +40,8 @@ class OutputLock:
         self._created: list[Path] = []
 
     def __enter__(self) -> OutputLock:
-        try:
+        with OutputLost.when_refused(self.output), contextlib.ExitStack() as undo:
+            undo.callback(self._lock.release)
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             storage.make_folders(self.output)
@@ -49,9 +50,7 @@ class OutputLock:
             if holder.exists():
                 storage.sweep_temporaries(self.output)
             storage.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
-        except OSError as error:
-            self._lock.release()
-            raise OutputLost(f"{self.output}: cannot be written ({error.strerror or error})") from None
+            undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

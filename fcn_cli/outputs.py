@@ -156,6 +156,8 @@ class OutputFolder:
                 size = storage.write_whole(path, lambda stream, w=writer: w.write(labels, photo, stream))  # type: ignore[misc]
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
+            except (ValueError, SystemError, MemoryError) as error:
+                raise ImageError(FailureKind.OUTPUT_REFUSED, f"{path} cannot be encoded ({error})") from None
             written.append(Written(name, size))
         return written
 
@@ -167,10 +169,8 @@ class OutputFolder:
         OutputLost
             As `write`.
         """
-        try:
+        with OutputLost.when_refused(self.root):
             storage.sync_folders((self.root / name).parent for name in names)
-        except OSError as error:
-            raise OutputLost(f"{self.root}: cannot be written ({error.strerror})") from None
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files that no longer belong to a photo; one that cannot be deleted is left."""

@@ -12,17 +12,18 @@ from .journal import Journal, Record
 from .outputs import OutputFolder
 from .sources import Source
 
-LABEL_KINDS = ("masks", "color")
-"""The kinds of output from which a label map can be read back."""
+# The kinds of output from which a label map can be read back.
+_LABEL_KINDS = ("masks", "color")
 
 
 @dataclass(frozen=True)
 class Addition:
-    """A photo that is done, but lacks some kinds of output."""
+    """A photo that is done, but lacks some kinds of output; `label_file` has its label map."""
 
     source: Source
     record: Record
     kinds: tuple[str, ...]
+    label_file: str
 
 
 @dataclass
@@ -94,10 +95,13 @@ def _plan_done(plan: Plan, source: Source, record: Record, folder: OutputFolder,
         plan.to_segment.append(source)
     elif not missing:
         plan.done.append(record)
-    elif any(folder.name(source.output, kind) in recorded for kind in LABEL_KINDS):
-        plan.to_add.append(Addition(source, record, missing))
     else:
-        plan.to_segment.append(source)
+        label_files = [folder.name(source.output, kind) for kind in _LABEL_KINDS]
+        label_file = next((name for name in label_files if name in recorded), None)
+        if label_file is not None:
+            plan.to_add.append(Addition(source, record, missing, label_file))
+        else:
+            plan.to_segment.append(source)
 
 
 def _refuse_foreign(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Is told what happens; see `display` for the one of the command line."""
 
-    def planned(self, found: Found, made: plan.Plan) -> None:
+    def planned(self, made: plan.Plan) -> None:
         """Be told that the photos are found and sorted, and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:
@@ -75,11 +75,8 @@ def segment(job: Job, observer: Observer) -> Summary:
     identity = Identity.of(job)
     if job.dry_run:
         return _Run(job, observer, found, identity).dry()
-    try:
-        with OutputLock(Path(job.output)):
-            return _Run(job, observer, found, identity).execute()
-    except OSError as error:
-        raise OutputLost(f"{job.output}: cannot be written ({error.strerror or error})") from error
+    with OutputLock(Path(job.output)):
+        return _Run(job, observer, found, identity).execute()
 
 
 class _Run:
@@ -105,7 +102,7 @@ class _Run:
         if not self.job.overwrite:
             settings.check(self.output, self.identity.label, self.identity.files)
         made = self._plan(Journal(self.output))
-        self.observer.planned(self.found, made)
+        self.observer.planned(made)
         self.summary.skipped = len(made.done)
         self.summary.failed = len(made.still_failed)
         return self.summary
@@ -114,10 +111,11 @@ class _Run:
         """Do what the plan says."""
         if not self.job.overwrite:
             settings.check(self.output, self.identity.label, self.identity.files)
-        journal = Journal(self.output)
-        journal.mend()
+        with OutputLost.when_refused(self.output):
+            journal = Journal(self.output)
+            journal.mend()
         made = self._plan(journal)
-        self.observer.planned(self.found, made)
+        self.observer.planned(made)
         for record in made.done:
             self._count(record, skipped=True)
         for record in made.still_failed:
@@ -127,8 +125,6 @@ class _Run:
                 self._work(made, journal)
         except OutputLost as error:
             self.summary.stopped = error
-        except OSError as error:
-            self.summary.stopped = OutputLost(f"{self.output}: cannot be written ({error.strerror or error})")
         finally:
             journal.close()
         if self.summary.stopped is None and self.summary.left:
@@ -156,23 +152,17 @@ class _Run:
             if self._ended():
                 break
             record = addition.record
-            label_files = [
-                self.folder.name(addition.source.output, kind)
-                for kind in plan.LABEL_KINDS
-                if self.folder.name(addition.source.output, kind) in record.outputs
-            ]
-            labels = self.folder.read_labels(label_files[0], record.width or 0, record.height or 0)
+            labels = self.folder.read_labels(addition.label_file, record.width or 0, record.height or 0)
             if labels is None:
                 unusable.append(addition.source)
                 continue
-            self.summary.added += 1
             writes.add(addition.source, record, labels, addition.kinds, keep_on_failure=True)
             writes.commit()
         return unusable
 
     def _segment(self, to_segment: Sequence[Source], writes: WriteQueue) -> None:
         # Weights that cannot be had end the run before torch is imported.
-        file = self.identity.weights(offline=self.job.offline, progress=self.observer.downloading)
+        file = self.identity.weights_file(offline=self.job.offline, progress=self.observer.downloading)
         from .batches import by_shape
         from .decoding import DecodePool, DecodeSettings
 
@@ -182,7 +172,7 @@ class _Run:
         # The workers start before the network is loaded, so before CUDA and torch's threads.
         with DecodePool(to_segment, decode, workers) as pool:
             engine = self._engine(file, workers)
-            started = time.monotonic()
+            started, done_before = time.monotonic(), self.summary.done
             with self.stop:
                 for got in by_shape(pool, engine.plan.batch_size):
                     self._take(got, to_segment, engine, writes)
@@ -191,6 +181,7 @@ class _Run:
                         break
                 writes.commit(everything=True)
             self.summary.seconds = time.monotonic() - started
+            self.summary.segmented = self.summary.done - done_before
 
     def _take(
         self, got: list[Item] | Item | None, to_segment: Sequence[Source], engine: Engine, writes: WriteQueue
@@ -256,8 +247,9 @@ class _Run:
             self.observer.note(identity.backbone.note)
         network = backbones.load(identity.backbone, file, identity.names)
         palettes.load(self.job.palette, len(network.class_names))
-        settings.save(self.output, identity.label, identity.files, file.sha256)
-        self.folder.write_classes(network.class_names)
+        with OutputLost.when_refused(self.output):
+            settings.save(self.output, identity.label, identity.files, file.sha256)
+            self.folder.write_classes(network.class_names)
         self.summary.class_names = network.class_names
         self.summary.how["weights_sha256"] = file.sha256
         return network
@@ -291,12 +283,10 @@ class _Run:
             return
         self.summary.how.update(kinds=list(self.job.kinds), versions=_versions())
         try:
-            stats.write(self.output, journal, names, self.summary.as_json())
-        except OSError as error:
-            if self.summary.stopped is None:
-                self.summary.stopped = OutputLost(
-                    f"{self.output}: cannot be written ({error.strerror or error})"
-                )
+            with OutputLost.when_refused(self.output):
+                stats.write(self.output, journal, self.fingerprint, names, self.summary.as_json())
+        except OutputLost as error:
+            self.summary.stopped = self.summary.stopped or error
 
 
 _MAX_AUTO_WORKERS = 16

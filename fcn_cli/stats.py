@@ -54,8 +54,10 @@ class Totals:
         return {"images": self.images, "failed": self.failed, "pixels": self.pixels, "classes": classes}
 
 
-def write(output: Path, journal: Journal, class_names: Sequence[str], run: dict[str, Any]) -> None:
-    """Write both projections of the whole journal.
+def write(
+    output: Path, journal: Journal, fingerprint: str, class_names: Sequence[str], run: dict[str, Any]
+) -> None:
+    """Write both projections of the journal.
 
     Parameters
     ----------
@@ -63,6 +65,9 @@ def write(output: Path, journal: Journal, class_names: Sequence[str], run: dict[
         The output directory.
     journal
         Its journal.
+    fingerprint
+        Of the settings whose records count. After ``--overwrite`` with other settings there can be records of
+        photos that are no longer among the inputs, with classes of another network.
     class_names
         By class index.
     run
@@ -74,7 +79,8 @@ def write(output: Path, journal: Journal, class_names: Sequence[str], run: dict[
         As the system says; each file is either the old or the new one.
     """
     totals = Totals()
-    storage.write_text(output / STATS_FILE, _csv(journal, class_names, totals))
+    records = (record for record in journal if record.fingerprint == fingerprint)
+    storage.write_text(output / STATS_FILE, _csv(records, class_names, totals))
     summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
     storage.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 

@@ -15,14 +15,17 @@ from .stats import Totals
 
 @dataclass
 class Summary:
-    """How a run ended: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early)."""
+    """How a run ended: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
+
+    Of those done, `segmented` went through the network, in `seconds`; the others had kinds of output added.
+    """
 
     output: Path
     class_names: Sequence[str] = ()
     palette: Palette | None = None
     total: int = 0
     done: int = 0
-    added: int = 0
+    segmented: int = 0
     skipped: int = 0
     failed: int = 0
     seconds: float = 0.0
@@ -40,7 +43,7 @@ class Summary:
     @property
     def images_per_second(self) -> float | None:
         """Photos segmented a second, from the end of the start-up."""
-        return (self.done - self.added) / self.seconds if self.seconds and self.done > self.added else None
+        return self.segmented / self.seconds if self.segmented and self.seconds else None
 
     @property
     def exit_code(self) -> int:

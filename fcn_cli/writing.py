@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import images
-from .errors import Failure, ImageError
+from .errors import Failure, ImageError, OutputLost
 from .journal import Journal, Record
 from .outputs import OutputFolder
 from .sources import Source
@@ -103,7 +103,7 @@ class WriteQueue:
 
         Raises
         ------
-        OutputLost, OSError
+        OutputLost
             The output directory cannot be written any more.
         """
         ready: list[tuple[Record, bool]] = []
@@ -128,7 +128,8 @@ class WriteQueue:
     def _append(self, records: Sequence[Record]) -> None:
         self._folder.sync(name for record in records for name in record.outputs)
         stale = [name for record in records for name in self._stale(record)]
-        self._journal.append(records)
+        with OutputLost.when_refused(self._journal.path):
+            self._journal.append(records)
         self._folder.remove(stale)
 
     def _stale(self, record: Record) -> list[str]:
