@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from fcn_cli.backbones import BACKBONES
 
 from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
 
@@ -110,6 +113,17 @@ def test_changed_settings_are_refused_by_name(fcn: Fcn, out: Path) -> None:
     assert {record["fingerprint"] for record in journal_of(out).values()} == {
         json.loads((out / "settings.json").read_text())["fingerprint"]
     }
+
+
+def test_after_overwrite_with_another_network_the_stats_are_of_that_network(
+    fcn: Fcn, out: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "made/p0.png").unlink()
+    torch.save(BACKBONES["mobilenet_v2"].build(2).state_dict(), tmp_path / "two.pth")
+    fcn("segment", "made", *SMALL, "-o", "out", "--weights", "two.pth", "--overwrite")
+    rows = [row.split(",") for row in (out / "stats.csv").read_text().splitlines()[1:]]
+    assert {row[0] for row in rows} == set(NAMES) - {"p0.png"}
+    assert {row[4] for row in rows} <= {"class_0", "class_1"}
 
 
 def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fcn, out: Path) -> None:
