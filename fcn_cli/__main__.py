@@ -38,6 +38,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    for name in ("stdin", "stdout", "stderr"):
+        # Under cron any of them can be closed; what is opened next must not take its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     code = run()
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checkpoints import load_state_dict
 from .errors import RequestError, WeightsError
-from .weights import OfficialWeights, WeightsFile, load_state_dict
+from .weights import OfficialWeights, WeightsFile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,9 +13,7 @@ be, is put out of the way.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import os
 import queue
 import signal
 import sys
@@ -23,18 +21,15 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from . import images
-from .errors import Failure, FailureKind, FcnError, ImageError
+from .errors import Failure, FailureKind, FcnError
 from .sources import Source
+from .workers import IDLE, Board, DecodeSettings, Item, Photos, decode_item
 
 POLL_SECONDS = 0.5
 """How often a waiting caller gets control back, and how soon a dead worker is noticed."""
@@ -42,59 +37,6 @@ POLL_SECONDS = 0.5
 _PREFETCH = 2
 _MAX_FRUITLESS_REBUILDS = 3
 _PATIENCE_SECONDS = 5.0
-_IDLE = -1
-
-
-@dataclass(slots=True)
-class Item:
-    """One photo, ready for the network, or why it is not.
-
-    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the upright
-    photo's own.
-    """
-
-    index: int
-    pixels: NDArray[np.uint8] | None = None
-    width: int = 0
-    height: int = 0
-    size_bytes: int | None = None
-    mtime_ns: int | None = None
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How photos are decoded (see `images`), and for how many seconds one may be."""
-
-    short_side: int | None
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
-    seconds: float = 60.0
-
-
-def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
-    """Decode and resize one photo; a failure is part of the result, never raised."""
-    if source.problem is not None:
-        return Item(index, failure=source.problem)
-    started = time.perf_counter()
-    try:
-        decoded = images.decode(source.path, settings.max_pixels)
-        pixels, notes = images.network_input(decoded.image, settings.short_side)
-    except ImageError as error:
-        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=error.failure)
-    except MemoryError:
-        failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
-    return Item(
-        index,
-        pixels,
-        *decoded.image.size,
-        size_bytes=decoded.size_bytes,
-        mtime_ns=decoded.mtime_ns,
-        seconds=time.perf_counter() - started,
-        notes=decoded.notes + notes,
-    )
 
 
 class DecodePool:
@@ -177,61 +119,6 @@ class DecodePool:
         return _Pool(self._sources, self._settings, self._failed, remaining, self._workers, context)
 
 
-class _Board:
-    """Shared memory in which worker `w` says who it is and which photo it has held since when."""
-
-    def __init__(self, context: BaseContext, workers: int) -> None:
-        self.pid = context.RawArray("q", workers)
-        self.index = context.RawArray("q", [_IDLE] * workers)
-        self.since = context.RawArray("d", workers)
-
-
-class _Photos(Dataset[Item]):
-    def __init__(
-        self, sources: Sequence[Source], settings: DecodeSettings, failed: dict[int, Failure], board: _Board
-    ) -> None:
-        self.sources = sources
-        self.settings = settings
-        self.failed = failed
-        self.board = board
-
-    def __getitem__(self, index: int) -> Item:
-        if index in self.failed:
-            source = self.sources[index]
-            return Item(
-                index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=self.failed[index]
-            )
-        info = get_worker_info()
-        assert info is not None  # noqa: S101 - only workers call this
-        self.board.since[info.id] = time.monotonic()
-        self.board.index[info.id] = index
-        try:
-            return decode_item(index, self.sources[index], self.settings)
-        finally:
-            self.board.index[info.id] = _IDLE
-
-    def start_worker(self, worker: int) -> None:
-        self.board.pid[worker] = os.getpid()
-        _become_worker(self.settings.max_pixels)
-
-
-def _become_worker(max_pixels: int) -> None:
-    # The parent decides when work ends; Ctrl-C and a service manager's signals reach the whole group.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    # What native decoders print is for nobody, and stdout belongs to the parent's reader.
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    images.prepare_process(max_pixels)
-
-
 def _unchanged(item: Item) -> Item:
     return item
 
@@ -248,8 +135,8 @@ class _Pool:
         workers: int,
         context: BaseContext,
     ) -> None:
-        self._board = _Board(context, workers)
-        photos = _Photos(sources, settings, dict(failed), self._board)
+        self._board = Board(context, workers)
+        photos = Photos(sources, settings, dict(failed), self._board)
         loader = DataLoader(
             photos,
             batch_size=None,
@@ -301,16 +188,16 @@ class _Pool:
         held = {pid: worker for worker, pid in enumerate(self._board.pid)}
         for pid, process in by_pid.items():
             worker = held.get(pid)
-            index = self._board.index[worker] if worker is not None else _IDLE
+            index = self._board.index[worker] if worker is not None else IDLE
             since = self._board.since[worker] if worker is not None else 0.0
             if not process.is_alive():
                 well = False
-                if index != _IDLE:
+                if index != IDLE:
                     lost[index] = Failure(
                         FailureKind.DECODER_DIED,
                         f"its decoder died ({_how(process)}); the file may be damaged",
                     )
-            elif index != _IDLE and patient and time.monotonic() - since > seconds:
+            elif index != IDLE and patient and time.monotonic() - since > seconds:
                 well = False
                 lost[index] = Failure(
                     FailureKind.DECODER_HUNG, f"its decoder did not come back within {seconds:g} s"

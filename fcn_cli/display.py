@@ -59,6 +59,7 @@ class Display:
         self._bar: Any = None
         self._terminal = sys.stderr.isatty() and not quiet
         self._work = self._seen = self._failed = 0
+        self.stdout_error: str | None = None
         self._downloaded = 0
         self._next_line = 0.0
 
@@ -175,9 +176,11 @@ class Display:
         try:
             sys.stdout.write(journal.to_line(value) + "\n")
             sys.stdout.flush()
-        except OSError:
-            # The reader has gone (`| head`); the masks are still wanted.
+        except OSError as error:
+            # A reader that has had enough (`| head`) is no error; and the masks are wanted all the same.
             self._json = False
+            if not isinstance(error, BrokenPipeError):
+                self.stdout_error = error.strerror
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _line(self, text: str) -> None:

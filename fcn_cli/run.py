@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import __version__, backbones, images, machine, palettes, plan, settings, sources, stats, weights
 from .errors import Failure, NothingFound, OutputLost, StoppedEarly
@@ -16,6 +16,7 @@ from .interrupts import Stop
 from .job import Identity, Job
 from .journal import Journal, Record
 from .lock import OutputLock
+from .observer import Observer
 from .outputs import OutputFolder, read_classes
 from .palettes import VOID_INDEX
 from .sources import Found, Source
@@ -24,30 +25,8 @@ from .writing import WriteQueue, failed
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
-    from .decoding import Item
     from .engine import Engine
-
-
-class Observer(Protocol):
-    """Is told what happens; see `display` for the one of the command line."""
-
-    def planned(self, made: plan.Plan) -> None:
-        """Be told that the photos are found and sorted, and the work begins."""
-
-    def finished(self, record: Record, *, skipped: bool) -> None:
-        """Be told that a photo is recorded, or was before."""
-
-    def downloading(self, done: int, total: int | None) -> None:
-        """Be told how many bytes of the weights have come."""
-
-    def note(self, text: str) -> None:
-        """Be told something that people should know."""
-
-    def detail(self, text: str) -> None:
-        """Be told something for those who ask for more."""
-
-    def waiting(self) -> None:
-        """Be told that nothing happened for a moment."""
+    from .workers import Item
 
 
 def segment(job: Job, observer: Observer) -> Summary:
@@ -164,7 +143,8 @@ class _Run:
         # Weights that cannot be had end the run before torch is imported.
         file = self.identity.weights_file(offline=self.job.offline, progress=self.observer.downloading)
         from .batches import by_shape
-        from .decoding import DecodePool, DecodeSettings
+        from .decoding import DecodePool
+        from .workers import DecodeSettings
 
         how = self.job.machinery
         workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)

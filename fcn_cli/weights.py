@@ -1,4 +1,4 @@
-"""Find, download, verify and load the weights of a network.
+"""Find, download and verify the weights of a network.
 
 Looked for in this order: the folder in ``FCN_WEIGHTS_DIR``, torch.hub's checkpoint folder, the network.
 ``FCN_WEIGHTS_MIRROR`` names a server with the same file names. This module reads the environment, as the
@@ -7,30 +7,21 @@ libraries it stands beside do; no other one does.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
 import os
-import pickle
-import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from . import storage
 from .errors import WeightsError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CONNECT_SECONDS = 10.0
 """How long a server may take to answer at all, name look-up and redirects included."""
@@ -270,66 +261,3 @@ def _ways(official: OfficialWeights) -> str:
         "or run `fcn weights fetch` where there is a network and copy the file; "
         "`--backbone mobilenet_v2` (a small preview) works right now"
     )
-
-
-def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
-    """Load a checkpoint's state dict, on the CPU, in float32.
-
-    Takes a plain state dict and torchvision's training checkpoints (``{"model": …, "args": Namespace}``);
-    a ``module.`` prefix is dropped, and so is the auxiliary head.
-
-    Raises
-    ------
-    WeightsError
-        The file holds code, is no checkpoint, or has values that are not finite.
-    """
-    import torch
-
-    try:
-        # torch warns of pickle protocols it was not tested with; if it cannot read one it says so.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(file.path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"asks to run {named[1]}" if named else "holds more than weights"
-        raise WeightsError(
-            f"{file.path}: refused, it {what}; a checkpoint must be a state dict (save model.state_dict())"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - torch.load raises anything on broken data
-        raise WeightsError(
-            f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})"
-        ) from None
-    return _clean(content, file.path)
-
-
-def _clean(content: Any, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    state = content
-    for key in ("model", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path}: no state dict in it; save model.state_dict()")
-    cleaned = {}
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise WeightsError(f"{path}: not a state dict, {key!r} holds a {type(value).__name__}")
-        name = key.removeprefix("module.")
-        if name.startswith("aux_classifier."):
-            continue
-        if value.is_floating_point():
-            value = value.float()
-            if not torch.isfinite(value).all():
-                raise WeightsError(
-                    f"{path}: {name} holds values that are not finite; the training went wrong"
-                )
-        cleaned[name] = value
-    return cleaned
-
-
-def _first_line(error: Exception) -> str:
-    with contextlib.suppress(IndexError):
-        return str(error).splitlines()[0][:200]
-    return type(error).__name__

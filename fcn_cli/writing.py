@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,20 +154,14 @@ class WriteQueue:
             **dict(zip(record.outputs, record.output_bytes, strict=True)),
             **{one.path: one.size for one in written},
         }
-        return Record(
-            image=record.image,
-            source=record.source,
-            status="ok",
-            fingerprint=record.fingerprint,
-            size_bytes=record.size_bytes,
-            mtime_ns=record.mtime_ns,
+        return replace(
+            record,
             width=labels.shape[1],
             height=labels.shape[0],
             classes={index: pixels for index, pixels in enumerate(histogram) if pixels},
             outputs=tuple(outputs),
             output_bytes=tuple(outputs.values()),
             seconds=record.seconds + time.perf_counter() - started,
-            notes=record.notes,
         )
 
 

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+
+from fcn_cli import plan
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of
 
@@ -128,25 +131,20 @@ def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_photos: MakePhoto
     fcn("segment", "made", *SMALL, "-o", "out", code=1)
 
 
-def test_one_that_vanishes_between_the_plan_and_the_read(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i}.png" for i in range(3)])
-    # Take the file away at the one moment that counts: when the plan is made.
-    script = (
-        "import os, sys; from fcn_cli import plan; from fcn_cli.__main__ import run\n"
-        "real = plan.make\n"
-        "def make(*a, **k):\n"
-        "    made = real(*a, **k); os.unlink('made/p1.png'); return made\n"
-        "plan.make = make\n"
-        "sys.exit(run(sys.argv[1:]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "segment", "made", *SMALL],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
+def test_one_that_vanishes_between_the_plan_and_the_read(
+    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = make_photos([f"p{i}.png" for i in range(3)])
+    real = plan.make
+
+    def make(*arguments: Any) -> plan.Plan:
+        # The one moment that counts.
+        made = real(*arguments)
+        (folder / "p1.png").unlink()
+        return made
+
+    monkeypatch.setattr(plan, "make", make)
+    done = fcn("segment", "made", *SMALL, code=1)
     assert "p1.png: no such file" in done.stderr
     assert journal_of(tmp_path / "fcn_output")["p1.png"]["error"]["kind"] == "NotFound"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, tree
 
 
 def start_and_wait_for_records(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
@@ -82,33 +82,18 @@ def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path
     assert errors == "fcn: interrupted (SIGTERM)\n"
 
 
-def test_a_full_disk_ends_with_5_and_nothing_torn(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """A limit on file size stands for the disk: the journal is the first file to hit it."""
     make_photos([f"p{i:02}.png" for i in range(40)])
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
-    done = subprocess.run(
-        command("segment", "made", *SMALL, "-o", "out"),
-        cwd=tmp_path,
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 5, done.stderr
+    done = run_process("segment", "made", *SMALL, "-o", "out", code=5, cwd=tmp_path, preexec_fn=limit)
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").rglob("*.tmp"))
-    again = subprocess.run(
-        command("segment", "made", *SMALL, "-o", "out"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr
+    again = fcn("segment", "made", *SMALL, "-o", "out")
     assert "done before, 0 failed" in again.stderr
     assert assert_consistent(tmp_path / "out") == 40
 
@@ -181,14 +166,7 @@ def test_a_lock_that_is_only_lying_there_does_not_block(
     fcn("segment", "made", *SMALL, "-o", "out")
     with filelock.FileLock(tmp_path / "out/.fcn.lock"):
         # Held by this process's own hand: nobody to name, still locked.
-        done = subprocess.run(
-            command("segment", "made", *SMALL, "-o", "out"),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 4
+        done = run_process("segment", "made", *SMALL, "-o", "out", code=4, cwd=tmp_path)
         assert "another run is writing there" in done.stderr
 
 
@@ -218,6 +196,32 @@ def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos,
     assert json.loads(done.stdout)["image"] == "p0.png"
     assert done.stderr == ""
     assert len(tree(tmp_path / "fcn_output/masks")) == 5
+
+
+def test_a_stdout_that_is_full_is_an_error_but_the_masks_are_done(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png", "b.png"])
+    fcn("segment", "made", *SMALL)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("segment", "made", *SMALL, "--json", "-q"),
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert done.stderr == "fcn: stdout: cannot be written (No space left on device); the masks are done\n"
+
+
+def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    script = f"{' '.join(command('segment', 'made', *SMALL))} <&- >&- 2>&-"
+    done = subprocess.run(["env", "-i", "LC_ALL=C", "sh", "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert len(tree(tmp_path / "fcn_output/masks")) == 1
 
 
 def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> None:

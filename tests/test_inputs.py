@@ -204,8 +204,9 @@ def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> 
     assert "made/gone.png: no such file" in done2.stderr
 
 
-def test_stdin_is_left_alone_unless_it_is_asked_for(make_photos: MakePhotos) -> None:
+def test_stdin_is_left_alone_unless_it_is_asked_for(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"])
+    fcn("segment", "made", *SMALL)
     script = " ".join(command("segment", "made", *SMALL, "-q")) + "; cat"
     done = subprocess.run(
         ["sh", "-c", script], input=b"for the next command", capture_output=True, check=False

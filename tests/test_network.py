@@ -18,12 +18,12 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, backbones, batches, cli, engine
+from fcn_cli import Segmenter, backbones, batches, engine, options
 from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
-from fcn_cli.decoding import Item
 from fcn_cli.errors import Failure, FailureKind, ImageError
 from fcn_cli.upsample import label_map
 from fcn_cli.weights import OfficialWeights
+from fcn_cli.workers import Item
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
@@ -125,7 +125,7 @@ def test_the_registry_is_torchvisions() -> None:
         assert ours.url == official.url
         assert f"-{ours.sha256_prefix}." in official.url
         assert list(VOC_CLASSES) == official.meta["categories"]
-    assert [one.value for one in cli.BackboneName] == list(BACKBONES)
+    assert [one.value for one in options.BackboneName] == list(BACKBONES)
 
 
 def test_the_preview_network_is_the_model_cards() -> None:

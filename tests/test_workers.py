@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SMALL, MakePhotos, command, journal_of
+from .conftest import SMALL, MakePhotos, command, journal_of, run_process
 
 SLOW = """
 import os, time, signal, sys
@@ -83,15 +83,9 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
     make_photos(["a.png", "stuck1.png", "m.png", "stuck2.png", "z.png"])
-    done = subprocess.run(
-        command("segment", "made", *SMALL, "-o", "out", "--decode-timeout", "2"),
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_process(
+        "segment", "made", *SMALL, "-o", "out", "--decode-timeout", "2", code=1, cwd=tmp_path, env=environment
     )
-    assert done.returncode == 1, done.stderr
     for name in ("stuck1.png", "stuck2.png"):
         assert f"no mask for made/{name}: its decoder did not come back within 2 s" in done.stderr
         # The stuck processes are gone.
@@ -173,9 +167,6 @@ def test_nothing_natives_print_reaches_stderr(make_photos: MakePhotos, tmp_path:
     good = (folder / "a.png").read_bytes()
     (folder / "odd.tif").write_bytes(b"II*\0" + b"\xff" * 64)
     (folder / "other.png").write_bytes(good[:40] + b"\0" * 20 + good[60:])
-    done = subprocess.run(
-        command("segment", "made", *SMALL, "-q"), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
+    done = run_process("segment", "made", *SMALL, "-q", code=1, cwd=tmp_path)
     assert all(line.startswith("fcn: no mask for") for line in done.stderr.splitlines())
     assert json.dumps(done.stdout) == '""'

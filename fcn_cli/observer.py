@@ -1,0 +1,30 @@
+"""Who is told what happens in a run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .journal import Record
+from .plan import Plan
+
+
+class Observer(Protocol):
+    """Is told what happens; see `display` for the one of the command line."""
+
+    def planned(self, made: Plan) -> None:
+        """Be told that the photos are found and sorted, and the work begins."""
+
+    def finished(self, record: Record, *, skipped: bool) -> None:
+        """Be told that a photo is recorded, or was before."""
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Be told how many bytes of the weights have come."""
+
+    def note(self, text: str) -> None:
+        """Be told something that people should know."""
+
+    def detail(self, text: str) -> None:
+        """Be told something for those who ask for more."""
+
+    def waiting(self) -> None:
+        """Be told that nothing happened for a moment."""

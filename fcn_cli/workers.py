@@ -1,0 +1,133 @@
+"""What happens inside a decoding worker: one photo after the other, and a note of which on a shared board."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from . import images
+from .errors import Failure, FailureKind, ImageError
+from .sources import Source
+
+IDLE = -1
+"""Stands on the board for a worker without a photo."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One photo, ready for the network, or why it is not.
+
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the upright
+    photo's own.
+    """
+
+    index: int
+    pixels: NDArray[np.uint8] | None = None
+    width: int = 0
+    height: int = 0
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How photos are decoded (see `images`), and for how many seconds one may be."""
+
+    short_side: int | None
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    seconds: float = 60.0
+
+
+def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
+    """Decode and resize one photo; a failure is part of the result, never raised."""
+    if source.problem is not None:
+        return Item(index, failure=source.problem)
+    started = time.perf_counter()
+    try:
+        decoded = images.decode(source.path, settings.max_pixels)
+        pixels, notes = images.network_input(decoded.image, settings.short_side)
+    except ImageError as error:
+        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=error.failure)
+    except MemoryError:
+        failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
+        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+    return Item(
+        index,
+        pixels,
+        *decoded.image.size,
+        size_bytes=decoded.size_bytes,
+        mtime_ns=decoded.mtime_ns,
+        seconds=time.perf_counter() - started,
+        notes=decoded.notes + notes,
+    )
+
+
+class Board:
+    """Shared memory in which worker `w` says who it is and which photo it has held since when."""
+
+    def __init__(self, context: BaseContext, workers: int) -> None:
+        self.pid = context.RawArray("q", workers)
+        self.index = context.RawArray("q", [IDLE] * workers)
+        self.since = context.RawArray("d", workers)
+
+
+class Photos(Dataset[Item]):
+    """The photos as a map-style dataset; those in `failed` are not touched again."""
+
+    def __init__(
+        self, sources: Sequence[Source], settings: DecodeSettings, failed: dict[int, Failure], board: Board
+    ) -> None:
+        self.sources = sources
+        self.settings = settings
+        self.failed = failed
+        self.board = board
+
+    def __getitem__(self, index: int) -> Item:
+        if index in self.failed:
+            source = self.sources[index]
+            return Item(
+                index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=self.failed[index]
+            )
+        info = get_worker_info()
+        assert info is not None  # noqa: S101 - only workers call this
+        self.board.since[info.id] = time.monotonic()
+        self.board.index[info.id] = index
+        try:
+            return decode_item(index, self.sources[index], self.settings)
+        finally:
+            self.board.index[info.id] = IDLE
+
+    def start_worker(self, worker: int) -> None:
+        """Make this process worker number `worker`."""
+        self.board.pid[worker] = os.getpid()
+        _become_worker(self.settings.max_pixels)
+
+
+def _become_worker(max_pixels: int) -> None:
+    # The parent decides when work ends; Ctrl-C and a service manager's signals reach the whole group.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # What native decoders print is for nobody, and stdout belongs to the parent's reader.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    images.prepare_process(max_pixels)
