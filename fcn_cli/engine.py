@@ -145,10 +145,7 @@ class Engine:
             float32, shape (images, classes, h / stride, w / stride) rounded up, on the engine's device.
         """
         with torch.inference_mode(), self._autocast():
-            batch = self._to_device(pixels)
-            if batch.device.type == "cuda":
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            out: Tensor = self._classifier(self._backbone(batch)["out"])
+            out: Tensor = self._classifier(self._backbone(self._to_device(pixels))["out"])
             return out.float()
 
     def _try_forward(
@@ -187,10 +184,13 @@ class Engine:
 
     def _to_device(self, pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return float32, shape (images, 3, h, w), normalised as torchvision's preset does it."""
-        batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.stack(pixels))
         if self._cuda:
-            batch = batch.pin_memory().to(self.plan.device, non_blocking=True)
-        return batch.contiguous().float().div_(255).sub_(self._mean).div_(self._std)
+            # Stacked pixels are channels-last already, which is what the GPU's kernels want.
+            batch = batch.pin_memory().to(self.plan.device, non_blocking=True).permute(0, 3, 1, 2)
+        else:
+            batch = batch.permute(0, 3, 1, 2).contiguous()
+        return batch.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         dtype = _DTYPES.get(self.plan.precision)
