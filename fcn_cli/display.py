@@ -83,21 +83,25 @@ class Display:
         self._failed += not record.ok
         if self._verbose and record.error:
             self._line(f"{record.source}: {record.error.message}")
-        self.waiting()
-        if self._bar is not None:
-            self._bar.update()
+        if self._terminal:
+            self._images_bar().update()
+        else:
+            self._plain_line()
 
     def waiting(self) -> None:
         """Keep the bar alive on a terminal; elsewhere print a plain line now and then."""
-        if self._quiet:
-            return
         if self._terminal:
-            if self._bar is None:
-                self._bar = tqdm(
-                    total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
-                )
-            self._bar.refresh()
-        elif time.monotonic() >= self._next_line:
+            self._images_bar().refresh()
+        else:
+            self._plain_line()
+
+    def _images_bar(self) -> Any:
+        if self._bar is None:
+            self._bar = tqdm(total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
+        return self._bar
+
+    def _plain_line(self) -> None:
+        if not self._quiet and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _PLAIN_SECONDS
             say(f"{self._seen} of {self._work} images" + (f", {self._failed} failed" if self._failed else ""))
 

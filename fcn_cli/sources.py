@@ -151,7 +151,7 @@ class _Discovery:
 
     def _add_folder(self, given: str, prefix: str) -> None:
         real = os.path.realpath(given)
-        if real == self.output or is_output_folder(real) or self._is_written_by_us(real):
+        if real == self.output or is_output_folder(real) or self._is_written_by_us(given):
             self.found.ignored[f"output directory of fcn ({given})"] += 1
             return
 
@@ -177,10 +177,11 @@ class _Discovery:
     def _is_written_by_us(self, folder: str) -> bool:
         """Say whether a folder is (below) one that a run keeps its masks, colours … in."""
         if folder not in self.written_by_us:
+            real = Path(os.path.realpath(folder or "."))
             self.written_by_us[folder] = any(
                 place.name in OUTPUT_FOLDERS
                 and (str(place.parent) == self.output or is_output_folder(str(place.parent)))
-                for place in (Path(folder), *Path(folder).parents)
+                for place in (real, *real.parents)
             )
         return self.written_by_us[folder]
 
@@ -232,7 +233,7 @@ class _Discovery:
         if suffix not in self.request.suffixes:
             self.found.ignored[suffix or "without a suffix"] += 1
             return
-        if self._is_written_by_us(os.path.realpath(os.path.dirname(path) or ".")):
+        if self._is_written_by_us(os.path.dirname(path)):
             self.found.ignored["in an output directory of fcn"] += 1
             return
         identity = (str(image), os.path.abspath(path))

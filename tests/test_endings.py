@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import resource
 import signal
+import struct
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -222,6 +227,26 @@ def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos
     done = subprocess.run(["env", "-i", "LC_ALL=C", "sh", "-c", script], cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert len(tree(tmp_path / "fcn_output/masks")) == 1
+
+
+def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i}.png" for i in range(12)])
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL), cwd=tmp_path, stderr=theirs, stdout=subprocess.PIPE
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    out, _ = running.communicate()
+    assert running.returncode == 0
+    assert out == b""
+    assert b"/12 [" in shown
+    assert b"12 images: 12 done, 0 failed" in shown
 
 
 def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> None:

@@ -6,7 +6,9 @@ import argparse
 import hashlib
 import os
 import pickle
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -207,6 +209,33 @@ def test_a_proxy_is_used(official: OfficialWeights, server: Server, monkeypatch:
     far = OfficialWeights("http://weights.invalid/net.pth", DIGEST[:8])
     weights.fetch(far)
     assert server.requests == ["http://weights.invalid/net.pth"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_companys_own_certificate_authority(
+    variable: str, server: Server, official: OfficialWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=fcn-test -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(
+        ["openssl", *make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+    server.serve(CONTENT)
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FCN_WEIGHTS_MIRROR", server.url.replace("http:", "https:"))
+    with pytest.raises(WeightsError, match="CERTIFICATE_VERIFY_FAILED"):
+        weights.fetch(official)
+    monkeypatch.setenv(variable, str(certificate))
+    assert weights.fetch(official).read_bytes() == CONTENT
+    monkeypatch.setenv(variable, str(tmp_path / "nowhere.pem"))
+    weights.fetch(official).unlink()
+    with pytest.raises(WeightsError, match="not a usable file of CA certificates"):
+        weights.fetch(official)
 
 
 def test_a_damaged_cached_file_is_named_with_the_fix_and_fetch_replaces_it(
