@@ -136,6 +136,12 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
             module.running_var.uniform_(0.8, 1.2, generator=generator)
 
 
+def need(tool: str) -> None:
+    """Skip a test on a machine without a program it needs."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool}")
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder with its bytes."""
     return {

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fcn_cli import plan
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of
+from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of, need
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -98,6 +98,7 @@ def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     (folder / "secret.png").chmod(0)
     arguments = command("segment", "made", *SMALL)
     if os.geteuid() == 0:
+        need("setpriv")
         # Root reads any file: run without the capability to.
         tmp_path.chmod(0o755)
         arguments = [

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, tree
+from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, need, run_process, tree
 
 
 def start_and_wait_for_records(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
@@ -104,6 +104,7 @@ def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePho
 
 
 def test_a_really_full_disk(make_photos: MakePhotos, tmp_path: Path) -> None:
+    need("unshare")
     make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
     (tmp_path / "out").mkdir()
     script = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SMALL, MakePhotos, command, journal_of, run_process
+from .conftest import SMALL, MakePhotos, command, journal_of, need, run_process
 
 SLOW = """
 import os, time, signal, sys
@@ -122,6 +122,7 @@ def test_crashing_decoders_under_every_start_method(
 
 
 def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
+    need("unshare")
     make_photos([f"p{i}.png" for i in range(6)], size=(900, 800))
     isolated = [
         "unshare",
