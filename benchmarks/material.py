@@ -25,11 +25,13 @@ def make_photos(folder: Path, count: int, width: int, height: int) -> None:
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Fill convolutions and BatchNorm statistics with seeded random numbers."""
+    """Give a model seeded random weights and BatchNorm statistics; else every logit is alike."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.data.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.data.normal_(0, 0.1, generator=generator)
         elif isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None

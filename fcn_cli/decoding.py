@@ -28,6 +28,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from .errors import Failure, FailureKind, FcnError
+from .interrupts import ENDING_SIGNALS
 from .sources import Source
 from .workers import IDLE, Board, DecodeSettings, Item, Photos, decode_item
 
@@ -148,15 +149,16 @@ class _Pool:
             worker_init_fn=photos.start_worker,
         )
         others = {child.pid for child in multiprocessing.active_children()}
-        self._iterator: Iterator[Item] | None = _iterate(loader)
+        iterator = _iterate(loader)
         self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
         self._received: queue.Queue[Item] = queue.Queue(maxsize=2)
         self.waited = 0.0
         self._stopping = False
         self.broken = False
-        threading.Thread(target=self._read, args=(self._iterator,), daemon=True).start()
+        threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
     def _read(self, iterator: Iterator[Item]) -> None:
+        # The only reference to the loader's iterator is this thread's: it goes when the reading ends.
         try:
             for item in iterator:
                 while not self._stopping:
@@ -211,8 +213,6 @@ class _Pool:
             process.kill()
         for process in self._processes:
             process.join(timeout=POLL_SECONDS)
-        # The loader goes with its last reference, the reader's.
-        self._iterator = None
 
 
 def _how(process: BaseProcess) -> str:
@@ -230,7 +230,7 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[Item]:
     masked = main and hasattr(signal, "pthread_sigmask")
     child_handler = signal.getsignal(signal.SIGCHLD) if masked else None
     if masked:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -238,7 +238,7 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[Item]:
     finally:
         if masked:
             signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 def _first_context() -> BaseContext:

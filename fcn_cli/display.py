@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -149,8 +149,7 @@ class Display:
         if summary.stopped is not None:
             say(str(summary.stopped))
 
-    def _failures(self, failures: Iterable[Record]) -> None:
-        failures = list(failures)
+    def _failures(self, failures: Sequence[Record]) -> None:
         for record in failures[:_SHOWN_FAILURES]:
             message = record.error.message if record.error else "failed"
             say(f"no mask for {record.source}: {message}")

@@ -97,7 +97,6 @@ class FailureKind(StrEnum):
     NOT_AN_IMAGE = "NotAnImage"
     TRUNCATED = "TruncatedImage"
     BROKEN = "BrokenImage"
-    UNSUPPORTED = "UnsupportedImage"
     TOO_MANY_PIXELS = "TooManyPixels"
     OUT_OF_MEMORY = "OutOfMemory"
     DECODER_DIED = "DecoderDied"

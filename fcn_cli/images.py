@@ -153,7 +153,7 @@ def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[n
     if short_side is None:
         if min(size) < HUB_MIN_SIDE:
             notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
-    elif size[0] * size[1] > 0 and min(size) != short_side:
+    elif min(size) != short_side:
         notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
     resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8), notes

@@ -9,7 +9,10 @@ from types import FrameType, TracebackType
 
 from .errors import Interrupted
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+ENDING_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
+"""The signals that ask a process to end, as far as this system has them."""
 
 
 class Stop:
@@ -25,11 +28,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for name in _NAMES:
-                number = getattr(signal, name, None)
-                # Under nohup SIGHUP is ignored, and shall stay so.
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
+            for number in _heeded():
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -55,7 +55,10 @@ def raise_on_signals() -> None:
     def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise Interrupted(signum)
 
-    for name in _NAMES:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handle)
+    for number in _heeded():
+        signal.signal(number, handle)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Return the ending signals but those that are ignored: under nohup SIGHUP is, and shall stay so."""
+    return [number for number in ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

@@ -49,6 +49,7 @@ class Identity:
     label: settings.LabelSettings
     files: settings.FileSettings
     backbone: backbones.Backbone
+    palette: palettes.Palette
     checkpoint: weights.WeightsFile | None
     names: tuple[str, ...] | None
 
@@ -77,7 +78,12 @@ class Identity:
         if palette not in palettes.BUILT_IN:
             palette = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
         return cls(
-            label, settings.FileSettings(palette, job.keep_extension), backbone, checkpoint, asked or names
+            label,
+            settings.FileSettings(palette, job.keep_extension),
+            backbone,
+            colors,
+            checkpoint,
+            asked or names,
         )
 
     def weights_file(

@@ -115,9 +115,6 @@ class Journal:
         self._stream: BinaryIO | None = None
         self._replay()
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def __iter__(self) -> Iterator[Record]:
         for image in sorted(self._lines):
             yield Record.from_json(json.loads(self._lines[image]))

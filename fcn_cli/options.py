@@ -53,13 +53,13 @@ def _resize(text: str) -> int | None:
 
 
 def _kinds(text: str) -> tuple[str, ...]:
-    from .settings import KINDS
+    from .outputs import WRITERS
 
     asked = {part.strip() for part in text.split(",")} - {""}
-    if not asked or (unknown := asked - set(KINDS)):
+    if not asked or (unknown := asked - set(WRITERS)):
         named = f"{', '.join(sorted(unknown))}: " if asked else ""
-        raise typer.BadParameter(f"{named}takes a comma-separated list of {', '.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in asked)
+        raise typer.BadParameter(f"{named}takes a comma-separated list of {', '.join(WRITERS)}")
+    return tuple(kind for kind in WRITERS if kind in asked)
 
 
 Inputs = Annotated[

@@ -37,6 +37,8 @@ class Writer(Protocol):
     kind: str
     suffix: str
 
+    def __init__(self, palette: Palette) -> None: ...
+
     def write(self, labels: LabelMap, photo: Photo, stream: BinaryIO) -> None:
         """Encode a label map (uint8, shape (height, width)) to a stream."""
 
@@ -83,9 +85,9 @@ class OverlayWriter:
         blended(photo(), labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
 
 
-WRITERS: dict[str, type[MaskWriter] | type[ColorWriter] | type[OverlayWriter]] = {
-    writer.kind: writer for writer in (MaskWriter, ColorWriter, OverlayWriter)
-}
+_KINDS: tuple[type[Writer], ...] = (MaskWriter, ColorWriter, OverlayWriter)
+WRITERS = {writer.kind: writer for writer in _KINDS}
+"""The kinds of output, in the order in which they are written."""
 
 
 def colored(labels: LabelMap, palette: Palette) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,11 +65,14 @@ def make(sources: Iterable[Source], journal: Journal, folder: OutputFolder, want
     plan = Plan()
     for source in sources:
         record = journal.get(source.image)
-        _refuse_foreign(source, record, journal, folder, wanted)
-        if wanted.overwrite or record is None or not _same_input(source, record, wanted):
+        names = {kind: folder.name(source.output, kind) for kind in wanted.kinds} if source.output else {}
+        if source.output:
+            _refuse_foreign(source, record, names.values(), journal, folder)
+        same = record is not None and record.fingerprint == wanted.fingerprint and _same_file(source, record)
+        if wanted.overwrite or record is None or not same:
             plan.to_segment.append(source)
         elif record.ok:
-            _plan_done(plan, source, record, folder, wanted)
+            _plan_done(plan, source, record, names, folder)
         elif wanted.retry_failed:
             plan.to_segment.append(source)
         else:
@@ -77,16 +80,14 @@ def make(sources: Iterable[Source], journal: Journal, folder: OutputFolder, want
     return plan
 
 
-def _same_input(source: Source, record: Record, wanted: Wanted) -> bool:
-    return record.fingerprint == wanted.fingerprint and (record.size_bytes, record.mtime_ns) == (
-        source.size_bytes,
-        source.mtime_ns,
-    )
+def _same_file(source: Source, record: Record) -> bool:
+    return (record.size_bytes, record.mtime_ns) == (source.size_bytes, source.mtime_ns)
 
 
-def _plan_done(plan: Plan, source: Source, record: Record, folder: OutputFolder, wanted: Wanted) -> None:
+def _plan_done(
+    plan: Plan, source: Source, record: Record, names: Mapping[str, str], folder: OutputFolder
+) -> None:
     recorded = dict(zip(record.outputs, record.output_bytes, strict=True))
-    names = {kind: folder.name(source.output, kind) for kind in wanted.kinds}
     missing = tuple(kind for kind, name in names.items() if name not in recorded)
     damaged = [
         name for name in names.values() if name in recorded and not folder.is_whole(name, recorded[name])
@@ -95,26 +96,29 @@ def _plan_done(plan: Plan, source: Source, record: Record, folder: OutputFolder,
         plan.to_segment.append(source)
     elif not missing:
         plan.done.append(record)
+    elif label_file := _label_file(source, recorded, folder):
+        plan.to_add.append(Addition(source, record, missing, label_file))
     else:
-        label_files = [folder.name(source.output, kind) for kind in _LABEL_KINDS]
-        label_file = next((name for name in label_files if name in recorded), None)
-        if label_file is not None:
-            plan.to_add.append(Addition(source, record, missing, label_file))
-        else:
-            plan.to_segment.append(source)
+        plan.to_segment.append(source)
+
+
+def _label_file(source: Source, recorded: Container[str], folder: OutputFolder) -> str | None:
+    names = (folder.name(source.output, kind) for kind in _LABEL_KINDS)
+    return next((name for name in names if name in recorded), None)
 
 
 def _refuse_foreign(
-    source: Source, record: Record | None, journal: Journal, folder: OutputFolder, wanted: Wanted
+    source: Source, record: Record | None, names: Iterable[str], journal: Journal, folder: OutputFolder
 ) -> None:
-    if not source.output:
-        return
-    if record is not None and record.outputs and record.source != source.given:
-        changed = (record.size_bytes, record.mtime_ns) != (source.size_bytes, source.mtime_ns)
-        if changed and _is_another(record.source, source.path):
-            raise NameCollision(_foreign_text(record.outputs[0], record.source, source, folder))
-    for kind in wanted.kinds:
-        name = folder.name(source.output, kind)
+    if (
+        record is not None
+        and record.outputs
+        and record.source != source.given
+        and not _same_file(source, record)
+        and _is_another(record.source, source.path)
+    ):
+        raise NameCollision(_foreign_text(record.outputs[0], record.source, source, folder))
+    for name in names:
         owner = journal.owner(name)
         if owner is not None and owner != source.image:
             other = journal.get(owner)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .workers import Item
 
+_MAX_AUTO_WORKERS = 16
+
 
 def segment(job: Job, observer: Observer) -> Summary:
     """Segment photos into an output directory.
@@ -67,20 +69,17 @@ class _Run:
         self.found = found
         self.identity = identity
         self.output = Path(job.output)
-        self.palette = palettes.load(job.palette)
-        self.folder = OutputFolder(self.output, self.palette)
+        self.folder = OutputFolder(self.output, identity.palette)
         self.fingerprint = identity.label.fingerprint()
         self.summary = Summary(
-            self.output, palette=self.palette, total=len(found.sources), ignored=found.ignored_text()
+            self.output, palette=identity.palette, total=len(found.sources), ignored=found.ignored_text()
         )
         self.stop = Stop()
         self._first_failure: StoppedEarly | None = None
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        if not self.job.overwrite:
-            settings.check(self.output, self.identity.label, self.identity.files)
-        made = self._plan(Journal(self.output))
+        made = self._plan(self._journal())
         self.observer.planned(made)
         self.summary.skipped = len(made.done)
         self.summary.failed = len(made.still_failed)
@@ -88,10 +87,8 @@ class _Run:
 
     def execute(self) -> Summary:
         """Do what the plan says."""
-        if not self.job.overwrite:
-            settings.check(self.output, self.identity.label, self.identity.files)
         with OutputLost.when_refused(self.output):
-            journal = Journal(self.output)
+            journal = self._journal()
             journal.mend()
         made = self._plan(journal)
         self.observer.planned(made)
@@ -110,6 +107,12 @@ class _Run:
             self.summary.stopped = self.stop.error or self._first_failure
         self._project(journal, changed=bool(made.work))
         return self.summary
+
+    def _journal(self) -> Journal:
+        """Return the journal of an output directory that was written with this run's settings."""
+        if not self.job.overwrite:
+            settings.check(self.output, self.identity.label, self.identity.files)
+        return Journal(self.output)
 
     def _plan(self, journal: Journal) -> plan.Plan:
         wanted = plan.Wanted(self.job.kinds, self.fingerprint, self.job.overwrite, self.job.retry_failed)
@@ -267,9 +270,6 @@ class _Run:
                 stats.write(self.output, journal, self.fingerprint, names, self.summary.as_json())
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
-
-
-_MAX_AUTO_WORKERS = 16
 
 
 def _versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from .engine import Engine, plan
 from .errors import Failure, ImageError
 from .job import Identity, Job
 from .settings import DEFAULT_SHORT_SIDE
+from .stats import count_classes
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,9 @@ class Result:
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
-        counts = Image.fromarray(self.labels).histogram()
         return [
             ClassShare(index, self.class_names[index], pixels, pixels / self.labels.size)
-            for index, pixels in enumerate(counts)
-            if pixels
+            for index, pixels in count_classes(self.labels).items()
         ]
 
 

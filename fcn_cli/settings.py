@@ -14,10 +14,7 @@ from .images import DEFAULT_MAX_PIXELS
 from .sources import SETTINGS_FILE, SETTINGS_MARK
 
 SCHEMA = 1
-KINDS = ("masks", "color", "overlay")
 DEFAULT_KINDS = ("masks", "color")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-KERNELS = ("torch",)
 DEFAULT_SHORT_SIDE = 520
 
 

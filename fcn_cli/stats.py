@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from . import storage
 from .journal import Journal, Record
 
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
+
+
+def count_classes(labels: NDArray[np.uint8]) -> dict[int, int]:
+    """Return class index → pixels of the classes present in a label map (uint8, shape (height, width))."""
+    histogram = Image.fromarray(labels).histogram()
+    return {index: pixels for index, pixels in enumerate(histogram) if pixels}
 
 
 @dataclass

@@ -85,16 +85,13 @@ def sync_folders(folders: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path) -> int:
-    """Delete what killed runs left half-written at or below `folder`; return how many files."""
-    swept = 0
+def sweep_temporaries(folder: Path) -> None:
+    """Delete what killed runs left half-written at or below `folder`."""
     for parent, _, names in os.walk(folder):
         for name in names:
             if name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX):
                 with contextlib.suppress(OSError):
                     (Path(parent) / name).unlink()
-                    swept += 1
-    return swept
 
 
 def walk(

@@ -121,11 +121,7 @@ def verify(path: Path, sha256_prefix: str) -> WeightsFile:
 
 
 def obtain(
-    official: OfficialWeights,
-    *,
-    offline: bool = False,
-    progress: Progress | None = None,
-    timeouts: Timeouts | None = None,
+    official: OfficialWeights, *, offline: bool = False, progress: Progress | None = None
 ) -> WeightsFile:
     """Return verified official weights: from the search folders, else downloaded.
 
@@ -141,7 +137,7 @@ def obtain(
                 f"{official.file_name} is not on this machine and --offline forbids to fetch it; "
                 f"{_ways(official)}"
             )
-        found = fetch(official, progress=progress, timeouts=timeouts)
+        found = fetch(official, progress=progress)
     return verify(found, official.sha256_prefix)
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from . import images
 from .errors import Failure, FailureKind, ImageError
+from .interrupts import ENDING_SIGNALS
 from .sources import Source
 
 IDLE = -1
@@ -54,16 +55,16 @@ class DecodeSettings:
 def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
     """Decode and resize one photo; a failure is part of the result, never raised."""
     if source.problem is not None:
-        return Item(index, failure=source.problem)
+        return _failed(index, source, source.problem)
     started = time.perf_counter()
     try:
         decoded = images.decode(source.path, settings.max_pixels)
         pixels, notes = images.network_input(decoded.image, settings.short_side)
     except ImageError as error:
-        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=error.failure)
+        return _failed(index, source, error.failure)
     except MemoryError:
         failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-        return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+        return _failed(index, source, failure)
     return Item(
         index,
         pixels,
@@ -73,6 +74,10 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
         seconds=time.perf_counter() - started,
         notes=decoded.notes + notes,
     )
+
+
+def _failed(index: int, source: Source, failure: Failure) -> Item:
+    return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
 
 
 class Board:
@@ -97,10 +102,7 @@ class Photos(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         if index in self.failed:
-            source = self.sources[index]
-            return Item(
-                index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=self.failed[index]
-            )
+            return _failed(index, self.sources[index], self.failed[index])
         info = get_worker_info()
         assert info is not None  # noqa: S101 - only workers call this
         self.board.since[info.id] = time.monotonic()
@@ -118,9 +120,8 @@ class Photos(Dataset[Item]):
 
 def _become_worker(max_pixels: int) -> None:
     # The parent decides when work ends; Ctrl-C and a service manager's signals reach the whole group.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from . import images
 from .errors import Failure, ImageError, OutputLost
 from .journal import Journal, Record
 from .outputs import OutputFolder
 from .sources import Source
+from .stats import count_classes
 
 _THREADS = 2
 _MAX_PENDING_IMAGES = 64
@@ -141,7 +141,7 @@ class WriteQueue:
         self, source: Source, record: Record, labels: NDArray[np.uint8], kinds: Sequence[str]
     ) -> Record:
         started = time.perf_counter()
-        histogram = Image.fromarray(labels).histogram()
+        classes = count_classes(labels)
         try:
             written = self._folder.write(
                 source.output, kinds, labels, lambda: images.decode(source.path, self._max_pixels).image
@@ -158,7 +158,7 @@ class WriteQueue:
             record,
             width=labels.shape[1],
             height=labels.shape[0],
-            classes={index: pixels for index, pixels in enumerate(histogram) if pixels},
+            classes=classes,
             outputs=tuple(outputs),
             output_bytes=tuple(outputs.values()),
             seconds=record.seconds + time.perf_counter() - started,

@@ -8,16 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-import torch
 from PIL import Image
 
 from fcn_cli.__main__ import run
+from fcn_cli.interrupts import ENDING_SIGNALS
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 PREVIEW = ("--backbone", "mobilenet_v2")
@@ -51,7 +52,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 @pytest.fixture
 def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fcn]:
     """Run the entry point in this process; fail on an unexpected exit code or a traceback."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Finished:
@@ -82,10 +83,41 @@ def command(*arguments: str | Path) -> list[str]:
 
 def run_process(*arguments: str | Path, code: int = 0, cwd: Path | None = None, **options: Any) -> Finished:
     """Run the command in a process of its own."""
-    done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd, timeout=150, check=False, **options
-    )
+    return run_line(command(*arguments), code=code, cwd=cwd, **options)
+
+
+def run_line(
+    line: Sequence[str | Path], *, code: int = 0, cwd: Path | None = None, **options: Any
+) -> Finished:
+    """Run a whole command line that has `command` in it."""
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=150, check=False, **options)
     return _checked(Finished(done.returncode, done.stdout, done.stderr), code)
+
+
+def wait_until(
+    happened: Callable[[], object], running: subprocess.Popen[str] | None = None, seconds: float = 60
+) -> None:
+    """Wait for a file, a journal line, a process; fail when `running` ends before, or time is up."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if running is not None:
+            assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def start_and_wait_for_records(cwd: Path, count: int, photos: str = "made") -> subprocess.Popen[str]:
+    """Start a run of a folder of photos into ``out`` and return it when its journal has so many records."""
+    running = subprocess.Popen(
+        command("segment", photos, *SMALL, "-o", "out"),
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    journal = cwd / "out/manifest.jsonl"
+    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= count, running)
+    return running
 
 
 @pytest.fixture
@@ -116,24 +148,6 @@ def make_photos(tmp_path: Path) -> MakePhotos:
         return tmp_path / folder
 
     return make
-
-
-def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Give a model seeded random weights and BatchNorm statistics; else every logit is alike."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
-            if module.bias is not None:
-                module.bias.data.normal_(0, 0.1, generator=generator)
-        elif isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.0, generator=generator)
-            module.bias.data.normal_(0, 0.1, generator=generator)
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.8, 1.2, generator=generator)
 
 
 def need(tool: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fcn_cli import plan
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of, need
+from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of, need, run_line
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -112,8 +112,7 @@ def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
         )
         if probe.returncode == 0 or b"Permission denied" not in probe.stderr:
             pytest.skip("cannot give up root's right to read everything here")
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
+    done = run_line(arguments, code=1, cwd=tmp_path)
     assert "secret.png: cannot be read (Permission denied)" in done.stderr
     assert journal_of(tmp_path / "fcn_output")["good.png"]["status"] == "ok"
 

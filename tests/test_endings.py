@@ -18,24 +18,18 @@ from pathlib import Path
 import filelock
 import pytest
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, need, run_process, tree
-
-
-def start_and_wait_for_records(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
-    running = subprocess.Popen(
-        command("segment", "made", *SMALL, "-o", "out", *arguments),
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    journal = folder / "out/manifest.jsonl"
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= count):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    return running
+from .conftest import (
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    need,
+    run_line,
+    run_process,
+    start_and_wait_for_records,
+    tree,
+)
 
 
 def assert_consistent(output: Path) -> int:
@@ -197,8 +191,7 @@ def test_json_gives_one_record_a_line_and_the_skipped_ones_too(
 def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i}.png" for i in range(5)])
     script = f"set -o pipefail; {' '.join(command('segment', 'made', *SMALL, '--json', '-q'))} | head -1"
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_line(["bash", "-c", script], cwd=tmp_path)
     assert json.loads(done.stdout)["image"] == "p0.png"
     assert done.stderr == ""
     assert len(tree(tmp_path / "fcn_output/masks")) == 5

@@ -13,7 +13,9 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models.segmentation import FCN_ResNet101_Weights, fcn_resnet101
 
-from .conftest import SAMPLES, Fcn, randomise
+from benchmarks.material import randomise
+
+from .conftest import SAMPLES, Fcn
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
 

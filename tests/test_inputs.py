@@ -15,7 +15,7 @@ from PIL import Image
 from fcn_cli import images
 from fcn_cli.sources import Found, Request, discover, parse_list
 
-from .conftest import SMALL, Fcn, MakePhotos, command, need, tree
+from .conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
 
 
 def found(
@@ -269,12 +269,9 @@ def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos)
             == 0
         ):
             pytest.skip("cannot give up root's right to read everything here")
-        done = subprocess.run(
-            [*prefix, *command("segment", "made", *SMALL)], capture_output=True, text=True, check=False
-        )
+        done = run_line([*prefix, *command("segment", "made", *SMALL)], code=1)
     finally:
         (folder / "closed").chmod(0o755)
-    assert done.returncode == 1, done.stderr
     assert "closed: this folder cannot be listed (Permission denied)" in done.stderr
     assert "2 images: 1 done, 1 failed" in done.stderr
 

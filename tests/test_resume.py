@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import torch
 
 from fcn_cli.backbones import BACKBONES
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+from .conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 
@@ -192,19 +189,14 @@ def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) 
 def test_kill_and_resume_is_as_if_nothing_happened(make_photos: MakePhotos, fcn: Fcn, tmp_path: Path) -> None:
     make_photos([f"k{i:03}.png" for i in range(60)], folder="many", size=(90, 70))
     fcn("segment", "many", *SMALL, "-o", "whole")
-    running = subprocess.Popen(command("segment", "many", *SMALL, "-o", "killed", "-q"), cwd=tmp_path)
-    journal = tmp_path / "killed/manifest.jsonl"
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5):
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running = start_and_wait_for_records(tmp_path, 5, "many")
+    running.kill()
+    running.communicate()
+    journal = tmp_path / "out/manifest.jsonl"
     assert journal.read_bytes().count(b"\n") < 60
-    done = fcn("segment", "many", *SMALL, "-o", "killed")
+    done = fcn("segment", "many", *SMALL, "-o", "out")
     assert "0 failed" in done.stderr
     for kind in ("masks", "color"):
-        assert tree(tmp_path / "killed" / kind) == tree(tmp_path / "whole" / kind)
-    assert (tmp_path / "killed/stats.csv").read_bytes() == (tmp_path / "whole/stats.csv").read_bytes()
-    assert not list((tmp_path / "killed").rglob(".fcn-*"))
+        assert tree(tmp_path / "out" / kind) == tree(tmp_path / "whole" / kind)
+    assert (tmp_path / "out/stats.csv").read_bytes() == (tmp_path / "whole/stats.csv").read_bytes()
+    assert not list((tmp_path / "out").rglob(".fcn-*"))

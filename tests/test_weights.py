@@ -89,7 +89,6 @@ def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     }
     monkeypatch.setitem(BACKBONES, "mobilenet_v2", backbones.Backbone(weights=injected, **fields))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(weights, "CONNECT_SECONDS", 1.0)
     return injected
 
 

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import SMALL, MakePhotos, command, journal_of, need, run_process
+from .conftest import SMALL, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
 
 SLOW = """
 import os, time, signal, sys
@@ -47,12 +46,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}", "TOUCH": str(touch)}
 
 
-def wait_for(path: Path) -> str:
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return path.read_text()
+def pid_in(path: Path, running: subprocess.Popen[str]) -> int:
+    """Return the process that a stuck decoder has noted."""
+    wait_until(lambda: path.exists() and path.read_text(), running)
+    return int(path.read_text())
 
 
 def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
@@ -66,7 +63,7 @@ def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
         stderr=subprocess.PIPE,
         text=True,
     )
-    worker = int(wait_for(tmp_path / "touch/stuck.png"))
+    worker = pid_in(tmp_path / "touch/stuck.png", running)
     assert worker != running.pid
     os.kill(worker, signal.SIGKILL)
     _, errors = running.communicate(timeout=90)
@@ -108,15 +105,8 @@ def test_crashing_decoders_under_every_start_method(
                 sys.exit(run(sys.argv[1:]))
         """)
     )
-    done = subprocess.run(
-        [sys.executable, "main.py", "segment", "made", *SMALL, "-o", "out"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
+    line = [sys.executable, "main.py", "segment", "made", *SMALL, "-o", "out"]
+    done = run_line(line, code=1, cwd=tmp_path, env=environment)
     assert "no mask for made/crash1.png: its decoder died (SIGSEGV)" in done.stderr
     assert "4 images: 3 done, 1 failed" in done.stderr
 
@@ -134,17 +124,8 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
     ]
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
         pytest.skip("cannot mount a small /dev/shm here")
-    done = subprocess.run(
-        [
-            *isolated,
-            *command("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    line = command("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out")
+    done = run_line([*isolated, *line], cwd=tmp_path)
     assert "6 done, 0 failed" in done.stderr
 
 
@@ -152,14 +133,11 @@ def test_workers_end_with_a_parent_that_is_killed(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
     make_photos(["stuck.png"])
-    running = subprocess.Popen(command("segment", "made", *SMALL), cwd=tmp_path, env=environment)
-    worker = int(wait_for(tmp_path / "touch/stuck.png"))
+    running = subprocess.Popen(command("segment", "made", *SMALL), cwd=tmp_path, env=environment, text=True)
+    worker = pid_in(tmp_path / "touch/stuck.png", running)
     running.kill()
     running.wait()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{worker}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), seconds=10)
 
 
 def test_nothing_natives_print_reaches_stderr(make_photos: MakePhotos, tmp_path: Path) -> None:
