@@ -52,7 +52,7 @@ def segment(
     offline: options.Offline = False,
     device: options.Device = "auto",
     threads: options.Threads = "auto",
-    kernels: options.KernelsOption = options.Kernels.TORCH,
+    kernels: options.KernelsOption = options.Kernels.FAST,
     precision: options.PrecisionOption = options.Precision.AUTO,
     batch_size: options.BatchSize = "auto",
     workers: options.Workers = "auto",

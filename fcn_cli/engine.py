@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import machine
 from .backbones import Network
 from .errors import Failure, FailureKind, RequestError
+from .kernels import FastNetwork
 from .upsample import label_map
 
 # ImageNet's, as torchvision's weights were trained with.
@@ -29,18 +30,26 @@ LabelMap = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and how a network runs. `batch_size` is the number of images of one shape per forward pass."""
+    """Where and how a network runs.
+
+    `kernels` is ``fast`` or ``torch``, `batch_size` the number of images of one shape per forward pass.
+    """
 
     device: torch.device
     precision: str
+    kernels: str
     batch_size: int
     threads: int
 
 
 def plan(
-    device: str = "auto", precision: str = "auto", batch_size: int | None = None, threads: int | None = None
+    device: str = "auto",
+    precision: str = "auto",
+    kernels: str = "fast",
+    batch_size: int | None = None,
+    threads: int | None = None,
 ) -> Plan:
-    """Decide what ``auto`` means on this machine.
+    """Decide what ``auto`` means on this machine, and where the fast kernels apply: float32 on a CPU.
 
     `precision` auto is float32 on a CPU, and on CUDA bfloat16 where the GPU computes it, else float32.
 
@@ -56,7 +65,9 @@ def plan(
     if precision == "fp16" and chosen.type == "cpu":
         raise RequestError("--precision fp16 needs a CUDA device; on a CPU use fp32 or bf16")
     auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
-    return Plan(chosen, precision, batch_size or auto_batch, threads or machine.cpu_count())
+    if chosen.type != "cpu" or precision != "fp32":
+        kernels = "torch"
+    return Plan(chosen, precision, kernels, batch_size or auto_batch, threads or machine.cpu_count())
 
 
 def _device(name: str) -> torch.device:
@@ -97,8 +108,7 @@ class Engine:
         model = network.model.to(how.device)
         if self._cuda:
             model = model.to(memory_format=torch.channels_last)
-        self._backbone = model.get_submodule("backbone")
-        self._classifier = model.get_submodule("classifier")
+        self._network = FastNetwork(model) if how.kernels == "fast" else _plain(model)
         self._mean = torch.tensor(MEAN, device=how.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=how.device).view(3, 1, 1)
         self._batch_limit = how.batch_size
@@ -145,8 +155,11 @@ class Engine:
             float32, shape (images, classes, h / stride, w / stride) rounded up, on the engine's device.
         """
         with torch.inference_mode(), self._autocast():
-            out: Tensor = self._classifier(self._backbone(self._to_device(pixels))["out"])
-            return out.float()
+            return self._network(self._to_device(pixels)).float()
+
+    def kernels(self) -> dict[str, int]:
+        """Return which CPU kernels computed the last image and how many layers each; empty for torch's."""
+        return self._network.kernels() if isinstance(self._network, FastNetwork) else {}
 
     def _try_forward(
         self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
@@ -186,10 +199,11 @@ class Engine:
         """Return float32, shape (images, 3, h, w), normalised as torchvision's preset does it."""
         batch = torch.from_numpy(np.stack(pixels))
         if self._cuda:
-            # Stacked pixels are channels-last already, which is what the GPU's kernels want.
-            batch = batch.pin_memory().to(self.plan.device, non_blocking=True).permute(0, 3, 1, 2)
-        else:
-            batch = batch.permute(0, 3, 1, 2).contiguous()
+            batch = batch.pin_memory().to(self.plan.device, non_blocking=True)
+        # Stacked pixels are channels-last already, which is what the GPU's kernels and ours want.
+        batch = batch.permute(0, 3, 1, 2)
+        if not self._cuda and self.plan.kernels == "torch":
+            batch = batch.contiguous()
         return batch.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -201,8 +215,21 @@ class Engine:
         if self._cuda:
             return True
         free = machine.available_memory()
+        if self.plan.kernels == "fast":
+            count = 1  # They go one by one.
         needed = count * shape[0] * shape[1] * self.network.backbone.bytes_per_pixel
         return free is None or needed <= free
+
+
+def _plain(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the model as torchvision runs it, without its auxiliary head and its upsampling."""
+    backbone, classifier = model.get_submodule("backbone"), model.get_submodule("classifier")
+
+    def logits(batch: Tensor) -> Tensor:
+        result: Tensor = classifier(backbone(batch)["out"])
+        return result
+
+    return logits
 
 
 def _no_memory(shape: tuple[int, ...]) -> Failure:

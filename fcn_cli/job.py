@@ -27,7 +27,7 @@ class Job:
     offline: bool = False
     resize: int | None = settings.DEFAULT_SHORT_SIDE
     precision: str = "auto"
-    kernels: str = "torch"
+    kernels: str = "fast"
     kinds: Sequence[str] = settings.DEFAULT_KINDS
     palette: str = "hub"
     keep_extension: bool = False

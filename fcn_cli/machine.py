@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
+import threading
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+_HELPER_NICENESS = 10
 
 
 def cpu_count() -> int:
@@ -23,6 +28,16 @@ def available_memory() -> int | None:
     """Return the bytes that can still be allocated without swapping, or None where it cannot be told."""
     amounts = [amount for amount in (_host_available(), _cgroup_available()) if amount is not None]
     return min(amounts, default=None)
+
+
+def step_back() -> None:
+    """Let the network's threads go first where the CPU is short: lower the calling thread's priority.
+
+    They work in step: one that has to wait for a decoder or an encoder makes all of them wait.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _HELPER_NICENESS)
 
 
 def _cgroup_cpus() -> float | None:

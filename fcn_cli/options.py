@@ -28,6 +28,7 @@ class Precision(StrEnum):
 class Kernels(StrEnum):
     """What ``--kernels`` takes."""
 
+    FAST = "fast"
     TORCH = "torch"
 
 
@@ -121,7 +122,10 @@ Threads = Annotated[
         help="CPU threads of the network; auto: what affinity and cgroup allow.",
     ),
 ]
-KernelsOption = Annotated[Kernels, typer.Option(envvar="FCN_KERNELS", help="Whose CPU kernels to run.")]
+KernelsOption = Annotated[
+    Kernels,
+    typer.Option(envvar="FCN_KERNELS", help="fast: our own on a CPU, in fp32; torch: plain torchvision's."),
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(

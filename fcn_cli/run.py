@@ -76,6 +76,7 @@ class _Run:
         )
         self.stop = Stop()
         self._first_failure: StoppedEarly | None = None
+        self._kernels = ""
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
@@ -181,12 +182,21 @@ class _Run:
                 [(item.width, item.height) for item in got],
             )
             share = (time.perf_counter() - began) / len(got)
+            self._describe_kernels(got[0], engine)
             for item, labels in zip(got, predicted, strict=True):
                 source = to_segment[item.index]
                 if isinstance(labels, Failure):
                     self._fail(source, item, labels, writes)
                 else:
                     writes.add(source, self._record(source, item, share), labels, self.job.kinds)
+
+    def _describe_kernels(self, item: Item, engine: Engine) -> None:
+        """Say which kernels computed an image, when it is not what was said last."""
+        kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
+        if kernels and kernels != self._kernels and item.pixels is not None:
+            height, width = item.pixels.shape[:2]
+            self.observer.detail(f"layers of {width}x{height}: {kernels}")
+            self._kernels = kernels
 
     def _fail(self, source: Source, item: Item, failure: Failure | None, writes: WriteQueue) -> None:
         assert failure is not None  # noqa: S101 - an item has pixels or a failure
@@ -208,15 +218,17 @@ class _Run:
         from . import engine
 
         how = self.job.machinery
-        chosen = engine.plan(how.device, self.job.precision, how.batch_size, how.threads)
+        chosen = engine.plan(how.device, self.job.precision, self.job.kernels, how.batch_size, how.threads)
         network = self._network(file)
         self.observer.detail(
-            f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.threads} threads, "
+            f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.kernels} kernels, "
+            f"{chosen.threads} threads, "
             f"batches of up to {chosen.batch_size}, {workers} decoding workers"
         )
         self.summary.how.update(
             device=str(chosen.device),
             precision=chosen.precision,
+            kernels=chosen.kernels,
             threads=chosen.threads,
             batch_size=chosen.batch_size,
             workers=workers,

@@ -70,7 +70,7 @@ class Segmenter:
         A file of class names, or ``voc``; see ``--class-names``.
     resize
         Short side in pixels fed to the network, or None for the photo's own size.
-    device, precision, threads
+    device, precision, kernels, threads
         As the options of ``fcn segment``; `threads` None is auto.
     offline
         Never use the network to get weights.
@@ -90,6 +90,7 @@ class Segmenter:
         resize: int | None = DEFAULT_SHORT_SIDE,
         device: str = "auto",
         precision: str = "auto",
+        kernels: str = "fast",
         threads: int | None = None,
         offline: bool = False,
     ) -> None:
@@ -101,7 +102,7 @@ class Segmenter:
         )
         self.network: Network = Identity.of(job).load_network(offline=offline)
         self.resize = resize
-        self._engine = Engine(self.network, plan(device, precision, batch_size=1, threads=threads))
+        self._engine = Engine(self.network, plan(device, precision, kernels, 1, threads))
 
     def __call__(self, photo: str | os.PathLike[str] | Image.Image) -> Result:
         """Segment one photo, given as a file or as a Pillow image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
     Parameters
     ----------
     logits
-        float32, shape (classes, h, w), at most 256 classes.
+        float32, shape (classes, h, w), at most 255 classes.
     height, width
         Size of the result in pixels.
 
@@ -39,23 +40,57 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
         uint8, shape (height, width), on the device of `logits`.
     """
     device = logits.device
-    x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
-    left, right, x_weight = x.low.to(device), x.high.to(device), x.weight.to(device)[:, None]
-    upper, lower, y_weight = y.low.to(device), y.high.to(device), y.weight.to(device)[:, None, None]
+    classes = len(logits)
     labels = torch.empty((height, width), dtype=torch.uint8, device=device)
-    budget = _STRIP_ELEMENTS_CPU if device.type == "cpu" else _STRIP_ELEMENTS_GPU
-    rows = max(1, budget // (logits.shape[0] * width))
-    channels_last = logits.permute(1, 2, 0).contiguous()
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        first, last = int(y.low[start]), int(y.high[stop - 1]) + 1
-        source = channels_last[first:last]
-        wide = torch.lerp(source[:, left], source[:, right], x_weight)
-        strip = torch.lerp(
-            wide[upper[start:stop] - first], wide[lower[start:stop] - first], y_weight[start:stop]
-        )
-        labels[start:stop] = strip.argmax(2)
+    x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
+    # Descending, so that the largest of the equal ones is the lowest class.
+    order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
+    weight = y.weight.to(device)[:, None]
+    between = _between_rows if device.type == "cpu" else _gathered
+    for start, stop, upper, lower in between(logits.contiguous(), x, y):
+        strip = torch.lerp(upper, lower, weight[start:stop])
+        # PyTorch's argmax goes element by element; these are vectorised.
+        best = strip.amax(0)
+        labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
     return labels
+
+
+_Strips = Iterator[tuple[int, int, Tensor, Tensor]]
+"""First row, row after the last, and for the classes and these rows the logits above and below, widened."""
+
+
+def _between_rows(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
+    """Cut strips that each lie between two rows of logits, and widen each row once, by a GEMM."""
+    classes, _, size = logits.shape
+    width = len(x.low)
+    widen = torch.zeros(size, width)
+    columns = torch.arange(width)
+    widen[x.low, columns] = 1 - x.weight
+    widen[x.high, columns] += x.weight
+    rows = max(1, _STRIP_ELEMENTS_CPU // (classes * width))
+    ends = [*(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
+    wide: dict[int, Tensor] = {}
+    start = 0
+    for end in ends:
+        low, high = int(y.low[start]), int(y.high[start])
+        wide = {row: wide[row] if row in wide else logits[:, row] @ widen for row in (low, high)}
+        for first in range(start, end, rows):
+            yield first, min(first + rows, end), wide[low][:, None], wide[high][:, None]
+        start = end
+
+
+def _gathered(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
+    """Cut few large strips, and gather the rows of logits for each: a GPU wants few launches."""
+    device = logits.device
+    left, right, weight = x.low.to(device), x.high.to(device), x.weight.to(device)
+    rows = max(1, _STRIP_ELEMENTS_GPU // (len(logits) * len(left)))
+    for start in range(0, len(y.low), rows):
+        stop = min(start + rows, len(y.low))
+        first, last = int(y.low[start]), int(y.high[stop - 1]) + 1
+        source = logits[:, first:last]
+        wide = torch.lerp(source[:, :, left], source[:, :, right], weight)
+        upper, lower = y.low[start:stop] - first, y.high[start:stop] - first
+        yield start, stop, wide[:, upper.to(device)], wide[:, lower.to(device)]
 
 
 def _taps(size_in: int, size_out: int) -> _Taps:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from . import images
+from . import images, machine
 from .errors import Failure, FailureKind, ImageError
 from .interrupts import ENDING_SIGNALS
 from .sources import Source
@@ -115,6 +115,7 @@ class Photos(Dataset[Item]):
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
         self.board.pid[worker] = os.getpid()
+        machine.step_back()
         _become_worker(self.settings.max_pixels)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from . import images
+from . import images, machine
 from .errors import Failure, ImageError, OutputLost
 from .journal import Journal, Record
 from .outputs import OutputFolder
@@ -54,7 +54,9 @@ class WriteQueue:
         self._journal = journal
         self._finished = finished
         self._max_pixels = max_pixels
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fcn-write")
+        self._threads = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix="fcn-write", initializer=machine.step_back
+        )
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
 

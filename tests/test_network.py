@@ -188,7 +188,7 @@ def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model.backbone = ScarceMemory(holds)
     model.classifier = torch.nn.Identity()
     network = backbones.Network(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
-    return engine.Engine(network, engine.plan("cpu", batch_size=8)), model.backbone
+    return engine.Engine(network, engine.plan("cpu", kernels="torch", batch_size=8)), model.backbone
 
 
 def test_out_of_memory_halves_the_batch_down_to_one_by_one() -> None:

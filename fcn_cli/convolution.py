@@ -1,0 +1,201 @@
+"""Convolutions of one image on a CPU, in float32 and channels-last, each by the kernel its shape suits best.
+
+An image is a tensor of shape (h, w, channels), contiguous. Images of a batch go one by one: so the result
+for one does not depend on its neighbours, not even in the last bit, and memory does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+from torch import Tensor, nn
+
+from .kernel_costs import choose_tile
+from .winograd import Winograd
+from .workspace import Workspace
+
+Limits = tuple[float | None, float | None]
+NO_LIMITS: Limits = (None, None)
+RELU: Limits = (0.0, None)
+RELU6: Limits = (0.0, 6.0)
+
+# Rows of a GEMM whose result still is in the cache when bias and ReLU come to it.
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A convolution with the BatchNorm behind it in eval mode folded into it, in float64.
+
+    The weight is computed when it is asked for: in float64 all of them would take twice the network's memory.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None
+    bias: Tensor
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> Folded:
+        """Fold; raises TypeError for a BatchNorm without running statistics."""
+        bias = (
+            conv.bias.detach().double() if conv.bias is not None else torch.zeros(conv.out_channels).double()
+        )
+        if norm is not None:
+            if norm.running_mean is None:
+                raise TypeError("a BatchNorm without running statistics cannot be folded")
+            bias = (bias - norm.running_mean.double()) * _scale(norm) + norm.bias.detach().double()
+        return cls(conv, norm, bias)
+
+    def weight(self) -> Tensor:
+        """Return float64, shape (channels out, channels in / groups, height, width)."""
+        weight = self.conv.weight.detach().double()
+        return weight if self.norm is None else weight * _scale(self.norm)[:, None, None, None]
+
+    def without_bias(self) -> Folded:
+        """Return it for a caller who adds the bias elsewhere."""
+        return replace(self, bias=torch.zeros_like(self.bias))
+
+
+def _scale(norm: nn.BatchNorm2d) -> Tensor:
+    variance = norm.running_var
+    if variance is None:
+        raise TypeError("a BatchNorm without running statistics cannot be folded")
+    return norm.weight.detach().double() / (variance.double() + norm.eps).sqrt()
+
+
+class Convolution(Protocol):
+    """A convolution with bias and clamp; `kernel` names how it computed the last image."""
+
+    kernel: str
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
+        """Return the result for one image; it may lie in the workspace, under `name`."""
+        ...
+
+
+def convolution(folded: Folded, limits: Limits) -> Convolution:
+    """Return the form of a convolution that computes fastest."""
+    conv = folded.conv
+    plain = conv.groups == 1 and conv.stride == (1, 1)
+    if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
+        # Measured: where channels become fewer, the library's own kernel is the faster one.
+        return (Direct if conv.in_channels > conv.out_channels else Pointwise)(folded, limits)
+    same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
+    if plain and conv.kernel_size == (3, 3) and same:
+        return Spatial(folded, limits)
+    return Direct(folded, limits)
+
+
+class Pointwise:
+    """A 1x1 convolution: a GEMM over all pixels, block by block, with bias and clamp while it is in cache."""
+
+    def __init__(self, folded: Folded, limits: Limits) -> None:
+        self._weight = folded.weight()[:, :, 0, 0].t().float().contiguous()
+        self._bias = folded.bias.float() if folded.bias.any() else None
+        self._limits = limits
+
+    kernel = "gemm"
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
+        """Return the result in the workspace."""
+        out = space.take(name, x.shape[0], x.shape[1], self._weight.shape[1])
+        for source, target in self._blocks(x, out):
+            self._finish(torch.mm(source, self._weight, out=target))
+        return out
+
+    def add_to(self, residual: Tensor, x: Tensor) -> None:
+        """Add the result to `residual`, of the result's shape, before the clamp."""
+        for source, target in self._blocks(x, residual):
+            self._finish(torch.addmm(target, source, self._weight, out=target))
+
+    def _blocks(self, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        channels_in, channels_out = self._weight.shape
+        pixels, results = x.view(-1, channels_in), out.view(-1, channels_out)
+        rows = -(-len(pixels) // -(-len(pixels) // _ROWS))
+        return zip(torch.split(pixels, rows), torch.split(results, rows), strict=True)
+
+    def _finish(self, block: Tensor) -> None:
+        if self._bias is not None:
+            block += self._bias
+        clamp_(block, self._limits)
+
+
+class Direct:
+    """Any convolution, by the library's own kernel."""
+
+    def __init__(self, folded: Folded, limits: Limits) -> None:
+        conv = folded.conv
+        self._weight = folded.weight().float().contiguous(memory_format=torch.channels_last)
+        self._bias = folded.bias.float()
+        self._stride, self._padding = conv.stride, conv.padding
+        self._dilation, self._groups = conv.dilation, conv.groups
+        self._limits = limits
+
+    kernel = "direct"
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:  # noqa: ARG002
+        """Return the result in memory of its own."""
+        out = F.conv2d(
+            as_batch(x),
+            self._weight,
+            self._bias,
+            self._stride,
+            self._padding,
+            self._dilation,
+            self._groups,
+        )
+        return clamp_(as_image(out), self._limits)
+
+
+class Spatial:
+    """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
+
+    Which of them is decided by shapes alone. Filters are transformed when a shape first asks for them.
+    """
+
+    def __init__(self, folded: Folded, limits: Limits) -> None:
+        self._folded = folded
+        self._limits = limits
+        self._dilation = folded.conv.dilation[0]
+        self._in, self._out = folded.conv.in_channels, folded.conv.out_channels
+        self._direct: Direct | None = None
+        self._winograd: dict[int, Winograd] = {}
+        self.kernel = ""
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
+        """Return the result, in the workspace or not."""
+        tile = choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
+        self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
+        if tile is None:
+            self._direct = self._direct or Direct(self._folded, self._limits)
+            return self._direct(x, space, name)
+        if tile not in self._winograd:
+            self._winograd[tile] = Winograd(
+                self._folded.weight(), self._folded.bias, self._dilation, tile, self._limits
+            )
+        out = space.take(name, x.shape[0], x.shape[1], self._out)
+        self._winograd[tile](x, out, space)
+        return out
+
+
+def as_batch(x: Tensor) -> Tensor:
+    """Return an image as PyTorch's operators know it: shape (1, channels, h, w), channels-last."""
+    # In this order, for the strides: else the image is not recognised as channels-last, and is copied.
+    return x.unsqueeze(0).permute(0, 3, 1, 2)
+
+
+def as_image(batch: Tensor) -> Tensor:
+    """Return the one image of a batch as (h, w, channels), contiguous."""
+    return batch[0].permute(1, 2, 0).contiguous()
+
+
+def clamp_(x: Tensor, limits: Limits) -> Tensor:
+    """Clamp in place, if there is anything to clamp to."""
+    low, high = limits
+    if low == 0 and high is None:
+        return x.relu_()
+    return x if low is None and high is None else x.clamp_(low, high)

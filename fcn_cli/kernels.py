@@ -1,0 +1,194 @@
+"""A torchvision FCN in the form in which a CPU computes it fastest, in float32.
+
+Built once from a loaded model: BatchNorm folded in float64, images channels-last throughout, residuals added
+by the GEMM that computes them. `convolution` has the layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import Bottleneck
+
+from .convolution import (
+    NO_LIMITS,
+    RELU,
+    RELU6,
+    Convolution,
+    Folded,
+    Limits,
+    Pointwise,
+    as_batch,
+    as_image,
+    convolution,
+)
+from .workspace import Workspace
+
+
+class Block(Protocol):
+    """A part of the network, from one image's features to the next."""
+
+    @property
+    def layers(self) -> Sequence[Convolution]:
+        """Its convolutions."""
+        ...
+
+    def __call__(self, x: Tensor, space: Workspace) -> Tensor:
+        """Return features of shape (h, w, channels); `x` may be overwritten."""
+        ...
+
+
+class FastNetwork:
+    """An FCN of torchvision's kind, for a CPU.
+
+    Parameters
+    ----------
+    model
+        A `torchvision.models.segmentation.FCN` over a ResNet with bottlenecks or over MobileNetV2's
+        features, in eval mode, float32, on the CPU. It is not changed, and not needed afterwards.
+
+    Raises
+    ------
+    TypeError
+        It has parts that this form does not know.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._space = Workspace()
+        self._blocks: list[Block] = [
+            *_backbone_blocks(model.get_submodule("backbone")),
+            _Chain(model.get_submodule("classifier"), "head"),
+        ]
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return the logits of normalised images.
+
+        Parameters
+        ----------
+        batch
+            float32, shape (images, 3, h, w), in any memory format.
+
+        Returns
+        -------
+        Tensor
+            float32, shape (images, classes, h / stride, w / stride) rounded up, channels-last.
+        """
+        logits = [self._one(image) for image in batch.permute(0, 2, 3, 1)]
+        return torch.stack(logits).permute(0, 3, 1, 2)
+
+    def kernels(self) -> dict[str, int]:
+        """Return by which kernels the last image was computed, and how many layers by each."""
+        return dict(Counter(layer.kernel for block in self._blocks for layer in block.layers).most_common())
+
+    @property
+    def workspace_bytes(self) -> int:
+        """How much memory the kernels hold for what lies between layers."""
+        return self._space.nbytes()
+
+    def _one(self, image: Tensor) -> Tensor:
+        x = image.contiguous()
+        for block in self._blocks:
+            x = block(x, self._space)
+        # The workspace is the next image's.
+        return x.clone()
+
+
+def _backbone_blocks(backbone: nn.Module) -> Iterator[Block]:
+    parts = dict(backbone.named_children())
+    if "conv1" in parts:
+        yield _Stem(parts["conv1"], parts["bn1"], parts["relu"], parts["maxpool"])
+        stages = [parts[f"layer{number}"] for number in range(1, 5)]
+        parts = {
+            f"{i}.{name}": block for i, stage in enumerate(stages) for name, block in stage.named_children()
+        }
+    # Two buffers in turn: a block reads its input until its result is there.
+    turn = 0
+    for part in parts.values():
+        if isinstance(part, Bottleneck):
+            turn += part.downsample is not None
+            yield _Bottleneck(part, f"features{turn % 2}")
+        else:
+            turn += 1
+            yield _Chain(part, f"features{turn % 2}")
+
+
+class _Stem:
+    """A ResNet's first layers. Bias and ReLU commute with the pooling, and come after: to a quarter."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, activation: nn.Module, pool: nn.Module) -> None:
+        ((folded, limits),) = _folded([conv, norm, activation])
+        if limits != RELU or not isinstance(pool, nn.MaxPool2d):
+            raise TypeError("a stem other than convolution, BatchNorm, ReLU and max-pooling")
+        self._conv = convolution(folded.without_bias(), NO_LIMITS)
+        self._bias = folded.bias.float()
+        self._pool = pool
+        self.layers = [self._conv]
+
+    def __call__(self, x: Tensor, space: Workspace) -> Tensor:
+        features = as_image(self._pool(as_batch(self._conv(x, space, "stem"))))
+        features += self._bias
+        return features.relu_()
+
+
+class _Bottleneck:
+    """1x1, 3x3, 1x1 and the residual, which stays where it is: the last GEMM adds to it."""
+
+    def __init__(self, block: Bottleneck, name: str) -> None:
+        (first, _), (second, _), (third, _) = _folded(
+            [block.conv1, block.bn1, block.conv2, block.bn2, block.conv3, block.bn3]
+        )
+        self._name = name
+        self._shortcut: Convolution | None = None
+        if block.downsample is not None:
+            ((shortcut, _),) = _folded(block.downsample.modules())
+            # One bias for both, added once.
+            third = replace(third, bias=third.bias + shortcut.bias)
+            self._shortcut = convolution(shortcut.without_bias(), NO_LIMITS)
+        self._first, self._second = convolution(first, RELU), convolution(second, RELU)
+        self._third = Pointwise(third, RELU)
+        self.layers = [layer for layer in (self._first, self._second, self._third, self._shortcut) if layer]
+
+    def __call__(self, x: Tensor, space: Workspace) -> Tensor:
+        inner = self._second(self._first(x, space, "inner0"), space, "inner1")
+        features = x if self._shortcut is None else self._shortcut(x, space, self._name)
+        self._third.add_to(features, inner)
+        return features
+
+
+class _Chain:
+    """Convolutions in a row; around an `InvertedResidual` with a shortcut, that is added."""
+
+    def __init__(self, part: nn.Module, name: str) -> None:
+        self.layers = [convolution(folded, limits) for folded, limits in _folded(part.modules())]
+        self._names = [f"inner{index % 2}" for index in range(len(self.layers) - 1)] + [name]
+        self._residual = isinstance(part, InvertedResidual) and part.use_res_connect
+
+    def __call__(self, x: Tensor, space: Workspace) -> Tensor:
+        features = x
+        for layer, name in zip(self.layers, self._names, strict=True):
+            features = layer(features, space, name)
+        return features.add_(x) if self._residual else features
+
+
+_LIMITS: dict[type[nn.Module], Limits] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
+
+
+def _folded(modules: Iterable[nn.Module]) -> list[tuple[Folded, Limits]]:
+    """Return each convolution with the BatchNorm and the clamp that follow it."""
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, Limits]] = []
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            found.append((module, None, NO_LIMITS))
+        elif isinstance(module, nn.BatchNorm2d) and found and found[-1][1] is None:
+            found[-1] = (found[-1][0], module, NO_LIMITS)
+        elif type(module) in _LIMITS and found:
+            found[-1] = (*found[-1][:2], _LIMITS[type(module)])
+        elif not isinstance(module, nn.Dropout) and not any(True for _ in module.children()):
+            raise TypeError(f"a {type(module).__name__} where convolutions are expected")
+    return [(Folded.of(conv, norm), limits) for conv, norm, limits in found]

@@ -1,0 +1,217 @@
+"""Our CPU kernels compute what the plain ones do; the oracle is the plain model in float64."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
+
+from benchmarks.material import randomise
+from fcn_cli import backbones, kernel_costs, winograd
+from fcn_cli.kernels import FastNetwork
+from fcn_cli.winograd import Winograd
+from fcn_cli.workspace import Workspace
+
+from .conftest import SAMPLES, Fcn
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def lay_out(x: Tensor, layout: str) -> Tensor:
+    """Return an equal (h, w, channels) tensor that lies in memory otherwise."""
+    if layout == "transposed":
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+    if layout == "part":
+        wide = torch.full((x.shape[0] + 2, x.shape[1] + 3, x.shape[2] + 5), float("nan"))
+        wide[1:-1, 2:-1, 3:-2] = x
+        return wide[1:-1, 2:-1, 3:-2]
+    return x
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from(list(winograd.POINTS)),
+    st.sampled_from(["contiguous", "transposed", "part"]),
+    st.sampled_from([(None, None), (0.0, None), (0.0, 6.0)]),
+    st.integers(0, 2**31),
+)
+def test_winograd_is_the_convolution(
+    channels_in: int,
+    channels_out: int,
+    height: int,
+    width: int,
+    dilation: int,
+    tile: int,
+    layout: str,
+    limits: tuple[float | None, float | None],
+    seed: int,
+) -> None:
+    check_winograd(channels_in, channels_out, height, width, dilation, tile, layout, limits, seed)
+
+
+def check_winograd(
+    channels_in: int,
+    channels_out: int,
+    height: int,
+    width: int,
+    dilation: int,
+    tile: int,
+    layout: str = "contiguous",
+    limits: tuple[float | None, float | None] = (None, None),
+    seed: int = 0,
+) -> None:
+    random = seeded(seed)
+    x = torch.randn(height, width, channels_in, generator=random)
+    weight = torch.randn(channels_out, channels_in, 3, 3, generator=random, dtype=torch.float64)
+    bias = torch.randn(channels_out, generator=random, dtype=torch.float64)
+    pixels = x.permute(2, 0, 1)[None].double()
+    exact = F.conv2d(pixels, weight, bias, padding=dilation, dilation=dilation)[0].permute(1, 2, 0)
+    # Rounding errors go with the size of what is added up, which may cancel.
+    scale = x.abs().max() * weight.abs().sum((1, 2, 3)).max() + bias.abs().max()
+    if limits != (None, None):
+        exact = exact.clamp(*limits)
+    out = torch.full((height, width, channels_out), float("nan"))
+    with torch.inference_mode():
+        Winograd(weight, bias, dilation, tile, limits)(lay_out(x, layout), out, Workspace())
+    assert (out - exact).abs().max() < 2e-6 * scale
+
+
+@pytest.mark.parametrize("tile", list(winograd.POINTS))
+def test_winograd_in_many_blocks_and_chunks(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_CHUNK", 5)
+    monkeypatch.setattr(winograd, "_BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(winograd, "_MIN_BLOCK_TILES", 7)
+    for dilation, height, width in ((1, 40, 30), (2, 33, 50), (4, 65, 9)):
+        check_winograd(13, 6, height, width, dilation, tile)
+
+
+def test_buffers_of_one_shape_serve_the_next() -> None:
+    """What an earlier, larger image left behind does not show."""
+    space = Workspace()
+    weight = torch.randn(4, 3, 3, 3, generator=seeded(0), dtype=torch.float64)
+    kernel = Winograd(weight, torch.zeros(4, dtype=torch.float64), 2, 6, (None, None))
+    for height, width in ((50, 60), (13, 7), (1, 1), (20, 61)):
+        x = torch.randn(height, width, 3, generator=seeded(height))
+        fresh, used = torch.empty(height, width, 4), torch.empty(height, width, 4)
+        kernel(x, used, space)
+        kernel(x, fresh, Workspace())
+        assert torch.equal(fresh, used)
+
+
+def worst(logits: Tensor, exact: Tensor) -> float:
+    return float((logits - exact).abs().max() / exact.abs().max())
+
+
+def random_model(name: str) -> nn.Module:
+    model = backbones.find(name).build(21).eval()
+    randomise(model)
+    return model
+
+
+def exact_logits(model: nn.Module, batch: Tensor) -> Tensor:
+    double = copy.deepcopy(model).double()
+    result: Tensor = double.get_submodule("classifier")(
+        double.get_submodule("backbone")(batch.double())["out"]
+    )
+    return result
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [("resnet50", 203, 150), ("resnet50", 64, 264), ("resnet101", 120, 161), ("mobilenet_v2", 230, 201)],
+)
+def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) -> None:
+    model = random_model(name)
+    batch = torch.randn(1, 3, height, width, generator=seeded(1))
+    with torch.inference_mode():
+        exact = exact_logits(model, batch)
+        fast = FastNetwork(model)
+        logits = fast(batch)
+    assert logits.shape == exact.shape
+    assert worst(logits, exact) < 1e-5
+    assert len(np.unique(logits.argmax(1))) > 1
+    used = fast.kernels()
+    assert sum(used.values()) == sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert any("winograd" in kernel for kernel in used)
+
+
+@pytest.mark.parametrize("build", [fcn_resnet50, fcn_resnet101])
+def test_every_conv_of_a_model_with_an_auxiliary_head_but_those(build: type) -> None:
+    model = build(weights=None, weights_backbone=None, num_classes=5, aux_loss=True).eval()
+    randomise(model)
+    batch = torch.randn(1, 3, 100, 120, generator=seeded(1))
+    with torch.inference_mode():
+        assert worst(FastNetwork(model)(batch), exact_logits(model, batch)) < 1e-5
+
+
+def test_small_inputs_down_to_one_pixel() -> None:
+    model = random_model("resnet50")
+    fast = FastNetwork(model)
+    with torch.inference_mode():
+        for height, width in ((1, 1), (7, 3), (9, 90), (33, 17)):
+            batch = torch.randn(1, 3, height, width, generator=seeded(height))
+            # A handful of logits: their largest is not large, and errors do not average out.
+            assert worst(fast(batch), exact_logits(model, batch)) < 5e-5
+
+
+def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
+    fast = FastNetwork(random_model("resnet50"))
+    batch = torch.randn(3, 3, 70, 90, generator=seeded(3))
+    with torch.inference_mode():
+        together = fast(batch)
+        assert torch.equal(together, fast(batch.contiguous(memory_format=torch.channels_last)))
+        for index in range(3):
+            assert torch.equal(fast(batch[index : index + 1])[0], together[index])
+
+
+def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
+    fast = FastNetwork(random_model("mobilenet_v2"))
+    with torch.inference_mode():
+        fast(torch.zeros(1, 3, 300, 300))
+        most = fast.workspace_bytes
+        for side in range(20, 300, 28):
+            fast(torch.zeros(1, 3, side, 320 - side))
+    assert 0 < fast.workspace_bytes <= 1.5 * most
+
+
+def test_the_choice_of_kernel() -> None:
+    # The head of the ResNets at 520x693, one feature, and few channels, where sums cost more than they save.
+    assert kernel_costs.choose_tile(65, 87, 1, 2048, 512) == 6
+    assert kernel_costs.choose_tile(1, 1, 1, 2048, 512) is None
+    assert kernel_costs.choose_tile(65, 87, 1, 8, 8) is None
+
+
+def test_what_is_not_known_is_refused() -> None:
+    model = random_model("resnet50")
+    model.get_submodule("classifier").add_module("more", nn.Sigmoid())
+    with pytest.raises(TypeError, match="Sigmoid"):
+        FastNetwork(model)
+
+
+def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
+    common = ("segment", SAMPLES / "chelsea.png", "--backbone", "mobilenet_v2", "-v")
+    fast = fcn(*common, "-o", "fast")
+    plain = fcn(*common, "-o", "plain", "--kernels", "torch")
+    assert "winograd" in fast.stderr
+    assert "winograd" not in plain.stderr
+    one, two = (np.array(Image.open(tmp_path / folder / "masks/chelsea.png")) for folder in ("fast", "plain"))
+    assert len(np.unique(one)) > 1
+    assert (one != two).mean() < 0.001
+    refused = fcn(*common, "-o", "fast", "--kernels", "torch", code=2)
+    assert "kernels" in refused.stderr
