@@ -204,6 +204,37 @@ def weights_verify() -> None:
 
 
 @app.command()
+def bench(
+    backbone: options.BackboneOption = options.BackboneName.RESNET50,
+    size: options.Size = "693x520",
+    batch_size: options.BatchSize = "auto",
+    rounds: options.Rounds = 5,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.FAST,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
+
+    torchvision runs as on the PyTorch Hub page, auxiliary head and all, and without that head. The limit of
+    direct convolution is what the machine's best matrix product would reach without a break.
+    """
+    import json
+
+    from . import bench as benchmark
+    from .display import bench_table
+    from .engine import plan
+
+    how = plan(device, precision.value, kernels.value, batch_size, threads)
+    measured = benchmark.measure(backbone.value, size[0], size[1], how, rounds)
+    if as_json:
+        typer.echo(json.dumps(measured.as_json()))
+    else:
+        bench_table(measured.as_json())
+
+
+@app.command()
 def info() -> None:
     """Print versions, devices, cached weights and thread settings."""
     from . import info as information

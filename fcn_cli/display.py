@@ -1,6 +1,6 @@
-"""What people see: a bar or plain lines while a run goes on, and its summary. All of it on stderr.
+"""What people see: a bar or plain lines while a run goes on, and its summary. On stderr.
 
-stdout carries data only: the journal's records with ``--json``.
+stdout carries data only: the journal's records with ``--json``, a benchmark's figures.
 """
 
 from __future__ import annotations
@@ -212,3 +212,33 @@ def _counts(summary: Summary) -> str:
     if (rate := summary.images_per_second) is not None:
         text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
     return f"{text}; see {summary.output}"
+
+
+def bench_table(figures: dict[str, Any]) -> None:
+    """Print what a benchmark found, on stdout: it is what was asked for."""
+    say = Console(highlight=False, soft_wrap=True).print
+    say(
+        f"{figures['backbone']}, {figures['width']}x{figures['height']}, batches of {figures['batch_size']}, "
+        f"{figures['device']} {figures['precision']}, {figures['kernels']} kernels, "
+        f"{figures['threads']} threads; median of {figures['rounds']} rounds in turn"
+    )
+    say(f"{figures['machine']}, torch {figures['torch']}")
+    table = Table(header_style="bold", pad_edge=False)
+    table.add_column("")
+    for heading in ("images/s", "s an image", "of torchvision", "of direct limit"):
+        table.add_column(heading, justify="right")
+    for name, one in figures["contenders"].items():
+        rate = one["images_per_second"]
+        table.add_row(
+            name,
+            f"{rate:.3f}",
+            f"{1 / rate:.3f}",
+            f"{one['ratio_to_torchvision']:.2f}",
+            f"{one['ratio_to_direct_limit']:.2f}",
+        )
+    Console(highlight=False).print(table)
+    say(
+        f"direct limit: {figures['gflop_per_image']:.0f} GFLOP an image "
+        f"({figures['gflop_per_image_with_auxiliary_head']:.0f} with the auxiliary head) at the "
+        f"{figures['gemm_gflop_per_second']:.0f} GFLOP/s of the best matrix product"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +29,17 @@ def available_memory() -> int | None:
     """Return the bytes that can still be allocated without swapping, or None where it cannot be told."""
     amounts = [amount for amount in (_host_available(), _cgroup_available()) if amount is not None]
     return min(amounts, default=None)
+
+
+def describe() -> str:
+    """Return this machine's processors in a few words: how many, and their name."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in _read(Path("/proc/cpuinfo")).splitlines()
+        if line.startswith("model name")
+    ]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{cpu_count()} x {name}"
 
 
 def step_back() -> None:

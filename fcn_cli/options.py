@@ -53,6 +53,15 @@ def _resize(text: str) -> int | None:
     return int(text)
 
 
+def _size(text: str) -> tuple[int, int]:
+    parts = text.split("x")
+    if len(parts) != 2 or not all(
+        part.isascii() and part.isdigit() and 1 <= int(part) <= 16384 for part in parts
+    ):
+        raise typer.BadParameter("takes WIDTHxHEIGHT in pixels, as 693x520")
+    return int(parts[0]), int(parts[1])
+
+
 def _kinds(text: str) -> tuple[str, ...]:
     from .outputs import WRITERS
 
@@ -156,6 +165,11 @@ Workers = Annotated[
         help="Decoding processes; auto: one per CPU, at most 16. 0 decodes in the main process.",
     ),
 ]
+Size = Annotated[
+    Any,
+    typer.Option(metavar="WxH", parser=_size, help="Size in pixels of what the network is fed."),
+]
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="How often each is timed.")]
 Resize = Annotated[
     Any,
     typer.Option(

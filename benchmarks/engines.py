@@ -1,0 +1,163 @@
+"""`fcn` beside ONNX Runtime, OpenVINO and torch.compile, on one CPU, in turn, in one process.
+
+As ``fcn bench``, with more contenders (extra ``bench``). All have the same weights and number of threads,
+none but the first the auxiliary head, none spins between operators; what they leave, low-resolution logits,
+becomes label maps by the same code. Results are appended to a file of JSON lines, one a configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fcn_cli import backbones, bench
+from fcn_cli.bench import Contender
+from fcn_cli.engine import plan
+from fcn_cli.upsample import label_map
+
+
+def main() -> None:
+    """Print a line per contender and configuration."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--backbone", nargs="+", default=["resnet50", "resnet101"], choices=backbones.BACKBONES
+    )
+    parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 4, 8])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without", nargs="+", default=[], choices=list(MAKERS))
+    parser.add_argument("--results", type=Path, default=Path("bench_engines.jsonl"))
+    options = parser.parse_args()
+    makers = {name: maker for name, maker in MAKERS.items() if name not in options.without}
+    for backbone in options.backbone:
+        for size in options.size:
+            width, height = (int(side) for side in size.split("x"))
+            for batch_size in options.batch_size:
+                how = plan("cpu", batch_size=batch_size)
+
+                def more(model: nn.Module, batch: Tensor) -> list[Contender]:
+                    return [maker(model, batch) for maker in makers.values()]
+
+                measured = bench.measure(backbone, width, height, how, options.rounds, more)
+                report(measured, options.results)
+
+
+def report(measured: bench.Measured, results: Path) -> None:
+    """Print and append one configuration."""
+    with results.open("a") as file:
+        file.write(json.dumps(measured.as_json()) + "\n")
+    print(
+        f"{measured.backbone} {measured.width}x{measured.height} batch {measured.batch_size}: "
+        f"{measured.gflop:.0f} GFLOP, matrix products at {measured.gemm_rate:.0f} GFLOP/s",
+        flush=True,
+    )
+    for name in measured.seconds:
+        print(
+            f"  {name:32} {1 / measured.median(name):.3f} images/s, "
+            f"{measured.median(bench.HUB) / measured.median(name):.2f} of torchvision, "
+            f"{measured.of_limit(name):.2f} of the direct limit",
+            flush=True,
+        )
+
+
+class Logits(nn.Module):
+    """A model without its last upsampling."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.backbone = model.get_submodule("backbone")
+        self.classifier = model.get_submodule("classifier")
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return the low-resolution logits."""
+        result: Tensor = self.classifier(self.backbone(batch)["out"])
+        return result
+
+
+def contender(name: str, logits: Callable[[], Tensor], batch: Tensor) -> Contender:
+    """Return it, up to the label maps."""
+    height, width = batch.shape[2:]
+
+    def run() -> Sequence[Tensor]:
+        return [label_map(one, height, width) for one in logits()]
+
+    return Contender(name, run)
+
+
+def onnx_file(model: nn.Module, batch: Tensor, folder: str) -> str:
+    """Export a model for one shape."""
+    path = f"{folder}/model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Logits(model).eval(), (batch,), path, input_names=["batch"], dynamo=False)
+    return path
+
+
+def onnx_runtime(model: nn.Module, batch: Tensor) -> Contender:
+    """Return ONNX Runtime with all its graph optimisations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with tempfile.TemporaryDirectory() as folder:
+        session = onnxruntime.InferenceSession(
+            onnx_file(model, batch, folder), options, providers=["CPUExecutionProvider"]
+        )
+    array = batch.numpy()
+    return contender(
+        f"ONNX Runtime {onnxruntime.__version__}",
+        lambda: torch.from_numpy(session.run(None, {"batch": array})[0]),
+        batch,
+    )
+
+
+def openvino(model: nn.Module, batch: Tensor) -> Contender:
+    """Return OpenVINO in float32, one stream."""
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = ov.Core().compile_model(onnx_file(model, batch, folder), "CPU", settings)
+    array = batch.numpy()
+    version = ov.__version__.split("-")[0]
+    return contender(f"OpenVINO {version}", lambda: torch.from_numpy(compiled(array)[0]), batch)
+
+
+def compiled(model: nn.Module, batch: Tensor) -> Contender:
+    """Return torch.compile with frozen weights, channels-last."""
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    last = Logits(model).eval().to(memory_format=torch.channels_last)
+    run = torch.compile(last)
+    channels_last = batch.contiguous(memory_format=torch.channels_last)
+
+    def logits() -> Tensor:
+        with torch.no_grad():
+            result: Tensor = run(channels_last)
+        return result
+
+    return contender("torch.compile", logits, batch)
+
+
+MAKERS: dict[str, Callable[[nn.Module, Tensor], Contender]] = {
+    "onnxruntime": onnx_runtime,
+    "openvino": openvino,
+    "compile": compiled,
+}
+
+if __name__ == "__main__":
+    main()
