@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,14 @@ check: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## measure speed and memory (about three hours); needs the extra packages of .[bench]
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.folder
+	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.upsampling
+	$(BIN)/python -m benchmarks.memory
 
 clean:  ## delete what the targets made
 	rm -rf $(VENV) build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

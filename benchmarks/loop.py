@@ -1,7 +1,8 @@
-"""How much of a bare loop's speed ``fcn segment`` keeps.
+"""How much of the engine's own speed ``fcn segment`` keeps, from files to files.
 
-Both sides run the same forward passes, in turn, in one process: the bare loop on tensors that are ready,
-`fcn` from files to files. Its rate is counted from the end of the start-up, as it prints it.
+Both sides run the same forward passes, in turn, in one process: the bare loop hands the engine pixels that
+are ready and throws the label maps away, ``fcn segment`` decodes and writes. Its rate is counted from the
+end of the start-up, as it prints it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks import material
 from fcn_cli import backbones, display, images, run
+from fcn_cli.engine import Engine, plan
 from fcn_cli.job import Job
 
 
@@ -32,34 +36,35 @@ def main() -> None:
         model = backbones.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
-        tensors = [ready(path) for path in sorted((folder / "photos").iterdir())]
+        network = backbones.Network(backbones.find(options.backbone), model, backbones.VOC_CLASSES)
+        engine = Engine(network, plan())
+        photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
         print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")
-        bare(model, tensors[:2])
+        bare(engine, photos[:2])
         ratios = []
         for index in range(options.rounds):
-            bare_rate = bare(model, tensors)
+            bare_rate = bare(engine, photos)
             fcn_rate = fcn(folder, options.backbone, index)
             ratios.append(fcn_rate / bare_rate)
             print(f"round {index + 1}: bare {bare_rate:.3f} images/s, fcn {fcn_rate:.3f}, {ratios[-1]:.3f}")
         print(f"median ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def ready(path: Path) -> torch.Tensor:
-    """Return the network's input for a photo, as the engine makes it."""
-    pixels, _ = images.network_input(images.decode(path).image, 520)
-    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (batch - mean[:, None, None]) / std[:, None, None]
+Ready = tuple[NDArray[np.uint8], tuple[int, int]]
 
 
-def bare(model: torch.nn.Module, tensors: list[torch.Tensor]) -> float:
-    """Return the images/s of nothing but forward passes, without the auxiliary head or upsampling."""
-    backbone, classifier = model.get_submodule("backbone"), model.get_submodule("classifier")
+def ready(path: Path) -> Ready:
+    """Return the network's input for a photo, and the size its label map shall have."""
+    image = images.decode(path).image
+    return images.network_input(image, 520)[0], image.size
+
+
+def bare(engine: Engine, photos: list[Ready]) -> float:
+    """Return the images/s of nothing but the engine."""
     started = time.perf_counter()
-    with torch.inference_mode():
-        for tensor in tensors:
-            classifier(backbone(tensor)["out"])
-    return len(tensors) / (time.perf_counter() - started)
+    for pixels, size in photos:
+        engine.predict([pixels], [size])
+    return len(photos) / (time.perf_counter() - started)
 
 
 def fcn(folder: Path, backbone: str, index: int) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import torch
 from PIL import Image
+
+from fcn_cli.machine import describe
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 
@@ -43,11 +44,4 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 def machine() -> str:
     """Name this machine in a line."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        name = f"{len(names)} x {names[0]}" if names else name
-    return f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return f"{describe()}, torch {torch.__version__}, {torch.get_num_threads()} threads"

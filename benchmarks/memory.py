@@ -1,4 +1,7 @@
-"""How much memory ``fcn segment`` takes: its process tree, shared pages counted once (PSS). Linux only."""
+"""How much memory ``fcn segment`` takes: its process tree, shared pages counted once (PSS). Linux only.
+
+On photos of the default size, on one huge photo, over many small ones, and over many sizes.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50", choices=list(backbones.BACKBONES))
     parser.add_argument("--small", type=int, default=2000, help="how many small photos")
     parser.add_argument("--write", default="masks,color")
+    parser.add_argument("--sizes", type=int, default=500, help="how many photos, each of another size")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -29,26 +33,33 @@ def main() -> None:
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
         del model
+        network = ["--backbone", options.backbone, "--weights", str(folder / "weights.pth")]
+        network += ["--write", options.write]
+        material.make_photos(folder / "default", 4, 693, 520)
+        peak = max(use for _, use in watch(folder, "default", network))
+        print(f"693x520, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB", flush=True)
         (folder / "huge").mkdir()
         photo = Image.open(material.SAMPLES / "astronaut.png").convert("RGB").resize((12000, 9000))
         photo.save(folder / "huge/photo.jpg")
         del photo
-        how = [
-            "--backbone",
-            options.backbone,
-            "--weights",
-            str(folder / "weights.pth"),
-            "--write",
-            options.write,
-        ]
-        peak = max(use for _, use in watch(folder, "huge", how))
-        print(f"12000x9000 JPEG, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB")
+        peak = max(use for _, use in watch(folder, "huge", network))
+        print(f"12000x9000 JPEG, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB", flush=True)
         material.make_photos(folder / "small", options.small, 160, 120)
-        uses = watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"])
-        for share in (0.1, 0.25, 0.5, 0.75, 0.98):
-            done = int(options.small * share)
-            use = next(use for count, use in uses if count >= done)
-            print(f"{options.small} small photos, after {done}: {use / 1e6:.0f} MB")
+        over_time(watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"]), options.small)
+        for number in range(options.sizes):
+            part = folder / "part"
+            material.make_photos(part, 1, 100 + number % 25 * 7, 100 + number // 25 * 7)
+            (folder / "sizes").mkdir(exist_ok=True)
+            next(part.iterdir()).rename(folder / "sizes" / f"photo{number:04}.jpg")
+        over_time(watch(folder, "sizes", [*network, "--resize", "none"]), options.sizes)
+
+
+def over_time(uses: list[tuple[int, int]], count: int) -> None:
+    """Print what was used after shares of the photos."""
+    for share in (0.1, 0.25, 0.5, 0.75, 0.98):
+        done = int(count * share)
+        use = next(use for records, use in uses if records >= done)
+        print(f"{count} photos, after {done}: {use / 1e6:.0f} MB", flush=True)
 
 
 def watch(folder: Path, photos: str, how: list[str]) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import PIL
@@ -10,12 +11,13 @@ import torchvision
 from PIL import features
 
 from . import __version__, machine, weights
-from .engine import plan
+from .engine import ONEDNN_PRIMITIVES, plan
 
 
 def describe() -> list[tuple[str, str]]:
     """Return (name, value) pairs about this installation and this machine."""
     auto = plan()
+    quota = machine.cgroup_cpus() or "none"
     memory = machine.available_memory()
     cuda = [
         f"cuda:{index} {torch.cuda.get_device_name(index)}"
@@ -29,8 +31,14 @@ def describe() -> list[tuple[str, str]]:
         ("torchvision", torchvision.__version__),
         ("pillow", f"{PIL.__version__} with {', '.join(optional)}"),
         ("devices", ", ".join(["cpu", *cuda])),
-        ("auto", f"{auto.device}, {auto.precision}, batches of {auto.batch_size}, {auto.threads} threads"),
-        ("cpu", f"{machine.cpu_count()} usable, {torch.backends.cpu.get_cpu_capability()}"),
+        (
+            "auto",
+            f"{auto.device}, {auto.precision}, {auto.kernels} kernels, batches of {auto.batch_size}, "
+            f"{auto.threads} threads",
+        ),
+        ("cpu", f"{machine.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
+        ("cpu limits", f"affinity {machine.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
+        ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
         ("weights in", ", ".join(str(folder) for folder in weights.search_folders())),
     ]

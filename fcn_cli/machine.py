@@ -17,12 +17,16 @@ _HELPER_NICENESS = 10
 
 def cpu_count() -> int:
     """Return how many CPUs this process may keep busy: its affinity, cut by the cgroup's quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:
-        count = os.cpu_count() or 1
-    quota = _cgroup_cpus()
+    count, quota = affinity(), cgroup_cpus()
     return max(1, min(count, math.ceil(quota))) if quota else count
+
+
+def affinity() -> int:
+    """Return on how many CPUs this process may run."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def available_memory() -> int | None:
@@ -52,7 +56,8 @@ def step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _HELPER_NICENESS)
 
 
-def _cgroup_cpus() -> float | None:
+def cgroup_cpus() -> float | None:
+    """Return the CPU time that the cgroup grants, in CPUs, or None where it sets no limit."""
     for folder in _own_cgroups():
         fields = _read(folder / "cpu.max").split()
         if len(fields) == 2 and fields[0] != "max":

@@ -272,5 +272,14 @@ def test_float32_on_cuda_is_the_cpus(fcn: Fcn, photos: Path, tmp_path: Path) -> 
 
 def test_info_says_what_is_there(fcn: Fcn) -> None:
     text = fcn("info").stdout
-    for expected in (torch.__version__, torchvision.__version__, "resnet101", "threads", "devices"):
+    for expected in (
+        torch.__version__,
+        torchvision.__version__,
+        "resnet101",
+        "threads",
+        "devices",
+        "fast kernels",
+        "affinity",
+        "primitives",
+    ):
         assert expected in text

@@ -1,0 +1,47 @@
+"""What upsampling and argmax take beside the forward pass, at the network's size and at 12 megapixels."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import material
+from fcn_cli import backbones
+from fcn_cli.kernels import FastNetwork
+from fcn_cli.upsample import label_map
+
+ROUNDS = 7
+
+
+def main() -> None:
+    """Print medians and shares, of a resnet50 with seeded random weights."""
+    model = backbones.find("resnet50").build(21).eval()
+    material.randomise(model)
+    print(material.machine())
+    with torch.inference_mode():
+        network = FastNetwork(model)
+        batch = torch.randn(1, 3, 520, 693, generator=torch.Generator().manual_seed(0))
+        logits = network(batch)[0]
+        runs: dict[str, Callable[[], object]] = {
+            "forward 693x520": lambda: network(batch),
+            "label map 693x520": lambda: label_map(logits, 520, 693),
+            "label map 4000x3000": lambda: label_map(logits, 3000, 4000),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for number in range(ROUNDS + 1):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run()
+                if number:
+                    seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    forward = medians["forward 693x520"]
+    for name, value in medians.items():
+        print(f"{name}: {value * 1e3:.1f} ms, {value / forward:.1%} of the forward pass")
+
+
+if __name__ == "__main__":
+    main()
