@@ -91,8 +91,8 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     assert "5 images: 3 done, 2 failed" in done.stderr
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_crashing_decoders_under_every_start_method(
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_crashing_decoders_under_other_start_methods(
     method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
     make_photos(["a.png", "crash1.png", "m.png", "z.png"])
