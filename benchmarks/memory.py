@@ -48,7 +48,9 @@ def main() -> None:
         over_time(watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"]), options.small)
         for number in range(options.sizes):
             part = folder / "part"
-            material.make_photos(part, 1, 100 + number % 25 * 7, 100 + number // 25 * 7)
+            # In no order: memory that grows with the size would look like memory that grows with time.
+            size = number * 173 % options.sizes
+            material.make_photos(part, 1, 100 + size % 25 * 7, 100 + size // 25 * 7)
             (folder / "sizes").mkdir(exist_ok=True)
             next(part.iterdir()).rename(folder / "sizes" / f"photo{number:04}.jpg")
         over_time(watch(folder, "sizes", [*network, "--resize", "none"]), options.sizes)
