@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
 from fcn_cli import kernel_costs
+from fcn_cli.bench import in_turn
 from fcn_cli.winograd import POINTS, TAPS, Grid, Winograd
 from fcn_cli.workspace import Workspace
 
@@ -78,14 +78,7 @@ def measure(channels: int, out: int, height: int, width: int, dilation: int) -> 
 
     runs: dict[int | None, Callable[[], None]] = {None: direct}
     runs.update({tile: winograd(kernel) for tile, kernel in kernels.items()})
-    seconds: dict[int | None, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: statistics.median(each) for name, each in in_turn(runs, ROUNDS).items()}
 
 
 if __name__ == "__main__":

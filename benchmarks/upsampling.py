@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 from benchmarks import material
 from fcn_cli import backbones
+from fcn_cli.bench import in_turn
 from fcn_cli.kernels import FastNetwork
 from fcn_cli.upsample import label_map
 
@@ -30,14 +30,7 @@ def main() -> None:
             "label map 693x520": lambda: label_map(logits, 520, 693),
             "label map 4000x3000": lambda: label_map(logits, 3000, 4000),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for number in range(ROUNDS + 1):
-            for name, run in runs.items():
-                started = time.perf_counter()
-                run()
-                if number:
-                    seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
+        medians = {name: statistics.median(each) for name, each in in_turn(runs, ROUNDS).items()}
     forward = medians["forward 693x520"]
     for name, value in medians.items():
         print(f"{name}: {value * 1e3:.1f} ms, {value / forward:.1%} of the forward pass")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -122,46 +122,61 @@ def measure(
     pixels = generator.integers(0, 256, (how.batch_size, height, width, 3), dtype=np.uint8)
     batch = _normalised(pixels).to(how.device)
     plain = _without_auxiliary(backbone, hub).model.to(how.device)
-    contenders = [
-        Contender(HUB, lambda: hub(batch)["out"].argmax(1).cpu()),
-        Contender(PLAIN, lambda: plain(batch)["out"].argmax(1).cpu()),
-        *more(plain, batch),
-    ]
-    if getattr(hub, "aux_classifier", None) is None:
-        del contenders[1]
+    contenders = [Contender(HUB, lambda: hub(batch)["out"].argmax(1).cpu())]
+    if getattr(hub, "aux_classifier", None) is not None:
+        contenders.append(Contender(PLAIN, lambda: plain(batch)["out"].argmax(1).cpu()))
+    contenders += more(plain, batch)
     engine = Engine(network, how)
     sizes = [(width, height)] * how.batch_size
     contenders.append(Contender(FCN, lambda: engine.predict(list(pixels), sizes)))
     with torch.inference_mode():
         gflop, gflop_hub = _gflop(plain, batch[:1]), _gflop(hub, batch[:1])
-        totals, gemm_rate = _in_turn(contenders, rounds, how.device)
+        gemm = _Gemm(how.device)
+        totals = in_turn({one.name: one.run for one in contenders}, rounds, gemm.measure)
     seconds = {name: [one / how.batch_size for one in each] for name, each in totals.items()}
-    return Measured(backbone, width, height, how.batch_size, how, seconds, gflop, gflop_hub, gemm_rate)
+    return Measured(backbone, width, height, how.batch_size, how, seconds, gflop, gflop_hub, gemm.best_rate)
 
 
-def _in_turn(
-    contenders: Sequence[Contender], rounds: int, device: torch.device
-) -> tuple[dict[str, list[float]], float]:
-    """Return the seconds of each contender's rounds, and the best GEMM rate between them."""
-    one = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device)
-    product = torch.empty_like(one)
-    gemms: list[float] = []
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+Name = TypeVar("Name")
+
+
+def in_turn(
+    runs: Mapping[Name, Callable[[], object]], rounds: int, between: Callable[[], None] = lambda: None
+) -> dict[Name, list[float]]:
+    """Return the seconds that each took in every round.
+
+    One more round goes before, uncounted; `between` is called after each run. A run must return only when
+    its work is done.
+    """
+    seconds: dict[Name, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
-        for contender in contenders:
-            took = _timed(contender.run, device)
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
             if number:
-                seconds[contender.name].append(took)
-            gemms += [_timed(lambda: torch.mm(one, one, out=product), device) for _ in range(_GEMMS_PER_TURN)]
-    return seconds, 2 * _GEMM_SIDE**3 / min(gemms) / 1e9
+                seconds[name].append(time.perf_counter() - started)
+            between()
+    return seconds
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+class _Gemm:
+    """A large float32 matrix product, and the best rate it reached, in 10^9 operations a second."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device)
+        self._product = torch.empty_like(self._factor)
+        self.best_rate = 0.0
+
+    def measure(self) -> None:
+        """Multiply a few times."""
+        for _ in range(_GEMMS_PER_TURN):
+            started = time.perf_counter()
+            torch.mm(self._factor, self._factor, out=self._product)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            took = time.perf_counter() - started
+            self.best_rate = max(self.best_rate, 2 * _GEMM_SIDE**3 / took / 1e9)
 
 
 def _hub_model(backbone: str) -> nn.Module:

@@ -23,7 +23,7 @@ NO_LIMITS: Limits = (None, None)
 RELU: Limits = (0.0, None)
 RELU6: Limits = (0.0, 6.0)
 
-# Elements of a GEMM's result that still are in the last cache when the clamp comes to them.
+# Elements of a GEMM's result per block: 48 MiB, which bounds what bias and clamp go over after it.
 _BLOCK_ELEMENTS = 12 << 20
 
 
@@ -91,14 +91,14 @@ def convolution(folded: Folded, limits: Limits) -> Convolution:
 
 
 class Pointwise:
-    """A 1x1 convolution: a GEMM over all pixels, block by block, with bias and clamp while it is in cache."""
+    """A 1x1 convolution: a GEMM over all pixels, block by block, each with its bias and clamp."""
+
+    kernel = "gemm"
 
     def __init__(self, folded: Folded, limits: Limits) -> None:
         self._weight = folded.weight()[:, :, 0, 0].t().float().contiguous()
         self._bias = folded.bias.float()
         self._limits = limits
-
-    kernel = "gemm"
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result in the workspace."""

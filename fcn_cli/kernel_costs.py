@@ -1,4 +1,4 @@
-"""Which kernel a 3x3 convolution takes: a small model of what each costs, fitted offline.
+"""Which kernel a 3x3 convolution takes: a small model of what each costs, set offline.
 
 Decided by shapes alone, never by a timing while it runs: results must be the same in every run.
 """
