@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from . import backbones, machine
+from . import backbones, machine, products
 from .engine import MEAN, STD, Engine, Plan
 
 _GEMM_SIDE = 2048
@@ -172,7 +172,7 @@ class _Gemm:
         """Multiply a few times."""
         for _ in range(_GEMMS_PER_TURN):
             started = time.perf_counter()
-            torch.mm(self._factor, self._factor, out=self._product)
+            products.single(self._factor, self._factor, self._product)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             took = time.perf_counter() - started

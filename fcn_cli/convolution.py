@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor, nn
 
+from . import products
 from .kernel_costs import choose_tile
 from .winograd import Winograd
 from .workspace import Workspace
@@ -82,15 +83,30 @@ def convolution(folded: Folded, limits: Limits) -> Convolution:
     conv = folded.conv
     plain = conv.groups == 1 and conv.stride == (1, 1)
     if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        # Measured: where channels become fewer, the library's own kernel is the faster one.
-        return (Direct if conv.in_channels > conv.out_channels else Pointwise)(folded, limits)
+        # Measured: where channels become fewer, oneDNN's kernel is the faster one on any processor.
+        if conv.in_channels > conv.out_channels and not products.onednn_leads():
+            return Direct(folded, limits)
+        return pointwise(folded, limits)
     same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
     if plain and conv.kernel_size == (3, 3) and same:
         return Spatial(folded, limits)
     return Direct(folded, limits)
 
 
-class Pointwise:
+class Pointwise(Convolution, Protocol):
+    """A 1x1 convolution, which can also be added to what is there."""
+
+    def add_to(self, residual: Tensor, x: Tensor) -> None:
+        """Add the result to `residual`, of the result's shape, before the clamp."""
+        ...
+
+
+def pointwise(folded: Folded, limits: Limits) -> Pointwise:
+    """Return a 1x1 convolution by the library whose products are the faster ones on this processor."""
+    return (Fused if products.onednn_leads() else Gemm)(folded, limits)
+
+
+class Gemm:
     """A 1x1 convolution: a GEMM over all pixels, block by block, each with its bias and clamp."""
 
     kernel = "gemm"
@@ -122,6 +138,39 @@ class Pointwise:
         blocks = -(-results.numel() // _BLOCK_ELEMENTS)
         rows = -(-len(pixels) // blocks)
         return zip(torch.split(pixels, rows), torch.split(results, rows), strict=True)
+
+
+class Fused:
+    """A 1x1 convolution by oneDNN, which adds it to what is there, with bias and ReLU, in one go."""
+
+    kernel = "direct, fused"
+
+    def __init__(self, folded: Folded, limits: Limits) -> None:
+        self._weight = folded.weight().float().contiguous(memory_format=torch.channels_last)
+        self._bias = folded.bias.float()
+        self._limits = limits
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
+        """Return the result in the workspace."""
+        # Onto zeros: that takes less time than the page faults of a result in memory of its own.
+        out = space.take(name, x.shape[0], x.shape[1], len(self._weight)).zero_()
+        self.add_to(out, x)
+        return out
+
+    def add_to(self, residual: Tensor, x: Tensor) -> None:
+        """Add the result to `residual`, of the result's shape, before the clamp."""
+        relu = "relu" if self._limits == RELU else None
+        # PyTorch's compiler makes these calls; there is no other way to them.
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            as_batch(residual),
+            as_batch(x),
+            self._weight,
+            self._bias,
+            *([0, 0], [1, 1], [1, 1], 1),
+            *("add", 1.0, relu, [], None),
+        )
+        if not relu:
+            clamp_(residual, self._limits)
 
 
 class Direct:

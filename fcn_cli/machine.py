@@ -37,13 +37,13 @@ def available_memory() -> int | None:
 
 def describe() -> str:
     """Return this machine's processors in a few words: how many, and their name."""
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in _read(Path("/proc/cpuinfo")).splitlines()
-        if line.startswith("model name")
-    ]
-    name = names[0] if names else platform.processor() or platform.machine()
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"{cpu_count()} x {name}"
+
+
+def is_intel() -> bool:
+    """Say whether this machine's processors are Intel's."""
+    return "intel" in (_cpuinfo("vendor_id") or platform.processor()).lower()
 
 
 def step_back() -> None:
@@ -67,6 +67,15 @@ def cgroup_cpus() -> float | None:
     if quota and period and int(quota) > 0:
         return int(quota) / int(period)
     return None
+
+
+def _cpuinfo(field: str) -> str:
+    """Return the first value of a field in Linux's description of the processors, or nothing."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
 
 
 def _host_available() -> int | None:

@@ -18,6 +18,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from .products import batched
 from .workspace import Workspace
 
 TAPS = 3
@@ -189,10 +190,7 @@ class Winograd:
             for index, filters in enumerate(self._filters):
                 part = x[..., index * _CHUNK : (index + 1) * _CHUNK]
                 tiles = self._transform_input(part, block, grid, space)
-                if index == 0:
-                    torch.bmm(tiles.transpose(0, 1), filters, out=products)
-                else:
-                    torch.baddbmm(products, tiles.transpose(0, 1), filters, out=products)
+                batched(tiles.transpose(0, 1), filters, products, space, add=index > 0)
             products[self._bias_at] += self._bias
             self._transform_output(products, block, grid, out, space)
 
