@@ -11,14 +11,16 @@ small image of its own, convolved without dilation.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
-from .products import batched
+from .products import batched, single
 from .workspace import Workspace
 
 TAPS = 3
@@ -156,7 +158,7 @@ class Winograd:
         self._size = tile + TAPS - 1
         self._out, self._in = weight.shape[:2]
         self._input = transforms.input.float()
-        self._output = transforms.output.float()
+        self._output = torch.kron(transforms.output, transforms.output).float()
         self._bias = bias.float()
         # Where the output transform reads 1 for every pixel of a tile: there the bias is added, once a tile.
         one = POINTS[tile].index(Fraction(1))
@@ -228,37 +230,37 @@ class Winograd:
     def _transform_output(
         self, products: Tensor, block: Sequence[Band], grid: Grid, out: Tensor, space: Workspace
     ) -> None:
-        size, tile, dilation, channels = self._size, self.tile, self.dilation, self._out
-        length = grid.phases * grid.across * channels
-        half = space.take("half", size, tile, length)
-        done = space.take("done", tile, tile, grid.phases, grid.across, channels)
-        horizontal = self._output.expand(size, -1, -1)
-        squares = products.view(size, size, len(block), length).unbind(2)
-        # (row, column in the tile, phase, tile) → (row, tile, column in the tile, phase): as pixels lie.
-        pixels = done.permute(0, 3, 1, 2, 4)
-        for (down, row), square in zip(block, squares, strict=True):
-            target = out[down::dilation][row * tile : (row + 1) * tile]
-            if len(target):
-                torch.bmm(horizontal, square.transpose(0, 1), out=half)
-                torch.mm(self._output, half.view(size, -1), out=done.view(tile, -1))
-                self._place(pixels[: len(target)], target)
+        size, tile, dilation = self._size, self.tile, self.dilation
+        done = space.take("done", tile, tile, len(block), grid.phases, grid.across, self._out)
+        single(self._output, products.view(size**2, -1), done.view(tile**2, -1))
+        # (column, row in the tile; band, phase, tile) → (band, row, tile, column, phase): as pixels lie.
+        pixels = done.permute(2, 1, 4, 0, 3, 5)
+        for down, bands in itertools.groupby(block, key=itemgetter(0)):
+            rows = [row for _, row in bands]
+            target = out[down::dilation][rows[0] * tile : (rows[-1] + 1) * tile]
+            whole, rest = divmod(len(target), tile)
+            if whole:
+                self._place(pixels[:whole], target[: whole * tile].unflatten(0, (whole, tile)))
+            if rest:
+                self._place(pixels[whole, :rest], target[-rest:])
+            pixels = pixels[len(rows) :]
 
     def _place(self, pixels: Tensor, target: Tensor) -> None:
-        """Clamp (rows, tiles, columns of a tile, phases, channels) into (rows, width, channels)."""
-        tile, phases = pixels.shape[2:4]
-        whole, rest = divmod(target.shape[1], tile * phases)
+        """Clamp (..., tiles, columns of a tile, phases, channels) into (..., width, channels)."""
+        tile, phases = pixels.shape[-3:-1]
+        whole, rest = divmod(target.shape[-2], tile * phases)
         if whole:
-            part = target[:, : whole * tile * phases]
-            self._clamp(pixels[:, :whole], part.view(len(part), whole, tile, phases, -1))
+            part, target = target.tensor_split([whole * tile * phases], -2)
+            self._clamp(pixels[..., :whole, :, :, :], part.unflatten(-2, (whole, tile, phases)))
         if not rest:
             return
-        target = target[:, -rest:]
+        pixels = pixels[..., whole, :, :, :]
         columns, rest = divmod(rest, phases)
         if columns:
-            part = target[:, : columns * phases]
-            self._clamp(pixels[:, whole, :columns], part.view(len(part), columns, phases, -1))
+            part, target = target.tensor_split([columns * phases], -2)
+            self._clamp(pixels[..., :columns, :, :], part.unflatten(-2, (columns, phases)))
         if rest:
-            self._clamp(pixels[:, whole, columns, :rest], target[:, -rest:])
+            self._clamp(pixels[..., columns, :rest, :], target)
 
     def _clamp(self, pixels: Tensor, target: Tensor) -> None:
         low, high = self.limits
