@@ -35,6 +35,7 @@ SHAPES = [
 def main() -> None:
     """Print the fit, and how often its choice is the fastest one measured."""
     print(material.machine())
+    present = kernel_costs.present()
     rows, targets, lines = [], [], []
     with torch.inference_mode():
         for shape in SHAPES:
@@ -46,19 +47,21 @@ def main() -> None:
             for tile, seconds in times.items():
                 if tile is None:
                     continue
-                elements = Grid(height, width, dilation, tile).tiles * (tile + TAPS - 1) ** 2
+                size = (tile + TAPS - 1) ** 2
+                elements = Grid(height, width, dilation, tile).tiles * size
                 # Relative errors count: each row is divided by the direct convolution's time.
                 weight = unit / direct
-                rows.append([elements * channels * weight, elements * out * weight])
+                costs = [elements * channels, elements * out, size * product]
+                rows.append([cost * weight for cost in costs])
                 targets.append(seconds / direct - elements * product * weight)
-            chosen = kernel_costs.choose_tile(height, width, dilation, channels, out)
+            chosen = kernel_costs.choose_tile(height, width, dilation, channels, out, present)
             lines.append((shape, times, chosen, times[chosen] / min(times.values())))
     fit, *_ = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)
     for shape, times, chosen, loss in lines:
         shown = ", ".join(f"{name or 'direct'} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
         print(f"{shape}: {shown}; chosen {chosen or 'direct'}, {loss:.2f} of the fastest")
-    print(f"fitted: TRANSFORM_IN = {fit[0]:.1f}, TRANSFORM_OUT = {fit[1]:.1f}")
-    print(f"mean loss of the present constants: {statistics.mean(line[3] for line in lines):.3f}")
+    print(f"fitted: transform_in {fit[0]:.1f}, transform_out {fit[1]:.1f}, filter {fit[2]:.1f}")
+    print(f"mean loss of {present}: {statistics.mean(line[3] for line in lines):.3f}")
 
 
 def measure(channels: int, out: int, height: int, width: int, dilation: int) -> dict[int | None, float]:

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor, nn
 
-from . import products
-from .kernel_costs import choose_tile
+from . import kernel_costs, products
 from .winograd import Winograd
 from .workspace import Workspace
 
@@ -83,10 +82,8 @@ def convolution(folded: Folded, limits: Limits) -> Convolution:
     conv = folded.conv
     plain = conv.groups == 1 and conv.stride == (1, 1)
     if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        # Measured: where channels become fewer, oneDNN's kernel is the faster one on any processor.
-        if conv.in_channels > conv.out_channels and not products.onednn_leads():
-            return Direct(folded, limits)
-        return pointwise(folded, limits)
+        # Measured: where channels become fewer, the library's own kernel is the faster one.
+        return (Direct if conv.in_channels > conv.out_channels else pointwise)(folded, limits)
     same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
     if plain and conv.kernel_size == (3, 3) and same:
         return Spatial(folded, limits)
@@ -203,7 +200,8 @@ class Direct:
 class Spatial:
     """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
 
-    Which of them is decided by shapes alone. Filters are transformed when a shape first asks for them.
+    Which of them is decided by shapes and the processor alone. Filters are transformed when a shape first
+    asks for them.
     """
 
     def __init__(self, folded: Folded, limits: Limits) -> None:
@@ -213,11 +211,14 @@ class Spatial:
         self._in, self._out = folded.conv.in_channels, folded.conv.out_channels
         self._direct: Direct | None = None
         self._winograd: dict[int, Winograd] = {}
+        self._costs = kernel_costs.present()
         self.kernel = ""
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result, in the workspace or not."""
-        tile = choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
+        tile = kernel_costs.choose_tile(
+            x.shape[0], x.shape[1], self._dilation, self._in, self._out, self._costs
+        )
         self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
         if tile is None:
             self._direct = self._direct or Direct(self._folded, self._limits)

@@ -21,13 +21,7 @@ from .workspace import Workspace
 @functools.lru_cache(maxsize=1)
 def onednn_leads() -> bool:
     """Say whether oneDNN multiplies faster than MKL on this processor, and as exactly."""
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.mkl.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and not machine.is_intel()
-        and _is_exact()
-    )
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and not machine.is_intel() and is_exact()
 
 
 def batched(left: Tensor, right: Tensor, out: Tensor, space: Workspace, *, add: bool = False) -> None:
@@ -67,8 +61,8 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool) -> None:
 @contextlib.contextmanager
 def _by_onednn() -> Iterator[None]:
     # PyTorch hands float32 products to oneDNN only where they may be rounded to bfloat16. oneDNN makes use of
-    # that with AMX only, which is Intel's; `_is_exact` holds it to that.
-    matmul = torch.backends.mkldnn.matmul
+    # that with AMX only, which is Intel's; `is_exact` holds it to that.
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # its type stubs lack it
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
@@ -77,8 +71,11 @@ def _by_onednn() -> Iterator[None]:
         matmul.fp32_precision = before
 
 
-def _is_exact() -> bool:
-    """Say whether oneDNN keeps all of float32's digits: 1 + 2^-20 is 1 in bfloat16, and in TF32."""
+def is_exact() -> bool:
+    """Say whether oneDNN, asked for products as here, keeps all of float32's digits.
+
+    The test is a number near 1 that bfloat16 and TF32 do not have.
+    """
     size = 256
     value = 1 + 2.0**-20
     left, right = torch.full((2, size, size), value), torch.eye(size).expand(2, -1, -1).contiguous()

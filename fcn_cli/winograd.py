@@ -240,7 +240,7 @@ class Winograd:
             target = out[down::dilation][rows[0] * tile : (rows[-1] + 1) * tile]
             whole, rest = divmod(len(target), tile)
             if whole:
-                self._place(pixels[:whole], target[: whole * tile].unflatten(0, (whole, tile)))
+                self._place(pixels[:whole], _split(target[: whole * tile], 0, whole, tile))
             if rest:
                 self._place(pixels[whole, :rest], target[-rest:])
             pixels = pixels[len(rows) :]
@@ -251,14 +251,14 @@ class Winograd:
         whole, rest = divmod(target.shape[-2], tile * phases)
         if whole:
             part, target = target.tensor_split([whole * tile * phases], -2)
-            self._clamp(pixels[..., :whole, :, :, :], part.unflatten(-2, (whole, tile, phases)))
+            self._clamp(pixels[..., :whole, :, :, :], _split(part, -2, whole, tile, phases))
         if not rest:
             return
         pixels = pixels[..., whole, :, :, :]
         columns, rest = divmod(rest, phases)
         if columns:
             part, target = target.tensor_split([columns * phases], -2)
-            self._clamp(pixels[..., :columns, :, :], part.unflatten(-2, (columns, phases)))
+            self._clamp(pixels[..., :columns, :, :], _split(part, -2, columns, phases))
         if rest:
             self._clamp(pixels[..., columns, :rest, :], target)
 
@@ -268,6 +268,11 @@ class Winograd:
             target.copy_(pixels)
         else:
             torch.clamp(pixels, low, high, out=target)
+
+
+def _split(x: Tensor, dimension: int, *sizes: int) -> Tensor:
+    result: Tensor = x.unflatten(dimension, sizes)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _transform_filter(weight: Tensor, transform: Tensor) -> Tensor:
