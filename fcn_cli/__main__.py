@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import display, interrupts
+from . import interrupts
 from .cli import app
 from .errors import ExitCode, FcnError
+from .messages import say
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="fcn")
     except FcnError as error:
-        display.say(str(error))
+        say(str(error))
         return error.exit_code
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if {"-v", "--verbose"} & set(arguments or sys.argv):
             traceback.print_exc()
         kind = type(error).__name__
-        display.say(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
+        say(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
         return ExitCode.BUG
     return ExitCode.OK
 

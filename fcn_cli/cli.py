@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from . import __version__, options
+from . import __version__, cli_weights, options
 from .errors import ExitCode, OutputLost, RequestError
+from .messages import say
 
 app = typer.Typer(
     name="fcn",
@@ -20,8 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-weights_app = typer.Typer(help="See, fetch and check the networks' weights.", rich_markup_mode=None)
-app.add_typer(weights_app, name="weights")
+app.add_typer(cli_weights.app, name="weights")
 
 
 def _version(wanted: bool) -> None:
@@ -58,6 +61,7 @@ def segment(
     workers: options.Workers = "auto",
     resize: options.Resize = "520",
     write: options.Write = "masks,color",
+    min_confidence: options.MinConfidence = 0.0,
     palette: options.Palette = "hub",
     keep_extension: options.KeepExtension = False,
     overwrite: options.Overwrite = False,
@@ -101,6 +105,7 @@ def segment(
         resize=resize,
         precision=precision.value,
         kernels=kernels.value,
+        min_confidence=min_confidence,
         kinds=write,
         palette=palette,
         keep_extension=keep_extension,
@@ -136,71 +141,90 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
     return parse_list(data, null=null)
 
 
-@weights_app.callback(invoke_without_command=True)
-def _weights(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        weights_list()
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """Say for each backbone where its weights are."""
-    from . import backbones
-    from . import weights as files
-
-    for name, backbone in backbones.BACKBONES.items():
-        if isinstance(backbone.weights, backbones.BundledWeights):
-            place = f"bundled ({backbone.weights.path})"
-        else:
-            found = files.cached(backbone.weights)
-            place = str(found) if found else f"not here yet ({files.download_url(backbone.weights)})"
-        typer.echo(f"{name:14}{place}")
-
-
-@weights_app.command("fetch")
-def weights_fetch(
-    names: Annotated[
-        list[options.BackboneName] | None,
-        typer.Argument(metavar="[BACKBONE]...", help="Default: all."),
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Put them here, to carry to another machine's FCN_WEIGHTS_DIR."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+@app.command()
+def evaluate(
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help="A folder of photos.")],
+    truth: options.Truth,
+    predictions: options.Predictions = None,
+    split: options.Split = None,
+    protocol: options.ProtocolOption = options.Protocol.ORIGINAL,
+    backbone: options.BackboneOption = options.BackboneName.RESNET50,
+    weights: options.Weights = None,
+    class_names: options.ClassNames = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.FAST,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    batch_size: options.BatchSize = "auto",
+    workers: options.Workers = "auto",
+    resize: options.Resize = "520",
+    max_image_pixels: options.MaxImagePixels = None,
+    decode_timeout: options.DecodeTimeout = 60.0,
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Download official weights, check them, and print where they are."""
-    from . import backbones
-    from . import weights as files
-    from .display import Display
+    """Measure a network, or a folder of masks, against ground truth: IoU and accuracy.
 
-    for name in names or list(options.BackboneName):
-        official = backbones.find(name.value).weights
-        if isinstance(official, backbones.BundledWeights):
-            typer.echo(official.path)
-            continue
-        path = files.fetch(official, Path(to) if to else None, progress=Display(quiet=quiet).downloading)
-        typer.echo(path)
+    Photos without truth are left out, and counted. A photo that fails is left out too, and the exit code
+    is 1 then.
+    """
+    from . import evaluate as evaluation
+    from . import tables
+    from .images import DEFAULT_MAX_PIXELS
+    from .job import Job
+    from .progress import Progress
+    from .settings import Machinery
+
+    job = Job(
+        backbone=backbone.value,
+        weights_file=weights,
+        class_names=class_names,
+        offline=offline,
+        resize=resize,
+        precision=precision.value,
+        kernels=kernels.value,
+        machinery=Machinery(
+            device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
+        ),
+    )
+    request = evaluation.Request(images, truth, job, split, protocol.value, predictions)
+    progress = Progress(quiet=quiet)
+    with contextlib.closing(progress):
+        result = evaluation.evaluate(request, progress)
+    _print_figures(result.as_json(), tables.evaluation, as_json=as_json)
+    raise typer.Exit(result.exit_code)
 
 
-@weights_app.command("verify")
-def weights_verify() -> None:
-    """Check the hash of every weights file that is here; exit 2 if one is damaged."""
-    from . import backbones
-    from . import weights as files
-    from .errors import WeightsError
+@app.command()
+def compare(
+    dir_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="An output directory, or any of masks.")],
+    dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one.")],
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say how the masks of two folders agree: equal pixels, IoU, the images that differ most."""
+    from . import compare as comparison
+    from . import tables
+    from .progress import Progress
 
-    damaged = None
-    for name, backbone in backbones.BACKBONES.items():
-        own = backbone.weights
-        path = own.path if isinstance(own, backbones.BundledWeights) else files.cached(own)
-        try:
-            state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
-        except WeightsError as error:
-            state, damaged = f"damaged  {path}", error
-        typer.echo(f"{name:14}{state}")
-    if damaged:
-        raise damaged
+    progress = Progress(quiet=quiet)
+    with contextlib.closing(progress):
+        result = comparison.compare(dir_a, dir_b, progress)
+    _print_figures(result.as_json(), tables.comparison, as_json=as_json)
+    raise typer.Exit(result.exit_code)
+
+
+def _print_figures(
+    figures: dict[str, Any], table: Callable[[dict[str, Any]], None], *, as_json: bool
+) -> None:
+    """Print what was asked for on stdout, and what failed on stderr."""
+    for failure in figures.get("failures", ()):
+        say(f"{failure['image']}: {failure['message']}")
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        table(figures)
 
 
 @app.command()
@@ -213,25 +237,20 @@ def bench(
     threads: options.Threads = "auto",
     kernels: options.KernelsOption = options.Kernels.FAST,
     precision: options.PrecisionOption = options.Precision.AUTO,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: options.FiguresAsJson = False,
 ) -> None:
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
 
     torchvision runs as on the PyTorch Hub page, auxiliary head and all, and without that head. The limit of
     direct convolution is what the machine's best matrix product would reach without a break.
     """
-    import json
-
     from . import bench as benchmark
-    from .display import bench_table
+    from . import tables
     from .engine import plan
 
     how = plan(device, precision.value, kernels.value, batch_size, threads)
     measured = benchmark.measure(backbone.value, size[0], size[1], how, rounds)
-    if as_json:
-        typer.echo(json.dumps(measured.as_json()))
-    else:
-        bench_table(measured.as_json())
+    _print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 
 @app.command()
@@ -240,4 +259,4 @@ def info() -> None:
     from . import info as information
 
     typer.echo("\n".join(f"{name:14}{value}" for name, value in information.describe()))
-    weights_list()
+    cli_weights.list_weights()

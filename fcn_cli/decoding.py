@@ -27,14 +27,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from . import machine
 from .errors import Failure, FailureKind, FcnError
 from .interrupts import ENDING_SIGNALS
+from .settings import Machinery
 from .sources import Source
 from .workers import IDLE, Board, DecodeSettings, Item, Photos, decode_item
 
 POLL_SECONDS = 0.5
 """How often a waiting caller gets control back, and how soon a dead worker is noticed."""
 
+_MAX_AUTO_WORKERS = 16
 _PREFETCH = 2
 _MAX_FRUITLESS_REBUILDS = 3
 _PATIENCE_SECONDS = 5.0
@@ -64,11 +67,11 @@ class DecodePool:
     def __init__(self, sources: Sequence[Source], settings: DecodeSettings, workers: int) -> None:
         self._sources = sources
         self._settings = settings
-        self._workers = min(workers, len(sources))
+        self.workers = min(workers, len(sources))
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
-        self._pool = self._start(_first_context()) if self._workers else None
+        self._pool = self._start(_first_context()) if self.workers else None
 
     def __enter__(self) -> DecodePool:
         return self
@@ -117,7 +120,13 @@ class DecodePool:
 
     def _start(self, context: BaseContext) -> _Pool:
         remaining = range(self._position, len(self._sources))
-        return _Pool(self._sources, self._settings, self._failed, remaining, self._workers, context)
+        return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
+
+
+def open_pool(sources: Sequence[Source], how: Machinery, short_side: int | None) -> DecodePool:
+    """Start the decoding workers of a command, as many as its machinery says."""
+    workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)
+    return DecodePool(sources, DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds), workers)
 
 
 def _unchanged(item: Item) -> Item:

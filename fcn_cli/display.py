@@ -1,42 +1,22 @@
-"""What people see: a bar or plain lines while a run goes on, and its summary. On stderr.
-
-stdout carries data only: the journal's records with ``--json``, a benchmark's figures.
-"""
+"""What people see of a run, on stderr; stdout carries data only: the journal's records with ``--json``."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from tqdm import tqdm
-
-from . import journal
+from . import journal, tables
+from .messages import say
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .journal import Record
     from .plan import Plan
     from .summary import Summary
 
-_PLAIN_SECONDS = 30.0
 _SHOWN_FAILURES = 10
-
-
-def one_line(text: str) -> str:
-    """Return a text with everything that is not printable (line ends, escape codes, odd bytes) escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
-def say(text: str) -> None:
-    """Print one line for people."""
-    print(f"fcn: {one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Display:
@@ -56,22 +36,17 @@ class Display:
         self._quiet = quiet
         self._verbose = verbose
         self._json = as_json
-        self._bar: Any = None
-        self._terminal = sys.stderr.isatty() and not quiet
-        self._work = self._seen = self._failed = 0
+        self._progress = Progress(quiet=quiet)
         self.stdout_error: str | None = None
-        self._downloaded = 0
-        self._next_line = 0.0
 
     def planned(self, made: Plan) -> None:
         """Say what is ahead."""
-        self._work = made.work
-        self._next_line = time.monotonic() + _PLAIN_SECONDS
-        if self._verbose:
-            say(
-                f"{len(made)} images: {len(made.to_segment)} to segment, {len(made.to_add)} to complete, "
-                f"{len(made.done)} done before, {len(made.still_failed)} failed before and unchanged"
-            )
+        self._progress.begin(made.work)
+        to_complete = len(made.to_add) + len(made.to_repeat)
+        self.detail(
+            f"{len(made)} images: {len(made.to_segment)} to segment, {to_complete} to complete, "
+            f"{len(made.done)} done before, {len(made.still_failed)} failed before and unchanged"
+        )
 
     def finished(self, record: Record, *, skipped: bool) -> None:
         """Count a record; print it with ``--json``."""
@@ -79,101 +54,42 @@ class Display:
             self._print_json({**record.as_json(), "skipped": skipped})
         if skipped:
             return
-        self._seen += 1
-        self._failed += not record.ok
-        if self._verbose and record.error:
-            self._line(f"{record.source}: {record.error.message}")
-        if self._terminal:
-            self._images_bar().update()
-        else:
-            self._plain_line()
+        if record.error:
+            self.detail(f"{record.source}: {record.error.message}")
+        self._progress.step(failed=not record.ok)
 
     def waiting(self) -> None:
-        """Keep the bar alive on a terminal; elsewhere print a plain line now and then."""
-        if self._terminal:
-            self._images_bar().refresh()
-        else:
-            self._plain_line()
-
-    def _images_bar(self) -> Any:
-        if self._bar is None:
-            self._bar = tqdm(total=self._work, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
-        return self._bar
-
-    def _plain_line(self) -> None:
-        if not self._quiet and time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _PLAIN_SECONDS
-            say(f"{self._seen} of {self._work} images" + (f", {self._failed} failed" if self._failed else ""))
+        """Show that the work goes on."""
+        self._progress.waiting()
 
     def downloading(self, done: int, total: int | None) -> None:
-        """Show a download's progress on a terminal; elsewhere say once that it happens."""
-        if self._quiet:
-            return
-        first = self._downloaded == 0
-        more, self._downloaded = done - self._downloaded, done
-        if not self._terminal:
-            if first:
-                say("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
-            return
-        if first:
-            self._close_bar()
-            self._bar = tqdm(
-                desc="weights", total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False
-            )
-        self._bar.update(more)
-        if done == total:
-            self._close_bar()
+        """Show a download's progress."""
+        self._progress.downloading(done, total)
 
     def note(self, text: str) -> None:
         """Say something, unless quiet."""
         if not self._quiet:
-            self._line(text)
+            self._progress.line(text)
 
     def detail(self, text: str) -> None:
         """Say something if verbose."""
         if self._verbose:
-            self._line(text)
+            self._progress.line(text)
 
     def summed_up(self, summary: Summary, *, dry: bool = False) -> None:
         """Print a run's summary: table, ignored files, failures, counts."""
-        self._close_bar()
+        self._progress.close()
         if dry and not self._quiet:
             say(f"dry run: {summary.left} of {summary.total} images would be segmented into {summary.output}")
         if not self._quiet and not dry and summary.done:
-            self._table(summary)
+            tables.run(summary)
         if summary.ignored and not self._quiet:
             say(summary.ignored)
-        self._failures(summary.failures)
+        _failures(summary.failures)
         if not dry and not self._quiet:
             say(_counts(summary))
         if summary.stopped is not None:
             say(str(summary.stopped))
-
-    def _failures(self, failures: Sequence[Record]) -> None:
-        for record in failures[:_SHOWN_FAILURES]:
-            message = record.error.message if record.error else "failed"
-            say(f"no mask for {record.source}: {message}")
-        if len(failures) > _SHOWN_FAILURES:
-            more = len(failures) - _SHOWN_FAILURES
-            say(f"and {more} more without a mask; {journal.JOURNAL_FILE} there has the reasons")
-
-    def _table(self, summary: Summary) -> None:
-        table = Table(title=None, header_style="bold", pad_edge=False)
-        table.add_column("")
-        table.add_column("class")
-        for heading in ("images", "pixels", "share"):
-            table.add_column(heading, justify="right")
-        totals = summary.totals
-        for index, pixels in totals.class_pixels.most_common():
-            color = summary.palette[index].tolist() if summary.palette is not None else (0, 0, 0)
-            table.add_row(
-                Text("   ", style=f"on rgb({color[0]},{color[1]},{color[2]})"),
-                one_line(summary.class_names[index]),
-                f"{totals.class_images[index]:,}",
-                f"{pixels:,}",
-                f"{pixels / totals.pixels:.1%}",
-            )
-        Console(stderr=True, highlight=False).print(table)
 
     def _print_json(self, value: dict[str, Any]) -> None:
         try:
@@ -186,17 +102,15 @@ class Display:
                 self.stdout_error = error.strerror
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def _line(self, text: str) -> None:
-        if self._terminal and self._bar is not None:
-            with tqdm.external_write_mode(file=sys.stderr):
-                say(text)
-        else:
-            say(text)
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+def _failures(records: Sequence[Record]) -> None:
+    """Say why there is no mask for these images; of many only the first."""
+    for record in records[:_SHOWN_FAILURES]:
+        message = record.error.message if record.error else "failed"
+        say(f"no mask for {record.source}: {message}")
+    if len(records) > _SHOWN_FAILURES:
+        more = len(records) - _SHOWN_FAILURES
+        say(f"and {more} more without a mask; {journal.JOURNAL_FILE} there has the reasons")
 
 
 def _counts(summary: Summary) -> str:
@@ -212,33 +126,3 @@ def _counts(summary: Summary) -> str:
     if (rate := summary.images_per_second) is not None:
         text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
     return f"{text}; see {summary.output}"
-
-
-def bench_table(figures: dict[str, Any]) -> None:
-    """Print what a benchmark found, on stdout: it is what was asked for."""
-    say = Console(highlight=False, soft_wrap=True).print
-    say(
-        f"{figures['backbone']}, {figures['width']}x{figures['height']}, batches of {figures['batch_size']}, "
-        f"{figures['device']} {figures['precision']}, {figures['kernels']} kernels, "
-        f"{figures['threads']} threads; median of {figures['rounds']} rounds in turn"
-    )
-    say(f"{figures['machine']}, torch {figures['torch']}")
-    table = Table(header_style="bold", pad_edge=False)
-    table.add_column("")
-    for heading in ("images/s", "s an image", "of torchvision", "of direct limit"):
-        table.add_column(heading, justify="right")
-    for name, one in figures["contenders"].items():
-        rate = one["images_per_second"]
-        table.add_row(
-            name,
-            f"{rate:.3f}",
-            f"{1 / rate:.3f}",
-            f"{one['ratio_to_torchvision']:.2f}",
-            f"{one['ratio_to_direct_limit']:.2f}",
-        )
-    Console(highlight=False).print(table)
-    say(
-        f"direct limit: {figures['gflop_per_image']:.0f} GFLOP an image "
-        f"({figures['gflop_per_image_with_auxiliary_head']:.0f} with the auxiliary head) at the "
-        f"{figures['gemm_gflop_per_second']:.0f} GFLOP/s of the best matrix product"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from . import machine
 from .backbones import Network
 from .errors import Failure, FailureKind, RequestError
 from .kernels import FastNetwork
-from .upsample import label_map
+from .labelmaps import LabelMap, Predicted
+from .upsample import NOTHING_MORE, Asked, upsampled
 
 # ImageNet's, as torchvision's weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
@@ -29,8 +30,6 @@ ONEDNN_PRIMITIVES = 256
 _AUTO_BATCH_CPU = 1
 _AUTO_BATCH_CUDA = 16
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-LabelMap = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,12 @@ class Engine:
     first one also bounds oneDNN's cache, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.
     """
 
-    def __init__(self, network: Network, how: Plan) -> None:
+    def __init__(self, network: Network, how: Plan, asked: Asked = NOTHING_MORE) -> None:
         torch.set_num_threads(how.threads)
         # It reads this when it computes for the first time.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_PRIMITIVES))
         self.plan = how
+        self._asked = asked
         self.network = network
         self._cuda = how.device.type == "cuda"
         # Photos come in many shapes; a search per shape would cost more than it finds.
@@ -123,7 +123,7 @@ class Engine:
 
     def predict(
         self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
-    ) -> list[LabelMap | Failure]:
+    ) -> list[Predicted | Failure]:
         """Segment images of one shape.
 
         Where memory does not suffice for all of them at once, they go in halves, down to one by one; one
@@ -139,9 +139,9 @@ class Engine:
         Returns
         -------
         list
-            Per image a uint8 array of shape (height, width), or the `Failure`.
+            Per image what is predicted, or the `Failure`.
         """
-        results: list[LabelMap | Failure] = []
+        results: list[Predicted | Failure] = []
         while len(results) < len(pixels):
             count = min(self._batch_limit, len(pixels) - len(results))
             part = slice(len(results), len(results) + count)
@@ -171,7 +171,7 @@ class Engine:
 
     def _try_forward(
         self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
-    ) -> list[LabelMap] | None:
+    ) -> list[Predicted] | None:
         """Predict, or return None when memory does not suffice."""
         if not self._fits(len(pixels), pixels[0].shape):
             return None
@@ -190,18 +190,25 @@ class Engine:
 
     def _forward(
         self, pixels: Sequence[NDArray[np.uint8]], sizes: Sequence[tuple[int, int]]
-    ) -> list[LabelMap]:
+    ) -> list[Predicted]:
         with torch.inference_mode():
             logits = self.logits(pixels)
-            maps = [label_map(one, height, width) for one, (width, height) in zip(logits, sizes, strict=True)]
-            if self._cuda:
-                pinned = [torch.empty(m.shape, dtype=m.dtype, pin_memory=True) for m in maps]
-                for target, source in zip(pinned, maps, strict=True):
-                    target.copy_(source, non_blocking=True)
-                torch.cuda.current_stream(self.plan.device).synchronize()
-                # Pinned memory is scarce and these maps wait for their writer: hand over ordinary copies.
-                return [target.numpy().copy() for target in pinned]
-            return [one.numpy() for one in maps]
+            maps = [
+                upsampled(one, height, width, self._asked)
+                for one, (width, height) in zip(logits, sizes, strict=True)
+            ]
+            flat = self._to_numpy([one for pair in maps for one in pair if one is not None])
+        return [Predicted(next(flat), next(flat) if pair.confidence is not None else None) for pair in maps]
+
+    def _to_numpy(self, maps: Sequence[Tensor]) -> Iterator[LabelMap]:
+        if not self._cuda:
+            return (one.numpy() for one in maps)
+        pinned = [torch.empty(m.shape, dtype=m.dtype, pin_memory=True) for m in maps]
+        for target, source in zip(pinned, maps, strict=True):
+            target.copy_(source, non_blocking=True)
+        torch.cuda.current_stream(self.plan.device).synchronize()
+        # Pinned memory is scarce and these maps wait for their writer: hand over ordinary copies.
+        return (target.numpy().copy() for target in pinned)
 
     def _to_device(self, pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return float32, shape (images, 3, h, w), normalised as torchvision's preset does it."""

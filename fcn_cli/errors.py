@@ -103,6 +103,8 @@ class FailureKind(StrEnum):
     DECODER_HUNG = "DecoderHung"
     CHANGED = "ChangedWhileReading"
     OUTPUT_REFUSED = "OutputRefused"
+    BAD_LABELS = "BadLabels"
+    SIZES_DIFFER = "SizesDiffer"
 
 
 class Failure(NamedTuple):

@@ -28,6 +28,7 @@ class Job:
     resize: int | None = settings.DEFAULT_SHORT_SIDE
     precision: str = "auto"
     kernels: str = "fast"
+    min_confidence: float = 0.0
     kinds: Sequence[str] = settings.DEFAULT_KINDS
     palette: str = "hub"
     keep_extension: bool = False
@@ -63,7 +64,7 @@ class Identity:
             A backbone, palette, names file or checkpoint does not exist or cannot be read.
         """
         backbone = backbones.find(job.backbone)
-        asked = _class_names(job.class_names)
+        asked = class_names(job.class_names)
         checkpoint = None
         identity = backbone.sha256
         names: tuple[str, ...] | None = backbones.VOC_CLASSES
@@ -72,7 +73,9 @@ class Identity:
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, names = checkpoint.sha256, None
-        label = settings.LabelSettings(backbone.name, identity, job.resize, job.precision, job.kernels, asked)
+        label = settings.LabelSettings(
+            backbone.name, identity, job.resize, job.precision, job.kernels, asked, job.min_confidence
+        )
         colors = palettes.load(job.palette)
         palette = job.palette
         if palette not in palettes.BUILT_IN:
@@ -107,7 +110,8 @@ class Identity:
         return backbones.load(self.backbone, self.weights_file(offline=offline), self.names)
 
 
-def _class_names(option: str | None) -> tuple[str, ...] | None:
+def class_names(option: str | None) -> tuple[str, ...] | None:
+    """Return what ``--class-names`` stands for, or None without it; raises RequestError."""
     if option is None:
         return None
     if option == VOC_NAMES:

@@ -46,6 +46,11 @@ class Record:
         """Whether the image has its outputs."""
         return self.status == "ok"
 
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """The upright photo's (width, height)."""
+        return self.width, self.height
+
     def as_json(self) -> dict[str, Any]:
         """Return the record as it stands in the journal."""
         return {

@@ -28,3 +28,19 @@ class Observer(Protocol):
 
     def waiting(self) -> None:
         """Be told that nothing happened for a moment."""
+
+
+class Watcher(Protocol):
+    """Is told how far other work on images is; see `progress`."""
+
+    def begin(self, total: int) -> None:
+        """Be told how many images there are."""
+
+    def step(self, *, failed: bool = False) -> None:
+        """Be told that one is finished."""
+
+    def waiting(self) -> None:
+        """Be told that nothing happened for a moment."""
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Be told how many bytes of the weights have come."""

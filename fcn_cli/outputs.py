@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from . import storage
 from .errors import FailureKind, ImageError, OutputLost
+from .labelmaps import LabelMap, Predicted
 from .palettes import VOID_INDEX, Palette
 
 CLASSES_FILE = "classes.json"
@@ -26,21 +26,21 @@ _BLEND_ROWS = 512
 # Label maps are runs of equal bytes: zlib's run-length strategy is the fastest here, and small.
 _Z_RLE = 3
 
-LabelMap = NDArray[np.uint8]
 Photo = Callable[[], Image.Image]
 """Opens the upright RGB photo of a label map; only called where it is needed."""
 
 
 class Writer(Protocol):
-    """One kind of output."""
+    """One kind of output; `from_labels` says whether a label map (and the photo) is all it takes."""
 
     kind: str
     suffix: str
+    from_labels: bool
 
     def __init__(self, palette: Palette) -> None: ...
 
-    def write(self, labels: LabelMap, photo: Photo, stream: BinaryIO) -> None:
-        """Encode a label map (uint8, shape (height, width)) to a stream."""
+    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
+        """Encode it to a stream."""
 
 
 class MaskWriter:
@@ -48,13 +48,14 @@ class MaskWriter:
 
     kind = "masks"
     suffix = ".png"
+    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         pass
 
-    def write(self, labels: LabelMap, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
-        """Encode a label map; see `Writer`."""
-        Image.fromarray(labels).save(stream, "PNG", compress_type=_Z_RLE)
+    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+        """Encode the labels; see `Writer`."""
+        Image.fromarray(predicted.labels).save(stream, "PNG", compress_type=_Z_RLE)
 
 
 class ColorWriter:
@@ -62,13 +63,14 @@ class ColorWriter:
 
     kind = "color"
     suffix = ".png"
+    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
 
-    def write(self, labels: LabelMap, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
-        """Encode a label map; see `Writer`."""
-        colored(labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
+    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+        """Encode the labels; see `Writer`."""
+        colored(predicted.labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
 
 
 class OverlayWriter:
@@ -76,16 +78,33 @@ class OverlayWriter:
 
     kind = "overlay"
     suffix = ".jpg"
+    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
 
-    def write(self, labels: LabelMap, photo: Photo, stream: BinaryIO) -> None:
-        """Encode a label map over its photo; see `Writer`."""
-        blended(photo(), labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
+    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
+        """Encode the labels over their photo; see `Writer`."""
+        blended(photo(), predicted.labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
 
 
-_KINDS: tuple[type[Writer], ...] = (MaskWriter, ColorWriter, OverlayWriter)
+class ConfidenceWriter:
+    """8-bit greyscale PNG of the winning class's softmax probability, times 255."""
+
+    kind = "confidence"
+    suffix = ".png"
+    from_labels = False
+
+    def __init__(self, palette: Palette) -> None:
+        pass
+
+    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+        """Encode the confidence; see `Writer`."""
+        assert predicted.confidence is not None  # noqa: S101 - whoever asks for this kind asks the engine
+        Image.fromarray(predicted.confidence).save(stream, "PNG")
+
+
+_KINDS: tuple[type[Writer], ...] = (MaskWriter, ColorWriter, OverlayWriter, ConfidenceWriter)
 WRITERS = {writer.kind: writer for writer in _KINDS}
 """The kinds of output, in the order in which they are written."""
 
@@ -138,7 +157,7 @@ class OutputFolder:
         """Return the relative path of one kind of output of the photo whose mask is ``masks/<output>``."""
         return str(PurePosixPath(kind, output).with_suffix(WRITERS[kind].suffix))
 
-    def write(self, output: str, kinds: Iterable[str], labels: LabelMap, photo: Photo) -> list[Written]:
+    def write(self, output: str, kinds: Iterable[str], predicted: Predicted, photo: Photo) -> list[Written]:
         """Write kinds of output for one photo, each file whole.
 
         Raises
@@ -155,7 +174,7 @@ class OutputFolder:
             path = self.root / name
             try:
                 self._make_ready(path.parent)
-                size = storage.write_whole(path, lambda stream, w=writer: w.write(labels, photo, stream))  # type: ignore[misc]
+                size = storage.write_whole(path, lambda stream, w=writer: w.write(predicted, photo, stream))  # type: ignore[misc]
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:
@@ -188,15 +207,13 @@ class OutputFolder:
             return False
         return status.st_size == size
 
-    def read_labels(self, name: str, width: int, height: int) -> LabelMap | None:
+    def read_labels(self, name: str | None, width: int, height: int) -> LabelMap | None:
         """Return the label map in a mask or colour PNG, or None when it is not what it should be."""
         try:
-            with Image.open(self.root / name, formats=("PNG",)) as image:
-                if image.mode not in {"L", "P"} or image.size != (width, height):
-                    return None
-                return np.array(image, dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError):
+            labels = read_label_map(self.root / name) if name is not None else None
+        except ImageError:
             return None
+        return labels if labels is not None and labels.shape == (height, width) else None
 
     def write_classes(self, names: Sequence[str]) -> None:
         """Write ``classes.json``: index → name and colour, 255 being void."""
@@ -220,6 +237,33 @@ class OutputFolder:
             )
         storage.sync_folders(changed)
         self._ready.add(folder)
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Return the class indices in a greyscale or paletted PNG, whoever wrote it.
+
+    Raises
+    ------
+    ImageError
+        It is missing, broken, or something else.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            mode, labels = image.mode, np.array(image, dtype=np.uint8) if image.mode in {"L", "P"} else None
+    except FileNotFoundError:
+        raise ImageError(FailureKind.NOT_FOUND, f"{path}: no such file") from None
+    except Exception as error:  # noqa: BLE001 - as in `images`: decoders raise anything on broken data
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: cannot be decoded ({error})") from None
+    if labels is None:
+        raise ImageError(
+            FailureKind.BAD_LABELS, f"{path}: {mode} pixels; label maps are 8-bit grey or paletted"
+        )
+    return labels
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """Return the name of a label map value: a class's, or void's."""
+    return names[index] if index < len(names) else ("void" if index == VOID_INDEX else f"class_{index}")
 
 
 def read_classes(root: Path) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import NameCollision
 from .journal import Journal, Record
-from .outputs import OutputFolder
+from .outputs import WRITERS, OutputFolder
 from .sources import Source
 
 # The kinds of output from which a label map can be read back.
@@ -18,30 +18,37 @@ _LABEL_KINDS = ("masks", "color")
 
 @dataclass(frozen=True)
 class Addition:
-    """A photo that is done, but lacks some kinds of output; `label_file` has its label map."""
+    """A photo that is done, but lacks some kinds of output.
+
+    `label_file` has its label map; it is None where a kind takes more than that, and so the network.
+    """
 
     source: Source
     record: Record
     kinds: tuple[str, ...]
-    label_file: str
+    label_file: str | None
 
 
 @dataclass
 class Plan:
-    """Every photo of a run, in exactly one of these."""
+    """Every photo of a run, in exactly one of these.
+
+    Those `to_repeat`, by image, lack a kind that takes the network, and keep the kinds they have.
+    """
 
     to_segment: list[Source] = field(default_factory=list)
     to_add: list[Addition] = field(default_factory=list)
+    to_repeat: dict[str, Addition] = field(default_factory=dict)
     done: list[Record] = field(default_factory=list)
     still_failed: list[Record] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.to_segment) + len(self.to_add) + len(self.done) + len(self.still_failed)
+        return self.work + len(self.done) + len(self.still_failed)
 
     @property
     def work(self) -> int:
         """How many photos there is something to do for."""
-        return len(self.to_segment) + len(self.to_add)
+        return len(self.to_segment) + len(self.to_add) + len(self.to_repeat)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ def _plan_done(
         plan.to_segment.append(source)
     elif not missing:
         plan.done.append(record)
+    elif not all(WRITERS[kind].from_labels for kind in missing):
+        plan.to_repeat[source.image] = Addition(source, record, missing, None)
     elif label_file := _label_file(source, recorded, folder):
         plan.to_add.append(Addition(source, record, missing, label_file))
     else:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__, backbones, images, machine, palettes, plan, settings, sources, stats, weights
+from . import __version__, backbones, images, palettes, plan, settings, sources, stats, weights
 from .errors import Failure, NothingFound, OutputLost, StoppedEarly
 from .interrupts import Stop
 from .job import Identity, Job
 from .journal import Journal, Record
+from .labelmaps import Predicted
 from .lock import OutputLock
 from .observer import Observer
 from .outputs import OutputFolder, read_classes
@@ -26,9 +27,7 @@ from .writing import WriteQueue, failed
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from .engine import Engine
-    from .workers import Item
-
-_MAX_AUTO_WORKERS = 16
+    from .predictions import Prediction
 
 
 def segment(job: Job, observer: Observer) -> Summary:
@@ -124,9 +123,10 @@ class _Run:
             with self.stop:
                 unusable = self._add_kinds(made.to_add, writes)
                 writes.commit(everything=True)
-            to_segment = sorted(made.to_segment + unusable, key=lambda source: source.image)
+            repeated = [addition.source for addition in made.to_repeat.values()]
+            to_segment = sorted(made.to_segment + unusable + repeated, key=lambda source: source.image)
             if to_segment and not self._ended():
-                self._segment(to_segment, writes)
+                self._segment(to_segment, made.to_repeat, writes)
 
     def _add_kinds(self, additions: Sequence[plan.Addition], writes: WriteQueue) -> list[Source]:
         """Write missing kinds from label maps on disk; return the photos whose maps are not usable."""
@@ -139,27 +139,27 @@ class _Run:
             if labels is None:
                 unusable.append(addition.source)
                 continue
-            writes.add(addition.source, record, labels, addition.kinds, keep_on_failure=True)
+            writes.add(addition.source, record, Predicted(labels), addition.kinds, keep_on_failure=True)
             writes.commit()
         return unusable
 
-    def _segment(self, to_segment: Sequence[Source], writes: WriteQueue) -> None:
+    def _segment(
+        self, to_segment: Sequence[Source], to_repeat: Mapping[str, plan.Addition], writes: WriteQueue
+    ) -> None:
         # Weights that cannot be had end the run before torch is imported.
         file = self.identity.weights_file(offline=self.job.offline, progress=self.observer.downloading)
-        from .batches import by_shape
-        from .decoding import DecodePool
-        from .workers import DecodeSettings
+        from .decoding import open_pool
+        from .predictions import predict
 
         how = self.job.machinery
-        workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)
-        decode = DecodeSettings(self.job.resize, how.max_image_pixels, how.decode_seconds)
         # The workers start before the network is loaded, so before CUDA and torch's threads.
-        with DecodePool(to_segment, decode, workers) as pool:
-            engine = self._engine(file, workers)
+        with open_pool(to_segment, how, self.job.resize) as pool:
+            engine = self._engine(file, pool.workers)
             started, done_before = time.monotonic(), self.summary.done
             with self.stop:
-                for got in by_shape(pool, engine.plan.batch_size):
-                    self._take(got, to_segment, engine, writes)
+                for batch in predict(pool, to_segment, engine):
+                    self._take(batch, to_repeat, writes)
+                    self._describe_kernels(batch, engine)
                     writes.commit()
                     if self._ended():
                         break
@@ -168,54 +168,45 @@ class _Run:
             self.summary.segmented = self.summary.done - done_before
 
     def _take(
-        self, got: list[Item] | Item | None, to_segment: Sequence[Source], engine: Engine, writes: WriteQueue
+        self, batch: Sequence[Prediction], to_repeat: Mapping[str, plan.Addition], writes: WriteQueue
     ) -> None:
-        """Take one thing from the decoded stream: a batch to predict, a failed photo, or nothing."""
-        if got is None:
+        """Hand what was predicted to the writers."""
+        if not batch:
             self.observer.waiting()
-        elif not isinstance(got, list):
-            self._fail(to_segment[got.index], got, got.failure, writes)
-        else:
-            began = time.perf_counter()
-            predicted = engine.predict(
-                [item.pixels for item in got if item.pixels is not None],
-                [(item.width, item.height) for item in got],
-            )
-            share = (time.perf_counter() - began) / len(got)
-            self._describe_kernels(got[0], engine)
-            for item, labels in zip(got, predicted, strict=True):
-                source = to_segment[item.index]
-                if isinstance(labels, Failure):
-                    self._fail(source, item, labels, writes)
-                else:
-                    writes.add(source, self._record(source, item, share), labels, self.job.kinds)
+        for one in batch:
+            addition = to_repeat.get(one.source.image)
+            if isinstance(one.result, Failure):
+                item = one.item
+                record = failed(one.source, self.fingerprint, one.result, item.size_bytes, item.mtime_ns)
+                writes.add_failed(record, keep_on_failure=addition is not None)
+            elif addition is not None and addition.record.size == (one.item.width, one.item.height):
+                writes.add(one.source, addition.record, one.result, addition.kinds, keep_on_failure=True)
+            else:
+                writes.add(one.source, self._record(one), one.result, self.job.kinds)
 
-    def _describe_kernels(self, item: Item, engine: Engine) -> None:
+    def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
         """Say which kernels computed an image, when it is not what was said last."""
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
-        if kernels and kernels != self._kernels and item.pixels is not None:
-            height, width = item.pixels.shape[:2]
-            self.observer.detail(f"layers of {width}x{height}: {kernels}")
+        pixels = batch[0].item.pixels if batch else None
+        if kernels and kernels != self._kernels and pixels is not None:
+            self.observer.detail(f"layers of {pixels.shape[1]}x{pixels.shape[0]}: {kernels}")
             self._kernels = kernels
 
-    def _fail(self, source: Source, item: Item, failure: Failure | None, writes: WriteQueue) -> None:
-        assert failure is not None  # noqa: S101 - an item has pixels or a failure
-        writes.add_failed(failed(source, self.fingerprint, failure, item.size_bytes, item.mtime_ns))
-
-    def _record(self, source: Source, item: Item, seconds: float) -> Record:
+    def _record(self, one: Prediction) -> Record:
         return Record(
-            image=source.image,
-            source=source.given,
+            image=one.source.image,
+            source=one.source.given,
             status="ok",
             fingerprint=self.fingerprint,
-            size_bytes=item.size_bytes,
-            mtime_ns=item.mtime_ns,
-            seconds=item.seconds + seconds,
-            notes=item.notes,
+            size_bytes=one.item.size_bytes,
+            mtime_ns=one.item.mtime_ns,
+            seconds=one.item.seconds + one.seconds,
+            notes=one.item.notes,
         )
 
     def _engine(self, file: weights.WeightsFile, workers: int) -> Engine:
         from . import engine
+        from .upsample import Asked
 
         how = self.job.machinery
         chosen = engine.plan(how.device, self.job.precision, self.job.kernels, how.batch_size, how.threads)
@@ -233,7 +224,8 @@ class _Run:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        return engine.Engine(network, chosen)
+        asked = Asked("confidence" in self.job.kinds, self.job.min_confidence)
+        return engine.Engine(network, chosen, asked)
 
     def _network(self, file: weights.WeightsFile) -> backbones.Network:
         """Load the network; then, with all of the request known to be right, write what describes the run."""

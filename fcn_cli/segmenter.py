@@ -16,6 +16,7 @@ from .errors import Failure, ImageError
 from .job import Identity, Job
 from .settings import DEFAULT_SHORT_SIDE
 from .stats import count_classes
+from .upsample import Asked
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Result:
     """What a network sees in one photo.
 
     `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
-    `image` is the upright RGB photo, `notes` what was done to it beyond decoding.
+    `image` is the upright RGB photo, `notes` what was done to it beyond decoding. `confidence`, if it was
+    asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
     """
 
     labels: NDArray[np.uint8]
     image: Image.Image
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    confidence: NDArray[np.uint8] | None = None
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
@@ -52,7 +55,7 @@ class Result:
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
         return [
-            ClassShare(index, self.class_names[index], pixels, pixels / self.labels.size)
+            ClassShare(index, outputs.class_name(self.class_names, index), pixels, pixels / self.labels.size)
             for index, pixels in count_classes(self.labels).items()
         ]
 
@@ -74,6 +77,10 @@ class Segmenter:
         As the options of ``fcn segment``; `threads` None is auto.
     offline
         Never use the network to get weights.
+    confidence
+        Also say how probable the winning class is.
+    min_confidence
+        Pixels whose class has a smaller probability become void (255).
 
     Raises
     ------
@@ -93,6 +100,8 @@ class Segmenter:
         kernels: str = "fast",
         threads: int | None = None,
         offline: bool = False,
+        confidence: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
         job = Job(
             backbone=backbone,
@@ -102,7 +111,9 @@ class Segmenter:
         )
         self.network: Network = Identity.of(job).load_network(offline=offline)
         self.resize = resize
-        self._engine = Engine(self.network, plan(device, precision, kernels, 1, threads))
+        self._engine = Engine(
+            self.network, plan(device, precision, kernels, 1, threads), Asked(confidence, min_confidence)
+        )
 
     def __call__(self, photo: str | os.PathLike[str] | Image.Image) -> Result:
         """Segment one photo, given as a file or as a Pillow image.
@@ -117,7 +128,7 @@ class Segmenter:
         else:
             image, notes = images.decode(photo)[:2]
         pixels, more = images.network_input(image, self.resize)
-        labels = self._engine.predict([pixels], [image.size])[0]
-        if isinstance(labels, Failure):
-            raise ImageError(*labels)
-        return Result(labels, image, self.network.class_names, notes + more)
+        predicted = self._engine.predict([pixels], [image.size])[0]
+        if isinstance(predicted, Failure):
+            raise ImageError(*predicted)
+        return Result(predicted.labels, image, self.network.class_names, notes + more, predicted.confidence)

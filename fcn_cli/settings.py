@@ -23,7 +23,8 @@ class LabelSettings:
     """What shapes the label maps, as requested; the fingerprint is taken over exactly these.
 
     `weights` is the sha256 of the checkpoint; of an official one, known without the file, its published
-    first 8 digits. `resize` is the short side in pixels, or None for the native size.
+    first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
+    probability than `min_confidence` are void.
     """
 
     backbone: str
@@ -32,6 +33,7 @@ class LabelSettings:
     precision: str
     kernels: str
     class_names: tuple[str, ...] | None
+    min_confidence: float = 0.0
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that stand for these settings."""
@@ -46,6 +48,7 @@ class LabelSettings:
             "precision": self.precision,
             "kernels": self.kernels,
             "class_names": list(self.class_names) if self.class_names is not None else None,
+            "min_confidence": self.min_confidence,
         }
 
 

@@ -70,7 +70,7 @@ class Request:
     root
         The folder to which the names of listed files (and, when given, of input files) are relative.
     output
-        The output directory; never taken as input.
+        The output directory, never taken as input, or None where there is none.
     suffixes
         Lower-case suffixes of photos.
     keep_extension
@@ -80,7 +80,7 @@ class Request:
     inputs: Sequence[str]
     listed: Sequence[str] | None
     root: str | None
-    output: str
+    output: str | None
     suffixes: frozenset[str]
     keep_extension: bool = False
 
@@ -119,7 +119,7 @@ class _Discovery:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.found = Found()
-        self.output = os.path.realpath(request.output)
+        self.output = os.path.realpath(request.output) if request.output is not None else None
         self.several = len(request.inputs) > 1
         self.root = os.path.abspath(request.root or ".")
         self.taken: set[tuple[str, str]] = set()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from . import storage
 from .journal import Journal, Record
+from .outputs import class_name
 
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
@@ -54,7 +55,7 @@ class Totals:
         """Return the sums with class names, for ``summary.json``."""
         classes = {
             str(index): {
-                "name": class_names[index],
+                "name": class_name(class_names, index),
                 "images": self.class_images[index],
                 "pixels": pixels,
                 "fraction": round(pixels / self.pixels, 6),
@@ -120,7 +121,7 @@ def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) 
                 record.width,
                 record.height,
                 index,
-                class_names[index],
+                class_name(class_names, index),
                 pixels,
                 f"{pixels / area:.6f}",
             )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .palettes import VOID_INDEX
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
@@ -21,11 +24,39 @@ class _Taps(NamedTuple):
     weight: Tensor
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted beside the classes.
+
+    `confidence`: the winning class's softmax probability of every pixel. `minimum`: a pixel with less of it
+    becomes void.
+    """
+
+    confidence: bool = False
+    minimum: float = 0.0
+
+
+NOTHING_MORE = Asked()
+
+
+class Upsampled(NamedTuple):
+    """A label map, and the confidence in it (0 to 255 for a probability of 0 to 1), both uint8, (h, w)."""
+
+    labels: Tensor
+    confidence: Tensor | None
+
+
 def label_map(logits: Tensor, height: int, width: int) -> Tensor:
+    """Return only the labels of `upsampled`."""
+    return upsampled(logits, height, width).labels
+
+
+def upsampled(logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MORE) -> Upsampled:
     """Interpolate logits bilinearly and take the argmax, without a tensor of classes x height x width.
 
     The same as ``F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)`` and
-    ``argmax(1)``, up to the rounding of float32; of equal logits the lowest class index wins.
+    ``argmax(1)``, up to the rounding of float32; of equal logits the lowest class index wins. The confidence
+    is the largest value of ``softmax(1)`` there.
 
     Parameters
     ----------
@@ -33,15 +64,18 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
         float32, shape (classes, h, w), at most 255 classes.
     height, width
         Size of the result in pixels.
+    asked
+        What is wanted beside the classes.
 
     Returns
     -------
-    Tensor
-        uint8, shape (height, width), on the device of `logits`.
+    Upsampled
+        On the device of `logits`; the confidence is None unless asked for.
     """
     device = logits.device
     classes = len(logits)
     labels = torch.empty((height, width), dtype=torch.uint8, device=device)
+    confidence = torch.empty_like(labels) if asked.confidence else None
     x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
     # Descending, so that the largest of the equal ones is the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
@@ -51,8 +85,14 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
         strip = torch.lerp(upper, lower, weight[start:stop])
         # PyTorch's argmax goes element by element; these are vectorised.
         best = strip.amax(0)
+        # Before the strip is overwritten. The largest term of the sum is exp(0).
+        winner = (strip - best).exp_().sum(0).reciprocal_() if asked != NOTHING_MORE else None
         labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
-    return labels
+        if winner is not None:
+            labels[start:stop][winner < asked.minimum] = VOID_INDEX
+        if winner is not None and confidence is not None:
+            confidence[start:stop] = winner.mul_(255).round_()
+    return Upsampled(labels, confidence)
 
 
 _Strips = Iterator[tuple[int, int, Tensor, Tensor]]

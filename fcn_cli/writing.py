@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from . import images, machine
 from .errors import Failure, ImageError, OutputLost
 from .journal import Journal, Record
+from .labelmaps import Predicted
 from .outputs import OutputFolder
 from .sources import Source
 from .stats import count_classes
@@ -70,12 +68,12 @@ class WriteQueue:
         self,
         source: Source,
         record: Record,
-        labels: NDArray[np.uint8],
+        predicted: Predicted,
         kinds: Sequence[str],
         *,
         keep_on_failure: bool = False,
     ) -> None:
-        """Hand in a label map.
+        """Hand in what was predicted.
 
         Parameters
         ----------
@@ -83,22 +81,23 @@ class WriteQueue:
             The photo.
         record
             Its record so far, ok; outputs, class counts and seconds of encoding are added to it.
-        labels
-            uint8, shape (height, width).
+        predicted
+            The label map, and what the kinds need beside it.
         kinds
             The kinds of output to write.
         keep_on_failure
             When these kinds cannot be written, leave the photo's earlier record and files as they are.
         """
-        future = self._threads.submit(self._write, source, record, labels, kinds)
-        self._pending.append(_Pending(future, labels.nbytes, keep_on_failure))
-        self._pending_bytes += labels.nbytes
+        future = self._threads.submit(self._write, source, record, predicted, kinds)
+        size = sum(part.nbytes for part in predicted if part is not None)
+        self._pending.append(_Pending(future, size, keep_on_failure))
+        self._pending_bytes += size
 
-    def add_failed(self, record: Record) -> None:
-        """Hand in the record of a photo that failed; what an earlier version of it left is deleted."""
+    def add_failed(self, record: Record, *, keep_on_failure: bool = False) -> None:
+        """Hand in the record of a photo that failed; what it has from earlier is deleted, or kept."""
         future: Future[Record] = Future()
         future.set_result(record)
-        self._pending.append(_Pending(future, 0))
+        self._pending.append(_Pending(future, 0, keep_on_failure))
 
     def commit(self, *, everything: bool = False) -> None:
         """Record what is written; with `everything` wait for all of it, else only to stay within bounds.
@@ -139,14 +138,13 @@ class WriteQueue:
         earlier = self._journal.get(record.image)
         return [name for name in earlier.outputs if name not in record.outputs] if earlier else []
 
-    def _write(
-        self, source: Source, record: Record, labels: NDArray[np.uint8], kinds: Sequence[str]
-    ) -> Record:
+    def _write(self, source: Source, record: Record, predicted: Predicted, kinds: Sequence[str]) -> Record:
         started = time.perf_counter()
+        labels = predicted.labels
         classes = count_classes(labels)
         try:
             written = self._folder.write(
-                source.output, kinds, labels, lambda: images.decode(source.path, self._max_pixels).image
+                source.output, kinds, predicted, lambda: images.decode(source.path, self._max_pixels).image
             )
         except ImageError as error:
             if not record.outputs:

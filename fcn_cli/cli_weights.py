@@ -1,0 +1,79 @@
+"""``fcn weights``: see, fetch and check the networks' weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+app = typer.Typer(help="See, fetch and check the networks' weights.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def _main(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_weights()
+
+
+@app.command("list")
+def list_weights() -> None:
+    """Say for each backbone where its weights are."""
+    from . import backbones
+    from . import weights as files
+
+    for name, backbone in backbones.BACKBONES.items():
+        if isinstance(backbone.weights, backbones.BundledWeights):
+            place = f"bundled ({backbone.weights.path})"
+        else:
+            found = files.cached(backbone.weights)
+            place = str(found) if found else f"not here yet ({files.download_url(backbone.weights)})"
+        typer.echo(f"{name:14}{place}")
+
+
+@app.command("fetch")
+def fetch(
+    names: Annotated[
+        list[options.BackboneName] | None,
+        typer.Argument(metavar="[BACKBONE]...", help="Default: all."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Put them here, to carry to another machine's FCN_WEIGHTS_DIR."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+) -> None:
+    """Download official weights, check them, and print where they are."""
+    from . import backbones
+    from . import weights as files
+    from .progress import Progress
+
+    for name in names or list(options.BackboneName):
+        official = backbones.find(name.value).weights
+        if isinstance(official, backbones.BundledWeights):
+            typer.echo(official.path)
+            continue
+        path = files.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
+        typer.echo(path)
+
+
+@app.command("verify")
+def verify() -> None:
+    """Check the hash of every weights file that is here; exit 2 if one is damaged."""
+    from . import backbones
+    from . import weights as files
+    from .errors import WeightsError
+
+    damaged = None
+    for name, backbone in backbones.BACKBONES.items():
+        own = backbone.weights
+        path = own.path if isinstance(own, backbones.BundledWeights) else files.cached(own)
+        try:
+            state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
+        except WeightsError as error:
+            state, damaged = f"damaged  {path}", error
+        typer.echo(f"{name:14}{state}")
+    if damaged:
+        raise damaged

@@ -1,0 +1,184 @@
+"""How the label maps of two folders agree: what a change of settings does to the masks."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import backbones, machine
+from .errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
+from .labelfolders import LabelFolder
+from .observer import Watcher
+from .outputs import class_name, read_label_map
+from .palettes import VOID_INDEX
+
+_VALUES = 256
+_MAX_PENDING = 64
+SHOWN = 10
+"""How many of the images that differ most are named."""
+
+
+class Difference(NamedTuple):
+    """How much one image differs, by its name."""
+
+    fraction: float
+    pixels: int
+    image: str
+
+
+class _Counted(NamedTuple):
+    """One pair: pixels, those of each value in A and in B, and those of each value that are equal."""
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    equal: NDArray[np.int64]
+
+
+@dataclass
+class Comparison:
+    """What was compared: `a`, `b` and `equal` are pixels by label map value, int64, shape (256,).
+
+    `images` pairs were compared, `identical` of them without a difference. `most_different` holds at most
+    `SHOWN`, the worst first. `settings` are those that differ: name → (A's, B's).
+    """
+
+    class_names: tuple[str, ...]
+    only_in_a: int
+    only_in_b: int
+    settings: dict[str, tuple[Any, Any]]
+    a: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_VALUES, np.int64))
+    b: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_VALUES, np.int64))
+    equal: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_VALUES, np.int64))
+    images: int = 0
+    identical: int = 0
+    most_different: list[Difference] = field(default_factory=list)
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should return."""
+        return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures by name: fractions from 0 to 1."""
+        either = self.a + self.b - self.equal
+        present = np.flatnonzero(either)
+        iou = {int(index): float(self.equal[index] / either[index]) for index in present}
+        of_classes = [value for index, value in iou.items() if index != VOID_INDEX]
+        pixels = int(self.a.sum())
+        return {
+            "pixels_equal": float(self.equal.sum() / pixels) if pixels else None,
+            "mean_iou": float(np.mean(of_classes)) if of_classes else None,
+            "images": self.images,
+            "images_identical": self.identical,
+            "images_failed": len(self.failures),
+            "only_in_a": self.only_in_a,
+            "only_in_b": self.only_in_b,
+            "pixels": pixels,
+            "classes": {
+                str(index): {
+                    "name": class_name(self.class_names, index),
+                    "iou": value,
+                    "pixels_a": int(self.a[index]),
+                    "pixels_b": int(self.b[index]),
+                }
+                for index, value in iou.items()
+            },
+            "most_different": [
+                {"image": one.image, "fraction": one.fraction, "pixels": one.pixels}
+                for one in self.most_different
+            ],
+            "settings": {name: list(pair) for name, pair in self.settings.items()},
+            "failures": [
+                {"image": name, "kind": failure.kind, "message": failure.message}
+                for name, failure in self.failures
+            ],
+        }
+
+
+def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
+    """Compare the label maps that two folders both have, by name.
+
+    Raises
+    ------
+    RequestError
+        One is no folder of label maps, or their classes are not the same.
+    NothingFound
+        No name is in both.
+    """
+    one, other = LabelFolder(dir_a), LabelFolder(dir_b)
+    if one.class_names and other.class_names and one.class_names != other.class_names:
+        raise RequestError(f"{dir_a} and {dir_b} have different classes (see their classes.json)")
+    in_a, in_b = set(one.names()), set(other.names())
+    both = sorted(in_a & in_b)
+    if not both:
+        raise NothingFound(f"no label map is in both {dir_a} ({len(in_a)}) and {dir_b} ({len(in_b)})")
+    result = Comparison(
+        one.class_names or other.class_names or backbones.VOC_CLASSES,
+        len(in_a - in_b),
+        len(in_b - in_a),
+        _differing(one.settings, other.settings),
+    )
+    watcher.begin(len(both))
+    pending: deque[tuple[str, Future[_Counted]]] = deque()
+    with ThreadPoolExecutor(machine.cpu_count(), thread_name_prefix="fcn-compare") as threads:
+        for name in both:
+            pending.append((name, threads.submit(_count, one.path(name), other.path(name))))
+            while len(pending) > _MAX_PENDING:
+                _take(result, *pending.popleft(), watcher)
+        while pending:
+            _take(result, *pending.popleft(), watcher)
+    result.most_different.sort(key=lambda one: (-one.fraction, one.image))
+    return result
+
+
+def _take(result: Comparison, name: str, future: Future[_Counted], watcher: Watcher) -> None:
+    try:
+        counted = future.result()
+    except ImageError as error:
+        result.failures.append((name, error.failure))
+        watcher.step(failed=True)
+        return
+    result.images += 1
+    result.a += counted.a
+    result.b += counted.b
+    result.equal += counted.equal
+    pixels = int(counted.a.sum())
+    differing = pixels - int(counted.equal.sum())
+    if differing:
+        heapq.heappush(result.most_different, Difference(differing / pixels, differing, name))
+        if len(result.most_different) > SHOWN:
+            heapq.heappop(result.most_different)
+    else:
+        result.identical += 1
+    watcher.step()
+
+
+def _count(path_a: Path, path_b: Path) -> _Counted:
+    a, b = read_label_map(path_a), read_label_map(path_b)
+    if a.shape != b.shape:
+        raise ImageError(
+            FailureKind.SIZES_DIFFER,
+            f"{a.shape[1]}x{a.shape[0]} pixels in A, {b.shape[1]}x{b.shape[0]} in B",
+        )
+    # Counting all pairs of values takes longer than decoding; most pixels are equal.
+    differing = np.flatnonzero(a.ravel() != b.ravel())
+    all_a = np.array(Image.fromarray(a).histogram(), np.int64)
+    lost = np.bincount(a.ravel()[differing], minlength=_VALUES)
+    gained = np.bincount(b.ravel()[differing], minlength=_VALUES)
+    equal = all_a - lost
+    return _Counted(all_a, equal + gained, equal)
+
+
+def _differing(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
+    if a is None or b is None:
+        return {}
+    return {name: (a.get(name), b.get(name)) for name in {**a, **b} if a.get(name) != b.get(name)}

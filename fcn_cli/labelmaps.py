@@ -1,0 +1,22 @@
+"""What a network's answer is, for those who write, count and compare it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LabelMap = NDArray[np.uint8]
+"""uint8, shape (height, width): the class index of every pixel, 255 for void."""
+
+
+class Predicted(NamedTuple):
+    """What a network sees in an image.
+
+    `labels` are class indices, 255 where the confidence is less than was asked for. `confidence`, if it was
+    asked for, is the winning class's softmax probability times 255, of the same shape and type.
+    """
+
+    labels: LabelMap
+    confidence: LabelMap | None = None

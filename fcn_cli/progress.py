@@ -1,0 +1,99 @@
+"""How far the work is: a bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from .messages import say
+
+_PLAIN_SECONDS = 30.0
+
+
+class Progress:
+    """Counts images on stderr; also the way for other messages past the bar.
+
+    Parameters
+    ----------
+    quiet
+        Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._bar: Any = None
+        self._total = self._seen = self._failed = 0
+        self._downloaded = 0
+        self._next_line = 0.0
+
+    def begin(self, total: int) -> None:
+        """Be told how many images there are."""
+        self._total = total
+        self._next_line = time.monotonic() + _PLAIN_SECONDS
+
+    def step(self, *, failed: bool = False) -> None:
+        """Count an image."""
+        self._seen += 1
+        self._failed += failed
+        if self._terminal:
+            self._images_bar().update()
+        else:
+            self._plain_line()
+
+    def waiting(self) -> None:
+        """Show that the work goes on."""
+        if self._terminal:
+            self._images_bar().refresh()
+        else:
+            self._plain_line()
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Show a download's progress on a terminal; elsewhere say once that it happens."""
+        if self._quiet:
+            return
+        first = self._downloaded == 0
+        more, self._downloaded = done - self._downloaded, done
+        if not self._terminal:
+            if first:
+                say("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
+            return
+        if first:
+            self.close()
+            self._bar = tqdm(
+                desc="weights", total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False
+            )
+        self._bar.update(more)
+        if done == total:
+            self.close()
+
+    def line(self, text: str) -> None:
+        """Print a message without tearing the bar."""
+        if self._terminal and self._bar is not None:
+            with tqdm.external_write_mode(file=sys.stderr):
+                say(text)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _images_bar(self) -> Any:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._total, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+            )
+        return self._bar
+
+    def _plain_line(self) -> None:
+        if not self._quiet and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _PLAIN_SECONDS
+            say(
+                f"{self._seen} of {self._total} images" + (f", {self._failed} failed" if self._failed else "")
+            )

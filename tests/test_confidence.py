@@ -1,0 +1,127 @@
+"""`--write confidence` and `--min-confidence`, against plain softmax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcn_cli import Segmenter
+from fcn_cli.job import Identity, Job
+from fcn_cli.upsample import Asked, upsampled
+
+from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+
+SIZE = ("--resize", "200")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.floats(0, 1),
+)
+def test_confidence_is_the_softmax_of_the_interpolated_logits(
+    classes: int, h: int, w: int, height: int, width: int, minimum: float
+) -> None:
+    logits = 3 * torch.randn(classes, h, w, generator=torch.Generator().manual_seed(h * w))
+    got = upsampled(logits, height, width, Asked(True, minimum))
+    wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)
+    best = wide.softmax(1)[0].amax(0)
+    assert got.confidence is not None
+    assert (got.confidence - best * 255).abs().max() <= 0.501
+    clear = (best - minimum).abs() > 1e-5
+    assert torch.equal((got.labels == 255)[clear], (best < minimum)[clear])
+    plain = upsampled(logits, height, width)
+    assert plain.confidence is None
+    kept = got.labels != 255
+    assert torch.equal(got.labels[kept], plain.labels[kept])
+
+
+def probabilities(path: Path) -> torch.Tensor:
+    """Plain torchvision's, at the photo's size."""
+    network = Identity.of(Job(backbone="mobilenet_v2")).load_network()
+    image = Image.open(path).convert("RGB")
+    short, long = sorted(image.size)
+    size = (200, 200 * long // short)
+    pixels = np.array(
+        image.resize(size if image.width < image.height else size[::-1], Image.Resampling.BILINEAR)
+    )
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    batch = (batch - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    with torch.inference_mode():
+        logits = network.model.get_submodule("classifier")(
+            network.model.get_submodule("backbone")(batch)["out"]
+        )
+        wide = F.interpolate(logits, image.size[::-1], mode="bilinear", align_corners=False)
+    return wide.softmax(1)[0].amax(0)
+
+
+def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
+    photo = SAMPLES / "chelsea.png"
+    fcn("segment", photo, *PREVIEW, *SIZE, "--write", "masks,color,confidence", "-o", "out")
+    written = Image.open(tmp_path / "out/confidence/chelsea.png")
+    assert written.mode == "L"
+    best = probabilities(photo)
+    assert np.abs(np.array(written) - best.numpy() * 255).max() < 0.6
+    fcn("segment", photo, *PREVIEW, *SIZE, "--min-confidence", "0.6", "-o", "sure")
+    all_labels, sure, color = (
+        np.array(Image.open(tmp_path / name))
+        for name in ("out/masks/chelsea.png", "sure/masks/chelsea.png", "sure/color/chelsea.png")
+    )
+    clear = (best - 0.6).abs().numpy() > 1e-4
+    assert np.array_equal((sure == 255)[clear], (best < 0.6).numpy()[clear])
+    assert 0 < (sure == 255).mean() < 1
+    assert np.array_equal(sure[sure != 255], all_labels[sure != 255])
+    assert np.array_equal(color, sure)
+    stats = (tmp_path / "sure/stats.csv").read_text()
+    assert f"255,void,{int((sure == 255).sum())}" in stats
+    refused = fcn("segment", photo, *PREVIEW, *SIZE, "-o", "sure", code=2)
+    assert "--min-confidence was 0.6, is 0.0" in refused.stderr
+
+
+def test_confidence_is_added_to_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    made = make_photos(["a.png", "b.png"])
+    fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,overlay")
+    before = tree(tmp_path / "out/masks"), tree(tmp_path / "out/overlay")
+    done = fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,color,confidence", "-v")
+    assert "2 to complete" in done.stderr
+    assert (tree(tmp_path / "out/masks"), tree(tmp_path / "out/overlay")) == before
+    assert len(tree(tmp_path / "out/confidence")) == len(tree(tmp_path / "out/color")) == 2
+    for record in journal_of(tmp_path / "out").values():
+        assert {Path(name).parts[0] for name in record["outputs"]} == {
+            "masks",
+            "overlay",
+            "color",
+            "confidence",
+        }
+    again = fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,color,confidence")
+    assert "nothing to do" in again.stderr
+
+
+def test_from_python() -> None:
+    result = Segmenter("mobilenet_v2", resize=200, confidence=True, min_confidence=0.6)(
+        SAMPLES / "chelsea.png"
+    )
+    assert result.confidence is not None
+    assert result.confidence.shape == result.labels.shape
+    assert set(np.unique(result.confidence[result.labels != 255] >= 152)) == {True}
+    assert any(share.class_name == "void" for share in result.stats())
+
+
+@pytest.mark.parametrize("value", ["1.1", "-0.1", "high"])
+def test_a_probability_is_between_0_and_1(fcn: Fcn, make_photos: MakePhotos, value: str) -> None:
+    assert (
+        "min-confidence" in fcn("segment", make_photos(["a.png"]), "--min-confidence", value, code=2).stderr
+    )
