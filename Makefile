@@ -39,6 +39,7 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.upsampling
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.comparing
 
 clean:  ## delete what the targets made
 	rm -rf $(VENV) build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,75 @@
+"""`fcn compare` on thousands of masks, beside only decoding them; and how much memory it takes."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import material
+from fcn_cli import machine
+from fcn_cli.bench import in_turn
+from fcn_cli.compare import compare
+from fcn_cli.outputs import read_label_map
+from fcn_cli.progress import Progress
+
+WIDTH, HEIGHT = 500, 375
+
+
+def main() -> None:
+    """Print the medians of both, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--masks", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(material.machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        one, other = folders = Path(temporary, "a"), Path(temporary, "b")
+        for seed, folder in enumerate(folders):
+            make(folder, options.masks, seed)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = in_turn(
+            {
+                "decoding alone": lambda: decode(folders),
+                "compare": lambda: compare(one, other, Progress(quiet=True)),
+            },
+            options.rounds,
+        )
+    for name, each in seconds.items():
+        print(f"{name}: {statistics.median(each):.2f} s for {options.masks} pairs")
+    ratios = [a / b for a, b in zip(seconds["decoding alone"], seconds["compare"], strict=True)]
+    print(f"decoding takes {statistics.median(ratios):.2f} of it (median of {options.rounds} rounds in turn)")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"memory at most: {grown / 1024:.0f} MB more than before")
+
+
+def make(folder: Path, count: int, seed: int) -> None:
+    """Write masks of a few random ellipses; those of two seeds differ here and there."""
+    folder.mkdir()
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for number in range(count):
+        random = np.random.default_rng(number)
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for _ in range(4):
+            centre_x, centre_y, radius = random.integers(0, (WIDTH, HEIGHT, 120))
+            labels[np.hypot(x - centre_x - 5 * seed, y - centre_y) < radius] = random.integers(1, 21)
+        Image.fromarray(labels).save(folder / f"{number}.png")
+
+
+def decode(folders: Iterable[Path]) -> None:
+    """Read all masks with as many threads as the comparison has."""
+    with ThreadPoolExecutor(machine.cpu_count()) as threads:
+        for folder in folders:
+            for _ in threads.map(read_label_map, sorted(folder.iterdir())):
+                pass
+
+
+if __name__ == "__main__":
+    main()
