@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check crash-test fuzz soak bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,15 @@ check: $(READY)  ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
+	$(BIN)/python -m tests.moments --signals
+
+fuzz: $(READY)  ## segment thousands of broken and hostile images (some minutes)
+	$(BIN)/python -m tests.fuzz
+
+soak: $(READY)  ## segment 20,000 small images of 2,000 sizes and watch memory, files, threads, rate
+	$(BIN)/python -m tests.soak
+
 bench: $(READY)  ## measure speed and memory (about three hours); needs the extra packages of .[bench]
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.engines
@@ -42,5 +51,5 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.comparing
 
 clean:  ## delete what the targets made
-	rm -rf $(VENV) build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) fuzz_findings build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ from typing import NoReturn
 from . import interrupts
 from .cli import app
 from .errors import ExitCode, FcnError
-from .messages import say
+from .messages import close_log, say
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -30,10 +30,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:  # noqa: BLE001 - the last resort
         if {"-v", "--verbose"} & set(arguments or sys.argv):
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         kind = type(error).__name__
         say(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
         return ExitCode.BUG
+    finally:
+        close_log()
     return ExitCode.OK
 
 
@@ -44,11 +47,11 @@ def main() -> NoReturn:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     code = run()
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     if "torch" in sys.modules:
         # Taking torch apart module by module takes more than a second, and what counts is on disk.
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from . import __version__, cli_weights, options
 from .errors import ExitCode, OutputLost, RequestError
-from .messages import say
+from .messages import open_log, say
 
 app = typer.Typer(
     name="fcn",
@@ -68,6 +69,8 @@ def segment(
     retry_failed: options.RetryFailed = False,
     max_image_pixels: options.MaxImagePixels = None,
     decode_timeout: options.DecodeTimeout = 60.0,
+    wait: options.Wait = 0.0,
+    log_file: options.LogFile = None,
     fail_fast: options.FailFast = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
@@ -88,6 +91,8 @@ def segment(
     from .job import Job
     from .settings import Machinery
 
+    if log_file is not None:
+        open_log(log_file)
     listed = _listed(files_from, null=null)
     if not inputs and listed is None:
         raise RequestError(
@@ -113,6 +118,7 @@ def segment(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         dry_run=dry_run,
+        wait=wait,
         machinery=Machinery(
             device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
         ),
@@ -221,10 +227,17 @@ def _print_figures(
     """Print what was asked for on stdout, and what failed on stderr."""
     for failure in figures.get("failures", ()):
         say(f"{failure['image']}: {failure['message']}")
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        table(figures)
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(figures) + "\n")
+        else:
+            table(figures)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has had enough (`| head`) is no error.
+        if not isinstance(error, BrokenPipeError):
+            raise OutputLost(f"stdout: cannot be written ({error.strerror})") from None
 
 
 @app.command()

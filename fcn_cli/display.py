@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -68,26 +69,27 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say something, unless quiet."""
-        if not self._quiet:
-            self._progress.line(text)
+        self._progress.line(text, show=not self._quiet)
 
     def detail(self, text: str) -> None:
         """Say something if verbose."""
-        if self._verbose:
-            self._progress.line(text)
+        self._progress.line(text, show=self._verbose)
 
     def summed_up(self, summary: Summary, *, dry: bool = False) -> None:
         """Print a run's summary: table, ignored files, failures, counts."""
         self._progress.close()
-        if dry and not self._quiet:
-            say(f"dry run: {summary.left} of {summary.total} images would be segmented into {summary.output}")
-        if not self._quiet and not dry and summary.done:
-            tables.run(summary)
-        if summary.ignored and not self._quiet:
-            say(summary.ignored)
+        show = not self._quiet
+        if dry:
+            text = f"{summary.left} of {summary.total} images would be segmented into {summary.output}"
+            say(f"dry run: {text}", show=show)
+        if show and not dry and summary.done:
+            with contextlib.suppress(OSError):
+                tables.run(summary)
+        if summary.ignored:
+            say(summary.ignored, show=show)
         _failures(summary.failures)
-        if not dry and not self._quiet:
-            say(_counts(summary))
+        if not dry:
+            say(_counts(summary), show=show)
         if summary.stopped is not None:
             say(str(summary.stopped))
 

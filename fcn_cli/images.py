@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -31,6 +32,8 @@ _SUFFIXES = {
 _FORMATS = (*_SUFFIXES, "DIB")
 _OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 
+_STRIP_PIXELS = 1 << 20
+
 # EXIF 2.3, tag 0x0112: what undoes each orientation.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -48,6 +51,11 @@ DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
 CAP_ASPECT = 8
 """A network input has at most this many times ``short_side ** 2`` pixels."""
+
+DECODE_BYTES = 512 << 20
+DECODE_BYTES_PER_PIXEL = 32
+"""What decoding may take at most, whatever a file asks for: a fixed part, and by pixel of the largest allowed
+photo. JPEG 2000 with alpha was measured to take the most, 25 bytes."""
 
 HUB_MIN_SIDE = 224
 """The PyTorch Hub page advises images of at least this many pixels a side."""
@@ -220,9 +228,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
         # These two decoders hand 16-bit samples over in 32-bit integers.
         return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
     if mode in {"I", "F"}:
-        return _scaled(
-            np.asarray(image).astype(np.float64), "32-bit float" if mode == "F" else "32-bit integer"
-        )
+        return _scaled(image, "32-bit float" if mode == "F" else "32-bit integer")
     if image.has_transparency_data or mode in {"La", "RGBa"}:
         return _on_white(image.convert("RGBA")), None
     if mode == "LAB":
@@ -239,16 +245,30 @@ def _from_grey(values: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8)).convert("RGB")
 
 
-def _scaled(values: NDArray[np.float64], what: str) -> tuple[Image.Image, str]:
-    finite = np.isfinite(values)
-    low = float(values[finite].min()) if finite.any() else 0.0
-    high = float(values[finite].max()) if finite.any() else 0.0
-    span = high - low or 1.0
-    scaled = np.where(finite, (values - low) / span, 0.0) * 255
+def _scaled(image: Image.Image, what: str) -> tuple[Image.Image, str]:
+    """Scale 32-bit samples to 8 bits, in strips: all of a photo in float64 would take gigabytes."""
+    low, high, strange = float("inf"), float("-inf"), 0
+    for _, values in _strips(image):
+        finite = values[np.isfinite(values)]
+        strange += values.size - finite.size
+        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
+    if low > high:
+        low = high = 0.0
+    grey = Image.new("L", image.size)
+    for top, values in _strips(image):
+        scaled = np.where(np.isfinite(values), (values - low) / (high - low or 1.0), 0.0) * 255
+        grey.paste(Image.fromarray(np.rint(scaled).astype(np.uint8)), (0, top))
     note = f"{what} samples scaled from {low:g}..{high:g}"
-    if not finite.all():
-        note += f", {int((~finite).sum())} that are not finite taken as black"
-    return _from_grey(np.rint(scaled)), note
+    if strange:
+        note += f", {strange} that are not finite taken as black"
+    return grey.convert("RGB"), note
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield top, np.asarray(strip).astype(np.float64)
 
 
 def _on_white(rgba: Image.Image) -> Image.Image:

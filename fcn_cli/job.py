@@ -36,6 +36,7 @@ class Job:
     retry_failed: bool = False
     fail_fast: bool = False
     dry_run: bool = False
+    wait: float = 0.0
     machinery: settings.Machinery = field(default_factory=settings.Machinery)
 
 

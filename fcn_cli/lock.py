@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .errors import OutputLocked, OutputLost
 _LOCK_FILE = ".fcn.lock"
 _HOLDER_FILE = ".fcn.holder.json"
 _ORPHAN_SECONDS = 8.0
+_POLL_SECONDS = 0.05
 
 
 class OutputLock:
@@ -25,6 +27,15 @@ class OutputLock:
 
     The lock is the kernel's, so a run that was killed holds nothing. Its last decoding workers may outlive
     it by seconds with the lock in hand; that is waited for.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    wait
+        For how many seconds to wait for another run to end.
+    waiting
+        Told once that it is waited for, and for whom.
 
     Raises
     ------
@@ -34,8 +45,12 @@ class OutputLock:
         The directory cannot be made or written.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(
+        self, output: Path, wait: float = 0.0, waiting: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self.output = output
+        self._wait = wait
+        self._waiting = waiting
         self._lock = filelock.FileLock(output / _LOCK_FILE)
         self._created: list[Path] = []
 
@@ -44,7 +59,6 @@ class OutputLock:
             undo.callback(self._lock.release)
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
-            storage.make_folders(self.output)
             self._acquire()
             holder = self.output / _HOLDER_FILE
             if holder.exists():
@@ -65,20 +79,32 @@ class OutputLock:
         self._lock.release()
 
     def _acquire(self) -> None:
-        waited_until = time.monotonic() + _ORPHAN_SECONDS
-        while True:
-            try:
-                self._lock.acquire(timeout=0)
-            except filelock.Timeout:
-                holder = self._holder()
-                if _is_dead(holder) and time.monotonic() < waited_until:
-                    time.sleep(0.05)
-                    continue
-                who = f" (process {holder['pid']} on {holder['host']})" if holder else ""
+        started = time.monotonic()
+        told = False
+        while not self._try():
+            holder = self._holder()
+            dead = _is_dead(holder)
+            who = f" (process {holder['pid']} on {holder['host']})" if holder else ""
+            if time.monotonic() - started >= max(self._wait, _ORPHAN_SECONDS if dead else 0):
                 raise OutputLocked(
-                    f"{self.output}: another run is writing there{who}; wait for it to end"
-                ) from None
-            return
+                    f"{self.output}: another run is writing there{who}; wait for it to end, or give --wait"
+                )
+            if not told and not dead:
+                told = True
+                self._waiting(f"{self.output}: waiting for another run{who}")
+            time.sleep(_POLL_SECONDS)
+
+    def _try(self) -> bool:
+        storage.make_folders(self.output)
+        try:
+            self._lock.acquire(timeout=0)
+        except (filelock.Timeout, FileNotFoundError):
+            # A run that leaves nothing behind takes its directory away, and the lock in it.
+            return False
+        if (self.output / _LOCK_FILE).exists():
+            return True
+        self._lock.release()
+        return False
 
     def _holder(self) -> dict[str, Any]:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 
 _HELPER_NICENESS = 10
+_FIRST_TO_GO = 800
 
 
 def cpu_count() -> int:
@@ -39,6 +40,34 @@ def describe() -> str:
     """Return this machine's processors in a few words: how many, and their name."""
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"{cpu_count()} x {name}"
+
+
+def bound_memory(bytes_more: int) -> None:
+    """Let this process have only so much more private memory: an allocation beyond it fails.
+
+    And where the machine's memory runs out all the same, let the kernel end this process first. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    used = next(
+        (
+            int(line.split()[1]) * 1024
+            for line in _read(Path("/proc/self/status")).splitlines()
+            if line.startswith("VmData:")
+        ),
+        None,
+    )
+    if used is not None:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = used + bytes_more
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+            )
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
 
 
 def is_intel() -> bool:

@@ -1,8 +1,16 @@
-"""One line for people, on stderr; light, since every command starts with it."""
+"""Lines for people, on stderr and in the log file if there is one; light, as every command starts with it."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from .errors import RequestError
+
+_log: TextIO | None = None
 
 
 def one_line(text: str) -> str:
@@ -12,6 +20,48 @@ def one_line(text: str) -> str:
     )
 
 
-def say(text: str) -> None:
-    """Print one line for people."""
-    print(f"fcn: {one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+def say(text: str, *, show: bool = True) -> None:
+    """Print one line for people, with the time of day where that is no terminal.
+
+    Parameters
+    ----------
+    text
+        What to say.
+    show
+        False says it to the log file only.
+    """
+    text = one_line(text)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    # Nobody is told when the one place to tell it is full or closed; the work is what counts.
+    with contextlib.suppress(OSError, ValueError):
+        if show:
+            time = "" if sys.stderr.isatty() else f"{now} "
+            print(f"{time}fcn: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError, ValueError):
+        if _log is not None:
+            print(f"{now} {text}", file=_log, flush=True)
+
+
+def open_log(path: Path) -> None:
+    """Append everything that is said from here on to a file, quiet or not.
+
+    Raises
+    ------
+    RequestError
+        It cannot be written.
+    """
+    global _log  # as stderr, there is one for the process
+    close_log()
+    try:
+        _log = path.open("a", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise RequestError(f"--log-file {path}: cannot be written ({error.strerror})") from None
+
+
+def close_log() -> None:
+    """Say nothing to a file any more."""
+    global _log
+    if _log is not None:
+        with contextlib.suppress(OSError):
+            _log.close()
+        _log = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -234,6 +235,21 @@ DecodeTimeout = Annotated[
     float,
     typer.Option(
         envvar="FCN_DECODE_TIMEOUT", metavar="SECONDS", min=0.1, help="Give up on a photo after so long."
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        envvar="FCN_WAIT",
+        metavar="SECONDS",
+        min=0.0,
+        help="Wait so long for another run that holds the output directory; then exit 4.",
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FCN_LOG_FILE", metavar="FILE", help="Append what -v says to this file, quiet or not."
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed image.")]

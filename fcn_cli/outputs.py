@@ -128,6 +128,8 @@ def blended(photo: Image.Image, labels: LabelMap, palette: Palette) -> Image.Ima
         raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
     opacity = [0] + [round(OVERLAY_OPACITY * 255)] * 255
     result = photo.copy()
+    # Pillow would write the photo's comment into the overlay.
+    result.info.clear()
     for top in range(0, photo.height, _BLEND_ROWS):
         strip = labels[top : top + _BLEND_ROWS]
         colors = colored(strip, palette).convert("RGB")

@@ -41,15 +41,13 @@ class Progress:
         self._failed += failed
         if self._terminal:
             self._images_bar().update()
-        else:
-            self._plain_line()
+        self._plain_line()
 
     def waiting(self) -> None:
         """Show that the work goes on."""
         if self._terminal:
             self._images_bar().refresh()
-        else:
-            self._plain_line()
+        self._plain_line()
 
     def downloading(self, done: int, total: int | None) -> None:
         """Show a download's progress on a terminal; elsewhere say once that it happens."""
@@ -70,13 +68,13 @@ class Progress:
         if done == total:
             self.close()
 
-    def line(self, text: str) -> None:
-        """Print a message without tearing the bar."""
-        if self._terminal and self._bar is not None:
+    def line(self, text: str, *, show: bool = True) -> None:
+        """Print a message without tearing the bar; see `messages.say`."""
+        if show and self._terminal and self._bar is not None:
             with tqdm.external_write_mode(file=sys.stderr):
                 say(text)
         else:
-            say(text)
+            say(text, show=show)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -92,8 +90,8 @@ class Progress:
         return self._bar
 
     def _plain_line(self) -> None:
-        if not self._quiet and time.monotonic() >= self._next_line:
+        if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _PLAIN_SECONDS
-            say(
-                f"{self._seen} of {self._total} images" + (f", {self._failed} failed" if self._failed else "")
-            )
+            failed = f", {self._failed} failed" if self._failed else ""
+            # Beside a bar it is for the log file only.
+            say(f"{self._seen} of {self._total} images{failed}", show=not self._quiet and not self._terminal)

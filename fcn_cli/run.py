@@ -55,7 +55,7 @@ def segment(job: Job, observer: Observer) -> Summary:
     identity = Identity.of(job)
     if job.dry_run:
         return _Run(job, observer, found, identity).dry()
-    with OutputLock(Path(job.output)):
+    with OutputLock(Path(job.output), job.wait, observer.note):
         return _Run(job, observer, found, identity).execute()
 
 

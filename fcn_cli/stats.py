@@ -108,13 +108,16 @@ def up_to_date(output: Path, journal: Journal) -> bool:
 
 def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    plain = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 a carriage return is quoted only where it could end a line.
+    careful = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(COLUMNS)
     for record in records:
         totals.add(record)
         if not record.ok or not record.classes or not record.width or not record.height:
             continue
         area = record.width * record.height
+        writer = careful if "\r" in record.image else plain
         writer.writerows(
             (
                 record.image,

@@ -133,3 +133,4 @@ def _become_worker(max_pixels: int) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     images.prepare_process(max_pixels)
+    machine.bound_memory(images.DECODE_BYTES + images.DECODE_BYTES_PER_PIXEL * max_pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -69,7 +70,13 @@ def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         signal.signal(number, handler)
 
 
+def untimed(stderr: str) -> str:
+    """Return lines of messages without their time of day."""
+    return re.sub(r"^\d{4}-\d\d-\d\dT[\d:+-]+ fcn: ", "fcn: ", stderr, flags=re.MULTILINE)
+
+
 def _checked(finished: Finished, code: int) -> Finished:
+    finished.stderr = untimed(finished.stderr)
     assert finished.code == code, (
         f"exit code {finished.code}, not {code}\n{finished.stdout}\n{finished.stderr}"
     )

@@ -29,6 +29,7 @@ from .conftest import (
     run_process,
     start_and_wait_for_records,
     tree,
+    untimed,
 )
 
 
@@ -78,7 +79,7 @@ def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path
         running.send_signal(signal.SIGTERM)
         _, errors = running.communicate(timeout=30)
     assert running.returncode == 143
-    assert errors == "fcn: interrupted (SIGTERM)\n"
+    assert untimed(errors) == "fcn: interrupted (SIGTERM)\n"
 
 
 def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
@@ -212,7 +213,10 @@ def test_a_stdout_that_is_full_is_an_error_but_the_masks_are_done(
             check=False,
         )
     assert done.returncode == 5
-    assert done.stderr == "fcn: stdout: cannot be written (No space left on device); the masks are done\n"
+    assert (
+        untimed(done.stderr)
+        == "fcn: stdout: cannot be written (No space left on device); the masks are done\n"
+    )
 
 
 def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
