@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
+class _Output(Console):
+    """A console that leaves it to its caller what a reader who went away means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def run(summary: Summary) -> None:
     """Print the classes that a run found."""
     table = Table(title=None, header_style="bold", pad_edge=False)
@@ -32,12 +39,12 @@ def run(summary: Summary) -> None:
             f"{pixels:,}",
             f"{pixels / totals.pixels:.1%}",
         )
-    Console(stderr=True, highlight=False).print(table)
+    _Output(stderr=True, highlight=False).print(table)
 
 
 def bench(figures: dict[str, Any]) -> None:
     """Print what a benchmark found, on stdout: it is what was asked for."""
-    say = Console(highlight=False, soft_wrap=True).print
+    say = _Output(highlight=False, soft_wrap=True).print
     say(
         f"{figures['backbone']}, {figures['width']}x{figures['height']}, batches of {figures['batch_size']}, "
         f"{figures['device']} {figures['precision']}, {figures['kernels']} kernels, "
@@ -57,7 +64,7 @@ def bench(figures: dict[str, Any]) -> None:
             f"{one['ratio_to_torchvision']:.2f}",
             f"{one['ratio_to_direct_limit']:.2f}",
         )
-    Console(highlight=False).print(table)
+    _Output(highlight=False).print(table)
     say(
         f"direct limit: {figures['gflop_per_image']:.0f} GFLOP an image "
         f"({figures['gflop_per_image_with_auxiliary_head']:.0f} with the auxiliary head) at the "
@@ -67,7 +74,7 @@ def bench(figures: dict[str, Any]) -> None:
 
 def evaluation(figures: dict[str, Any]) -> None:
     """Print IoU and accuracy by class, and by which protocol they were found."""
-    say = Console(highlight=False, soft_wrap=True).print
+    say = _Output(highlight=False, soft_wrap=True).print
     table = Table(header_style="bold", pad_edge=False)
     table.add_column("class")
     for heading in ("IoU", "accuracy", "true pixels", "predicted", "images"):
@@ -82,7 +89,7 @@ def evaluation(figures: dict[str, Any]) -> None:
                 f"{one['predicted_pixels']:,}",
                 f"{one['truth_images']:,}",
             )
-    Console(highlight=False).print(table)
+    _Output(highlight=False).print(table)
     absent = len(figures["classes_absent"])
     say(
         f"mean IoU {_percent(figures['mean_iou'])} over {figures['classes_in_mean']} classes"
@@ -103,7 +110,7 @@ def evaluation(figures: dict[str, Any]) -> None:
 
 def comparison(figures: dict[str, Any]) -> None:
     """Print how two folders of label maps agree."""
-    say = Console(highlight=False, soft_wrap=True).print
+    say = _Output(highlight=False, soft_wrap=True).print
     for name, (in_a, in_b) in figures["settings"].items():
         say(f"{name}: {one_line(str(in_a))} in A, {one_line(str(in_b))} in B")
     table = Table(header_style="bold", pad_edge=False)
@@ -114,7 +121,7 @@ def comparison(figures: dict[str, Any]) -> None:
         table.add_row(
             one_line(one["name"]), _percent(one["iou"]), f"{one['pixels_a']:,}", f"{one['pixels_b']:,}"
         )
-    Console(highlight=False).print(table)
+    _Output(highlight=False).print(table)
     for one in figures["most_different"]:
         say(f"{one_line(one['image'])}: {one['pixels']:,} pixels differ ({one['fraction']:.3%})")
     say(

@@ -113,7 +113,8 @@ def main() -> None:
         line = command("segment", "photos", "--backbone", "mobilenet_v2", "--resize", options.resize, "-q")
         samples = watch(line, folder, folder / "fcn_output/manifest.jsonl")
     quarters = [
-        [one for one in samples if start * options.count / 4 <= one.done <= (start + 1) * options.count / 4]
+        # A sample after the last image would see a process that is going.
+        [one for one in samples if start * options.count / 4 <= one.done < (start + 1) * options.count / 4]
         for start in range(4)
     ]
     for number, quarter in enumerate(quarters, 1):

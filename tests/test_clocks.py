@@ -1,0 +1,114 @@
+"""Inputs that change under a run's hands, and clocks that do not go forward."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, wait_until
+
+# A PNG decoder that says when it has a file of such a name open, and waits for leave.
+HELD = """
+import os, time
+from PIL import PngImagePlugin
+real = PngImagePlugin.PngImageFile.load
+def load(self):
+    name = os.path.basename(getattr(self.fp, "name", "") or "")
+    if name.startswith("held"):
+        touch = os.environ["TOUCH"]
+        open(os.path.join(touch, "opened"), "w").close()
+        while not os.path.exists(os.path.join(touch, "go")):
+            time.sleep(0.005)
+    return real(self)
+PngImagePlugin.PngImageFile.load = load
+"""
+
+
+def python_with(code: str, folder: Path) -> dict[str, str]:
+    """Return an environment in which Python starts by running some code."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join([str(site), str(Path(__file__).parent.parent)])
+    return {**os.environ, "PYTHONPATH": path, "TOUCH": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["replaced", "grown", "rewritten", "gone"])
+def test_a_photo_that_changes_while_it_is_read_is_redone_next_time(
+    how: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    made = make_photos(["a.png", "held.png", "z.png"])
+    photo = made / "held.png"
+    with Image.open(photo) as opened:
+        flipped = opened.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out"),
+        cwd=tmp_path,
+        env=python_with(HELD, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: (tmp_path / "opened").exists(), running)
+    match how:
+        case "replaced":
+            flipped.save(tmp_path / "new.png")
+            (tmp_path / "new.png").replace(photo)
+        case "grown":
+            with photo.open("ab") as stream:
+                stream.write(b"more")
+        case "rewritten":
+            flipped.save(photo)
+        case "gone":
+            photo.unlink()
+    (tmp_path / "go").touch()
+    _, errors = running.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert running.returncode in {0, 1}, errors
+    first = journal_of(tmp_path / "out")
+    assert set(first) == {"a.png", "held.png", "z.png"}
+    if how == "gone":
+        return
+    again = fcn("segment", "made", *SMALL, "-o", "out", "-v")
+    assert "1 to segment, 0 to complete, 2 done before" in again.stderr
+    fcn("segment", photo, *SMALL, "-o", "alone")
+    one, other = (np.array(Image.open(tmp_path / name / "masks/held.png")) for name in ("out", "alone"))
+    assert np.array_equal(one, other)
+
+
+def test_a_photo_with_an_older_time_is_redone_too(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """A backup put back, or a clock that was wrong: another time is another photo, newer or not."""
+    made = make_photos(["a.png", "b.png", "c.png"])
+    os.utime(made / "b.png", (4_000_000_000, 4_000_000_000))
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    os.utime(made / "b.png", (100_000_000, 100_000_000))
+    assert "1 done, 2 done before" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+
+
+# A clock that goes back by a day whenever it is asked.
+BACKWARDS = """
+import time
+real, asked = time.time, [0]
+def back():
+    asked[0] += 1
+    return real() - 86400 * asked[0]
+time.time = back
+"""
+
+
+def test_a_clock_that_jumps_back_does_not_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png", "b.png"])
+    line = ("segment", "made", *SMALL, "-o", "out")
+    environment = python_with(BACKWARDS, tmp_path)
+    assert "2 done, 0 failed" in run_process(*line, cwd=tmp_path, env=environment).stderr
+    make_photos(["a.png", "b.png", "c.png"])
+    for name, record in journal_of(tmp_path / "out").items():
+        os.utime(tmp_path / "made" / name, ns=(record["mtime_ns"], record["mtime_ns"]))
+    assert "1 done, 2 done before" in run_process(*line, cwd=tmp_path, env=environment).stderr
+    assert "nothing to do" in run_process(*line, cwd=tmp_path, env=environment).stderr

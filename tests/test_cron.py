@@ -1,0 +1,168 @@
+"""What cron and service managers see: logs, waiting for the run before, streams that are not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+from PIL import Image
+
+from .conftest import SMALL, Fcn, MakePhotos, command, need, start_and_wait_for_records, tree, wait_until
+
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
+
+
+def test_lines_have_the_time_of_day_off_a_terminal(make_photos: MakePhotos, tmp_path: Path) -> None:
+    (make_photos(["a.png"]) / "bad.png").write_bytes(b"?")
+    done = subprocess.run(
+        command("segment", "made", *SMALL), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stderr.splitlines() if "fcn: " in line]
+    assert len(lines) == 3
+    assert all(STAMP.match(line) for line in lines)
+    assert done.stdout == ""
+
+
+def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    (make_photos(["a.png"]) / "bad\nname.png").write_bytes(b"?")
+    log = tmp_path / "fcn.log"
+    done = fcn("segment", "made", *SMALL, "-q", "--log-file", log, code=1)
+    assert len(done.stderr.splitlines()) == 1
+    first = log.read_text().splitlines()
+    for text in ("2 images: 2 to segment", "threads", "not an image", "2 images: 1 done, 1 failed"):
+        assert any(text in line for line in first), text
+    assert all(STAMP.match(line) for line in first)
+    # A second run adds to it; so does an error that ends one before it begins.
+    fcn("segment", "made", *SMALL, "--log-file", log, code=1)
+    fcn("segment", "nowhere", *SMALL, "--log-file", log, code=2)
+    text = log.read_text()
+    assert text.splitlines()[: len(first)] == first
+    assert "nowhere: no such file or folder" in text
+    refused = fcn("segment", "made", *SMALL, "--log-file", "no/such/folder.log", code=2)
+    assert "--log-file no/such/folder.log: cannot be written" in refused.stderr
+    fcn("segment", "made", *SMALL, "--log-file", "/dev/full", code=1)
+
+
+def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i:03}.png" for i in range(150)])
+    first = start_and_wait_for_records(tmp_path, 1)
+    second = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out", "--wait", "60"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, errors = second.communicate(timeout=60)
+    assert first.poll() is not None, "the second run did not wait for the first"
+    assert first.communicate()[1].count("150 done") == 1
+    assert second.returncode == 0
+    assert f"waiting for another run (process {first.pid}" in errors
+    assert "nothing to do: all 150 images" in errors
+
+
+def test_waiting_ends(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    with filelock.FileLock(tmp_path / "out/.fcn.lock"):
+        before = time.monotonic()
+        fcn("segment", "made", *SMALL, "-o", "out", code=4)
+        at_once = time.monotonic() - before
+        before = time.monotonic()
+        done = fcn("segment", "made", *SMALL, "-o", "out", "--wait", "1.5", code=4)
+        assert time.monotonic() - before > 1.5 > at_once
+    assert "waiting for another run" in done.stderr
+
+
+def test_waiting_is_interrupted(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out/.fcn.lock"), (tmp_path / "err").open("wb") as stream:
+        line = command("segment", "made", *SMALL, "-o", "out", "--wait", "60")
+        waiting = subprocess.Popen(line, cwd=tmp_path, stderr=stream)
+        wait_until(lambda: b"waiting for another run" in (tmp_path / "err").read_bytes())
+        waiting.terminate()
+        assert waiting.wait(timeout=10) == 143
+
+
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+@pytest.mark.parametrize("state", ["full", "gone"])
+def test_messages_that_nobody_can_read_stop_nothing(
+    stream: str, state: str, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    if state == "full":
+        target: int = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    other = "stdout" if stream == "stderr" else "stderr"
+    done = subprocess.run(
+        command("segment", "made", *SMALL, "-v"),
+        cwd=tmp_path,
+        check=False,
+        **{stream: target, other: subprocess.PIPE},  # type: ignore[call-overload]
+    )
+    os.close(target)
+    assert done.returncode == 0
+    assert b"Traceback" not in (done.stderr or b"")
+    assert len(tree(tmp_path / "fcn_output/masks")) == 1
+
+
+def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos([f"p{i:03}.png" for i in range(120)])
+    reader, writer = os.pipe()
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out", "--json", "-q"),
+        cwd=tmp_path,
+        stdout=writer,
+        text=True,
+    )
+    os.close(writer)
+    # It stops where the pipe is full. Then somebody reads.
+    wait_until(lambda: len(tree(tmp_path / "out/masks")) > 60, running)
+    with os.fdopen(reader) as stream:
+        lines = stream.read().splitlines()
+    assert running.wait(timeout=60) == 0
+    assert len(lines) == 120
+
+
+def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path) -> None:
+    made = make_photos(["a.png"])
+    (made / "sch\u00f6n.png").write_bytes((made / "a.png").read_bytes())
+    for locale in ({"LC_ALL": "POSIX"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {}):
+        done = subprocess.run(
+            command("segment", "made", *SMALL, "--overwrite", "--json"),
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(Path(__file__).parent.parent), **locale},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"2 images: 2 done" in done.stderr
+        assert len(done.stdout.splitlines()) == 2
+
+
+def test_figures_to_a_reader_that_goes_away_or_is_full(make_photos: MakePhotos, tmp_path: Path) -> None:
+    need("bash")
+    make_photos(["a.png", "b.png"], folder="masks")
+    for name in ("a.png", "b.png"):
+        Image.open(tmp_path / "masks" / name).convert("L").save(tmp_path / "masks" / name)
+    compare = " ".join(command("compare", "masks", "masks"))
+    for script, code in (
+        (f"set -o pipefail; {compare} | head -c 1 | wc -c", 0),
+        (f"{compare} --json > /dev/full", 5),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
