@@ -26,7 +26,7 @@ class OutputLock:
     """Holds an output directory for one run; made, and when it stays empty unmade, with the directory.
 
     The lock is the kernel's, so a run that was killed holds nothing. Its last decoding workers may outlive
-    it by seconds with the lock in hand; that is waited for.
+    it by seconds with the lock in hand; that is waited for. `waited` says whether another run was.
 
     Parameters
     ----------
@@ -51,6 +51,7 @@ class OutputLock:
         self.output = output
         self._wait = wait
         self._waiting = waiting
+        self.waited = False
         self._lock = filelock.FileLock(output / _LOCK_FILE)
         self._created: list[Path] = []
 
@@ -80,7 +81,6 @@ class OutputLock:
 
     def _acquire(self) -> None:
         started = time.monotonic()
-        told = False
         while not self._try():
             holder = self._holder()
             dead = _is_dead(holder)
@@ -89,8 +89,8 @@ class OutputLock:
                 raise OutputLocked(
                     f"{self.output}: another run is writing there{who}; wait for it to end, or give --wait"
                 )
-            if not told and not dead:
-                told = True
+            if not self.waited and not dead:
+                self.waited = True
                 self._waiting(f"{self.output}: waiting for another run{who}")
             time.sleep(_POLL_SECONDS)
 

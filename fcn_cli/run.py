@@ -45,18 +45,25 @@ def segment(job: Job, observer: Observer) -> Summary:
         The output directory is another run's, or cannot be written.
     """
     images.prepare_process(job.machinery.max_image_pixels)
-    found = sources.discover(
-        sources.Request(
-            job.inputs, job.listed, job.root, job.output, images.photo_suffixes(), job.keep_extension
-        )
-    )
-    if not found.sources:
-        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
+    found = _find(job)
     identity = Identity.of(job)
     if job.dry_run:
         return _Run(job, observer, found, identity).dry()
-    with OutputLock(Path(job.output), job.wait, observer.note):
+    with OutputLock(Path(job.output), job.wait, observer.note) as lock:
+        if lock.waited:
+            # Photos may have come or changed in the meantime.
+            found = _find(job)
         return _Run(job, observer, found, identity).execute()
+
+
+def _find(job: Job) -> Found:
+    request = sources.Request(
+        job.inputs, job.listed, job.root, job.output, images.photo_suffixes(), job.keep_extension
+    )
+    found = sources.discover(request)
+    if not found.sources:
+        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
+    return found
 
 
 class _Run:

@@ -157,10 +157,52 @@ def make_photos(tmp_path: Path) -> MakePhotos:
     return make
 
 
+# A PNG decoder that says when it has a file of such a name open, and waits for leave.
+HELD = """
+import os, time
+from PIL import PngImagePlugin
+real = PngImagePlugin.PngImageFile.load
+def load(self):
+    name = os.path.basename(getattr(self.fp, "name", "") or "")
+    if name.startswith("held"):
+        touch = os.environ["TOUCH"]
+        open(os.path.join(touch, "opened"), "w").close()
+        while not os.path.exists(os.path.join(touch, "go")):
+            time.sleep(0.005)
+    return real(self)
+PngImagePlugin.PngImageFile.load = load
+"""
+
+
+def python_with(code: str, folder: Path) -> dict[str, str]:
+    """Return an environment in which Python starts by running some code."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join([str(site), str(Path(__file__).parent.parent)])
+    return {**os.environ, "PYTHONPATH": path, "TOUCH": str(folder)}
+
+
 def need(tool: str) -> None:
     """Skip a test on a machine without a program it needs."""
     if shutil.which(tool) is None:
         pytest.skip(f"needs {tool}")
+
+
+def without_roots_rights(folder: Path) -> list[str]:
+    """Return what to put before a command so that file modes hold for it, below `folder`; or skip."""
+    if os.geteuid() != 0:
+        return []
+    need("setpriv")
+    folder.chmod(0o755)
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    secret = folder / "secret"
+    secret.touch(mode=0)
+    probe = subprocess.run([*prefix, "cat", secret], capture_output=True, check=False)
+    secret.unlink()
+    if probe.returncode == 0 or b"Permission denied" not in probe.stderr:
+        pytest.skip("cannot give up root's right to read everything here")
+    return prefix
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from PIL import Image
 
 from fcn_cli import plan
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of, need, run_line
+from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, journal_of, run_line, without_roots_rights
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -90,28 +88,10 @@ def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_photos: Mak
     assert "14 images: 1 done, 13 failed" in done.stderr
 
 
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not sys.platform.startswith("linux"), reason="root reads everything"
-)
 def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["good.png", "secret.png"])
     (folder / "secret.png").chmod(0)
-    arguments = command("segment", "made", *SMALL)
-    if os.geteuid() == 0:
-        need("setpriv")
-        # Root reads any file: run without the capability to.
-        tmp_path.chmod(0o755)
-        arguments = [
-            "setpriv",
-            "--bounding-set=-dac_override,-dac_read_search",
-            "--inh-caps=-all",
-            *arguments,
-        ]
-        probe = subprocess.run(
-            [*arguments[:3], "cat", folder / "secret.png"], capture_output=True, check=False
-        )
-        if probe.returncode == 0 or b"Permission denied" not in probe.stderr:
-            pytest.skip("cannot give up root's right to read everything here")
+    arguments = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL)]
     done = run_line(arguments, code=1, cwd=tmp_path)
     assert "secret.png: cannot be read (Permission denied)" in done.stderr
     assert journal_of(tmp_path / "fcn_output")["good.png"]["status"] == "ok"

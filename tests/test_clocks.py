@@ -10,32 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, wait_until
-
-# A PNG decoder that says when it has a file of such a name open, and waits for leave.
-HELD = """
-import os, time
-from PIL import PngImagePlugin
-real = PngImagePlugin.PngImageFile.load
-def load(self):
-    name = os.path.basename(getattr(self.fp, "name", "") or "")
-    if name.startswith("held"):
-        touch = os.environ["TOUCH"]
-        open(os.path.join(touch, "opened"), "w").close()
-        while not os.path.exists(os.path.join(touch, "go")):
-            time.sleep(0.005)
-    return real(self)
-PngImagePlugin.PngImageFile.load = load
-"""
-
-
-def python_with(code: str, folder: Path) -> dict[str, str]:
-    """Return an environment in which Python starts by running some code."""
-    site = folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(code)
-    path = os.pathsep.join([str(site), str(Path(__file__).parent.parent)])
-    return {**os.environ, "PYTHONPATH": path, "TOUCH": str(folder)}
+from .conftest import (
+    HELD,
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    python_with,
+    run_process,
+    wait_until,
+)
 
 
 @pytest.mark.parametrize("how", ["replaced", "grown", "rewritten", "gone"])

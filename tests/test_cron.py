@@ -12,7 +12,7 @@ import filelock
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Fcn, MakePhotos, command, need, start_and_wait_for_records, tree, wait_until
+from .conftest import HELD, SMALL, Fcn, MakePhotos, command, need, python_with, tree, wait_until
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
@@ -49,20 +49,20 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
 
 
 def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:03}.png" for i in range(150)])
-    first = start_and_wait_for_records(tmp_path, 1)
-    second = subprocess.Popen(
-        command("segment", "made", *SMALL, "-o", "out", "--wait", "60"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    _, errors = second.communicate(timeout=60)
-    assert first.poll() is not None, "the second run did not wait for the first"
-    assert first.communicate()[1].count("150 done") == 1
-    assert second.returncode == 0
-    assert f"waiting for another run (process {first.pid}" in errors
-    assert "nothing to do: all 150 images" in errors
+    make_photos(["a.png", "held.png"])
+    line = command("segment", "made", *SMALL, "-o", "out")
+    first = subprocess.Popen(line, cwd=tmp_path, env=python_with(HELD, tmp_path))
+    wait_until(lambda: (tmp_path / "opened").exists())
+    with (tmp_path / "err").open("wb") as stream:
+        second = subprocess.Popen([*line, "--wait", "60"], cwd=tmp_path, stderr=stream)
+        told = f"waiting for another run (process {first.pid}".encode()
+        wait_until(lambda: told in (tmp_path / "err").read_bytes())
+        # A photo that comes while the second run waits is the second run's.
+        make_photos(["late.png"])
+        (tmp_path / "go").touch()
+        assert first.wait(timeout=60) == 0
+        assert second.wait(timeout=60) == 0
+    assert "3 images: 1 done, 2 done before, 0 failed" in (tmp_path / "err").read_text()
 
 
 def test_waiting_ends(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

@@ -19,17 +19,21 @@ import filelock
 import pytest
 
 from .conftest import (
+    HELD,
     SMALL,
     Fcn,
     MakePhotos,
     command,
     journal_of,
     need,
+    python_with,
     run_line,
     run_process,
     start_and_wait_for_records,
     tree,
     untimed,
+    wait_until,
+    without_roots_rights,
 )
 
 
@@ -130,6 +134,33 @@ def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: 
     assert running.returncode == 5, errors
     assert "out" in errors
     assert "Traceback" not in errors
+
+
+def test_an_output_directory_that_becomes_read_only(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png", "held.png", "z.png"])
+    running = subprocess.Popen(
+        [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out")],
+        cwd=tmp_path,
+        env=python_with(HELD, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = tmp_path / "out/manifest.jsonl"
+    wait_until(lambda: (tmp_path / "opened").exists() and journal.exists() and journal.read_bytes(), running)
+    folders = [tmp_path / "out" / name for name in ("masks", "color", ".")]
+    for folder in folders:
+        folder.chmod(0o555)
+    (tmp_path / "go").touch()
+    _, errors = running.communicate(timeout=60)
+    for folder in folders:
+        folder.chmod(0o755)
+    assert running.returncode == 5, errors
+    assert "cannot be written (Permission denied)" in errors
+    assert "Traceback" not in errors
+    assert "2 done, 1 done before, 0 failed" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    assert assert_consistent(tmp_path / "out") == 3
 
 
 def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

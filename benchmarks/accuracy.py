@@ -1,0 +1,44 @@
+"""How near our kernels' logits are to the same model's in float64, and how near plain torchvision's are."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import material
+from fcn_cli import backbones
+from fcn_cli.kernels import FastNetwork
+
+
+def main() -> None:
+    """Print the largest difference of a logit over the largest logit, for every network and size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", nargs="+", default=list(backbones.BACKBONES))
+    parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
+    options = parser.parse_args()
+    print(material.machine())
+    for name in options.backbone:
+        model = backbones.find(name).build(len(backbones.VOC_CLASSES)).eval()
+        material.randomise(model)
+        for size in options.size:
+            width, height = map(int, size.split("x"))
+            batch = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+            with torch.inference_mode():
+                exact = logits(copy.deepcopy(model).double(), batch.double())
+                for who, ours in (("fcn", FastNetwork(model)(batch)), ("torchvision", logits(model, batch))):
+                    worst = float((ours - exact).abs().max() / exact.abs().max())
+                    other = int((ours.argmax(1) != exact.argmax(1)).sum())
+                    print(f"{name} {size} {who}: {worst:.1e}, {other} argmax differ", flush=True)
+
+
+def logits(model: nn.Module, batch: Tensor) -> Tensor:
+    """Return the plain model's low-resolution logits."""
+    result: Tensor = model.get_submodule("classifier")(model.get_submodule("backbone")(batch)["out"])
+    return result
+
+
+if __name__ == "__main__":
+    main()
