@@ -25,7 +25,7 @@ demo: $(READY)  ## segment sample_images with the bundled preview network
 	@echo "the numbers are in demo_output/stats.csv."
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -21,6 +21,12 @@ from PIL import Image
 from fcn_cli.__main__ import run
 from fcn_cli.interrupts import ENDING_SIGNALS
 
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # One CPU for each of the workers, and for what they start: two processes' OpenMP threads on the same
+    # CPUs wait for each other most of the time.
+    _cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cpus[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cpus)]})
+
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 PREVIEW = ("--backbone", "mobilenet_v2")
 SMALL = (*PREVIEW, "--resize", "64")
