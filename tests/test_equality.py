@@ -17,9 +17,7 @@ from benchmarks.material import randomise
 
 from .conftest import SAMPLES, Fcn
 
-# Two photos a test: a forward pass of the whole model takes seconds.
-NATIVE = ("chelsea.png", "grace_hopper.jpg")
-RESIZED = ("astronaut.png", "coffee.png")
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,7 @@ def test_native_size_is_the_hub_example(
 ) -> None:
     fcn(
         "segment",
-        *(SAMPLES / name for name in NATIVE),
+        *(SAMPLES / name for name in PHOTOS),
         "--backbone",
         "resnet101",
         "--weights",
@@ -80,7 +78,7 @@ def test_native_size_is_the_hub_example(
             transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
     )
-    for name in NATIVE:
+    for name in PHOTOS:
         batch = preprocess(Image.open(SAMPLES / name).convert("RGB")).unsqueeze(0)
         with torch.inference_mode():
             logits = plain(batch)["out"][0]
@@ -91,10 +89,10 @@ def test_native_size_is_the_hub_example(
 def test_default_is_the_preset_upsampled_to_the_photo(
     fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:
-    photos = [SAMPLES / name for name in RESIZED]
+    photos = [SAMPLES / name for name in PHOTOS]
     fcn("segment", *photos, "--backbone", "resnet101", "--weights", checkpoint, "-o", "out")
     preset = FCN_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1.transforms()
-    for name in RESIZED:
+    for name in PHOTOS:
         photo = Image.open(SAMPLES / name).convert("RGB")
         with torch.inference_mode():
             features = plain.backbone(preset(photo)[None])["out"]  # type: ignore[operator]

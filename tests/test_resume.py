@@ -157,6 +157,18 @@ def test_a_lost_summary_or_stats_is_rebuilt(fcn: Fcn, out: Path) -> None:
     assert (out / "stats.csv").read_bytes() == whole
 
 
+def test_projections_older_than_the_journal_are_rebuilt(fcn: Fcn, out: Path, make_photos: MakePhotos) -> None:
+    """As a run leaves them that is killed after its last record."""
+    older = {name: (out / name).read_bytes() for name in ("stats.csv", "summary.json")}
+    make_photos([*NAMES, "new.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    for name, data in older.items():
+        (out / name).write_bytes(data)
+    assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    assert "new.png" in (out / "stats.csv").read_text()
+    assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 5
+
+
 def test_a_torn_last_line_is_cut_off_and_its_image_redone(fcn: Fcn, out: Path) -> None:
     journal = out / "manifest.jsonl"
     whole = journal.read_bytes()

@@ -91,16 +91,17 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     assert "5 images: 3 done, 2 failed" in done.stderr
 
 
-def test_crashing_decoders_under_another_start_method(
-    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_crashing_decoders_under_every_start_method(
+    method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
     make_photos(["a.png", "crash1.png", "m.png", "z.png"])
     (tmp_path / "main.py").write_text(
-        textwrap.dedent("""
+        textwrap.dedent(f"""
             import multiprocessing, sys
             from fcn_cli.__main__ import run
             if __name__ == "__main__":
-                multiprocessing.set_start_method("spawn")
+                multiprocessing.set_start_method("{method}")
                 sys.exit(run(sys.argv[1:]))
         """)
     )
