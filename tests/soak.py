@@ -135,8 +135,8 @@ def main() -> None:
     failures = [
         text
         for text, bad in (
-            # Some of it must: the journal's index takes 640 bytes an image, and each worker's copy of the list
-            # of photos comes to be its own, page by page.
+            # Some of it must: the journal's index takes 640 bytes an image, and the workers' copies of the
+            # list of photos come to be their own, page by page.
             ("memory grows", grows > 2500),
             ("the rate falls", speed < 0.9),
             (f"open files grow: {sorted(files)}", max(files) > 2 * min(files) + 10),
