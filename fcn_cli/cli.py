@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from . import __version__, cli_weights, options
 from .errors import ExitCode, OutputLost, RequestError
-from .messages import open_log, say
+from .messages import give_up_stdout, open_log, say
 
 app = typer.Typer(
     name="fcn",
@@ -234,10 +233,8 @@ def _print_figures(
             table(figures)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A reader that has had enough (`| head`) is no error.
-        if not isinstance(error, BrokenPipeError):
-            raise OutputLost(f"stdout: cannot be written ({error.strerror})") from None
+        if reason := give_up_stdout(error):
+            raise OutputLost(f"stdout: cannot be written ({reason})") from None
 
 
 @app.command()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import journal, tables
-from .messages import say
+from .messages import give_up_stdout, say
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -98,11 +97,9 @@ class Display:
             sys.stdout.write(journal.to_line(value) + "\n")
             sys.stdout.flush()
         except OSError as error:
-            # A reader that has had enough (`| head`) is no error; and the masks are wanted all the same.
+            # The masks are wanted all the same.
             self._json = False
-            if not isinstance(error, BrokenPipeError):
-                self.stdout_error = error.strerror
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.stdout_error = give_up_stdout(error)
 
 
 def _failures(records: Sequence[Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,12 @@ def say(text: str, *, show: bool = True) -> None:
     with contextlib.suppress(OSError, ValueError):
         if _log is not None:
             print(f"{now} {text}", file=_log, flush=True)
+
+
+def give_up_stdout(error: OSError) -> str | None:
+    """Write what still goes to stdout nowhere; return why, unless a reader has had enough (`| head`)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return None if isinstance(error, BrokenPipeError) else error.strerror
 
 
 def open_log(path: Path) -> None:

@@ -209,13 +209,13 @@ class OutputFolder:
             return False
         return status.st_size == size
 
-    def read_labels(self, name: str | None, width: int, height: int) -> LabelMap | None:
+    def read_labels(self, name: str, width: int, height: int) -> LabelMap | None:
         """Return the label map in a mask or colour PNG, or None when it is not what it should be."""
         try:
-            labels = read_label_map(self.root / name) if name is not None else None
+            labels = read_label_map(self.root / name)
         except ImageError:
             return None
-        return labels if labels is not None and labels.shape == (height, width) else None
+        return labels if labels.shape == (height, width) else None
 
     def write_classes(self, names: Sequence[str]) -> None:
         """Write ``classes.json``: index → name and colour, 255 being void."""

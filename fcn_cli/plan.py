@@ -18,15 +18,18 @@ _LABEL_KINDS = ("masks", "color")
 
 @dataclass(frozen=True)
 class Addition:
-    """A photo that is done, but lacks some kinds of output.
-
-    `label_file` has its label map; it is None where a kind takes more than that, and so the network.
-    """
+    """A photo that is done, but lacks some kinds of output."""
 
     source: Source
     record: Record
     kinds: tuple[str, ...]
-    label_file: str | None
+
+
+@dataclass(frozen=True)
+class FromLabels(Addition):
+    """One whose missing kinds take no more than its label map, which is in `label_file`."""
+
+    label_file: str
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Plan:
     """
 
     to_segment: list[Source] = field(default_factory=list)
-    to_add: list[Addition] = field(default_factory=list)
+    to_add: list[FromLabels] = field(default_factory=list)
     to_repeat: dict[str, Addition] = field(default_factory=dict)
     done: list[Record] = field(default_factory=list)
     still_failed: list[Record] = field(default_factory=list)
@@ -104,9 +107,9 @@ def _plan_done(
     elif not missing:
         plan.done.append(record)
     elif not all(WRITERS[kind].from_labels for kind in missing):
-        plan.to_repeat[source.image] = Addition(source, record, missing, None)
+        plan.to_repeat[source.image] = Addition(source, record, missing)
     elif label_file := _label_file(source, recorded, folder):
-        plan.to_add.append(Addition(source, record, missing, label_file))
+        plan.to_add.append(FromLabels(source, record, missing, label_file))
     else:
         plan.to_segment.append(source)
 

@@ -135,7 +135,7 @@ class _Run:
             if to_segment and not self._ended():
                 self._segment(to_segment, made.to_repeat, writes)
 
-    def _add_kinds(self, additions: Sequence[plan.Addition], writes: WriteQueue) -> list[Source]:
+    def _add_kinds(self, additions: Sequence[plan.FromLabels], writes: WriteQueue) -> list[Source]:
         """Write missing kinds from label maps on disk; return the photos whose maps are not usable."""
         unusable = []
         for addition in additions:
