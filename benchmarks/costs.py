@@ -2,69 +2,78 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
 from fcn_cli import kernel_costs
 from fcn_cli.bench import in_turn
-from fcn_cli.winograd import POINTS, TAPS, Grid, Winograd
+from fcn_cli.winograd import POINTS, Winograd
 from fcn_cli.workspace import Workspace
 
 ROUNDS = 9
 # Channels in and out, height, width, dilation: the ResNets' and the preview's layers at several sizes.
 SHAPES = [
     (channels, out, height, width, dilation)
-    for height, width in ((17, 22), (33, 44), (65, 87), (130, 174))
+    for height, width in ((5, 7), (9, 11), (17, 22), (33, 44), (65, 87), (130, 174))
     for channels, out, dilation in (
         (64, 64, 1),
         (128, 128, 1),
         (256, 256, 2),
         (512, 512, 4),
-        (320, 80, 1),
+        (320, 96, 1),
         (2048, 512, 1),
     )
     if height < 130 or channels < 512
 ]
 
 
+Times = dict[int | None, float]
+# What the fit tries, in the order of `kernel_costs.Costs`.
+TRIED = (
+    (20, 30, 40, 60, 80, 120),
+    (10, 20, 30, 40, 60),
+    (0, 2, 5, 10, 20, 40),
+    (0, 10, 20, 30, 40, 60, 80, 120),
+)
+
+
 def main() -> None:
-    """Print the fit, and how often its choice is the fastest one measured."""
+    """Print what was measured, how good the present choice is, and the constants that would choose best."""
     print(material.machine())
-    present = kernel_costs.present()
-    rows, targets, lines = [], [], []
     with torch.inference_mode():
-        for shape in SHAPES:
-            times = measure(*shape)
-            direct = times[None]
-            channels, out, height, width, dilation = shape
-            product = channels * out
-            unit = direct / (height * width * TAPS**2 * product)
-            for tile, seconds in times.items():
-                if tile is None:
-                    continue
-                size = (tile + TAPS - 1) ** 2
-                elements = Grid(height, width, dilation, tile).tiles * size
-                # Relative errors count: each row is divided by the direct convolution's time.
-                weight = unit / direct
-                costs = [elements * channels, elements * out, size * product]
-                rows.append([cost * weight for cost in costs])
-                targets.append(seconds / direct - elements * product * weight)
-            chosen = kernel_costs.choose_tile(height, width, dilation, channels, out, present)
-            lines.append((shape, times, chosen, times[chosen] / min(times.values())))
-    fit, *_ = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)
-    for shape, times, chosen, loss in lines:
+        measured: dict[tuple[int, ...], Times] = {shape: measure(*shape) for shape in SHAPES}
+    losses = choices(measured, kernel_costs.COSTS)
+    for (shape, times), (chosen, loss) in zip(measured.items(), losses, strict=True):
         shown = ", ".join(f"{name or 'direct'} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
         print(f"{shape}: {shown}; chosen {chosen or 'direct'}, {loss:.2f} of the fastest")
-    print(f"fitted: transform_in {fit[0]:.1f}, transform_out {fit[1]:.1f}, filter {fit[2]:.1f}")
-    print(f"mean loss of {present}: {statistics.mean(line[3] for line in lines):.3f}")
+    print(f"mean of {kernel_costs.COSTS}: {mean(losses):.3f}")
+    tried = [kernel_costs.Costs(*each) for each in itertools.product(*TRIED)]
+    best = min(tried, key=lambda costs: mean(choices(measured, costs)))
+    print(f"mean of {best}, the best of those tried: {mean(choices(measured, best)):.3f}")
 
 
-def measure(channels: int, out: int, height: int, width: int, dilation: int) -> dict[int | None, float]:
+def choices(
+    measured: dict[tuple[int, ...], Times], costs: kernel_costs.Costs
+) -> list[tuple[int | None, float]]:
+    """Return for every shape what would be chosen, and how much slower that is than the fastest."""
+    result = []
+    for (channels, out, height, width, dilation), times in measured.items():
+        chosen = kernel_costs.choose_tile(height, width, dilation, channels, out, costs)
+        result.append((chosen, times[chosen] / min(times.values())))
+    return result
+
+
+def mean(losses: list[tuple[int | None, float]]) -> float:
+    """Return the mean loss."""
+    return statistics.mean(loss for _, loss in losses)
+
+
+def measure(channels: int, out: int, height: int, width: int, dilation: int) -> Times:
     """Return median seconds, timed in turn: None for a direct convolution, else by Winograd's tile size."""
     x = torch.randn(height, width, channels).relu_()
     weight, bias = torch.randn(out, channels, 3, 3), torch.zeros(out)

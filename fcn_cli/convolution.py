@@ -6,7 +6,6 @@ for one does not depend on its neighbours, not even in the last bit, and memory 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor, nn
 
-from . import kernel_costs, products
+from . import kernel_costs, product
 from .winograd import Winograd
 from .workspace import Workspace
 
@@ -22,9 +21,6 @@ Limits = tuple[float | None, float | None]
 NO_LIMITS: Limits = (None, None)
 RELU: Limits = (0.0, None)
 RELU6: Limits = (0.0, 6.0)
-
-# Elements of a GEMM's result per block: 48 MiB, which bounds what bias and clamp go over after it.
-_BLOCK_ELEMENTS = 12 << 20
 
 
 @dataclass(frozen=True)
@@ -80,94 +76,39 @@ class Convolution(Protocol):
 def convolution(folded: Folded, limits: Limits) -> Convolution:
     """Return the form of a convolution that computes fastest."""
     conv = folded.conv
-    plain = conv.groups == 1 and conv.stride == (1, 1)
+    plain = conv.groups == 1 and conv.stride == (1, 1) and product.fits(conv.in_channels, conv.out_channels)
     if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        # Measured: where channels become fewer, the library's own kernel is the faster one.
-        return (Direct if conv.in_channels > conv.out_channels else pointwise)(folded, limits)
+        return Pointwise(folded, limits)
     same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
     if plain and conv.kernel_size == (3, 3) and same:
         return Spatial(folded, limits)
     return Direct(folded, limits)
 
 
-class Pointwise(Convolution, Protocol):
-    """A 1x1 convolution, which can also be added to what is there."""
+class Pointwise:
+    """A 1x1 convolution: a matrix product over all pixels."""
 
-    def add_to(self, residual: Tensor, x: Tensor) -> None:
-        """Add the result to `residual`, of the result's shape, before the clamp."""
-        ...
-
-
-def pointwise(folded: Folded, limits: Limits) -> Pointwise:
-    """Return a 1x1 convolution by the library whose products are the faster ones on this processor."""
-    return (Fused if products.onednn_leads() else Gemm)(folded, limits)
-
-
-class Gemm:
-    """A 1x1 convolution: a GEMM over all pixels, block by block, each with its bias and clamp."""
-
-    kernel = "gemm"
+    kernel = "pointwise"
 
     def __init__(self, folded: Folded, limits: Limits) -> None:
-        self._weight = folded.weight()[:, :, 0, 0].t().float().contiguous()
-        self._bias = folded.bias.float()
+        self._panels = product.in_panels(folded.weight()[:, :, 0, 0].t())
+        self._out = folded.conv.out_channels
+        self._bias = F.pad(folded.bias.float(), (0, product.padded(self._out) - self._out))
         self._limits = limits
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result in the workspace."""
-        out = space.take(name, x.shape[0], x.shape[1], self._weight.shape[1])
-        for source, target in self._blocks(x, out):
-            # Onto the bias: this is no slower than a product alone.
-            torch.addmm(self._bias, source, self._weight, out=target)
-            clamp_(target, self._limits)
+        out = space.take(name, x.shape[0], x.shape[1], self._out)
+        self._multiply(x, out, space, add=False)
         return out
 
-    def add_to(self, residual: Tensor, x: Tensor) -> None:
+    def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> None:
         """Add the result to `residual`, of the result's shape, before the clamp."""
-        for source, target in self._blocks(x, residual):
-            torch.addmm(target, source, self._weight, out=target)
-            target += self._bias
-            clamp_(target, self._limits)
+        self._multiply(x, residual, space, add=True)
 
-    def _blocks(self, x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        channels_in, channels_out = self._weight.shape
-        pixels, results = x.view(-1, channels_in), out.view(-1, channels_out)
-        blocks = -(-results.numel() // _BLOCK_ELEMENTS)
-        rows = -(-len(pixels) // blocks)
-        return zip(torch.split(pixels, rows), torch.split(results, rows), strict=True)
-
-
-class Fused:
-    """A 1x1 convolution by oneDNN, which adds it to what is there, with bias and ReLU, in one go."""
-
-    kernel = "direct, fused"
-
-    def __init__(self, folded: Folded, limits: Limits) -> None:
-        self._weight = folded.weight().float().contiguous(memory_format=torch.channels_last)
-        self._bias = folded.bias.float()
-        self._limits = limits
-
-    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
-        """Return the result in the workspace."""
-        # Onto zeros: that takes less time than the page faults of a result in memory of its own.
-        out = space.take(name, x.shape[0], x.shape[1], len(self._weight)).zero_()
-        self.add_to(out, x)
-        return out
-
-    def add_to(self, residual: Tensor, x: Tensor) -> None:
-        """Add the result to `residual`, of the result's shape, before the clamp."""
-        relu = "relu" if self._limits == RELU else None
-        # PyTorch's compiler makes these calls; there is no other way to them.
-        torch.ops.mkldnn._convolution_pointwise_.binary(
-            as_batch(residual),
-            as_batch(x),
-            self._weight,
-            self._bias,
-            *([0, 0], [1, 1], [1, 1], 1),
-            *("add", 1.0, relu, [], None),
-        )
-        if not relu:
-            clamp_(residual, self._limits)
+    def _multiply(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
+        pixels, result = x.view(-1, x.shape[2]), out.view(-1, out.shape[2])
+        product.pointwise(pixels, self._panels, self._bias, result, self._limits, space, add=add)
 
 
 class Direct:
@@ -200,7 +141,7 @@ class Direct:
 class Spatial:
     """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
 
-    Which of them is decided by shapes and the processor alone. Filters are transformed when a shape first
+    Which of them is decided by shapes alone. Filters are transformed when a shape first
     asks for them.
     """
 
@@ -211,14 +152,11 @@ class Spatial:
         self._in, self._out = folded.conv.in_channels, folded.conv.out_channels
         self._direct: Direct | None = None
         self._winograd: dict[int, Winograd] = {}
-        self._costs = kernel_costs.present()
         self.kernel = ""
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result, in the workspace or not."""
-        tile = kernel_costs.choose_tile(
-            x.shape[0], x.shape[1], self._dilation, self._in, self._out, self._costs
-        )
+        tile = kernel_costs.choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
         self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
         if tile is None:
             self._direct = self._direct or Direct(self._folded, self._limits)

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from PIL import features
 
-from . import __version__, machine, products, weights
+from . import __version__, jit, machine, weights
 from .engine import ONEDNN_PRIMITIVES, plan
 
 
@@ -38,7 +38,7 @@ def describe() -> list[tuple[str, str]]:
         ),
         ("cpu", f"{machine.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
         ("cpu limits", f"affinity {machine.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
-        ("products", f"by {'oneDNN' if products.onednn_leads() else 'MKL'} in the fast kernels"),
+        ("kernels", jit.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
         ("weights in", ", ".join(str(folder) for folder in weights.search_folders())),

@@ -23,10 +23,10 @@ from .convolution import (
     Convolution,
     Folded,
     Limits,
+    Pointwise,
     as_batch,
     as_image,
     convolution,
-    pointwise,
 )
 from .workspace import Workspace
 
@@ -151,13 +151,13 @@ class _Bottleneck:
             third = replace(third, bias=third.bias + shortcut.bias)
             self._shortcut = convolution(shortcut.without_bias(), NO_LIMITS)
         self._first, self._second = convolution(first, RELU), convolution(second, RELU)
-        self._third = pointwise(third, RELU)
+        self._third = Pointwise(third, RELU)
         self.layers = [layer for layer in (self._first, self._second, self._third, self._shortcut) if layer]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
         inner = self._second(self._first(x, space, "inner0"), space, "inner1")
         features = x if self._shortcut is None else self._shortcut(x, space, self._name)
-        self._third.add_to(features, inner)
+        self._third.add_to(features, inner, space)
         return features
 
 

@@ -70,11 +70,6 @@ def bound_memory(bytes_more: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
 
 
-def is_intel() -> bool:
-    """Say whether this machine's processors are Intel's."""
-    return "intel" in (_cpuinfo("vendor_id") or platform.processor()).lower()
-
-
 def step_back() -> None:
     """Let the network's threads go first where the CPU is short: lower the calling thread's priority.
 

@@ -11,16 +11,16 @@ small image of its own, convolved without dilation.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from operator import itemgetter
 
 import torch
 from torch import Tensor
 
-from .products import batched, single
+from . import jit, product, tiles
+from .tiles import Grid
 from .workspace import Workspace
 
 TAPS = 3
@@ -33,14 +33,12 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
 }
 """Tile size m → m + 1 finite interpolation points; infinity is always the last one."""
 
-# The transformed input and output of one block of tiles: large enough for a GEMM to run at full rate, small
-# enough for the last cache and for a bound that does not grow with the image.
+# The transformed input and output of as many tiles as go together: enough of them for the filters' way from
+# memory to pay, and a bound that does not grow with the image.
 _BLOCK_ELEMENTS = 1 << 23
 _MIN_BLOCK_TILES = 256
-# Channels that are transformed together.
-_CHUNK = 1024
-
-Band = tuple[int, int]
+# Else the (m + 2)^2 places of a channel would compete for one set of the cache.
+_APART = 16
 
 
 @dataclass(frozen=True)
@@ -87,45 +85,6 @@ def _matrix(rows: Sequence[Sequence[Fraction]]) -> Tensor:
     return torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How an image of `height` x `width` is cut into tiles.
-
-    Tiles lie in bands: a band is one row of tiles of all phases that start in the same image row. All phases
-    have the tiles of the largest one, so that they look alike to the GEMM.
-    """
-
-    height: int
-    width: int
-    dilation: int
-    tile: int
-
-    @property
-    def across(self) -> int:
-        """How many tiles there are in a row of one phase."""
-        return _ceil(_ceil(self.width, self.dilation), self.tile)
-
-    @property
-    def phases(self) -> int:
-        """How many phases a band has."""
-        return min(self.dilation, self.width)
-
-    @property
-    def bands(self) -> list[Band]:
-        """Every band, as (first row of its phases in the image, its row of tiles)."""
-        down = _ceil(_ceil(self.height, self.dilation), self.tile)
-        return [(start, row) for start in range(min(self.dilation, self.height)) for row in range(down)]
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles there are in all."""
-        return len(self.bands) * self.phases * self.across
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 class Winograd:
     """A 3x3 convolution with stride 1, zero padding equal to its dilation, a bias and a clamp.
 
@@ -155,18 +114,10 @@ class Winograd:
         self.dilation = dilation
         self.tile = tile
         self.limits = limits
-        self._size = tile + TAPS - 1
         self._out, self._in = weight.shape[:2]
-        self._input = transforms.input.float()
-        self._output = torch.kron(transforms.output, transforms.output).float()
+        self._input, self._output = _rows(transforms.input), _rows(transforms.output)
         self._bias = bias.float()
-        # Where the output transform reads 1 for every pixel of a tile: there the bias is added, once a tile.
-        one = POINTS[tile].index(Fraction(1))
-        self._bias_at = one * self._size + one
-        self._filters = [
-            _transform_filter(weight[:, start : start + _CHUNK], transforms.filter)
-            for start in range(0, self._in, _CHUNK)
-        ]
+        self._filters = _transform_filter(weight, transforms.filter)
 
     def __call__(self, x: Tensor, out: Tensor, space: Workspace) -> None:
         """Convolve one image.
@@ -181,111 +132,40 @@ class Winograd:
             For what lies between.
         """
         grid = Grid(x.shape[0], x.shape[1], self.dilation, self.tile)
-        in_band = grid.phases * grid.across
-        widest = max(min(self._in, _CHUNK), self._out)
-        most = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (self._size**2 * widest))
-        per_block = max(1, most // in_band)
-        bands = grid.bands
-        for start in range(0, len(bands), per_block):
-            block = bands[start : start + per_block]
-            products = space.take("products", self._size**2, len(block) * in_band, self._out)
-            for index, filters in enumerate(self._filters):
-                part = x[..., index * _CHUNK : (index + 1) * _CHUNK]
-                tiles = self._transform_input(part, block, grid, space)
-                batched(tiles.transpose(0, 1), filters, products, space, add=index > 0)
-            products[self._bias_at] += self._bias
-            self._transform_output(products, block, grid, out, space)
-
-    def _transform_input(self, x: Tensor, block: Sequence[Band], grid: Grid, space: Workspace) -> Tensor:
-        """Return the transformed tiles of some bands, shape (tiles, (m + 2)^2, channels)."""
-        size, across, dilation = self._size, grid.across, self.dilation
-        width, channels = x.shape[1:]
-        tiles = space.take("tiles", len(block), grid.phases, across, size, size * channels)
-        columns = space.take("columns", (across * self.tile + TAPS - 1) * dilation, size, channels)
-        columns[:dilation].zero_()
-        columns[dilation + width :].zero_()
-        # For each phase, its tiles: they overlap in the columns they read.
-        length = size * channels
-        overlapping = [
-            columns.as_strided(
-                (across, size, length), (self.tile * dilation * length, dilation * length, 1), phase * length
-            )
-            for phase in range(grid.phases)
-        ]
-        horizontal = self._input.expand(across, -1, -1)
-        for (down, row), band in zip(block, tiles, strict=True):
-            rows = x[down::dilation]
-            top = row * self.tile - 1
-            first, last = max(top, 0), min(top + size, len(rows))
-            if first >= last:
-                band.zero_()
-                continue
-            # Rows outside the image are zero: leaving them out of the sum is the padding.
-            vertical = self._input[:, first - top : last - top].expand(width, -1, -1)
-            torch.bmm(vertical, rows[first:last].transpose(0, 1), out=columns[dilation : dilation + width])
-            for source, target in zip(overlapping, band, strict=True):
-                torch.bmm(horizontal, source, out=target)
-        return tiles.view(-1, size**2, channels)
-
-    def _transform_output(
-        self, products: Tensor, block: Sequence[Band], grid: Grid, out: Tensor, space: Workspace
-    ) -> None:
-        size, tile, dilation = self._size, self.tile, self.dilation
-        done = space.take("done", tile, tile, len(block), grid.phases, grid.across, self._out)
-        single(self._output, products.view(size**2, -1), done.view(tile**2, -1))
-        # (column, row in the tile; band, phase, tile) → (band, row, tile, column, phase): as pixels lie.
-        pixels = done.permute(2, 1, 4, 0, 3, 5)
-        for down, bands in itertools.groupby(block, key=itemgetter(0)):
-            rows = [row for _, row in bands]
-            target = out[down::dilation][rows[0] * tile : (rows[-1] + 1) * tile]
-            whole, rest = divmod(len(target), tile)
-            if whole:
-                self._place(pixels[:whole], _split(target[: whole * tile], 0, whole, tile))
-            if rest:
-                self._place(pixels[whole, :rest], target[-rest:])
-            pixels = pixels[len(rows) :]
-
-    def _place(self, pixels: Tensor, target: Tensor) -> None:
-        """Clamp (..., tiles, columns of a tile, phases, channels) into (..., width, channels)."""
-        tile, phases = pixels.shape[-3:-1]
-        whole, rest = divmod(target.shape[-2], tile * phases)
-        if whole:
-            part, target = target.tensor_split([whole * tile * phases], -2)
-            self._clamp(pixels[..., :whole, :, :, :], _split(part, -2, whole, tile, phases))
-        if not rest:
-            return
-        pixels = pixels[..., whole, :, :, :]
-        columns, rest = divmod(rest, phases)
-        if columns:
-            part, target = target.tensor_split([columns * phases], -2)
-            self._clamp(pixels[..., :columns, :, :], _split(part, -2, columns, phases))
-        if rest:
-            self._clamp(pixels[..., columns, :rest, :], target)
-
-    def _clamp(self, pixels: Tensor, target: Tensor) -> None:
-        low, high = self.limits
-        if low is None and high is None:
-            target.copy_(pixels)
-        else:
-            torch.clamp(pixels, low, high, out=target)
+        matrices = (self.tile + TAPS - 1) ** 2
+        most = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
+        rows = jit.processor().rows
+        for first in range(0, grid.tiles, most):
+            count = min(most, grid.tiles - first)
+            blocks = -(-count // rows)
+            left = _apart(space, "tiles", matrices, blocks, self._in // product.DEPTH, rows, product.DEPTH)
+            products = _apart(space, "products", matrices, blocks * rows, product.padded(self._out))
+            tiles.transform_input(x, grid, first, count, self._input, left)
+            product.tiles(left, self._filters, products)
+            tiles.transform_output(products, grid, first, count, self._output, self._bias, self.limits, out)
 
 
-def _split(x: Tensor, dimension: int, *sizes: int) -> Tensor:
-    result: Tensor = x.unflatten(dimension, sizes)  # type: ignore[no-untyped-call]
-    return result
+def _apart(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
+    """Return a tensor (count, *shape), each of its matrices contiguous, with a gap between them."""
+    size = math.prod(shape)
+    return space.take(name, count, size + _APART)[:, :size].unflatten(1, shape)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _rows(matrix: Tensor) -> tiles.Matrix:
+    return tuple(tuple(row) for row in matrix.tolist())
 
 
 def _transform_filter(weight: Tensor, transform: Tensor) -> Tensor:
-    """Return float32, shape ((m + 2)^2, channels in, channels out), computed in float64.
+    """Return float32 panels, as `product.in_panels` of ((m + 2)^2, in, out), computed in float64.
 
-    The two axes are swapped on the way: in the input's transform columns come first.
+    The two axes are swapped on the way: the transforms of tiles leave columns first.
     """
-    size = len(transform)
-    result = torch.empty(size * size, weight.shape[1], weight.shape[0])
     both = torch.kron(transform, transform)
+    channels, width = weight.shape[1], jit.processor().columns
+    # Zeros fill the last panel.
+    result = torch.zeros(len(both), product.padded(len(weight)) // width, channels, width)
     # In parts: in float64 all of the largest layer would take half a GiB more.
-    for start in range(0, weight.shape[1], 64):
-        part = weight[:, start : start + 64].double().permute(3, 2, 1, 0)
-        columns = part.reshape(TAPS * TAPS, -1)
-        result[:, start : start + 64] = (both @ columns).view(size * size, -1, weight.shape[0])
+    for index, part in enumerate(torch.split(weight, width)):
+        columns = part.double().permute(3, 2, 1, 0).reshape(TAPS * TAPS, -1)
+        result[:, index, :, : len(part)] = (both @ columns).view(len(both), channels, -1)
     return result

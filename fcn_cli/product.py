@@ -1,0 +1,279 @@
+"""Matrix products in float32: a kernel for the 1x1 convolutions, and one for those of Winograd's tiles.
+
+The scheme is the usual one (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"): the
+right factor, a layer's weights, lies in panels of as many columns as the registers hold; the left one in
+blocks of as many rows. For each pair a small part of the result is summed up in registers, over all of the
+depth, then gets what is added to it and is written, once. So it does not depend on how rows are shared out.
+
+Blocks lie as (depth / 16, rows of a block, 16): a cache line of every row in turn. The 1x1 convolutions'
+kernel copies them there; the transform of tiles writes them so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from . import jit
+from .emit import Emitter, Value
+from .jit import Kernel, Processor
+from .workspace import Workspace
+
+DEPTH = 16
+"""A product's depth is a multiple of this: a cache line of float32."""
+
+# Bytes of the left factor that a thread goes through for each panel of the right one: both stay in its L2.
+_BLOCKS_BYTES = 384 << 10
+
+# Rows of a panel that are fetched before they are needed: panels come from memory, not from a cache.
+_AHEAD = 64
+
+_FACTORS = ("left", "panels", "result", "depth", "columns", "rows", "rows_per_item")
+_POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
+_TILES = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
+
+
+def fits(depth: int, columns: int) -> bool:
+    """Say whether a right factor of this shape can be multiplied with."""
+    return depth % DEPTH == 0 and columns % max(each.lanes for each in jit.PROCESSORS) == 0
+
+
+def padded(columns: int) -> int:
+    """Return how many columns whole panels have."""
+    width = jit.processor().columns
+    return -(-columns // width) * width
+
+
+def in_panels(weights: Tensor) -> Tensor:
+    """Return (..., depth, columns) as float32 panels (..., panels, depth, width), filled up with zeros."""
+    width, columns = jit.processor().columns, weights.shape[-1]
+    whole = F.pad(weights.float(), (0, padded(columns) - columns))
+    panels = whole.unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
+    result: Tensor = panels.transpose(-3, -2).contiguous()
+    return result
+
+
+def pointwise(
+    pixels: Tensor,
+    panels: Tensor,
+    bias: Tensor,
+    result: Tensor,
+    limits: tuple[float | None, float | None],
+    space: Workspace,
+    *,
+    add: bool,
+) -> None:
+    """Write the product of pixels and weights, with bias and clamped, or add it to what is there before that.
+
+    Parameters
+    ----------
+    pixels
+        float32, shape (pixels, channels in), contiguous.
+    panels
+        The weights, (channels in, channels out), as `in_panels` has them.
+    bias
+        float32, shape (channels out,) filled up to whole panels.
+    result
+        float32, shape (pixels, channels out), contiguous.
+    limits
+        The least and the largest value of the result, if any.
+    space
+        For the pixels in blocks.
+    add
+        Whether the result is added to.
+    """
+    here = jit.processor()
+    rows, depth = pixels.shape
+    threads = torch.get_num_threads()
+    most = max(1, _BLOCKS_BYTES // (4 * depth * here.rows))
+    # Some items a thread, so that none waits long for the last one.
+    fair = math.ceil(rows / (8 * threads * here.rows))
+    rows_per_item = max(1, min(most, fair)) * here.rows
+    packed = space.take("packed", threads, rows_per_item * depth)
+    low, high = limits
+    _pointwise(here, add)(
+        math.ceil(rows / rows_per_item),
+        left=pixels.data_ptr(),
+        panels=panels.data_ptr(),
+        result=result.data_ptr(),
+        depth=depth,
+        columns=result.shape[1],
+        rows=rows,
+        rows_per_item=rows_per_item,
+        bias=bias.data_ptr(),
+        low=-math.inf if low is None else float(low),
+        high=math.inf if high is None else float(high),
+        packed=packed.data_ptr(),
+        packed_floats=packed.shape[1],
+    )
+
+
+def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
+    """Multiply matrices pair by pair.
+
+    Parameters
+    ----------
+    left
+        float32, shape (matrices, blocks, depth / 16, rows of a block, 16), all but the first dimension
+        contiguous.
+    panels
+        float32, shape (matrices, panels, depth, columns of a panel), contiguous.
+    result
+        float32, shape (matrices, blocks * rows of a block, columns of all panels), each matrix contiguous.
+    """
+    here = jit.processor()
+    matrices, blocks, depths = left.shape[:3]
+    depth = depths * DEPTH
+    blocks_per_item = max(1, min(blocks, _BLOCKS_BYTES // (4 * depth * here.rows)))
+    items = math.ceil(blocks / blocks_per_item)
+    _tiles(here)(
+        matrices * items,
+        left=left.data_ptr(),
+        panels=panels.data_ptr(),
+        result=result.data_ptr(),
+        depth=depth,
+        columns=result.shape[2],
+        rows=result.shape[1],
+        rows_per_item=blocks_per_item * here.rows,
+        items_per_matrix=items,
+        left_floats=left.stride(0),
+        panels_floats=panels.stride(0),
+        result_floats=result.stride(0),
+    )
+
+
+@functools.lru_cache
+def _pointwise(on: Processor, add: bool) -> Kernel:
+    return Kernel("pointwise", _POINTWISE, lambda emitter: _Product(emitter, on).pointwise(add), on.lanes)
+
+
+@functools.lru_cache
+def _tiles(on: Processor) -> Kernel:
+    return Kernel("tiles", _TILES, lambda emitter: _Product(emitter, on).tiles(), on.lanes)
+
+
+class _Product:
+    """Writes the two kernels."""
+
+    def __init__(self, emitter: Emitter, on: Processor) -> None:
+        self._to = emitter
+        self._on = on
+
+    def pointwise(self, add: bool) -> None:
+        to = self._to
+        low, high = to.from_bits("low"), to.from_bits("high")
+        packed = to.after(to["packed"], to.thread(), to["packed_floats"])
+        nowhere = to.room(self._on.columns)
+        with to.items() as item:
+            first, rows = self._rows(item)
+            self._pack(to.after(to["left"], first, to["depth"]), packed, rows)
+            result = to.after(to["result"], first, to["columns"])
+            with self._parts(packed, to["panels"], rows) as (block, panel, row, column):
+                # Those of the last block and of the last panel that are beyond the result.
+                targets = [
+                    to.choose(self._both_below(place, (rows, to["columns"])), address, nowhere)
+                    for place, address in self._places(result, row, column)
+                ]
+                for target in targets:
+                    to.will_write(target)
+                biases = self._vectors(to.after(to["bias"], column)) * self._on.rows
+                for target, total, bias in zip(targets, self._sums(block, panel), biases, strict=True):
+                    if add:
+                        total = to.plus(total, to.load(target))
+                    to.store(to.clamped(to.plus(total, bias), low, high), target)
+
+    def tiles(self) -> None:
+        to = self._to
+        with to.items() as item:
+            matrix, part = to.divide(item, to["items_per_matrix"])
+            first, rows = self._rows(part)
+            left = to.after(to.after(to["left"], matrix, to["left_floats"]), first, to["depth"])
+            panels = to.after(to["panels"], matrix, to["panels_floats"])
+            result = to.after(to.after(to["result"], matrix, to["result_floats"]), first, to["columns"])
+            with self._parts(left, panels, rows) as (block, panel, row, column):
+                targets = [address for _, address in self._places(result, row, column)]
+                for target, total in zip(targets, self._sums(block, panel), strict=True):
+                    to.store(total, target)
+
+    def _rows(self, item: Value) -> tuple[Value, Value]:
+        """Return the first row of an item, and how many it has."""
+        to = self._to
+        first = to.mul(item, to["rows_per_item"])
+        return first, to.least(to.sub(to["rows"], first), to["rows_per_item"])
+
+    def _pack(self, left: Value, packed: Value, rows: Value) -> None:
+        """Copy rows into blocks; the last row stands for those that a block has too many."""
+        to = self._to
+        blocks, depths = self._count(rows), self._depths()
+        with to.loop(blocks) as block:
+            row = to.mul(block.index, self._on.rows)
+            sources = [
+                to.after(left, to.least(to.add(row, index), to.sub(rows, 1)), to["depth"])
+                for index in range(self._on.rows)
+            ]
+            target = to.after(packed, row, to["depth"])
+            with to.loop(depths) as depth:
+                for index, source in enumerate(sources):
+                    line = to.after(target, to.add(to.mul(depth.index, self._on.rows), index), DEPTH)
+                    for lane in range(0, DEPTH, to.lanes):
+                        value = to.load(to.after(to.after(source, depth.index, DEPTH), lane))
+                        to.store(value, to.after(line, lane))
+
+    @contextlib.contextmanager
+    def _parts(self, left: Value, panels: Value, rows: Value) -> Iterator[tuple[Value, Value, Value, Value]]:
+        """For each part of the result: its block's and panel's addresses, its first row and column."""
+        to = self._to
+        with to.loop(to["columns"], self._on.columns) as columns:
+            panel = to.after(panels, columns.index, to["depth"])
+            with to.loop(self._count(rows)) as blocks:
+                row = to.mul(blocks.index, self._on.rows)
+                yield to.after(left, row, to["depth"]), panel, row, columns.index
+
+    def _sums(self, block: Value, panel: Value) -> list[Value]:
+        """Return the products of a block and a panel, summed over the depth: rows x vectors."""
+        to, on = self._to, self._on
+        zeros = [to.constant(0.0)] * (on.rows * on.vectors)
+        with to.loop(self._depths(), carried=[block, panel, *zeros]) as lines:
+            line, right, *sums = lines.carried
+            # Not unrolled: LLVM would fetch the factors of several rounds first, into registers it lacks.
+            with to.loop(DEPTH, carried=[right, *sums]) as columns:
+                right, *sums = columns.carried
+                vectors = self._vectors(right)
+                for vector in range(on.vectors):
+                    to.will_read(to.after(right, _AHEAD * on.columns + vector * to.lanes))
+                left = to.after(line, columns.index)
+                for row in range(on.rows):
+                    factor = to.load_float(to.after(left, row * DEPTH))
+                    for index, vector in enumerate(vectors):
+                        place = row * on.vectors + index
+                        sums[place] = to.times_plus(factor, vector, sums[place])
+                columns.carried = [to.after(right, on.columns), *sums]
+            lines.carried = [to.after(line, on.rows * DEPTH), *columns.carried]
+        return lines.carried[2:]
+
+    def _vectors(self, address: Value) -> list[Value]:
+        to = self._to
+        return [to.load(to.after(address, vector * to.lanes)) for vector in range(self._on.vectors)]
+
+    def _places(self, result: Value, row: Value, column: Value) -> list[tuple[tuple[Value, Value], Value]]:
+        """Return for each sum the row and the column where it begins, and the address."""
+        to = self._to
+        rows = [to.add(row, index) for index in range(self._on.rows)]
+        columns = [to.add(column, vector * to.lanes) for vector in range(self._on.vectors)]
+        return [((y, x), to.after(to.after(result, y, to["columns"]), x)) for y in rows for x in columns]
+
+    def _both_below(self, place: tuple[Value, Value], size: tuple[Value, Value]) -> Value:
+        to = self._to
+        return to.both(to.below(place[0], size[0]), to.below(place[1], size[1]))
+
+    def _count(self, rows: Value) -> Value:
+        return self._to.divide(self._to.add(rows, self._on.rows - 1), self._on.rows)[0]
+
+    def _depths(self) -> Value:
+        return self._to.divide(self._to["depth"], DEPTH)[0]

@@ -1,0 +1,301 @@
+"""The transforms of Winograd's tiles: a kernel for the input's, and one for the output's.
+
+Both go once over their input and once over their output: pixels are gathered, transformed and written to
+where the matrix products want them, and back, padding, dilation, bias and clamp included. A vector's lanes
+are channels.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from . import jit
+from .emit import Emitter, Value
+from .jit import Kernel, Processor
+from .product import DEPTH
+
+_GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles", "channels")
+_INPUT = (*_GRID, "image", "row_floats", "pixel_floats", "result", "matrix_floats")
+_OUTPUT = (*_GRID, "products", "matrix_floats", "row_floats", "image", "bias", "low", "high")
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an image of `height` x `width` is cut into tiles of `tile` x `tile`.
+
+    Tiles are numbered by the row in which their phase starts, then by their row of tiles, phase, and place in
+    the row. All phases have the tiles of the largest one, so that they look alike to the matrix products.
+    """
+
+    height: int
+    width: int
+    dilation: int
+    tile: int
+
+    @property
+    def across(self) -> int:
+        """How many tiles there are in a row of one phase."""
+        return math.ceil(math.ceil(self.width / self.dilation) / self.tile)
+
+    @property
+    def down(self) -> int:
+        """How many tiles there are in a column of one phase."""
+        return math.ceil(math.ceil(self.height / self.dilation) / self.tile)
+
+    @property
+    def phases(self) -> int:
+        """How many phases start in an image row."""
+        return min(self.dilation, self.width)
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are in all."""
+        return min(self.dilation, self.height) * self.down * self.phases * self.across
+
+    def fields(self, first: int, tiles: int) -> dict[str, int]:
+        """Return what a kernel must know to do some tiles."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "dilation": self.dilation,
+            "across": self.across,
+            "phases": self.phases,
+            "down": self.down,
+            "first": first,
+            "tiles": tiles,
+        }
+
+
+def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Matrix, result: Tensor) -> None:
+    """Transform some tiles of an image.
+
+    Parameters
+    ----------
+    x
+        float32, shape (h, w, channels), the last stride 1.
+    grid
+        The image's.
+    first, tiles
+        The first tile, and how many.
+    transform
+        m + 2 rows of m + 2 numbers, applied to rows and columns.
+    result
+        float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), all but the first dimension
+        contiguous: what `product.tiles` takes. Rows of the last block beyond the last tile stay as they are.
+    """
+    here = jit.processor()
+    _input_kernel(here, grid.tile, transform)(
+        result.shape[1],
+        **grid.fields(first, tiles),
+        channels=x.shape[2],
+        image=x.data_ptr(),
+        row_floats=x.stride(0),
+        pixel_floats=x.stride(1),
+        result=result.data_ptr(),
+        matrix_floats=result.stride(0),
+    )
+
+
+def transform_output(
+    products: Tensor,
+    grid: Grid,
+    first: int,
+    tiles: int,
+    transform: Matrix,
+    bias: Tensor,
+    limits: tuple[float | None, float | None],
+    out: Tensor,
+) -> None:
+    """Transform some tiles back, and write them into the image.
+
+    Parameters
+    ----------
+    products
+        float32, shape ((m + 2)^2, at least `tiles`, at least the channels), each matrix contiguous.
+    grid
+        The image's.
+    first, tiles
+        The first tile, and how many.
+    transform
+        m rows of m + 2 numbers, applied to rows and columns.
+    bias
+        float32, shape (channels,).
+    limits
+        The least and the largest value of the result, if any.
+    out
+        float32, shape (h, w, channels), contiguous.
+    """
+    here = jit.processor()
+    low, high = limits
+    _output_kernel(here, grid.tile, transform)(
+        math.ceil(tiles / here.rows),
+        **grid.fields(first, tiles),
+        channels=out.shape[2],
+        products=products.data_ptr(),
+        matrix_floats=products.stride(0),
+        row_floats=products.stride(1),
+        image=out.data_ptr(),
+        bias=bias.data_ptr(),
+        low=-math.inf if low is None else float(low),
+        high=math.inf if high is None else float(high),
+    )
+
+
+@functools.lru_cache
+def _input_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
+    return Kernel(
+        "transform_input", _INPUT, lambda emitter: _Tiles(emitter, on, tile, transform).input(), on.lanes
+    )
+
+
+@functools.lru_cache
+def _output_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
+    return Kernel(
+        "transform_output", _OUTPUT, lambda emitter: _Tiles(emitter, on, tile, transform).output(), on.lanes
+    )
+
+
+class _Tiles:
+    """Writes the two kernels. An item is a block of as many tiles as a matrix product has rows."""
+
+    def __init__(self, emitter: Emitter, on: Processor, tile: int, transform: Matrix) -> None:
+        self._to = emitter
+        self._on = on
+        self._tile = tile
+        self._size = len(transform[0])
+        self._transform = transform
+
+    def input(self) -> None:
+        to, size = self._to, self._size
+        zeros = to.room(to["channels"])
+        with to.loop(to["channels"], to.lanes) as channels:
+            to.store(to.constant(0.0), to.after(zeros, channels.index))
+        pixels, between = to.table(size * size), to.room(size * size * to.lanes)
+        depths = to.divide(to["channels"], DEPTH)[0]
+        with to.items() as block, to.loop(self._tiles_of(block)) as each:
+            rows, columns = self._where(block, each.index, size, 1)
+            for y, (row_inside, row) in enumerate(rows):
+                for x, (column_inside, column) in enumerate(columns):
+                    pixel = to.after(to.after(to["image"], row, to["row_floats"]), column, to["pixel_floats"])
+                    pixels[y * size + x] = to.choose(to.both(row_inside, column_inside), pixel, zeros)
+            result = to.after(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
+            result = to.after(result, each.index, DEPTH)
+            with to.loop(depths) as depth, to.loop(DEPTH, to.lanes) as lane:
+                channel = to.add(to.mul(depth.index, DEPTH), lane.index)
+                for y in range(size):
+                    row_of = [to.load(to.after(pixels[y * size + x], channel)) for x in range(size)]
+                    self._keep(between, y, self._transformed(row_of))
+                target = to.after(result, to.add(to.mul(depth.index, DEPTH * self._on.rows), lane.index))
+                for x in range(size):
+                    for value in self._transformed(self._kept(between, x)):
+                        to.store(value, target)
+                        target = to.after(target, to["matrix_floats"])
+
+    def output(self) -> None:
+        to, size, tile = self._to, self._size, self._tile
+        low, high = to.from_bits("low"), to.from_bits("high")
+        nowhere = to.room(to["channels"])
+        pixels, between = to.table(tile * tile), to.room(size * size * to.lanes)
+        with to.items() as block, to.loop(self._tiles_of(block)) as each:
+            rows, columns = self._where(block, each.index, tile, 0)
+            for y, (row_inside, row) in enumerate(rows):
+                for x, (column_inside, column) in enumerate(columns):
+                    pixel = to.after(to["image"], to.add(to.mul(row, to["width"]), column), to["channels"])
+                    pixels[y * tile + x] = to.choose(to.both(row_inside, column_inside), pixel, nowhere)
+            number = to.add(to.mul(block, self._on.rows), each.index)
+            products = to.after(to["products"], number, to["row_floats"])
+            with to.loop(to["channels"], to.lanes) as channels:
+                source = to.after(products, channels.index)
+                bias = to.load(to.after(to["bias"], channels.index))
+                for x in range(size):
+                    column_of = []
+                    for _ in range(size):
+                        column_of.append(to.load(source))
+                        source = to.after(source, to["matrix_floats"])
+                    self._keep(between, x, self._transformed(column_of))
+                for y in range(tile):
+                    for x, value in enumerate(self._transformed(self._kept(between, y))):
+                        done = to.clamped(to.plus(value, bias), low, high)
+                        to.store(done, to.after(pixels[y * tile + x], channels.index))
+
+    def _tiles_of(self, block: Value) -> Value:
+        """Return how many tiles a block has."""
+        to = self._to
+        return to.least(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
+
+    def _where(self, block: Value, index: Value, count: int, before: int) -> tuple[_Places, _Places]:
+        """Return the image's rows and columns of a tile, from so many before its first one."""
+        to = self._to
+        number = to.add(to["first"], to.mul(block, self._on.rows), index)
+        rest, place = to.divide(number, to["across"])
+        rest, phase = to.divide(rest, to["phases"])
+        start, row = to.divide(rest, to["down"])
+
+        def places(start: Value, position: Value, limit: Value) -> _Places:
+            first = to.sub(to.mul(position, self._tile), before)
+            each = [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(count)]
+            return [(to.below(one, limit), one) for one in each]
+
+        return places(start, row, to["height"]), places(phase, place, to["width"])
+
+    def _keep(self, between: Value, line: int, values: Sequence[Value]) -> None:
+        for index, value in enumerate(values):
+            self._to.store(value, self._to.after(between, (line * self._size + index) * self._to.lanes))
+
+    def _kept(self, between: Value, index: int) -> list[Value]:
+        """Return what was kept at an index of every line."""
+        places = range(index, self._size**2, self._size)
+        return [self._to.load(self._to.after(between, place * self._to.lanes)) for place in places]
+
+    def _transformed(self, values: Sequence[Value]) -> list[Value]:
+        """Return the transform times a column of values.
+
+        Two rows that differ only in signs, as those of opposite interpolation points do, share their sums.
+        """
+        done: dict[int, Value] = {}
+        for index, row in enumerate(self._transform):
+            if index in done:
+                continue
+            twin = next(
+                (i for i in range(index + 1, len(self._transform)) if self._are_twins(index, i)), None
+            )
+            if twin is None:
+                done[index] = self._sum(zip(row, values, strict=True))
+                continue
+            terms = list(zip(row, self._transform[twin], values, strict=True))
+            same = self._sum((a, value) for a, b, value in terms if a == b)
+            opposite = self._sum((a, value) for a, b, value in terms if a != b)
+            done[index] = self._to.plus(same, opposite)
+            done[twin] = self._to.minus(same, opposite)
+        return [done[index] for index in range(len(self._transform))]
+
+    def _are_twins(self, one: int, other: int) -> bool:
+        pairs = list(zip(self._transform[one], self._transform[other], strict=True))
+        return all(abs(a) == abs(b) for a, b in pairs) and any(a == b != 0 for a, b in pairs)
+
+    def _sum(self, terms: Iterable[tuple[float, Value]]) -> Value:
+        to = self._to
+        # Those that need no multiplication first.
+        (first, value), *rest = sorted(
+            (term for term in terms if term[0]), key=lambda term: abs(term[0]) != 1
+        )
+        total = value if first == 1 else to.times(to.constant(first), value)
+        for factor, value in rest:
+            if factor == 1:
+                total = to.plus(total, value)
+            elif factor == -1:
+                total = to.minus(total, value)
+            else:
+                total = to.times_plus(to.constant(factor), value, total)
+        return total
+
+
+_Places = list[tuple[Value, Value]]
+"""For every place whether it is in the image, and its row or column."""
