@@ -97,7 +97,7 @@ def pointwise(
     rows_per_item = max(1, min(most, fair)) * here.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     low, high = limits
-    _pointwise(here, add)(
+    _pointwise(here, add=add, whole=result.shape[1] % here.columns == 0)(
         math.ceil(rows / rows_per_item),
         left=pixels.data_ptr(),
         panels=panels.data_ptr(),
@@ -149,8 +149,11 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
 
 
 @functools.lru_cache
-def _pointwise(on: Processor, add: bool) -> Kernel:
-    return Kernel("pointwise", _POINTWISE, lambda emitter: _Product(emitter, on).pointwise(add), on.lanes)
+def _pointwise(on: Processor, *, add: bool, whole: bool) -> Kernel:
+    def write(emitter: Emitter) -> None:
+        _Product(emitter, on).pointwise(add=add, whole=whole)
+
+    return Kernel("pointwise", _POINTWISE, write, on.lanes)
 
 
 @functools.lru_cache
@@ -165,7 +168,7 @@ class _Product:
         self._to = emitter
         self._on = on
 
-    def pointwise(self, add: bool) -> None:
+    def pointwise(self, *, add: bool, whole: bool) -> None:
         to = self._to
         low, high = to.from_bits("low"), to.from_bits("high")
         packed = to.after(to["packed"], to.thread(), to["packed_floats"])
@@ -175,11 +178,18 @@ class _Product:
             self._pack(to.after(to["left"], first, to["depth"]), packed, rows)
             result = to.after(to["result"], first, to["columns"])
             with self._parts(packed, to["panels"], rows) as (block, panel, row, column):
-                # Those of the last block and of the last panel that are beyond the result.
-                targets = [
-                    to.choose(self._both_below(place, (rows, to["columns"])), address, nowhere)
-                    for place, address in self._places(result, row, column)
-                ]
+                targets = []
+                for index in range(self._on.rows):
+                    here = to.add(row, index)
+                    start = to.after(to.after(result, here, to["columns"]), column)
+                    # Rows of the last block beyond the result, and vectors of the last panel.
+                    start = to.choose(to.below(here, rows), start, nowhere)
+                    for vector in range(self._on.vectors):
+                        target = to.after(start, vector * to.lanes)
+                        if not whole:
+                            inside = to.below(to.add(column, vector * to.lanes), to["columns"])
+                            target = to.choose(inside, target, nowhere)
+                        targets.append(target)
                 for target in targets:
                     to.will_write(target)
                 biases = self._vectors(to.after(to["bias"], column)) * self._on.rows
@@ -197,9 +207,11 @@ class _Product:
             panels = to.after(to["panels"], matrix, to["panels_floats"])
             result = to.after(to.after(to["result"], matrix, to["result_floats"]), first, to["columns"])
             with self._parts(left, panels, rows) as (block, panel, row, column):
-                targets = [address for _, address in self._places(result, row, column)]
-                for target, total in zip(targets, self._sums(block, panel), strict=True):
-                    to.store(total, target)
+                sums = iter(self._sums(block, panel))
+                for index in range(self._on.rows):
+                    start = to.after(to.after(result, to.add(row, index), to["columns"]), column)
+                    for vector in range(self._on.vectors):
+                        to.store(next(sums), to.after(start, vector * to.lanes))
 
     def _rows(self, item: Value) -> tuple[Value, Value]:
         """Return the first row of an item, and how many it has."""
@@ -260,17 +272,6 @@ class _Product:
     def _vectors(self, address: Value) -> list[Value]:
         to = self._to
         return [to.load(to.after(address, vector * to.lanes)) for vector in range(self._on.vectors)]
-
-    def _places(self, result: Value, row: Value, column: Value) -> list[tuple[tuple[Value, Value], Value]]:
-        """Return for each sum the row and the column where it begins, and the address."""
-        to = self._to
-        rows = [to.add(row, index) for index in range(self._on.rows)]
-        columns = [to.add(column, vector * to.lanes) for vector in range(self._on.vectors)]
-        return [((y, x), to.after(to.after(result, y, to["columns"]), x)) for y in rows for x in columns]
-
-    def _both_below(self, place: tuple[Value, Value], size: tuple[Value, Value]) -> Value:
-        to = self._to
-        return to.both(to.below(place[0], size[0]), to.below(place[1], size[1]))
 
     def _count(self, rows: Value) -> Value:
         return self._to.divide(self._to.add(rows, self._on.rows - 1), self._on.rows)[0]
