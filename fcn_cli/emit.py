@@ -136,6 +136,11 @@ class Emitter:
         """Write a vector."""
         self._builder.store(vector, self._pointer(address), align=FLOAT_BYTES)
 
+    def store_bytes(self, vector: Value, address: Value) -> None:
+        """Write numbers from 0 to 255 as bytes."""
+        numbers = self._builder.fptoui(vector, ir.VectorType(ir.IntType(8), self.lanes))
+        self._builder.store(numbers, self._pointer(address), align=1)
+
     def load_float(self, address: Value) -> Value:
         """Return the float32 at an address, in all lanes."""
         return self._broadcast(self._builder.load(self._pointer(address), align=FLOAT_BYTES, typ=_FLOAT))
@@ -187,6 +192,10 @@ class Emitter:
         """Return x, not below `low` and not above `high`; NaN stays NaN."""
         x = self._builder.select(self._builder.fcmp_ordered("<", x, low), low, x)
         return self._builder.select(self._builder.fcmp_ordered(">", x, high), high, x)
+
+    def greater(self, a: Value, b: Value) -> Value:
+        """Say by lane whether a > b; not where one is NaN."""
+        return self._builder.fcmp_ordered(">", a, b)
 
     # Control.
 

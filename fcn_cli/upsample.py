@@ -9,11 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .argmax import argmax
 from .palettes import VOID_INDEX
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
 _STRIP_ELEMENTS_GPU = 1 << 26
+# Elements of the logits that are widened together: 32 MiB, whatever the label map's size.
+_WIDE_ELEMENTS_CPU = 1 << 23
+# The kernel's widths are a multiple of this.
+_COLUMNS = 16
 
 
 class _Taps(NamedTuple):
@@ -72,27 +77,71 @@ def upsampled(logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MO
     Upsampled
         On the device of `logits`; the confidence is None unless asked for.
     """
-    device = logits.device
-    classes = len(logits)
-    labels = torch.empty((height, width), dtype=torch.uint8, device=device)
-    confidence = torch.empty_like(labels) if asked.confidence else None
     x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
+    if logits.device.type == "cpu":
+        labels = _labels(logits.contiguous(), x, y)
+        if asked == NOTHING_MORE:
+            return Upsampled(labels, None)
+    else:
+        labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)
+    return Upsampled(labels, _by_strips(logits.contiguous(), x, y, labels, asked))
+
+
+def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
+    """Return the label map, on a CPU."""
+    classes, _, size = logits.shape
+    height, width = len(y.low), len(x.low)
+    padded = -(-width // _COLUMNS) * _COLUMNS
+    widen = _widen(x, size, padded)
+    labels = torch.empty((height, padded), dtype=torch.uint8)
+    # Strips lie between the same two rows of logits.
+    ends = torch.tensor([0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), height])
+    rows = torch.stack([y.low[ends[:-1]], y.high[ends[:-1]]], 1)
+    together = max(1, _WIDE_ELEMENTS_CPU // (classes * padded))
+    for first in range(0, len(rows), together):
+        part = rows[first : first + together]
+        top, bottom = int(part[0, 0]), int(part[-1, 1]) + 1
+        wide = logits[:, top:bottom].transpose(0, 1).reshape(-1, size) @ widen
+        argmax(
+            wide.view(bottom - top, classes, padded),
+            ends[first : first + len(part) + 1],
+            (part - top).contiguous(),
+            y.weight,
+            labels,
+        )
+    return labels[:, :width].contiguous()
+
+
+def _widen(x: _Taps, size: int, width: int) -> Tensor:
+    """Return float32, shape (size, width): what a row of logits is multiplied with to be interpolated."""
+    matrix = torch.zeros(size, width)
+    columns = torch.arange(len(x.low))
+    matrix[x.low, columns] = 1 - x.weight
+    matrix[x.high, columns] += x.weight
+    return matrix
+
+
+def _by_strips(logits: Tensor, x: _Taps, y: _Taps, labels: Tensor, asked: Asked) -> Tensor | None:
+    """Write the labels, on a GPU, and what is asked for; return the confidence."""
+    classes, device = len(logits), logits.device
+    on_gpu = device.type != "cpu"
+    confidence = torch.empty_like(labels) if asked.confidence else None
     # Descending, so that the largest of the equal ones is the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
     weight = y.weight.to(device)[:, None]
-    between = _between_rows if device.type == "cpu" else _gathered
-    for start, stop, upper, lower in between(logits.contiguous(), x, y):
+    for start, stop, upper, lower in (_gathered if on_gpu else _between_rows)(logits, x, y):
         strip = torch.lerp(upper, lower, weight[start:stop])
         # PyTorch's argmax goes element by element; these are vectorised.
         best = strip.amax(0)
         # Before the strip is overwritten. The largest term of the sum is exp(0).
         winner = (strip - best).exp_().sum(0).reciprocal_() if asked != NOTHING_MORE else None
-        labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
+        if on_gpu:
+            labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
         if winner is not None:
             labels[start:stop][winner < asked.minimum] = VOID_INDEX
         if winner is not None and confidence is not None:
             confidence[start:stop] = winner.mul_(255).round_()
-    return Upsampled(labels, confidence)
+    return confidence
 
 
 _Strips = Iterator[tuple[int, int, Tensor, Tensor]]
@@ -103,10 +152,7 @@ def _between_rows(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
     """Cut strips that each lie between two rows of logits, and widen each row once, by a GEMM."""
     classes, _, size = logits.shape
     width = len(x.low)
-    widen = torch.zeros(size, width)
-    columns = torch.arange(width)
-    widen[x.low, columns] = 1 - x.weight
-    widen[x.high, columns] += x.weight
+    widen = _widen(x, size, width)
     rows = max(1, _STRIP_ELEMENTS_CPU // (classes * width))
     ends = [*(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
     wide: dict[int, Tensor] = {}

@@ -1,0 +1,100 @@
+"""The class of the largest of interpolated logits, for every pixel: a CPU kernel.
+
+A pixel lies between two rows of logits, which were widened to the label map's width before. The kernel goes
+over all classes with the best one so far in registers: nothing of the label map's size but the result is
+written.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from torch import Tensor
+
+from . import jit
+from .emit import Emitter, Value
+from .jit import Kernel, Processor
+
+# Columns that a thread does together: their logits of two rows and all classes stay in its L1.
+_COLUMNS = 256
+
+_FIELDS = ("wide", "classes", "width", "ends", "rows", "weights", "chunks", "labels")
+
+
+def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Tensor) -> None:
+    """Write the label map between rows of logits.
+
+    Parameters
+    ----------
+    wide
+        float32, shape (rows of logits, classes, width), contiguous, the width a multiple of 16.
+    ends
+        int64, shape (strips + 1,): the label map's rows from one of these to the next are a strip, and lie
+        between the same two rows of logits.
+    rows
+        int64, shape (strips, 2): these two.
+    weights
+        float32, shape (rows of the label map,): of the second one.
+    labels
+        uint8, shape (rows of the label map, width), contiguous; is overwritten. Of equal logits the lowest
+        class index wins.
+    """
+    chunks = -(-wide.shape[2] // _COLUMNS)
+    _kernel(jit.processor())(
+        len(rows) * chunks,
+        wide=wide.data_ptr(),
+        classes=wide.shape[1],
+        width=wide.shape[2],
+        ends=ends.data_ptr(),
+        rows=rows.data_ptr(),
+        weights=weights.data_ptr(),
+        chunks=chunks,
+        labels=labels.data_ptr(),
+    )
+
+
+@functools.lru_cache
+def _kernel(on: Processor) -> Kernel:
+    return Kernel("argmax", _FIELDS, _write, on.lanes)
+
+
+def _write(to: Emitter) -> None:
+    with to.items() as item:
+        strip, chunk = to.divide(item, to["chunks"])
+        first, last = (to.load_int(to.after(to["ends"], 2, to.add(strip, n))) for n in (0, 1))
+        upper, lower = (
+            to.after(to["wide"], to.load_int(to.after(to["rows"], to.add(to.mul(4, strip), 2 * n))), _row(to))
+            for n in (0, 1)
+        )
+        begin = to.mul(chunk, _COLUMNS)
+        count = to.least(to.sub(to["width"], begin), to.integer(_COLUMNS))
+        with to.loop(to.sub(last, first)) as rows:
+            row = to.add(first, rows.index)
+            weight = to.load_float(to.after(to["weights"], row))
+            with to.loop(count, to.lanes) as columns:
+                column = to.add(begin, columns.index)
+                best = _best(to, to.after(upper, column), to.after(lower, column), weight)
+                to.store_bytes(best, to.add(to["labels"], to.mul(row, to["width"]), column))
+
+
+def _row(to: Emitter) -> Value:
+    return to.mul(to["classes"], to["width"])
+
+
+def _best(to: Emitter, upper: Value, lower: Value, weight: Value) -> Value:
+    """Return the index of the largest one between two rows of logits, as float32."""
+    one, nothing = to.constant(1.0), to.constant(0.0)
+    carried = [upper, lower, to.constant(-float("inf")), nothing, nothing]
+    with to.loop(to["classes"], carried=carried) as classes:
+        above, below, best, label, index = classes.carried
+        a, b = to.load(above), to.load(below)
+        value = to.times_plus(weight, to.minus(b, a), a)
+        larger = to.greater(value, best)
+        classes.carried = [
+            to.after(above, to["width"]),
+            to.after(below, to["width"]),
+            to.choose(larger, value, best),
+            to.choose(larger, index, label),
+            to.plus(index, one),
+        ]
+    return classes.carried[3]
