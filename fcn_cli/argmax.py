@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from torch import Tensor
 
 from . import jit
@@ -42,14 +43,14 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     chunks = -(-wide.shape[2] // _COLUMNS)
     _kernel(jit.processor())(
         len(rows) * chunks,
-        wide=wide.data_ptr(),
+        wide=jit.address(wide),
         classes=wide.shape[1],
         width=wide.shape[2],
-        ends=ends.data_ptr(),
-        rows=rows.data_ptr(),
-        weights=weights.data_ptr(),
+        ends=jit.address(ends, torch.int64),
+        rows=jit.address(rows, torch.int64),
+        weights=jit.address(weights),
         chunks=chunks,
-        labels=labels.data_ptr(),
+        labels=jit.address(labels, torch.uint8),
     )
 
 

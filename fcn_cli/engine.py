@@ -194,7 +194,7 @@ class Engine:
         with torch.inference_mode():
             logits = self.logits(pixels)
             maps = [
-                upsampled(one, height, width, self._asked)
+                upsampled(one, height, width, self._asked, compiled=self.plan.kernels == "fast")
                 for one, (width, height) in zip(logits, sizes, strict=True)
             ]
             flat = self._to_numpy([one for pair in maps for one in pair if one is not None])

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from llvmlite import binding, ir
+from torch import Tensor
 
 from . import emit
 
@@ -61,6 +62,26 @@ def describe() -> str:
 
 def _version() -> str:
     return ".".join(map(str, binding.llvm_version_info))
+
+
+def address(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """Return where a tensor's numbers are, for a kernel that takes them to lie one after the other.
+
+    Raises
+    ------
+    ValueError
+        They do not, or are of another type or on another device: a kernel would not notice.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} that is not contiguous")
+    return start(tensor, dtype)
+
+
+def start(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """Return where a tensor begins, for a kernel that knows its strides; raises ValueError as `address`."""
+    if tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ValueError(f"a tensor of {tensor.dtype} on {tensor.device}, not {dtype} on the CPU")
+    return tensor.data_ptr()
 
 
 class Kernel:

@@ -99,17 +99,17 @@ def pointwise(
     low, high = limits
     _pointwise(here, add=add, whole=result.shape[1] % here.columns == 0)(
         math.ceil(rows / rows_per_item),
-        left=pixels.data_ptr(),
-        panels=panels.data_ptr(),
-        result=result.data_ptr(),
+        left=jit.address(pixels),
+        panels=jit.address(panels),
+        result=jit.address(result),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
         rows_per_item=rows_per_item,
-        bias=bias.data_ptr(),
+        bias=jit.address(bias),
         low=-math.inf if low is None else float(low),
         high=math.inf if high is None else float(high),
-        packed=packed.data_ptr(),
+        packed=jit.address(packed),
         packed_floats=packed.shape[1],
     )
 
@@ -134,9 +134,9 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     items = math.ceil(blocks / blocks_per_item)
     _tiles(here)(
         matrices * items,
-        left=left.data_ptr(),
-        panels=panels.data_ptr(),
-        result=result.data_ptr(),
+        left=jit.start(left),
+        panels=jit.address(panels),
+        result=jit.start(result),
         depth=depth,
         columns=result.shape[2],
         rows=result.shape[1],

@@ -95,10 +95,10 @@ def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Ma
         result.shape[1],
         **grid.fields(first, tiles),
         channels=x.shape[2],
-        image=x.data_ptr(),
+        image=jit.start(x),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
-        result=result.data_ptr(),
+        result=jit.start(result),
         matrix_floats=result.stride(0),
     )
 
@@ -138,11 +138,11 @@ def transform_output(
         math.ceil(tiles / here.rows),
         **grid.fields(first, tiles),
         channels=out.shape[2],
-        products=products.data_ptr(),
+        products=jit.start(products),
         matrix_floats=products.stride(0),
         row_floats=products.stride(1),
-        image=out.data_ptr(),
-        bias=bias.data_ptr(),
+        image=jit.address(out),
+        bias=jit.address(bias),
         low=-math.inf if low is None else float(low),
         high=math.inf if high is None else float(high),
     )

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from . import product
 from .argmax import argmax
 from .palettes import VOID_INDEX
+from .product import DEPTH, in_panels, pointwise
+from .workspace import Workspace
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
 _STRIP_ELEMENTS_GPU = 1 << 26
 # Elements of the logits that are widened together: 32 MiB, whatever the label map's size.
 _WIDE_ELEMENTS_CPU = 1 << 23
-# The kernel's widths are a multiple of this.
-_COLUMNS = 16
 
 
 class _Taps(NamedTuple):
@@ -56,7 +58,9 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
     return upsampled(logits, height, width).labels
 
 
-def upsampled(logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MORE) -> Upsampled:
+def upsampled(
+    logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MORE, *, compiled: bool = True
+) -> Upsampled:
     """Interpolate logits bilinearly and take the argmax, without a tensor of classes x height x width.
 
     The same as ``F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)`` and
@@ -71,6 +75,8 @@ def upsampled(logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MO
         Size of the result in pixels.
     asked
         What is wanted beside the classes.
+    compiled
+        Whether a CPU takes the labels by our kernel, or by PyTorch's operators alone.
 
     Returns
     -------
@@ -78,21 +84,26 @@ def upsampled(logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MO
         On the device of `logits`; the confidence is None unless asked for.
     """
     x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
-    if logits.device.type == "cpu":
+    compiled = compiled and logits.device.type == "cpu"
+    if compiled:
         labels = _labels(logits.contiguous(), x, y)
         if asked == NOTHING_MORE:
             return Upsampled(labels, None)
     else:
         labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)
-    return Upsampled(labels, _by_strips(logits.contiguous(), x, y, labels, asked))
+    confidence = _by_strips(logits.contiguous(), x, y, labels, asked, label=not compiled)
+    return Upsampled(labels, confidence)
 
 
 def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
-    """Return the label map, on a CPU."""
+    """Return the label map by the kernel."""
     classes, _, size = logits.shape
     height, width = len(y.low), len(x.low)
-    padded = -(-width // _COLUMNS) * _COLUMNS
-    widen = _widen(x, size, padded)
+    padded = -(-width // DEPTH) * DEPTH
+    depth = -(-size // DEPTH) * DEPTH
+    # Equal logits stay equal: our product sums up every row in one order, other libraries' need not.
+    widen, nothing = in_panels(_widen(x, depth, padded)), torch.zeros(product.padded(padded))
+    space = Workspace()
     labels = torch.empty((height, padded), dtype=torch.uint8)
     # Strips lie between the same two rows of logits.
     ends = torch.tensor([0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), height])
@@ -101,9 +112,11 @@ def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
     for first in range(0, len(rows), together):
         part = rows[first : first + together]
         top, bottom = int(part[0, 0]), int(part[-1, 1]) + 1
-        wide = logits[:, top:bottom].transpose(0, 1).reshape(-1, size) @ widen
+        narrow = F.pad(logits[:, top:bottom].transpose(0, 1), (0, depth - size)).reshape(-1, depth)
+        wide = space.take("wide", bottom - top, classes, padded)
+        pointwise(narrow, widen, nothing, wide.view(-1, padded), (None, None), space, add=False)
         argmax(
-            wide.view(bottom - top, classes, padded),
+            wide,
             ends[first : first + len(part) + 1],
             (part - top).contiguous(),
             y.weight,
@@ -121,21 +134,23 @@ def _widen(x: _Taps, size: int, width: int) -> Tensor:
     return matrix
 
 
-def _by_strips(logits: Tensor, x: _Taps, y: _Taps, labels: Tensor, asked: Asked) -> Tensor | None:
-    """Write the labels, on a GPU, and what is asked for; return the confidence."""
+def _by_strips(
+    logits: Tensor, x: _Taps, y: _Taps, labels: Tensor, asked: Asked, *, label: bool
+) -> Tensor | None:
+    """Write the labels, if they are not there, and the void ones; return the confidence, if asked for."""
     classes, device = len(logits), logits.device
-    on_gpu = device.type != "cpu"
     confidence = torch.empty_like(labels) if asked.confidence else None
     # Descending, so that the largest of the equal ones is the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
     weight = y.weight.to(device)[:, None]
-    for start, stop, upper, lower in (_gathered if on_gpu else _between_rows)(logits, x, y):
+    between = _between_rows if device.type == "cpu" else _gathered
+    for start, stop, upper, lower in between(logits, x, y):
         strip = torch.lerp(upper, lower, weight[start:stop])
         # PyTorch's argmax goes element by element; these are vectorised.
         best = strip.amax(0)
         # Before the strip is overwritten. The largest term of the sum is exp(0).
         winner = (strip - best).exp_().sum(0).reciprocal_() if asked != NOTHING_MORE else None
-        if on_gpu:
+        if label:
             labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
         if winner is not None:
             labels[start:stop][winner < asked.minimum] = VOID_INDEX

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import backbones, jit, kernel_costs, product, winograd
+from fcn_cli import backbones, jit, kernel_costs, product, upsample, winograd
 from fcn_cli.emit import Emitter
 from fcn_cli.jit import Kernel, Processor
 from fcn_cli.kernels import FastNetwork
+from fcn_cli.upsample import label_map, upsampled
 from fcn_cli.winograd import Winograd
 from fcn_cli.workspace import Workspace
 
@@ -285,6 +286,44 @@ def test_not_a_number_stays_one() -> None:
     product.pointwise(pixels, ones, torch.zeros(32), result, (0.0, 6.0), Workspace(), add=False)
     assert result[1].isnan().all()
     assert (result[[0, 2]] == 6).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([1, 2, 5, 21, 255]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 150),
+    st.integers(1, 300),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_labels_are_the_argmax_of_interpolated_logits(
+    classes: int, h: int, w: int, height: int, width: int, compiled: bool, seed: int
+) -> None:
+    logits = torch.randn(classes, h, w, generator=seeded(seed))
+    labels = upsampled(logits, height, width, compiled=compiled).labels
+    wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)[0]
+    # Positions are float32's, as torchvision's are: logits that are that near may change places.
+    assert labels.shape == (height, width)
+    assert (wide.amax(0) - wide.gather(0, labels[None].long())[0]).max() < 1e-4
+
+
+def test_the_lowest_of_equal_classes_wins_in_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upsample, "_WIDE_ELEMENTS_CPU", 1)
+    logits = torch.randn(3, 20, 30, generator=seeded(0)).repeat(2, 1, 1)
+    labels = label_map(logits, 190, 170)
+    assert set(labels.flatten().tolist()) == {0, 1, 2}
+    assert torch.equal(labels, label_map(logits[:3], 190, 170))
+    assert not label_map(torch.zeros(5, 3, 3), 10, 10).any()
+
+
+def test_what_a_kernel_cannot_read_is_refused() -> None:
+    good, panels, bias = torch.zeros(4, 16), product.in_panels(torch.zeros(16, 32)), torch.zeros(32)
+    for bad in (torch.zeros(16, 4).t(), torch.zeros(4, 16, dtype=torch.float64), torch.zeros(4, 20)[:, :16]):
+        with pytest.raises(ValueError, match="tensor"):
+            product.pointwise(bad, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
+    product.pointwise(good, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
 
 
 def test_a_task_has_every_field() -> None:
