@@ -243,16 +243,6 @@ class Emitter:
         self._builder.cbranch(self._builder.icmp_signed("<", after, _int(stop)), body, end)
         self._builder.position_at_end(end)
 
-    @contextlib.contextmanager
-    def only_if(self, condition: Value) -> Iterator[None]:
-        """Do what follows only where the condition holds."""
-        with self._builder.if_then(condition):
-            yield
-
-    def is_set(self, field: str) -> Value:
-        """Say whether a field is not 0."""
-        return self._builder.icmp_unsigned("!=", self[field], _int(0))
-
     def _blocks(self, *names: str) -> list[Value]:
         return [self._builder.append_basic_block(name) for name in names]
 

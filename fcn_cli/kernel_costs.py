@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from . import jit
-from .tiles import Grid
+from .grid import Grid
 from .winograd import POINTS, TAPS
 
 _TILES = tuple(POINTS)

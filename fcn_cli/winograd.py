@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from . import jit, product, tiles
-from .tiles import Grid
+from .grid import Grid
 from .workspace import Workspace
 
 TAPS = 3
