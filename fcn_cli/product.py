@@ -34,6 +34,9 @@ _BLOCKS_BYTES = 384 << 10
 # Rows of a panel that are fetched before they are needed: panels come from memory, not from a cache.
 _AHEAD = 64
 
+# A longer sum is one of sums of this many products: its rounding errors grow with their lengths, not its own.
+_SUMMED = 256
+
 _FACTORS = ("left", "panels", "result", "depth", "columns", "rows", "rows_per_item")
 _POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
 _TILES = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
@@ -97,7 +100,8 @@ def pointwise(
     rows_per_item = max(1, min(most, fair)) * here.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     low, high = limits
-    _pointwise(here, add=add, whole=result.shape[1] % here.columns == 0)(
+    whole = result.shape[1] % here.columns == 0
+    _pointwise(here, add=add, whole=whole, deep=depth > _SUMMED)(
         math.ceil(rows / rows_per_item),
         left=jit.address(pixels),
         panels=jit.address(panels),
@@ -132,7 +136,7 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     depth = depths * DEPTH
     blocks_per_item = max(1, min(blocks, _BLOCKS_BYTES // (4 * depth * here.rows)))
     items = math.ceil(blocks / blocks_per_item)
-    _tiles(here)(
+    _tiles(here, deep=depth > _SUMMED)(
         matrices * items,
         left=jit.start(left),
         panels=jit.address(panels),
@@ -149,24 +153,25 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
 
 
 @functools.lru_cache
-def _pointwise(on: Processor, *, add: bool, whole: bool) -> Kernel:
+def _pointwise(on: Processor, *, add: bool, whole: bool, deep: bool) -> Kernel:
     def write(emitter: Emitter) -> None:
-        _Product(emitter, on).pointwise(add=add, whole=whole)
+        _Product(emitter, on, deep=deep).pointwise(add=add, whole=whole)
 
     return Kernel("pointwise", _POINTWISE, write, on.lanes)
 
 
 @functools.lru_cache
-def _tiles(on: Processor) -> Kernel:
-    return Kernel("tiles", _TILES, lambda emitter: _Product(emitter, on).tiles(), on.lanes)
+def _tiles(on: Processor, *, deep: bool) -> Kernel:
+    return Kernel("tiles", _TILES, lambda emitter: _Product(emitter, on, deep=deep).tiles(), on.lanes)
 
 
 class _Product:
     """Writes the two kernels."""
 
-    def __init__(self, emitter: Emitter, on: Processor) -> None:
+    def __init__(self, emitter: Emitter, on: Processor, *, deep: bool) -> None:
         self._to = emitter
         self._on = on
+        self._deep = deep
 
     def pointwise(self, *, add: bool, whole: bool) -> None:
         to = self._to
@@ -250,8 +255,22 @@ class _Product:
     def _sums(self, block: Value, panel: Value) -> list[Value]:
         """Return the products of a block and a panel, summed over the depth: rows x vectors."""
         to, on = self._to, self._on
+        depths = self._depths()
         zeros = [to.constant(0.0)] * (on.rows * on.vectors)
-        with to.loop(self._depths(), carried=[block, panel, *zeros]) as lines:
+        if not self._deep:
+            return self._partial_sums(block, panel, depths)[2:]
+        with to.loop(depths, _SUMMED // DEPTH, carried=[block, panel, *zeros]) as parts:
+            left, right, *totals = parts.carried
+            count = to.least(to.sub(depths, parts.index), to.integer(_SUMMED // DEPTH))
+            left, right, *sums = self._partial_sums(left, right, count)
+            parts.carried = [left, right, *(to.plus(a, b) for a, b in zip(totals, sums, strict=True))]
+        return parts.carried[2:]
+
+    def _partial_sums(self, block: Value, panel: Value, depths: Value) -> list[Value]:
+        """Return where the block and the panel go on after so many cache lines, and the sums up to there."""
+        to, on = self._to, self._on
+        zeros = [to.constant(0.0)] * (on.rows * on.vectors)
+        with to.loop(depths, carried=[block, panel, *zeros]) as lines:
             line, right, *sums = lines.carried
             # Not unrolled: LLVM would fetch the factors of several rounds first, into registers it lacks.
             with to.loop(DEPTH, carried=[right, *sums]) as columns:
@@ -267,7 +286,7 @@ class _Product:
                         sums[place] = to.times_plus(factor, vector, sums[place])
                 columns.carried = [to.after(right, on.columns), *sums]
             lines.carried = [to.after(line, on.rows * DEPTH), *columns.carried]
-        return lines.carried[2:]
+        return lines.carried
 
     def _vectors(self, address: Value) -> list[Value]:
         to = self._to
