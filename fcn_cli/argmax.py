@@ -28,7 +28,7 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     Parameters
     ----------
     wide
-        float32, shape (rows of logits, classes, width), contiguous, the width a multiple of 16.
+        float32, shape (rows of logits, classes, width), contiguous, the width a multiple of a vector's.
     ends
         int64, shape (strips + 1,): the label map's rows from one of these to the next are a strip, and lie
         between the same two rows of logits.
@@ -62,11 +62,9 @@ def _kernel(on: Processor) -> Kernel:
 def _write(to: Emitter) -> None:
     with to.items() as item:
         strip, chunk = to.divide(item, to["chunks"])
-        first, last = (to.load_int(to.after(to["ends"], 2, to.add(strip, n))) for n in (0, 1))
-        upper, lower = (
-            to.after(to["wide"], to.load_int(to.after(to["rows"], to.add(to.mul(4, strip), 2 * n))), _row(to))
-            for n in (0, 1)
-        )
+        first, last = (to.load_int(to["ends"], to.add(strip, n)) for n in (0, 1))
+        above, below = (to.load_int(to["rows"], to.add(to.mul(2, strip), n)) for n in (0, 1))
+        upper, lower = (to.after(to["wide"], row, to["classes"], to["width"]) for row in (above, below))
         begin = to.mul(chunk, _COLUMNS)
         count = to.least(to.sub(to["width"], begin), to.integer(_COLUMNS))
         with to.loop(to.sub(last, first)) as rows:
@@ -76,10 +74,6 @@ def _write(to: Emitter) -> None:
                 column = to.add(begin, columns.index)
                 best = _best(to, to.after(upper, column), to.after(lower, column), weight)
                 to.store_bytes(best, to.add(to["labels"], to.mul(row, to["width"]), column))
-
-
-def _row(to: Emitter) -> Value:
-    return to.mul(to["classes"], to["width"])
 
 
 def _best(to: Emitter, upper: Value, lower: Value, weight: Value) -> Value:

@@ -14,10 +14,10 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor, nn
 
 from . import kernel_costs, product
+from .jit import Limits
 from .winograd import Winograd
 from .workspace import Workspace
 
-Limits = tuple[float | None, float | None]
 NO_LIMITS: Limits = (None, None)
 RELU: Limits = (0.0, None)
 RELU6: Limits = (0.0, 6.0)
@@ -93,7 +93,7 @@ class Pointwise:
     def __init__(self, folded: Folded, limits: Limits) -> None:
         self._panels = product.in_panels(folded.weight()[:, :, 0, 0].t())
         self._out = folded.conv.out_channels
-        self._bias = F.pad(folded.bias.float(), (0, product.padded(self._out) - self._out))
+        self._bias = product.filled(folded.bias.float())
         self._limits = limits
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
@@ -141,8 +141,7 @@ class Direct:
 class Spatial:
     """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
 
-    Which of them is decided by shapes alone. Filters are transformed when a shape first
-    asks for them.
+    Which of them is decided by shapes alone. Filters are transformed when a shape first asks for them.
     """
 
     def __init__(self, folded: Folded, limits: Limits) -> None:

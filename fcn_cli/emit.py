@@ -20,6 +20,7 @@ Value = Any
 """An `llvmlite.ir.Value`; llvmlite has no types of its own."""
 
 FLOAT_BYTES = 4
+_INT_BYTES = 8
 NEXT, THREADS, ITEMS = "next", "threads", "items"
 _COMMON = (NEXT, THREADS, ITEMS)
 
@@ -44,7 +45,7 @@ class Emitter:
     name
         The function's.
     fields
-        What its task has beside the common fields; they become attributes of the task, read once.
+        What its task has beside the common fields. They are read once; ``emitter[field]`` is the value.
     lanes
         How many float32 a vector has.
     """
@@ -126,7 +127,7 @@ class Emitter:
 
     def table(self, size: int) -> Table:
         """Return a table of integers on this thread's stack."""
-        return Table(self, self.room(2 * size))
+        return Table(self, self.room(size * _INT_BYTES // FLOAT_BYTES))
 
     def load(self, address: Value) -> Value:
         """Return the vector at an address."""
@@ -145,13 +146,13 @@ class Emitter:
         """Return the float32 at an address, in all lanes."""
         return self._broadcast(self._builder.load(self._pointer(address), align=FLOAT_BYTES, typ=_FLOAT))
 
-    def load_int(self, address: Value) -> Value:
-        """Return the 64-bit integer at an address."""
-        return self._builder.load(self._pointer(address), typ=_INT)
+    def load_int(self, array: Value, index: Value | int) -> Value:
+        """Return an element of an array of 64-bit integers."""
+        return self._builder.load(self._element(array, index), typ=_INT)
 
-    def store_int(self, value: Value, address: Value) -> None:
-        """Write a 64-bit integer."""
-        self._builder.store(value, self._pointer(address))
+    def store_int(self, value: Value, array: Value, index: Value | int) -> None:
+        """Write an element of an array of 64-bit integers."""
+        self._builder.store(value, self._element(array, index))
 
     def will_read(self, address: Value) -> None:
         """Have the cache line at an address fetched; it need not be ours."""
@@ -218,16 +219,14 @@ class Emitter:
         return self._count(THREADS)
 
     @contextlib.contextmanager
-    def loop(
-        self, stop: Value | int, step: int = 1, start: int = 0, carried: Sequence[Value] = ()
-    ) -> Iterator[Loop]:
-        """Do what follows at least once, and for an index from `start` up to `stop`, `step` by `step`."""
+    def loop(self, stop: Value | int, step: int = 1, carried: Sequence[Value] = ()) -> Iterator[Loop]:
+        """Do what follows at least once, and for an index from 0 up to `stop`, `step` by `step`."""
         before = self._builder.block
         body, end = self._blocks("loop", "end")
         self._builder.branch(body)
         self._builder.position_at_end(body)
         index = self._builder.phi(_INT)
-        index.add_incoming(_int(start), before)
+        index.add_incoming(_int(0), before)
         inside = []
         for value in carried:
             phi = self._builder.phi(value.type)
@@ -251,6 +250,9 @@ class Emitter:
 
     def _field_address(self, field: str) -> Value:
         return self._builder.gep(self._task, [_int(self._places[field])], source_etype=_INT)
+
+    def _element(self, array: Value, index: Value | int) -> Value:
+        return self._pointer(self.add(array, self.mul(_INT_BYTES, index)))
 
     def _pointer(self, address: Value) -> Value:
         return self._builder.inttoptr(address, _POINTER)
@@ -294,11 +296,11 @@ class Table:
 
     def __getitem__(self, index: int) -> Value:
         """Return an entry."""
-        return self._emitter.load_int(self._emitter.after(self._address, 2 * index))
+        return self._emitter.load_int(self._address, index)
 
     def __setitem__(self, index: int, value: Value) -> None:
         """Write an entry."""
-        self._emitter.store_int(value, self._emitter.after(self._address, 2 * index))
+        self._emitter.store_int(value, self._address, index)
 
 
 def _int(value: Value | int) -> Value:

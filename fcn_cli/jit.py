@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from llvmlite import binding, ir
 from torch import Tensor
 
 from . import emit
+
+Limits = tuple[float | None, float | None]
+"""The least and the largest value that a result may have, if any: (0, None) is ReLU."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,15 @@ def start(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
     if tensor.dtype != dtype or tensor.device.type != "cpu":
         raise ValueError(f"a tensor of {tensor.dtype} on {tensor.device}, not {dtype} on the CPU")
     return tensor.data_ptr()
+
+
+def bounds(limits: Limits) -> dict[str, float]:
+    """Return a kernel's fields for limits: infinite where there is none."""
+    low, high = limits
+    return {
+        "low": -math.inf if low is None else float(low),
+        "high": math.inf if high is None else float(high),
+    }
 
 
 class Kernel:

@@ -22,12 +22,12 @@ from .convolution import (
     RELU6,
     Convolution,
     Folded,
-    Limits,
     Pointwise,
     as_batch,
     as_image,
     convolution,
 )
+from .jit import Limits
 from .workspace import Workspace
 
 

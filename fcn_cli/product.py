@@ -21,8 +21,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from . import jit
-from .emit import Emitter, Value
-from .jit import Kernel, Processor
+from .emit import FLOAT_BYTES, Emitter, Value
+from .jit import Kernel, Limits, Processor
 from .workspace import Workspace
 
 DEPTH = 16
@@ -53,11 +53,16 @@ def padded(columns: int) -> int:
     return -(-columns // width) * width
 
 
+def filled(columns: Tensor) -> Tensor:
+    """Return (..., columns) filled up with zeros to whole panels."""
+    count = columns.shape[-1]
+    return F.pad(columns, (0, padded(count) - count))
+
+
 def in_panels(weights: Tensor) -> Tensor:
     """Return (..., depth, columns) as float32 panels (..., panels, depth, width), filled up with zeros."""
-    width, columns = jit.processor().columns, weights.shape[-1]
-    whole = F.pad(weights.float(), (0, padded(columns) - columns))
-    panels = whole.unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
+    width = jit.processor().columns
+    panels = filled(weights.float()).unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
     result: Tensor = panels.transpose(-3, -2).contiguous()
     return result
 
@@ -67,7 +72,7 @@ def pointwise(
     panels: Tensor,
     bias: Tensor,
     result: Tensor,
-    limits: tuple[float | None, float | None],
+    limits: Limits,
     space: Workspace,
     *,
     add: bool,
@@ -94,12 +99,10 @@ def pointwise(
     here = jit.processor()
     rows, depth = pixels.shape
     threads = torch.get_num_threads()
-    most = max(1, _BLOCKS_BYTES // (4 * depth * here.rows))
     # Some items a thread, so that none waits long for the last one.
     fair = math.ceil(rows / (8 * threads * here.rows))
-    rows_per_item = max(1, min(most, fair)) * here.rows
+    rows_per_item = min(_most_blocks(depth, here), fair) * here.rows
     packed = space.take("packed", threads, rows_per_item * depth)
-    low, high = limits
     whole = result.shape[1] % here.columns == 0
     _pointwise(here, add=add, whole=whole, deep=depth > _SUMMED)(
         math.ceil(rows / rows_per_item),
@@ -111,8 +114,7 @@ def pointwise(
         rows=rows,
         rows_per_item=rows_per_item,
         bias=jit.address(bias),
-        low=-math.inf if low is None else float(low),
-        high=math.inf if high is None else float(high),
+        **jit.bounds(limits),
         packed=jit.address(packed),
         packed_floats=packed.shape[1],
     )
@@ -134,7 +136,7 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     here = jit.processor()
     matrices, blocks, depths = left.shape[:3]
     depth = depths * DEPTH
-    blocks_per_item = max(1, min(blocks, _BLOCKS_BYTES // (4 * depth * here.rows)))
+    blocks_per_item = min(_most_blocks(depth, here), blocks)
     items = math.ceil(blocks / blocks_per_item)
     _tiles(here, deep=depth > _SUMMED)(
         matrices * items,
@@ -150,6 +152,10 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
         panels_floats=panels.stride(0),
         result_floats=result.stride(0),
     )
+
+
+def _most_blocks(depth: int, on: Processor) -> int:
+    return max(1, _BLOCKS_BYTES // (FLOAT_BYTES * depth * on.rows))
 
 
 @functools.lru_cache

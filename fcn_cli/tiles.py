@@ -14,14 +14,15 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from . import jit
-from .emit import Emitter, Value
+from .emit import Emitter, Table, Value
 from .grid import Grid
-from .jit import Kernel, Processor
+from .jit import Kernel, Limits, Processor
 from .product import DEPTH
 
-_GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles", "channels")
-_INPUT = (*_GRID, "image", "row_floats", "pixel_floats", "result", "matrix_floats")
-_OUTPUT = (*_GRID, "products", "matrix_floats", "row_floats", "image", "bias", "low", "high")
+_GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles")
+_IMAGE = (*_GRID, "channels", "image", "row_floats", "pixel_floats")
+_INPUT = (*_IMAGE, "result", "matrix_floats")
+_OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -63,7 +64,7 @@ def transform_output(
     tiles: int,
     transform: Matrix,
     bias: Tensor,
-    limits: tuple[float | None, float | None],
+    limits: Limits,
     out: Tensor,
 ) -> None:
     """Transform some tiles back, and write them into the image.
@@ -86,18 +87,18 @@ def transform_output(
         float32, shape (h, w, channels), contiguous.
     """
     here = jit.processor()
-    low, high = limits
     _output_kernel(here, grid.tile, transform)(
         math.ceil(tiles / here.rows),
         **grid.fields(first, tiles),
         channels=out.shape[2],
         products=jit.start(products),
         matrix_floats=products.stride(0),
-        row_floats=products.stride(1),
+        product_floats=products.stride(1),
         image=jit.address(out),
+        row_floats=out.stride(0),
+        pixel_floats=out.stride(1),
         bias=jit.address(bias),
-        low=-math.inf if low is None else float(low),
-        high=math.inf if high is None else float(high),
+        **jit.bounds(limits),
     )
 
 
@@ -133,11 +134,7 @@ class _Tiles:
         pixels, between = to.table(size * size), to.room(size * size * to.lanes)
         depths = to.divide(to["channels"], DEPTH)[0]
         with to.items() as block, to.loop(self._tiles_of(block)) as each:
-            rows, columns = self._where(block, each.index, size, 1)
-            for y, (row_inside, row) in enumerate(rows):
-                for x, (column_inside, column) in enumerate(columns):
-                    pixel = to.after(to.after(to["image"], row, to["row_floats"]), column, to["pixel_floats"])
-                    pixels[y * size + x] = to.choose(to.both(row_inside, column_inside), pixel, zeros)
+            self._find(pixels, block, each.index, size, 1, zeros)
             result = to.after(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
             result = to.after(result, each.index, DEPTH)
             with to.loop(depths) as depth, to.loop(DEPTH, to.lanes) as lane:
@@ -157,13 +154,9 @@ class _Tiles:
         nowhere = to.room(to["channels"])
         pixels, between = to.table(tile * tile), to.room(size * size * to.lanes)
         with to.items() as block, to.loop(self._tiles_of(block)) as each:
-            rows, columns = self._where(block, each.index, tile, 0)
-            for y, (row_inside, row) in enumerate(rows):
-                for x, (column_inside, column) in enumerate(columns):
-                    pixel = to.after(to["image"], to.add(to.mul(row, to["width"]), column), to["channels"])
-                    pixels[y * tile + x] = to.choose(to.both(row_inside, column_inside), pixel, nowhere)
+            self._find(pixels, block, each.index, tile, 0, nowhere)
             number = to.add(to.mul(block, self._on.rows), each.index)
-            products = to.after(to["products"], number, to["row_floats"])
+            products = to.after(to["products"], number, to["product_floats"])
             with to.loop(to["channels"], to.lanes) as channels:
                 source = to.after(products, channels.index)
                 bias = to.load(to.after(to["bias"], channels.index))
@@ -183,20 +176,29 @@ class _Tiles:
         to = self._to
         return to.least(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
 
-    def _where(self, block: Value, index: Value, count: int, before: int) -> tuple[_Places, _Places]:
-        """Return the image's rows and columns of a tile, from so many before its first one."""
+    def _find(
+        self, pixels: Table, block: Value, index: Value, side: int, before: int, instead: Value
+    ) -> None:
+        """Write the addresses of a tile's pixels, from so many before its first one, row by row.
+
+        Where a pixel is not in the image, `instead` is its address.
+        """
         to = self._to
         number = to.add(to["first"], to.mul(block, self._on.rows), index)
         rest, place = to.divide(number, to["across"])
         rest, phase = to.divide(rest, to["phases"])
         start, row = to.divide(rest, to["down"])
 
-        def places(start: Value, position: Value, limit: Value) -> _Places:
+        def places(start: Value, position: Value) -> list[Value]:
             first = to.sub(to.mul(position, self._tile), before)
-            each = [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(count)]
-            return [(to.below(one, limit), one) for one in each]
+            return [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(side)]
 
-        return places(start, row, to["height"]), places(phase, place, to["width"])
+        columns = [(column, to.below(column, to["width"])) for column in places(phase, place)]
+        for y, line in enumerate(places(start, row)):
+            address, inside = to.after(to["image"], line, to["row_floats"]), to.below(line, to["height"])
+            for x, (column, column_inside) in enumerate(columns):
+                pixel = to.after(address, column, to["pixel_floats"])
+                pixels[y * side + x] = to.choose(to.both(inside, column_inside), pixel, instead)
 
     def _keep(self, between: Value, line: int, values: Sequence[Value]) -> None:
         for index, value in enumerate(values):
@@ -248,7 +250,3 @@ class _Tiles:
             else:
                 total = to.times_plus(to.constant(factor), value, total)
         return total
-
-
-_Places = list[tuple[Value, Value]]
-"""For every place whether it is in the image, and its row or column."""

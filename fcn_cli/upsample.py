@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -99,14 +100,13 @@ def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
     """Return the label map by the kernel."""
     classes, _, size = logits.shape
     height, width = len(y.low), len(x.low)
-    padded = -(-width // DEPTH) * DEPTH
+    padded = product.padded(width)
     depth = -(-size // DEPTH) * DEPTH
     # Equal logits stay equal: our product sums up every row in one order, other libraries' need not.
-    widen, nothing = in_panels(_widen(x, depth, padded)), torch.zeros(product.padded(padded))
+    widen, nothing = in_panels(_widen(x, depth, padded)), torch.zeros(padded)
     space = Workspace()
     labels = torch.empty((height, padded), dtype=torch.uint8)
-    # Strips lie between the same two rows of logits.
-    ends = torch.tensor([0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), height])
+    ends = torch.tensor(_bounds(y))
     rows = torch.stack([y.low[ends[:-1]], y.high[ends[:-1]]], 1)
     together = max(1, _WIDE_ELEMENTS_CPU // (classes * padded))
     for first in range(0, len(rows), together):
@@ -123,6 +123,11 @@ def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
             labels,
         )
     return labels[:, :width].contiguous()
+
+
+def _bounds(y: _Taps) -> list[int]:
+    """Return where strips begin that each lie between two rows of logits, and where the last one ends."""
+    return [0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
 
 
 def _widen(x: _Taps, size: int, width: int) -> Tensor:
@@ -169,15 +174,12 @@ def _between_rows(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
     width = len(x.low)
     widen = _widen(x, size, width)
     rows = max(1, _STRIP_ELEMENTS_CPU // (classes * width))
-    ends = [*(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
     wide: dict[int, Tensor] = {}
-    start = 0
-    for end in ends:
+    for start, end in itertools.pairwise(_bounds(y)):
         low, high = int(y.low[start]), int(y.high[start])
         wide = {row: wide[row] if row in wide else logits[:, row] @ widen for row in (low, high)}
         for first in range(start, end, rows):
             yield first, min(first + rows, end), wide[low][:, None], wide[high][:, None]
-        start = end
 
 
 def _gathered(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import jit, product, tiles
 from .grid import Grid
+from .jit import Limits
 from .workspace import Workspace
 
 TAPS = 3
@@ -63,12 +64,12 @@ class Transforms:
         outputs = [[point**row for point in points] + [Fraction(row == tile - 1)] for row in range(tile)]
         filters, inputs = [], []
         for index, point in enumerate(points):
-            scale, product = Fraction(1), [Fraction(1)]
+            scale, others = Fraction(1), [Fraction(1)]
             for other in points[:index] + points[index + 1 :]:
                 scale *= point - other
-                product = _times(product, other)
+                others = _times(others, other)
             filters.append([point**power / scale for power in range(TAPS)])
-            inputs.append(product + [Fraction(0)] * (size - len(product)))
+            inputs.append(others + [Fraction(0)] * (size - len(others)))
         filters.append([Fraction(0)] * (TAPS - 1) + [Fraction(1)])
         inputs.append(every)
         return cls(_matrix(outputs), _matrix(filters), _matrix(inputs))
@@ -108,7 +109,7 @@ class Winograd:
         bias: Tensor,
         dilation: int,
         tile: int,
-        limits: tuple[float | None, float | None],
+        limits: Limits,
     ) -> None:
         transforms = Transforms.of(tile)
         self.dilation = dilation

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,16 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def lay_out(x: Tensor, layout: str) -> Tensor:
@@ -241,12 +253,8 @@ def test_a_pointwise_product_is_the_product(
     exact = left.double() @ right.double() + bias[:columns] + (result if add else 0)
     if limits != (None, None):
         exact = exact.clamp(*limits)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         product.pointwise(left, product.in_panels(right), bias, result, limits, Workspace(), add=add)
-    finally:
-        torch.set_num_threads(before)
     assert (result - exact).abs().max() < 1e-6 * depth
     assert (around[[0, -1]] == 7).all()
 
@@ -255,26 +263,21 @@ def test_threads_change_nothing() -> None:
     """Neither how many there are, nor whose they are."""
     fast = FastNetwork(random_model("resnet50"))
     batch = torch.randn(1, 3, 150, 170, generator=seeded(3))
-    before = torch.get_num_threads()
     results = []
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        try:
-            for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
-                torch.set_num_threads(threads)
-                if not openmp:
-                    patch.setattr(jit, "_openmp", lambda: None)
+        for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
+            if not openmp:
+                patch.setattr(jit, "_openmp", lambda: None)
+            with torch_threads(threads):
                 results.append(fast(batch))
-        finally:
-            torch.set_num_threads(before)
     # torch's own convolutions, in a few layers, may sum up in another order.
     assert all(worst(result, results[0]) < 1e-6 for result in results)
     pixels, right, bias = torch.randn(500, 64), product.in_panels(torch.randn(64, 96)), torch.randn(96)
     products = []
     for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
         products.append(torch.empty(500, 96))
-        product.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
-    torch.set_num_threads(before)
+        with torch_threads(threads):
+            product.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
     assert all(torch.equal(one, products[0]) for one in products)
 
 
