@@ -73,6 +73,12 @@ class OutputLost(FcnError):
             raise cls(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+class DeviceLost(FcnError):
+    """The device that runs the network is gone; nothing more can be computed in this process."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class StoppedEarly(FcnError):
     """The run ended before the end, because it was told to (``--fail-fast``)."""
 
@@ -105,13 +111,19 @@ class FailureKind(StrEnum):
     OUTPUT_REFUSED = "OutputRefused"
     BAD_LABELS = "BadLabels"
     SIZES_DIFFER = "SizesDiffer"
+    NAME_TAKEN = "NameTaken"
+    NOT_FINITE = "NonFiniteLogits"
 
 
 class Failure(NamedTuple):
-    """Why one image failed: a kind for programs, a sentence for people."""
+    """Why one image failed: a kind for programs, a sentence for people.
+
+    `limit` is the number of a limit that the image exceeded (pixels, seconds), where the kind has one.
+    """
 
     kind: FailureKind
     message: str
+    limit: float | None = None
 
 
 class ImageError(FcnError):
@@ -119,6 +131,6 @@ class ImageError(FcnError):
 
     exit_code = ExitCode.SOME_FAILED
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    def __init__(self, kind: FailureKind, message: str, limit: float | None = None) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, message)
+        self.failure = Failure(kind, message, limit)
