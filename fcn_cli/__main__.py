@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from . import interrupts
 from .cli import app
-from .errors import ExitCode, FcnError
+from .errors import ExitCode, FcnError, NameCollision
 from .messages import close_log, say
 
 
@@ -24,6 +24,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="fcn")
     except FcnError as error:
+        for line in error.each if isinstance(error, NameCollision) else ():
+            say(line)
         say(str(error))
         return error.exit_code
     except SystemExit as ending:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import __version__, cli_weights, options
 from .errors import ExitCode, OutputLost, RequestError
@@ -42,7 +43,17 @@ def _main(
     pass
 
 
-@app.command()
+class _SegmentCommand(TyperCommand):
+    """Lets ``--prune`` stand alone: Typer has no options with an optional value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with the bare option's value filled in."""
+        end = args.index("--") if "--" in args else len(args)
+        filled = ["--prune=careful" if argument == "--prune" else argument for argument in args[:end]]
+        return super().parse_args(ctx, [*filled, *args[end:]])
+
+
+@app.command(cls=_SegmentCommand)
 def segment(
     inputs: options.Inputs = None,
     files_from: options.FilesFrom = None,
@@ -66,6 +77,7 @@ def segment(
     keep_extension: options.KeepExtension = False,
     overwrite: options.Overwrite = False,
     retry_failed: options.RetryFailed = False,
+    prune: options.Prune = None,
     max_image_pixels: options.MaxImagePixels = None,
     decode_timeout: options.DecodeTimeout = 60.0,
     wait: options.Wait = 0.0,
@@ -115,6 +127,7 @@ def segment(
         keep_extension=keep_extension,
         overwrite=overwrite,
         retry_failed=retry_failed,
+        prune=prune.value if prune is not None else None,
         fail_fast=fail_fast,
         dry_run=dry_run,
         wait=wait,
@@ -122,9 +135,9 @@ def segment(
             device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
         ),
     )
-    display = Display(quiet=quiet, verbose=verbose, as_json=as_json)
+    display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     summary = run.segment(job, display)
-    display.summed_up(summary, dry=dry_run)
+    display.summed_up(summary)
     if dry_run:
         return
     if summary.exit_code == ExitCode.OK and display.stdout_error:

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import journal, tables
-from .messages import give_up_stdout, say
+from . import tables
+from .errors import FailureKind
+from .journal import JOURNAL_FILE
+from .messages import give_up_stdout, one_line, say
+from .plan import Action
 from .progress import Progress
+from .record import begun, printable_utf8, to_line
 
 if TYPE_CHECKING:
-    from .journal import Record
-    from .plan import Plan
+    from .plan import Plan, Step
+    from .record import Record
     from .summary import Summary
 
 _SHOWN_FAILURES = 10
@@ -30,33 +34,59 @@ class Display:
         Also details, and each failure as it happens.
     as_json
         Print each record on stdout.
+    dry
+        Print the plan on stdout: nothing else happens.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False, dry: bool = False
+    ) -> None:
         self._quiet = quiet
         self._verbose = verbose
         self._json = as_json
+        self._dry = dry
+        self._no_reader = False
         self._progress = Progress(quiet=quiet)
         self.stdout_error: str | None = None
 
-    def planned(self, made: Plan) -> None:
-        """Say what is ahead."""
-        self._progress.begin(made.work)
-        to_complete = len(made.to_add) + len(made.to_repeat)
-        self.detail(
-            f"{len(made)} images: {len(made.to_segment)} to segment, {to_complete} to complete, "
-            f"{len(made.done)} done before, {len(made.still_failed)} failed before and unchanged"
-        )
+    def planned(self, plan: Plan) -> None:
+        """Say what is ahead; of a dry run, print it."""
+        self._progress.begin(plan.work)
+        counts = {action: plan.count(action) for action in Action}
+        parts = [f"{counts[Action.SEGMENT]} to segment"]
+        parts.append(f"{counts[Action.ADD] + counts[Action.REPAINT]} to complete")
+        parts.append(f"{counts[Action.SKIP]} done before")
+        parts.append(f"{counts[Action.FAILED]} failed before and unchanged")
+        if counts[Action.REFUSED]:
+            parts.append(f"{counts[Action.REFUSED]} refused")
+        if counts[Action.PRUNE]:
+            parts.append(f"{counts[Action.PRUNE]} to prune")
+        images = len(plan.steps) - counts[Action.PRUNE]
+        self.detail(f"{images} images: {', '.join(parts)}")
+        if self._dry:
+            for step in sorted(plan.steps, key=lambda step: step.image):
+                self._print_step(step)
 
     def finished(self, record: Record, *, skipped: bool) -> None:
         """Count a record; print it with ``--json``."""
-        if self._json:
-            self._print_json({**record.as_json(), "skipped": skipped})
-        if skipped:
+        if self._dry:
             return
+        if self._json:
+            self._print({**record.as_json(), "skipped": skipped})
         if record.error:
             self.detail(f"{record.source}: {record.error.message}")
-        self._progress.step(failed=not record.ok)
+        elif skipped:
+            self.detail(f"{record.source}: done before")
+        else:
+            self.detail(f"{record.source}: done, {record.width}x{record.height}, {record.seconds:.2f} s")
+        if not skipped and not _is_refused(record):
+            self._progress.step(failed=not record.ok)
+
+    def pruned(self, record: Record) -> None:
+        """Say that a photo is gone."""
+        if self._json:
+            self._print({**record.as_json(), "status": "gone", "skipped": False})
+        self.detail(f"{record.source}: gone, its outputs are removed")
 
     def waiting(self) -> None:
         """Show that the work goes on."""
@@ -66,6 +96,10 @@ class Display:
         """Show a download's progress."""
         self._progress.downloading(done, total)
 
+    def warn(self, text: str) -> None:
+        """Say something, also when quiet."""
+        self._progress.line(text)
+
     def note(self, text: str) -> None:
         """Say something, unless quiet."""
         self._progress.line(text, show=not self._quiet)
@@ -74,32 +108,60 @@ class Display:
         """Say something if verbose."""
         self._progress.line(text, show=self._verbose)
 
-    def summed_up(self, summary: Summary, *, dry: bool = False) -> None:
+    def summed_up(self, summary: Summary) -> None:
         """Print a run's summary: table, ignored files, failures, counts."""
         self._progress.close()
         show = not self._quiet
-        if dry:
-            text = f"{summary.left} of {summary.total} images would be segmented into {summary.output}"
-            say(f"dry run: {text}", show=show)
-        if show and not dry and summary.done:
+        if self._dry:
+            say(f"dry run: {_dry_counts(summary)}", show=show)
+            say(summary.ignored, show=show and bool(summary.ignored))
+            return
+        if show and summary.done:
             with contextlib.suppress(OSError):
                 tables.run(summary)
         if summary.ignored:
             say(summary.ignored, show=show)
-        _failures(summary.failures)
-        if not dry:
-            say(_counts(summary), show=show)
+        _failures([r for r in summary.failures if not self._quiet or r.image not in summary.known_failures])
+        say(_counts(summary), show=show)
         if summary.stopped is not None:
             say(str(summary.stopped))
 
-    def _print_json(self, value: dict[str, Any]) -> None:
+    def _print_step(self, step: Step) -> None:
+        if not self._json:
+            self._write(f"{step.action}\t{_field(step.image)}\t{_field(step.reason)}")
+            return
+        value: dict[str, Any] = {"action": str(step.action)}
+        if step.record is not None:
+            value |= step.record.as_json()
+        elif step.source is not None:
+            value |= begun(step.source, "", step.source.size_bytes, step.source.mtime_ns).as_json()
+            for unknown in ("status", "fingerprint", "finished"):
+                value[unknown] = None
+        self._print({**value, "reason": printable_utf8(step.reason)})
+
+    def _print(self, value: dict[str, Any]) -> None:
+        self._write(to_line(value))
+
+    def _write(self, line: str) -> None:
+        if self._no_reader:
+            return
         try:
-            sys.stdout.write(journal.to_line(value) + "\n")
-            sys.stdout.flush()
+            sys.stdout.write(line + "\n")
+            if not self._dry:
+                sys.stdout.flush()
         except OSError as error:
             # The masks are wanted all the same.
-            self._json = False
+            self._no_reader = True
             self.stdout_error = give_up_stdout(error)
+
+
+def _field(text: str) -> str:
+    """Return text that holds no tab and no line end."""
+    return one_line(printable_utf8(text))
+
+
+def _is_refused(record: Record) -> bool:
+    return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
 
 
 def _failures(records: Sequence[Record]) -> None:
@@ -109,11 +171,18 @@ def _failures(records: Sequence[Record]) -> None:
         say(f"no mask for {record.source}: {message}")
     if len(records) > _SHOWN_FAILURES:
         more = len(records) - _SHOWN_FAILURES
-        say(f"and {more} more without a mask; {journal.JOURNAL_FILE} there has the reasons")
+        say(f"and {more} more without a mask; {JOURNAL_FILE} there has the reasons")
+
+
+def _dry_counts(summary: Summary) -> str:
+    text = f"{summary.left} of {summary.total} images would be segmented into {summary.output}"
+    return f"{text}, {summary.failed} have failed" if summary.failed else text
 
 
 def _counts(summary: Summary) -> str:
-    if not summary.done and not summary.failed and not summary.left:
+    if not summary.total and not summary.pruned:
+        return "nothing to do: the list is empty"
+    if not summary.pruned and not summary.done and not summary.failed and not summary.left:
         return f"nothing to do: all {summary.total} images were done before, see {summary.output}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
@@ -121,6 +190,8 @@ def _counts(summary: Summary) -> str:
     parts.append(f"{summary.failed} failed")
     if summary.left:
         parts.append(f"{summary.left} not reached")
+    if summary.pruned:
+        parts.append(f"{summary.pruned} pruned")
     text = f"{summary.total} images: {', '.join(parts)}"
     if (rate := summary.images_per_second) is not None:
         text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"

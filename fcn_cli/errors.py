@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -39,7 +39,11 @@ class SettingsMismatch(RequestError):
 
 
 class NameCollision(RequestError):
-    """Two inputs would be written under one name."""
+    """Inputs would be written under one name; `each` has a line for every such pair."""
+
+    def __init__(self, text: str, each: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.each = each
 
 
 class WeightsError(RequestError):

@@ -187,6 +187,7 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
         raise ImageError(
             FailureKind.TOO_MANY_PIXELS,
             f"{width}x{height} is more than {max_pixels} pixels; if that is right, raise --max-image-pixels",
+            max_pixels,
         )
     notes = []
     frames = _frame_count(opened)

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import backbones, palettes, settings, weights
+from . import backbones, palettes, weights
 from .errors import RequestError
+from .settings import (
+    DEFAULT_KINDS,
+    DEFAULT_SHORT_SIDE,
+    LabelSettings,
+    Machinery,
+    RequestedSettings,
+)
 
 VOC_NAMES = "voc"
 
@@ -25,33 +32,35 @@ class Job:
     weights_file: str | None = None
     class_names: str | None = None
     offline: bool = False
-    resize: int | None = settings.DEFAULT_SHORT_SIDE
+    resize: int | None = DEFAULT_SHORT_SIDE
     precision: str = "auto"
     kernels: str = "fast"
     min_confidence: float = 0.0
-    kinds: Sequence[str] = settings.DEFAULT_KINDS
+    kinds: Sequence[str] = DEFAULT_KINDS
     palette: str = "hub"
     keep_extension: bool = False
     overwrite: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
     dry_run: bool = False
+    prune: str | None = None
     wait: float = 0.0
-    machinery: settings.Machinery = field(default_factory=settings.Machinery)
+    machinery: Machinery = field(default_factory=Machinery)
 
 
 @dataclass(frozen=True)
 class Identity:
     """What exactly is requested, known before the network is loaded (and for official weights, downloaded).
 
-    `checkpoint` is the user's own file, hashed. `names` are the class names, or None where the checkpoint's
+    `palette_name` is a palette's name, or the hash of its colours when it comes from a file. `checkpoint` is
+    the user's own file, hashed. `names` are the class names, or None where the checkpoint's
     number of classes will give them.
     """
 
-    label: settings.LabelSettings
-    files: settings.FileSettings
+    settings: RequestedSettings
     backbone: backbones.Backbone
     palette: palettes.Palette
+    palette_name: str
     checkpoint: weights.WeightsFile | None
     names: tuple[str, ...] | None
 
@@ -74,21 +83,20 @@ class Identity:
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, names = checkpoint.sha256, None
-        label = settings.LabelSettings(
+        label = LabelSettings(
             backbone.name, identity, job.resize, job.precision, job.kernels, asked, job.min_confidence
         )
         colors = palettes.load(job.palette)
         palette = job.palette
         if palette not in palettes.BUILT_IN:
             palette = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
-        return cls(
-            label,
-            settings.FileSettings(palette, job.keep_extension),
-            backbone,
-            colors,
-            checkpoint,
-            asked or names,
-        )
+        requested = RequestedSettings(label, job.keep_extension)
+        return cls(requested, backbone, colors, palette, checkpoint, asked or names)
+
+    @property
+    def label(self) -> LabelSettings:
+        """The settings that shape labels."""
+        return self.settings.labels
 
     def weights_file(
         self, *, offline: bool = False, progress: weights.Progress | None = None

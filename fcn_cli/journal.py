@@ -1,137 +1,129 @@
-"""The record of what is done: one JSON object a line in ``manifest.jsonl``, the last one of an image wins."""
+"""What is done: one JSON object a line in ``manifest.jsonl``, the last one of an image counts."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from . import storage
-from .errors import Failure, FailureKind, RequestError
+from .collisions import folded
+from .record import Record, to_line
 
 JOURNAL_FILE = "manifest.jsonl"
+_IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
+# A record's time has whole seconds, and file systems keep times in steps of up to two.
+_TIME_SLACK_SECONDS = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of one image.
+class RecordIndex:
+    """The last record of each image in memory, and which image owns which output file.
 
-    `image` is its name, `source` how the user's input led to it. `width` and `height` are the upright
-    photo's, in pixels; `classes` maps class index → pixels; `outputs` are paths relative to the output
-    directory, `output_bytes` their sizes in the same order. `seconds` is decoding, network and encoding
-    together. `size_bytes` and `mtime_ns` are the input file's, None when there was none.
+    An image whose output file has since been written for another image is no longer in it. Names of output
+    files are compared as a case-insensitive file system does.
     """
 
-    image: str
-    source: str
-    status: str
-    fingerprint: str
-    size_bytes: int | None
-    mtime_ns: int | None
-    width: int | None = None
-    height: int | None = None
-    classes: dict[int, int] | None = None
-    outputs: tuple[str, ...] = ()
-    output_bytes: tuple[int, ...] = ()
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    error: Failure | None = None
+    def __init__(self) -> None:
+        # Lines, not records: a night's run keeps hundreds of thousands of them in memory.
+        self._lines: dict[str, bytes] = {}
+        self._owners: dict[str, str] = {}
+        self._gone: dict[str, tuple[str, ...]] = {}
 
-    @property
-    def ok(self) -> bool:
-        """Whether the image has its outputs."""
-        return self.status == "ok"
+    def __len__(self) -> int:
+        return len(self._lines)
 
-    @property
-    def size(self) -> tuple[int | None, int | None]:
-        """The upright photo's (width, height)."""
-        return self.width, self.height
+    def __iter__(self) -> Iterator[Record]:
+        for image in sorted(self._lines):
+            yield Record.from_json(json.loads(self._lines[image]))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as it stands in the journal."""
-        return {
-            "image": self.image,
-            "source": self.source,
-            "status": self.status,
-            "width": self.width,
-            "height": self.height,
-            "classes": {str(index): pixels for index, pixels in sorted((self.classes or {}).items())},
-            "outputs": list(self.outputs),
-            "output_bytes": list(self.output_bytes),
-            "size_bytes": self.size_bytes,
-            "mtime_ns": self.mtime_ns,
-            "seconds": round(self.seconds, 3),
-            "notes": list(self.notes),
-            "error": {"kind": self.error.kind, "message": self.error.message} if self.error else None,
-            "fingerprint": self.fingerprint,
-        }
+    def images(self) -> Iterable[str]:
+        """Return the names of all images."""
+        return self._lines.keys()
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Record:
-        """Read a record; KeyError, TypeError or ValueError when it is none."""
-        error = value["error"]
-        return cls(
-            image=value["image"],
-            source=value["source"],
-            status=value["status"],
-            fingerprint=value["fingerprint"],
-            size_bytes=value["size_bytes"],
-            mtime_ns=value["mtime_ns"],
-            width=value["width"],
-            height=value["height"],
-            classes={int(index): pixels for index, pixels in value["classes"].items()},
-            outputs=tuple(value["outputs"]),
-            output_bytes=tuple(value["output_bytes"]),
-            seconds=value["seconds"],
-            notes=tuple(value["notes"]),
-            error=Failure(FailureKind(error["kind"]), error["message"]) if error else None,
-        )
+    def lines(self) -> Iterable[bytes]:
+        """Return the last line of each image, without line ends, in the order of the journal."""
+        return self._lines.values()
 
+    def get(self, image: str) -> Record | None:
+        """Return the last record of an image, or None when there is none or the photo was pruned."""
+        line = self._lines.get(image)
+        return Record.from_json(json.loads(line)) if line is not None else None
 
-def to_line(value: dict[str, Any]) -> str:
-    """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
-    return json.dumps(value, separators=(", ", ": "))
+    def owner(self, output: str) -> str | None:
+        """Return the image whose record names this output file."""
+        return self._owners.get(folded(output))
+
+    def orphans(self) -> list[str]:
+        """Return output files of pruned photos that no other record stands for."""
+        return [name for names in self._gone.values() for name in names if self.owner(name) is None]
+
+    def remember(self, record: Record, line: bytes) -> None:
+        """Take in a record and its line."""
+        if record.status == "gone":
+            self.forget(record.image)
+            self._gone[record.image] = record.outputs
+            return
+        for output in record.outputs:
+            previous = self.owner(output)
+            if previous is not None and previous != record.image:
+                self.forget(previous)
+        self.forget(record.image)
+        self._gone.pop(record.image, None)
+        self._lines[record.image] = line
+        for output in record.outputs:
+            self._owners[folded(output)] = record.image
+
+    def forget(self, image: str) -> None:
+        """Drop what is known of an image."""
+        line = self._lines.pop(image, None)
+        if line is not None:
+            for output in Record.from_json(json.loads(line)).outputs:
+                if self.owner(output) == image:
+                    del self._owners[folded(output)]
+
+    def forget_gone(self) -> None:
+        """Drop the names of pruned photos."""
+        self._gone.clear()
 
 
 class Journal:
     """The journal of an output directory, replayed into memory and appended to by its one holder.
 
-    An image whose output file has since been written for another image is no longer in it.
+    A torn last line is dropped. `damaged` lines elsewhere cost the images that they stood for: an earlier
+    record of such an image, and any earlier one whose files were written again since, does not count either.
 
     Raises
     ------
-    RequestError
-        A line before the last is damaged.
     OSError
         As the system says.
     """
 
     def __init__(self, output: Path) -> None:
         self.path = output / JOURNAL_FILE
-        # Lines, not records: a night's run keeps hundreds of thousands of them in memory.
-        self._lines: dict[str, bytes] = {}
-        self._owners: dict[str, str] = {}
+        self.index = RecordIndex()
+        self.damaged = 0
         self._whole_bytes = 0
         self._line_count = 0
         self._stream: BinaryIO | None = None
         self._replay()
 
     def __iter__(self) -> Iterator[Record]:
-        for image in sorted(self._lines):
-            yield Record.from_json(json.loads(self._lines[image]))
+        return iter(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
 
     def get(self, image: str) -> Record | None:
         """Return the last record of an image."""
-        line = self._lines.get(image)
-        return Record.from_json(json.loads(line)) if line is not None else None
+        return self.index.get(image)
 
     def owner(self, output: str) -> str | None:
         """Return the image whose record names this output file."""
-        return self._owners.get(output)
+        return self.index.owner(output)
 
     @property
     def size_bytes(self) -> int:
@@ -139,21 +131,16 @@ class Journal:
         return self._whole_bytes
 
     def mend(self) -> None:
-        """Cut off a torn last line, so that every line of the file is whole; for the directory's holder."""
+        """Leave only whole lines in the file, and no file of a pruned photo; for the directory's holder."""
+        for name in self.index.orphans():
+            with contextlib.suppress(OSError):
+                (self.path.parent / name).unlink()
+        if self.damaged:
+            self._compact()
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
             if stream.seek(0, os.SEEK_END) > self._whole_bytes:
                 stream.truncate(self._whole_bytes)
                 os.fsync(stream.fileno())
-
-    def _open(self) -> BinaryIO:
-        """Get ready to append; a file of mostly superseded lines is rewritten first."""
-        if self._line_count > 2 * len(self._lines) + 100:
-            self._compact()
-        new = not self.path.exists()
-        stream = self.path.open("ab")
-        if new:
-            storage.sync_folders([self.path.parent])
-        return stream
 
     def append(self, records: Iterable[Record]) -> None:
         """Append records and return when they are on disk; their output files must be there before."""
@@ -166,8 +153,9 @@ class Journal:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._whole_bytes += len(data)
+        self._line_count += len(pairs)
         for record, line in pairs:
-            self._remember(record, line)
+            self.index.remember(record, line)
 
     def close(self) -> None:
         """Stop appending."""
@@ -177,48 +165,71 @@ class Journal:
                 self._stream.close()
             self._stream = None
 
+    def _open(self) -> BinaryIO:
+        """Get ready to append; a file of mostly superseded lines is rewritten first."""
+        if self._line_count > 2 * len(self.index) + 100:
+            self._compact()
+        new = not self.path.exists()
+        stream = self.path.open("ab")
+        if new:
+            storage.sync_folders([self.path.parent])
+        return stream
+
     def _replay(self) -> None:
         try:
             stream = self.path.open("rb")
         except FileNotFoundError:
             return
+        doubtful: set[str] = set()
         with stream:
-            for number, line in enumerate(stream, 1):
+            for line in stream:
                 if not line.endswith(b"\n"):
                     break
+                self._whole_bytes += len(line)
+                self._line_count += 1
                 try:
                     record = Record.from_json(json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    if not stream.read(1):
-                        break
-                    raise RequestError(
-                        f"{self.path}: line {number} is damaged; delete that line to redo its image, "
-                        "or use another --output"
-                    ) from None
-                self._whole_bytes += len(line)
-                self._remember(record, line.rstrip(b"\n"))
+                    self.damaged += 1
+                    doubtful |= self._lose(line)
+                    continue
+                doubtful.discard(record.image)
+                self.index.remember(record, line.rstrip(b"\n"))
+        for image in doubtful:
+            self._drop_rewritten(image)
 
-    def _remember(self, record: Record, line: bytes) -> None:
-        self._line_count += 1
-        for output in record.outputs:
-            previous = self._owners.get(output)
-            if previous is not None and previous != record.image:
-                self._forget(previous)
-        self._forget(record.image)
-        self._lines[record.image] = line
-        for output in record.outputs:
-            self._owners[output] = record.image
+    def _lose(self, line: bytes) -> set[str]:
+        """Drop the image of a damaged line; return the images it may have been of when it cannot be told."""
+        named = _IMAGE.match(line)
+        with contextlib.suppress(ValueError):
+            if named is not None:
+                self.index.forget(json.loads(named[1]))
+                return set()
+        return set(self.index.images())
 
-    def _forget(self, image: str) -> None:
-        line = self._lines.pop(image, None)
-        if line is not None:
-            for output in json.loads(line)["outputs"]:
-                if self._owners.get(output) == image:
-                    del self._owners[output]
+    def _drop_rewritten(self, image: str) -> None:
+        record = self.index.get(image)
+        if record is None:
+            return
+        finished = record.finished_seconds()
+        for name in record.outputs:
+            with contextlib.suppress(OSError):
+                if (self.path.parent / name).lstat().st_mtime > finished + _TIME_SLACK_SECONDS:
+                    self.index.forget(image)
+                    return
 
     def _compact(self) -> None:
-        lines = [line + b"\n" for line in self._lines.values()]
+        lines = [line + b"\n" for line in self.index.lines()]
         storage.write_whole(self.path, lambda stream: stream.writelines(lines))
         storage.sync_folders([self.path.parent])
+        self.index.forget_gone()
         self._whole_bytes = sum(map(len, lines))
         self._line_count = len(lines)
+
+
+def set_aside(output: Path) -> None:
+    """Rename a journal of another schema, so that a new one can begin; it is kept, and never read again."""
+    path = output / JOURNAL_FILE
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
+        storage.sync_folders([output])

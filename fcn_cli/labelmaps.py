@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 LabelMap = NDArray[np.uint8]
 """uint8, shape (height, width): the class index of every pixel, 255 for void."""
@@ -20,3 +21,9 @@ class Predicted(NamedTuple):
 
     labels: LabelMap
     confidence: LabelMap | None = None
+
+
+def count_classes(labels: LabelMap) -> dict[int, int]:
+    """Return class index → pixels of the classes present in a label map (uint8, shape (height, width))."""
+    histogram = Image.fromarray(labels).histogram()
+    return {index: pixels for index, pixels in enumerate(histogram) if pixels}

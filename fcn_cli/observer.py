@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .journal import Record
 from .plan import Plan
+from .record import Record
 
 
 class Observer(Protocol):
@@ -17,8 +17,14 @@ class Observer(Protocol):
     def finished(self, record: Record, *, skipped: bool) -> None:
         """Be told that a photo is recorded, or was before."""
 
+    def pruned(self, record: Record) -> None:
+        """Be told that the outputs and the record of a photo that is gone were removed."""
+
     def downloading(self, done: int, total: int | None) -> None:
         """Be told how many bytes of the weights have come."""
+
+    def warn(self, text: str) -> None:
+        """Be told something that people must know, also those who want only errors."""
 
     def note(self, text: str) -> None:
         """Be told something that people should know."""

@@ -33,6 +33,13 @@ class Kernels(StrEnum):
     TORCH = "torch"
 
 
+class PruneHow(StrEnum):
+    """What ``--prune`` takes; it stands alone for `CAREFUL`."""
+
+    CAREFUL = "careful"
+    FORCE = "force"
+
+
 class Protocol(StrEnum):
     """What ``--protocol`` takes; `evaluate.PROTOCOLS` has what they mean."""
 
@@ -221,6 +228,15 @@ KeepExtension = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo what is done; allow settings to change.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try images again that failed and have not changed.")
+]
+Prune = Annotated[
+    PruneHow | None,
+    typer.Option(
+        "--prune",
+        metavar="[=force]",
+        help="Remove outputs and records of photos that are gone from the given directories. Refuses what "
+        "looks like a disk that is not mounted, unless it is --prune=force.",
+    ),
 ]
 MaxImagePixels = Annotated[
     int | None,

@@ -16,8 +16,9 @@ from PIL import Image
 
 from . import storage
 from .errors import FailureKind, ImageError, OutputLost
-from .labelmaps import LabelMap, Predicted
+from .labelmaps import LabelMap, Predicted, count_classes
 from .palettes import VOID_INDEX, Palette
+from .record import Record
 
 CLASSES_FILE = "classes.json"
 OVERLAY_OPACITY = 0.5
@@ -39,6 +40,11 @@ class Writer(Protocol):
 
     def __init__(self, palette: Palette) -> None: ...
 
+    @staticmethod
+    def look(palette: str) -> str | None:
+        """Return what the look of this kind depends on, as it stands in records; None where nothing does."""
+        ...
+
     def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
         """Encode it to a stream."""
 
@@ -52,6 +58,10 @@ class MaskWriter:
 
     def __init__(self, palette: Palette) -> None:
         pass
+
+    @staticmethod
+    def look(palette: str) -> None:
+        """Return None; see `Writer`."""
 
     def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
@@ -68,6 +78,11 @@ class ColorWriter:
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
 
+    @staticmethod
+    def look(palette: str) -> str:
+        """Return the palette; see `Writer`."""
+        return palette
+
     def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
         colored(predicted.labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
@@ -83,6 +98,11 @@ class OverlayWriter:
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
 
+    @staticmethod
+    def look(palette: str) -> str:
+        """Return palette and opacity; see `Writer`."""
+        return f"{palette}, opacity {OVERLAY_OPACITY:g}"
+
     def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
         """Encode the labels over their photo; see `Writer`."""
         blended(photo(), predicted.labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
@@ -97,6 +117,10 @@ class ConfidenceWriter:
 
     def __init__(self, palette: Palette) -> None:
         pass
+
+    @staticmethod
+    def look(palette: str) -> None:
+        """Return None; see `Writer`."""
 
     def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the confidence; see `Writer`."""
@@ -146,18 +170,33 @@ class Written:
 
 
 class OutputFolder:
-    """Names, writes, checks and reads back the files of an output directory."""
+    """Names, writes, checks and reads back the files of an output directory.
 
-    def __init__(self, root: Path, palette: Palette) -> None:
+    Parameters
+    ----------
+    root
+        The output directory.
+    palette
+        The colours of classes.
+    palette_name
+        What records call the palette: its name, or the hash of its colours when it comes from a file.
+    """
+
+    def __init__(self, root: Path, palette: Palette, palette_name: str) -> None:
         self.root = root
         self._real = os.path.realpath(root)
         self._palette = palette
+        self._palette_name = palette_name
         self._ready: set[Path] = set()
 
     @staticmethod
     def name(output: str, kind: str) -> str:
         """Return the relative path of one kind of output of the photo whose mask is ``masks/<output>``."""
         return str(PurePosixPath(kind, output).with_suffix(WRITERS[kind].suffix))
+
+    def look(self, kind: str) -> str | None:
+        """Return how files of a kind look that are written now, or None for kinds without a look."""
+        return WRITERS[kind].look(self._palette_name)
 
     def write(self, output: str, kinds: Iterable[str], predicted: Predicted, photo: Photo) -> list[Written]:
         """Write kinds of output for one photo, each file whole.
@@ -198,8 +237,20 @@ class OutputFolder:
     def remove(self, names: Iterable[str]) -> None:
         """Delete files that no longer belong to a photo; one that cannot be deleted is left."""
         for name in names:
+            path = self.root / name
             with contextlib.suppress(OSError):
-                (self.root / name).unlink()
+                # What lies behind a link is not ours.
+                if os.path.realpath(path.parent) == os.path.join(self._real, os.path.dirname(name)):
+                    path.unlink()
+
+    def remove_with_folders(self, names: Iterable[str]) -> None:
+        """As `remove`, and also delete folders that are left empty; never beside a `write`."""
+        for name in names:
+            self.remove([name])
+            with contextlib.suppress(OSError):
+                # Folders of a kind ("masks") stay.
+                for parent in PurePosixPath(name).parents[:-2]:
+                    (self.root / parent).rmdir()
 
     def is_whole(self, name: str, size: int) -> bool:
         """Say whether a recorded file is there with its recorded size."""
@@ -209,22 +260,27 @@ class OutputFolder:
             return False
         return status.st_size == size
 
-    def read_labels(self, name: str, width: int, height: int) -> LabelMap | None:
-        """Return the label map in a mask or colour PNG, or None when it is not what it should be."""
+    def read_labels(self, name: str, record: Record) -> LabelMap | None:
+        """Return the label map in a mask or colour PNG, or None when it is not what its record says."""
         try:
             labels = read_label_map(self.root / name)
         except ImageError:
             return None
-        return labels if labels.shape == (height, width) else None
+        same = labels.shape == (record.height, record.width) and count_classes(labels) == record.classes
+        return labels if same else None
 
     def write_classes(self, names: Sequence[str]) -> None:
-        """Write ``classes.json``: index → name and colour, 255 being void."""
+        """Bring ``classes.json`` up to date: index → name and colour, 255 being void."""
         indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
         content = {
             str(index): {"name": name, "color": self._palette[index].tolist()}
             for index, name in indices.items()
         }
-        storage.write_text(self.root / CLASSES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        path, text = self.root / CLASSES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text(encoding="utf-8") == text:
+                return
+        storage.write_text(path, text)
 
     def _make_ready(self, folder: Path) -> None:
         if folder in self._ready and folder.is_dir():

@@ -3,151 +3,259 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NoReturn
 
-from .errors import NameCollision
-from .journal import Journal, Record
+from . import collisions
+from .errors import Failure, FailureKind, NameCollision
+from .journal import Journal
 from .outputs import WRITERS, OutputFolder
+from .record import Record, failed
 from .sources import Source
 
-# The kinds of output from which a label map can be read back.
+# The kinds of output from which a label map can be read back, the better one first.
 _LABEL_KINDS = ("masks", "color")
 
 
-@dataclass(frozen=True)
-class Addition:
-    """A photo that is done, but lacks some kinds of output."""
+class Action(StrEnum):
+    """What a run does with one image; the value stands in ``--dry-run``'s output."""
 
-    source: Source
-    record: Record
-    kinds: tuple[str, ...]
+    SEGMENT = "segment"
+    ADD = "add"
+    REPAINT = "repaint"
+    SKIP = "skip"
+    FAILED = "failed"
+    REFUSED = "refused"
+    PRUNE = "prune"
 
 
-@dataclass(frozen=True)
-class FromLabels(Addition):
-    """One whose missing kinds take no more than its label map, which is in `label_file`."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done with one image, and why.
 
-    label_file: str
+    `record` is what is known of the image, for `Action.REFUSED` the failure to report. `kinds` are the kinds
+    of output to write; with a `label_file` they are made from that label map, else the network makes them.
+    `moved` says that the photo is the recorded one under a new path.
+    """
+
+    action: Action
+    image: str
+    reason: str
+    source: Source | None = None
+    record: Record | None = None
+    kinds: tuple[str, ...] = ()
+    label_file: str | None = None
+    moved: bool = False
 
 
 @dataclass
 class Plan:
-    """Every photo of a run, in exactly one of these.
+    """Every photo of a run in exactly one step, and a step for every photo to prune."""
 
-    Those `to_repeat`, by image, lack a kind that takes the network, and keep the kinds they have.
-    """
+    steps: list[Step] = field(default_factory=list)
 
-    to_segment: list[Source] = field(default_factory=list)
-    to_add: list[FromLabels] = field(default_factory=list)
-    to_repeat: dict[str, Addition] = field(default_factory=dict)
-    done: list[Record] = field(default_factory=list)
-    still_failed: list[Record] = field(default_factory=list)
+    def of(self, *actions: Action) -> Iterator[Step]:
+        """Return the steps with one of these actions, in the order of the photos."""
+        return (step for step in self.steps if step.action in actions)
 
-    def __len__(self) -> int:
-        return self.work + len(self.done) + len(self.still_failed)
+    def count(self, *actions: Action) -> int:
+        """Return how many steps have one of these actions."""
+        return sum(1 for _ in self.of(*actions))
+
+    @property
+    def from_labels(self) -> list[Step]:
+        """The photos whose missing kinds take no more than their label map."""
+        return [step for step in self.of(Action.ADD, Action.REPAINT) if step.label_file is not None]
+
+    @property
+    def through_network(self) -> list[Step]:
+        """The photos that take the network, for all kinds or for one that is missing."""
+        return [
+            step
+            for step in self.of(Action.SEGMENT, Action.ADD, Action.REPAINT)
+            if step.label_file is None and step.source is not None
+        ]
 
     @property
     def work(self) -> int:
         """How many photos there is something to do for."""
-        return len(self.to_segment) + len(self.to_add) + len(self.to_repeat)
+        return self.count(Action.SEGMENT, Action.ADD, Action.REPAINT)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants of each photo."""
+    """What a run wants of each photo.
+
+    `limit_of` returns this run's limit behind a kind of failure, or None where there is none.
+    """
 
     kinds: Sequence[str]
     fingerprint: str
     overwrite: bool = False
     retry_failed: bool = False
+    limit_of: Callable[[FailureKind], float | None] = lambda _kind: None
 
 
-def make(sources: Iterable[Source], journal: Journal, folder: OutputFolder, wanted: Wanted) -> Plan:
-    """Sort photos into what is done and what is to do.
+def make(
+    sources: Sequence[Source],
+    journal: Journal,
+    folder: OutputFolder,
+    wanted: Wanted,
+    pruned: Iterable[Record],
+) -> Plan:
+    """Decide for each photo.
+
+    Parameters
+    ----------
+    sources
+        All photos of the run.
+    journal, folder
+        Of the output directory.
+    wanted
+        What each photo shall have.
+    pruned
+        Records of photos that are gone and whose outputs are to be removed; they own no names any more.
 
     Raises
     ------
     NameCollision
-        A photo's output file belongs to another photo, from an earlier run, that still exists.
+        Photos share names, and nothing is done yet: the time to choose other names.
     """
-    plan = Plan()
+    gone = {record.image: record for record in pruned}
+    planner = _Planner(journal, folder, wanted, frozenset(gone))
+    clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
+    if clashes and not len(journal):
+        _refuse_all(list(clashes.values()))
+    plan = Plan(
+        [Step(Action.PRUNE, record.image, "its photo is gone", record=record) for record in gone.values()]
+    )
     for source in sources:
-        record = journal.get(source.image)
-        names = {kind: folder.name(source.output, kind) for kind in wanted.kinds} if source.output else {}
-        if source.output:
-            _refuse_foreign(source, record, names.values(), journal, folder)
-        same = record is not None and record.fingerprint == wanted.fingerprint and _same_file(source, record)
-        if wanted.overwrite or record is None or not same:
-            plan.to_segment.append(source)
-        elif record.ok:
-            _plan_done(plan, source, record, names, folder)
-        elif wanted.retry_failed:
-            plan.to_segment.append(source)
+        if source in clashes:
+            clash = clashes[source]
+            plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out}"))
         else:
-            plan.still_failed.append(record)
+            plan.steps.append(planner.step(source))
     return plan
 
 
-def _same_file(source: Source, record: Record) -> bool:
-    return (record.size_bytes, record.mtime_ns) == (source.size_bytes, source.mtime_ns)
-
-
-def _plan_done(
-    plan: Plan, source: Source, record: Record, names: Mapping[str, str], folder: OutputFolder
-) -> None:
-    recorded = dict(zip(record.outputs, record.output_bytes, strict=True))
-    missing = tuple(kind for kind, name in names.items() if name not in recorded)
-    damaged = [
-        name for name in names.values() if name in recorded and not folder.is_whole(name, recorded[name])
-    ]
-    if damaged:
-        plan.to_segment.append(source)
-    elif not missing:
-        plan.done.append(record)
-    elif not all(WRITERS[kind].from_labels for kind in missing):
-        plan.to_repeat[source.image] = Addition(source, record, missing)
-    elif label_file := _label_file(source, recorded, folder):
-        plan.to_add.append(FromLabels(source, record, missing, label_file))
-    else:
-        plan.to_segment.append(source)
-
-
-def _label_file(source: Source, recorded: Container[str], folder: OutputFolder) -> str | None:
-    names = (folder.name(source.output, kind) for kind in _LABEL_KINDS)
-    return next((name for name in names if name in recorded), None)
-
-
-def _refuse_foreign(
-    source: Source, record: Record | None, names: Iterable[str], journal: Journal, folder: OutputFolder
-) -> None:
-    if (
-        record is not None
-        and record.outputs
-        and record.source != source.given
-        and not _same_file(source, record)
-        and _is_another(record.source, source.path)
-    ):
-        raise NameCollision(_foreign_text(record.outputs[0], record.source, source, folder))
-    for name in names:
-        owner = journal.owner(name)
-        if owner is not None and owner != source.image:
-            other = journal.get(owner)
-            if other is not None and _is_another(other.source, source.path):
-                raise NameCollision(_foreign_text(name, other.source, source, folder))
-
-
-def _is_another(recorded: str, path: str) -> bool:
-    """Say whether a recorded input still exists and is not the file at `path`."""
-    try:
-        return not os.path.samefile(recorded, path)
-    except OSError:
-        return Path(recorded).exists()
-
-
-def _foreign_text(name: str, owner: str, source: Source, folder: OutputFolder) -> str:
-    return (
-        f"{folder.root / name} belongs to {owner}, and {source.given} would overwrite it; use another "
-        "--output, or segment both in one command"
+def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
+    if len(clashes) == 1:
+        raise NameCollision(f"{clashes[0].text}; {clashes[0].way_out}")
+    ways_out = sorted({clash.way_out for clash in clashes})
+    raise NameCollision(
+        f"{len(clashes)} photos would be written under names of others, nothing is done; "
+        f"{'; or '.join(ways_out)}",
+        [clash.text for clash in clashes],
     )
+
+
+class _Planner:
+    def __init__(
+        self, journal: Journal, folder: OutputFolder, wanted: Wanted, pruned: frozenset[str]
+    ) -> None:
+        self._journal = journal
+        self._folder = folder
+        self._wanted = wanted
+        self._pruned = pruned
+
+    def has_its_name(self, source: Source) -> bool:
+        """Say whether a photo has its output name from an earlier run."""
+        names = (self._folder.name(source.output, kind) for kind in WRITERS)
+        return any(self._journal.owner(name) == source.image for name in names)
+
+    def refused(self, source: Source, message: str) -> Step:
+        """Return the step of a photo whose name another one has; its record is not for the journal."""
+        failure = Failure(FailureKind.NAME_TAKEN, message)
+        record = failed(source, self._wanted.fingerprint, failure, source.size_bytes, source.mtime_ns)
+        return Step(Action.REFUSED, source.image, message, source, record)
+
+    def step(self, source: Source) -> Step:
+        wanted = self._wanted
+        record = self._journal.get(source.image)
+        if foreign := self._owner_text(source, record):
+            return self.refused(source, foreign)
+        if record is None or source.image in self._pruned:
+            return Step(Action.SEGMENT, source.image, "new", source)
+        path = os.path.abspath(source.path)
+        moved = record.path != path and not os.path.lexists(record.path)
+        if moved:
+            record = replace(record, path=path, source=source.given)
+        if wanted.overwrite:
+            return Step(Action.SEGMENT, source.image, "--overwrite", source)
+        if record.fingerprint != wanted.fingerprint:
+            return Step(Action.SEGMENT, source.image, "done with other settings", source)
+        if not record.is_of(source):
+            return Step(Action.SEGMENT, source.image, "the photo changed", source)
+        if record.ok:
+            return self._done(source, record, moved=moved)
+        message = record.error.message if record.error else "failed"
+        if wanted.retry_failed:
+            return Step(Action.SEGMENT, source.image, f"--retry-failed: {message}", source)
+        if not record.stays_failed(wanted.limit_of):
+            return Step(Action.SEGMENT, source.image, f"failed before, may do now: {message}", source)
+        return Step(Action.FAILED, source.image, message, source, record, moved=moved)
+
+    def _done(self, source: Source, record: Record, *, moved: bool) -> Step:
+        folder = self._folder
+        names = {kind: folder.name(source.output, kind) for kind in self._wanted.kinds}
+        recorded = record.output_sizes()
+        damaged = [n for n in names.values() if n in recorded and not folder.is_whole(n, recorded[n])]
+        if damaged:
+            return Step(Action.SEGMENT, source.image, f"{damaged[0]} is missing or damaged", source)
+        missing = tuple(kind for kind, name in names.items() if name not in recorded)
+        looks = {kind: folder.look(kind) for kind in names if kind not in missing}
+        repaint = tuple(kind for kind, look in looks.items() if record.looks.get(kind) != look)
+        kinds = tuple(kind for kind in names if kind in missing or kind in repaint)
+        if not kinds:
+            return Step(Action.SKIP, source.image, "done before", source, record, moved=moved)
+        if missing:
+            action, reason = Action.ADD, f"{', '.join(missing)} missing"
+        else:
+            was = record.looks.get(repaint[0])
+            action, reason = Action.REPAINT, f"{repaint[0]} was {was}, is to be {looks[repaint[0]]}"
+        label_file = None
+        if all(WRITERS[kind].from_labels for kind in kinds):
+            label_file = self._label_file(source, recorded)
+            if label_file is None:
+                reason = f"{reason}; no label map to make it from"
+                return Step(Action.SEGMENT, source.image, reason, source)
+        return Step(action, source.image, reason, source, record, kinds, label_file, moved)
+
+    def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
+        names = (self._folder.name(source.output, kind) for kind in _LABEL_KINDS)
+        whole = (n for n in names if n in recorded and self._folder.is_whole(n, recorded[n]))
+        return next(whole, None)
+
+    def _owner_text(self, source: Source, record: Record | None) -> str | None:
+        """Say whose the photo's name is when it is that of another photo that still exists."""
+        if not source.output:
+            return None
+        if record is not None and source.image not in self._pruned and _is_another(record.path, source):
+            return self._foreign_text(record, source)
+        for kind in WRITERS:
+            owner = self._journal.owner(self._folder.name(source.output, kind))
+            if owner is None or owner == source.image or owner in self._pruned:
+                continue
+            other = self._journal.get(owner)
+            if other is not None and _is_another(other.path, source):
+                return self._foreign_text(other, source)
+        return None
+
+    def _foreign_text(self, owner: Record, source: Source) -> str:
+        name = self._folder.root / self._folder.name(source.output, next(iter(self._wanted.kinds)))
+        return (
+            f"{name} belongs to {owner.path}, and {source.given} would overwrite it; use another --output, "
+            "or segment both in one command"
+        )
+
+
+def _is_another(recorded: str, source: Source) -> bool:
+    """Say whether a recorded input still exists and is not the photo."""
+    if recorded == os.path.abspath(source.path):
+        return False
+    try:
+        return not os.path.samefile(recorded, source.path)
+    except OSError:
+        return os.path.exists(recorded)

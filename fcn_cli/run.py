@@ -1,33 +1,29 @@
-"""One segmentation run: find, plan, loop, record, sum up."""
+"""One segmentation run: find, plan, work, sum up."""
 
 from __future__ import annotations
 
-import platform
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from . import __version__, backbones, images, palettes, plan, settings, sources, stats, weights
-from .errors import Failure, NothingFound, OutputLost, StoppedEarly
+from . import images, journal, plan, prune, settings, sources
+from .errors import FailureKind, NothingFound, OutputLost
 from .interrupts import Stop
 from .job import Identity, Job
-from .journal import Journal, Record
+from .journal import Journal
 from .labelmaps import Predicted
 from .lock import OutputLock
+from .network_stage import NetworkStage
 from .observer import Observer
-from .outputs import OutputFolder, read_classes
-from .palettes import VOID_INDEX
-from .sources import Found, Source
+from .outputs import OutputFolder
+from .plan import Action, Plan, Step
+from .record import Record, gone
+from .run_report import RunReport
+from .sources import Found
 from .summary import Summary
-from .writing import WriteQueue, failed
+from .writing import WriteQueue
 
-if TYPE_CHECKING:
-    # torch comes with these: a run with nothing to do never imports them.
-    from .engine import Engine
-    from .predictions import Prediction
+# How many photos are made ready at once for files that a record stands for to be written again.
+_REWRITE_GROUP = 16
 
 
 def segment(job: Job, observer: Observer) -> Summary:
@@ -45,14 +41,16 @@ def segment(job: Job, observer: Observer) -> Summary:
         The output directory is another run's, or cannot be written.
     """
     images.prepare_process(job.machinery.max_image_pixels)
+    if not job.inputs and job.listed is not None and not job.listed:
+        return Summary(Path(job.output))
     found = _find(job)
     identity = Identity.of(job)
     if job.dry_run:
         return _Run(job, observer, found, identity).dry()
     with OutputLock(Path(job.output), job.wait, observer.note) as lock:
         if lock.waited:
-            # Photos may have come or changed in the meantime.
-            found = _find(job)
+            # Photos and a checkpoint may have come or changed in the meantime.
+            found, identity = _find(job), Identity.of(job)
         return _Run(job, observer, found, identity).execute()
 
 
@@ -61,13 +59,13 @@ def _find(job: Job) -> Found:
         job.inputs, job.listed, job.root, job.output, images.photo_suffixes(), job.keep_extension
     )
     found = sources.discover(request)
-    if not found.sources:
+    if not found.sources and job.prune is None:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     return found
 
 
 class _Run:
-    """The state of one run, from the plan to the summary."""
+    """One run, from the plan to the summary."""
 
     def __init__(self, job: Job, observer: Observer, found: Found, identity: Identity) -> None:
         self.job = job
@@ -75,217 +73,128 @@ class _Run:
         self.found = found
         self.identity = identity
         self.output = Path(job.output)
-        self.folder = OutputFolder(self.output, identity.palette)
-        self.fingerprint = identity.label.fingerprint()
-        self.summary = Summary(
-            self.output, palette=identity.palette, total=len(found.sources), ignored=found.ignored_text()
-        )
+        self.folder = OutputFolder(self.output, identity.palette, identity.palette_name)
+        self.report = RunReport(job, identity, found, observer)
         self.stop = Stop()
-        self._first_failure: StoppedEarly | None = None
-        self._kernels = ""
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        made = self._plan(self._journal())
-        self.observer.planned(made)
-        self.summary.skipped = len(made.done)
-        self.summary.failed = len(made.still_failed)
-        return self.summary
+        journal = Journal(self.output)
+        self._check_settings(journal)
+        made = self._plan(journal)
+        self.report.planned(made, journal)
+        return self.report.summary
 
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            journal = self._journal()
-            journal.mend()
-        made = self._plan(journal)
-        self.observer.planned(made)
-        for record in made.done:
-            self._count(record, skipped=True)
-        for record in made.still_failed:
-            self._count(record, skipped=True)
+            if self.job.overwrite and settings.has_other_schema(self.output):
+                journal.set_aside(self.output)
+            opened = Journal(self.output)
         try:
-            if made.work:
-                self._work(made, journal)
-        except OutputLost as error:
-            self.summary.stopped = error
+            described = self._check_settings(opened)
+            made = self._plan(opened)
+            with OutputLost.when_refused(self.output):
+                self._repair(opened, described=described)
+                self._update(made, opened)
+            self.report.planned(made, opened)
+            self._work_until_lost(made, opened)
         finally:
-            journal.close()
-        if self.summary.stopped is None and self.summary.left:
-            self.summary.stopped = self.stop.error or self._first_failure
-        self._project(journal, changed=bool(made.work))
-        return self.summary
+            opened.close()
+        summary = self.report.summary
+        if summary.stopped is None and summary.left:
+            summary.stopped = self.stop.error or self.report.first_failure
+        self.report.project(opened, changed=bool(made.work or summary.pruned))
+        return summary
 
-    def _journal(self) -> Journal:
-        """Return the journal of an output directory that was written with this run's settings."""
-        if not self.job.overwrite:
-            settings.check(self.output, self.identity.label, self.identity.files)
-        return Journal(self.output)
+    def _check_settings(self, opened: Journal) -> bool:
+        """Refuse a directory with other settings; say whether its settings file is there."""
+        if self.job.overwrite:
+            return True
+        return self.identity.settings.check(self.output, (record.fingerprint for record in opened))
 
-    def _plan(self, journal: Journal) -> plan.Plan:
-        wanted = plan.Wanted(self.job.kinds, self.fingerprint, self.job.overwrite, self.job.retry_failed)
-        return plan.make(self.found.sources, journal, self.folder, wanted)
+    def _plan(self, opened: Journal) -> Plan:
+        wanted = plan.Wanted(
+            self.job.kinds,
+            self.identity.label.fingerprint(),
+            self.job.overwrite,
+            self.job.retry_failed,
+            self._limit_of,
+        )
+        pruned: Sequence[Record] = ()
+        if self.job.prune is not None:
+            force = self.job.prune == prune.FORCE
+            pruned = prune.find(opened, self.found.sources, self.found.directories, force=force)
+        return plan.make(self.found.sources, opened, self.folder, wanted, pruned)
 
-    def _work(self, made: plan.Plan, journal: Journal) -> None:
-        with WriteQueue(self.folder, journal, self._finished, self.job.machinery.max_image_pixels) as writes:
-            with self.stop:
-                unusable = self._add_kinds(made.to_add, writes)
-                writes.commit(everything=True)
-            repeated = [addition.source for addition in made.to_repeat.values()]
-            to_segment = sorted(made.to_segment + unusable + repeated, key=lambda source: source.image)
-            if to_segment and not self._ended():
-                self._segment(to_segment, made.to_repeat, writes)
+    def _limit_of(self, kind: FailureKind) -> float | None:
+        return self.job.machinery.max_image_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
 
-    def _add_kinds(self, additions: Sequence[plan.FromLabels], writes: WriteQueue) -> list[Source]:
-        """Write missing kinds from label maps on disk; return the photos whose maps are not usable."""
-        unusable = []
-        for addition in additions:
+    def _repair(self, opened: Journal, *, described: bool) -> None:
+        """Make good what earlier runs or a failing disk left; for the directory's holder."""
+        if opened.damaged:
+            lines = "1 damaged line" if opened.damaged == 1 else f"{opened.damaged} damaged lines"
+            self.observer.warn(f"{opened.path}: {lines} dropped; the images they stood for are done again")
+        opened.mend()
+        if not described and len(opened):
+            known = self.identity.label.weights
+            self.identity.settings.save(self.output, known if len(known) == 64 else None)
+            self.observer.warn(f"{self.output / sources.SETTINGS_FILE} was missing or damaged: written again")
+
+    def _update(self, made: Plan, opened: Journal) -> None:
+        """Remove photos that are gone, first from the journal, then their files; note moves and colours."""
+        records = [step.record for step in made.of(Action.PRUNE) if step.record is not None]
+        opened.append(gone(record) for record in records)
+        self.folder.remove_with_folders(
+            name for record in records for name in record.outputs if opened.owner(name) is None
+        )
+        for record in records:
+            self.report.pruned(record)
+        opened.append(step.record for step in made.steps if step.moved and step.record is not None)
+        names = self.report.class_names()
+        if len(opened) and names is not None and not made.through_network:
+            # Else the network says how many classes there are.
+            self.folder.write_classes(names)
+
+    def _work_until_lost(self, made: Plan, opened: Journal) -> None:
+        if not made.work:
+            return
+        limit = self.job.machinery.max_image_pixels
+        try:
+            with WriteQueue(self.folder, opened, self.report.finished, limit) as writes:
+                with self.stop:
+                    unusable = list(self._make_from_labels(made.from_labels, writes))
+                    writes.commit(everything=True)
+                steps = sorted([*made.through_network, *unusable], key=lambda step: step.image)
+                if steps and not self._ended():
+                    stage = NetworkStage(
+                        self.job, self.identity, self.folder, self.report, self.observer, self.stop
+                    )
+                    stage.run(steps, made, writes)
+        except OutputLost as error:
+            self.report.summary.stopped = error
+
+    def _make_from_labels(self, steps: Sequence[Step], writes: WriteQueue) -> Iterator[Step]:
+        """Write kinds of output from label maps on disk; yield the photos whose maps are not usable."""
+        for first in range(0, len(steps), _REWRITE_GROUP):
+            group = steps[first : first + _REWRITE_GROUP]
             if self._ended():
-                break
-            record = addition.record
-            labels = self.folder.read_labels(addition.label_file, record.width or 0, record.height or 0)
-            if labels is None:
-                unusable.append(addition.source)
-                continue
-            writes.add(addition.source, record, Predicted(labels), addition.kinds, keep_on_failure=True)
-            writes.commit()
-        return unusable
+                return
+            writes.withdraw((step.source, step.kinds) for step in group if step.source is not None)
+            for step in group:
+                if not self._make_one(step, writes):
+                    yield Step(Action.SEGMENT, step.image, "its label map cannot be used", step.source)
+                writes.commit()
 
-    def _segment(
-        self, to_segment: Sequence[Source], to_repeat: Mapping[str, plan.Addition], writes: WriteQueue
-    ) -> None:
-        # Weights that cannot be had end the run before torch is imported.
-        file = self.identity.weights_file(offline=self.job.offline, progress=self.observer.downloading)
-        from .decoding import open_pool
-        from .predictions import predict
-
-        how = self.job.machinery
-        # The workers start before the network is loaded, so before CUDA and torch's threads.
-        with open_pool(to_segment, how, self.job.resize) as pool:
-            engine = self._engine(file, pool.workers)
-            started, done_before = time.monotonic(), self.summary.done
-            with self.stop:
-                for batch in predict(pool, to_segment, engine):
-                    self._take(batch, to_repeat, writes)
-                    self._describe_kernels(batch, engine)
-                    writes.commit()
-                    if self._ended():
-                        break
-                writes.commit(everything=True)
-            self.summary.seconds = time.monotonic() - started
-            self.summary.segmented = self.summary.done - done_before
-
-    def _take(
-        self, batch: Sequence[Prediction], to_repeat: Mapping[str, plan.Addition], writes: WriteQueue
-    ) -> None:
-        """Hand what was predicted to the writers."""
-        if not batch:
-            self.observer.waiting()
-        for one in batch:
-            addition = to_repeat.get(one.source.image)
-            if isinstance(one.result, Failure):
-                item = one.item
-                record = failed(one.source, self.fingerprint, one.result, item.size_bytes, item.mtime_ns)
-                writes.add_failed(record, keep_on_failure=addition is not None)
-            elif addition is not None and addition.record.size == (one.item.width, one.item.height):
-                writes.add(one.source, addition.record, one.result, addition.kinds, keep_on_failure=True)
-            else:
-                writes.add(one.source, self._record(one), one.result, self.job.kinds)
-
-    def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
-        """Say which kernels computed an image, when it is not what was said last."""
-        kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
-        pixels = batch[0].item.pixels if batch else None
-        if kernels and kernels != self._kernels and pixels is not None:
-            self.observer.detail(f"layers of {pixels.shape[1]}x{pixels.shape[0]}: {kernels}")
-            self._kernels = kernels
-
-    def _record(self, one: Prediction) -> Record:
-        return Record(
-            image=one.source.image,
-            source=one.source.given,
-            status="ok",
-            fingerprint=self.fingerprint,
-            size_bytes=one.item.size_bytes,
-            mtime_ns=one.item.mtime_ns,
-            seconds=one.item.seconds + one.seconds,
-            notes=one.item.notes,
-        )
-
-    def _engine(self, file: weights.WeightsFile, workers: int) -> Engine:
-        from . import engine
-        from .upsample import Asked
-
-        how = self.job.machinery
-        chosen = engine.plan(how.device, self.job.precision, self.job.kernels, how.batch_size, how.threads)
-        network = self._network(file)
-        self.observer.detail(
-            f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.kernels} kernels, "
-            f"{chosen.threads} threads, "
-            f"batches of up to {chosen.batch_size}, {workers} decoding workers"
-        )
-        self.summary.how.update(
-            device=str(chosen.device),
-            precision=chosen.precision,
-            kernels=chosen.kernels,
-            threads=chosen.threads,
-            batch_size=chosen.batch_size,
-            workers=workers,
-        )
-        asked = Asked("confidence" in self.job.kinds, self.job.min_confidence)
-        return engine.Engine(network, chosen, asked)
-
-    def _network(self, file: weights.WeightsFile) -> backbones.Network:
-        """Load the network; then, with all of the request known to be right, write what describes the run."""
-        identity = self.identity
-        if identity.backbone.note and identity.checkpoint is None:
-            self.observer.note(identity.backbone.note)
-        network = backbones.load(identity.backbone, file, identity.names)
-        palettes.load(self.job.palette, len(network.class_names))
-        with OutputLost.when_refused(self.output):
-            settings.save(self.output, identity.label, identity.files, file.sha256)
-            self.folder.write_classes(network.class_names)
-        self.summary.class_names = network.class_names
-        self.summary.how["weights_sha256"] = file.sha256
-        return network
+    def _make_one(self, step: Step, writes: WriteQueue) -> bool:
+        record, source = step.record, step.source
+        assert record is not None and source is not None and step.label_file is not None  # noqa: S101, PT018 - `Step`
+        labels = self.folder.read_labels(step.label_file, record)
+        if labels is None:
+            return False
+        rest = record.without(self.folder.name(source.output, kind) for kind in step.kinds)
+        writes.add(source, rest, Predicted(labels), step.kinds, keep_on_failure=True)
+        return True
 
     def _ended(self) -> bool:
-        return self.stop.signum is not None or self._first_failure is not None
-
-    def _finished(self, record: Record) -> None:
-        self._count(record, skipped=False)
-        if not record.ok and self.job.fail_fast and self._first_failure is None:
-            self._first_failure = StoppedEarly(
-                f"--fail-fast: stopped at the first failed image, {record.source}"
-            )
-
-    def _count(self, record: Record, *, skipped: bool) -> None:
-        if not record.ok:
-            self.summary.failed += 1
-            self.summary.failures.append(record)
-        elif skipped:
-            self.summary.skipped += 1
-        else:
-            self.summary.done += 1
-        self.summary.totals.add(record)
-        self.observer.finished(record, skipped=skipped)
-
-    def _project(self, journal: Journal, *, changed: bool) -> None:
-        """Bring stats.csv and summary.json up to date with the journal, unless they are."""
-        names = self.summary.class_names or read_classes(self.output) or self.identity.names
-        names = self.summary.class_names = names or [f"class_{index}" for index in range(VOID_INDEX)]
-        if not changed and stats.up_to_date(self.output, journal):
-            return
-        self.summary.how.update(kinds=list(self.job.kinds), versions=_versions())
-        try:
-            with OutputLost.when_refused(self.output):
-                stats.write(self.output, journal, self.fingerprint, names, self.summary.as_json())
-        except OutputLost as error:
-            self.summary.stopped = self.summary.stopped or error
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
-    if "torch" in sys.modules:
-        # Says the build as well, as in 2.10.0+cu128.
-        packages["torch"] = sys.modules["torch"].__version__
-    return {"fcn": __version__, "python": platform.python_version(), **packages}
+        return self.stop.signum is not None or self.report.first_failure is not None

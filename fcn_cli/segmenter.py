@@ -14,8 +14,8 @@ from .backbones import Network
 from .engine import Engine, plan
 from .errors import Failure, ImageError
 from .job import Identity, Job
+from .labelmaps import count_classes
 from .settings import DEFAULT_SHORT_SIDE
-from .stats import count_classes
 from .upsample import Asked
 
 

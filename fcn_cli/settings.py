@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from .errors import RequestError, SettingsMismatch
 from .images import DEFAULT_MAX_PIXELS
 from .sources import SETTINGS_FILE, SETTINGS_MARK
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
+
 DEFAULT_KINDS = ("masks", "color")
 DEFAULT_SHORT_SIDE = 520
 
@@ -53,21 +56,6 @@ class LabelSettings:
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What shapes the files of an output directory beside the label maps.
-
-    `palette` is a palette's name, or the hash of its colours when it comes from a file.
-    """
-
-    palette: str
-    keep_extension: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings under the names of their options."""
-        return {"palette": self.palette, "keep_extension": self.keep_extension}
-
-
-@dataclass(frozen=True)
 class Machinery:
     """How the work is done; none of it shapes a label map.
 
@@ -82,52 +70,112 @@ class Machinery:
     decode_seconds: float = 60.0
 
 
-def save(output: Path, label: LabelSettings, files: FileSettings, weights_sha256: str) -> None:
-    """Write the settings file of an output directory."""
-    content = {
-        SETTINGS_MARK: SCHEMA,
-        "labels": label.as_json(),
-        "files": files.as_json(),
-        "fingerprint": label.fingerprint(),
-        "weights_sha256": weights_sha256,
-    }
-    storage.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
+@dataclass(frozen=True)
+class RequestedSettings:
+    """What an output directory is written with: the label settings, and how outputs are named."""
+
+    labels: LabelSettings
+    keep_extension: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all settings under the names of their options."""
+        return {**self.labels.as_json(), "keep_extension": self.keep_extension}
+
+    def save(self, output: Path, weights_sha256: str | None) -> None:
+        """Write the settings file of an output directory.
+
+        Parameters
+        ----------
+        output
+            The output directory.
+        weights_sha256
+            Of the weights that were loaded, or None where they are not known yet.
+        """
+        content = {
+            SETTINGS_MARK: SCHEMA,
+            "labels": self.labels.as_json(),
+            "names": {"keep_extension": self.keep_extension},
+            "fingerprint": self.labels.fingerprint(),
+            "weights_sha256": weights_sha256,
+        }
+        storage.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
+
+    def check(self, output: Path, fingerprints: Iterable[str]) -> bool:
+        """Compare with the settings that an output directory was written with.
+
+        Parameters
+        ----------
+        output
+            The output directory; it need not exist.
+        fingerprints
+            Of the records in its journal: they tell where the settings file is missing or damaged.
+
+        Returns
+        -------
+        bool
+            Whether the settings file is there; where it is not, the run may write it.
+
+        Raises
+        ------
+        SettingsMismatch
+            They differ, or it cannot be told; the text names the settings that do.
+        RequestError
+            The settings file was written by something else.
+        """
+        path = output / SETTINGS_FILE
+        kept = _read(path)
+        if kept is None:
+            if any(one != self.labels.fingerprint() for one in fingerprints):
+                raise SettingsMismatch(
+                    f"{path}: missing or damaged, and the directory has images done with other settings. "
+                    "Use another --output, or --overwrite to redo everything"
+                )
+            return False
+        if SETTINGS_MARK not in kept:
+            raise RequestError(f"{path}: not written by fcn; use another --output")
+        if kept[SETTINGS_MARK] != SCHEMA:
+            raise SettingsMismatch(
+                f"{output} was written by another version of fcn (schema {_text(kept[SETTINGS_MARK])}, "
+                f"this one writes {SCHEMA}). Use another --output, or --overwrite to redo everything"
+            )
+        self._compare(output, {**_mapping(kept.get("labels")), **_mapping(kept.get("names"))})
+        return True
+
+    def _compare(self, output: Path, then: dict[str, Any]) -> None:
+        now = self.as_json()
+        differing = [name for name in now if then.get(name) != now[name]]
+        if differing:
+            texts = [
+                f"--{name.replace('_', '-')} was {_text(then.get(name))}, is {_text(now[name])}"
+                for name in differing
+            ]
+            raise SettingsMismatch(
+                f"{output} was written with other settings: {'; '.join(texts)}. "
+                "Use another --output, or --overwrite to redo everything"
+            )
 
 
-def check(output: Path, label: LabelSettings, files: FileSettings) -> bool:
-    """Compare with the settings that an output directory was written with; False when it has none yet.
+def has_other_schema(output: Path) -> bool:
+    """Say whether an output directory was written by a version of fcn with other records."""
+    kept = _read(output / SETTINGS_FILE)
+    return kept is not None and kept.get(SETTINGS_MARK, SCHEMA) != SCHEMA
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the content of a settings file, or None when it is missing or damaged.
 
     Raises
     ------
-    SettingsMismatch
-        They differ; the text names the settings that do.
     RequestError
-        The settings file cannot be understood.
+        It is there and cannot be read.
     """
-    path = output / SETTINGS_FILE
     try:
-        kept = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); use another --output") from None
-    if not isinstance(kept, dict) or SETTINGS_MARK not in kept:
-        raise RequestError(f"{path}: not written by fcn; use another --output")
-    if kept[SETTINGS_MARK] != SCHEMA:
-        raise RequestError(f"{path}: written by another version of fcn; use another --output")
-    now = {**label.as_json(), **files.as_json()}
-    then = {**_mapping(kept.get("labels")), **_mapping(kept.get("files"))}
-    differing = [name for name in now if then.get(name) != now[name]]
-    if differing:
-        texts = [
-            f"--{name.replace('_', '-')} was {_text(then.get(name))}, is {_text(now[name])}"
-            for name in differing
-        ]
-        raise SettingsMismatch(
-            f"{output} was written with other settings: {'; '.join(texts)}. "
-            "Use another --output, or --overwrite to redo everything"
-        )
-    return True
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); use another --output") from None
+    return _mapping(content)
 
 
 def _mapping(value: object) -> dict[str, Any]:

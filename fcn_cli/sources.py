@@ -6,14 +6,13 @@ import contextlib
 import glob
 import json
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from . import storage
-from .errors import Failure, FailureKind, NameCollision, RequestError
+from .errors import Failure, FailureKind, RequestError
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_MARK = "fcn_settings"
@@ -41,10 +40,14 @@ class Source:
 
 @dataclass
 class Found:
-    """What the inputs held: sources in order, and how many names were ignored, by reason."""
+    """What the inputs held: sources in order, and how many names were ignored, by reason.
+
+    `directories` are the inputs that were searched, as absolute paths.
+    """
 
     sources: list[Source] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    directories: list[str] = field(default_factory=list)
 
     def ignored_text(self) -> str:
         """Say what was ignored in one line, with the hint for HEIC; empty when nothing was."""
@@ -92,8 +95,6 @@ def discover(request: Request) -> Found:
     ------
     RequestError
         An input does not exist, is not supported, or lies outside ``--root``.
-    NameCollision
-        Two photos would be written under one name.
     """
     return _Discovery(request).run()
 
@@ -131,7 +132,6 @@ class _Discovery:
         for given in self.request.listed or ():
             self._add_listed(given)
         self.found.sources.sort(key=lambda source: source.image)
-        _refuse_collisions(self.found.sources)
         return self.found
 
     def _add_input(self, given: str) -> None:
@@ -154,6 +154,8 @@ class _Discovery:
         if real == self.output or is_output_folder(real) or self._is_written_by_us(given):
             self.found.ignored[f"output directory of fcn ({given})"] += 1
             return
+
+        self.found.directories.append(os.path.abspath(given))
 
         def enter(folder: str, names: list[str]) -> bool:
             if folder == given:
@@ -246,32 +248,3 @@ class _Discovery:
             size, mtime = status.st_size, status.st_mtime_ns
         output = f"{image}.png" if self.request.keep_extension else str(image.with_suffix(".png"))
         self.found.sources.append(Source(str(image), path, given, output, size, mtime))
-
-
-def _same_name(name: str) -> str:
-    """Return what a case-insensitive, normalising file system would make of a name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _refuse_collisions(sources: Iterable[Source]) -> None:
-    owners: dict[str, Source] = {}
-    folders: dict[str, Source] = {}
-    for source in sources:
-        if not source.output:
-            continue
-        name = _same_name(source.output)
-        other = owners.get(name) or folders.get(name)
-        parents = [str(parent) for parent in PurePosixPath(name).parents][:-1]
-        other = other or next((owners[parent] for parent in parents if parent in owners), None)
-        if other is not None:
-            raise NameCollision(_collision_text(other, source))
-        owners[name] = source
-        for parent in parents:
-            folders.setdefault(parent, source)
-
-
-def _collision_text(first: Source, second: Source) -> str:
-    both = f"{first.given} and {second.given} would both be written as {second.output}"
-    if first.image != second.image and _same_name(first.image) != _same_name(second.image):
-        return f"{both}; give --keep-extension to keep them apart"
-    return f"{both}; rename one, or segment them into two output directories"

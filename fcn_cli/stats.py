@@ -11,23 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from . import storage
-from .journal import Journal, Record
+from .journal import Journal
 from .outputs import class_name
+from .record import Record, printable_utf8
 
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
-
-
-def count_classes(labels: NDArray[np.uint8]) -> dict[int, int]:
-    """Return class index → pixels of the classes present in a label map (uint8, shape (height, width))."""
-    histogram = Image.fromarray(labels).histogram()
-    return {index: pixels for index, pixels in enumerate(histogram) if pixels}
 
 
 @dataclass
@@ -120,7 +111,7 @@ def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) 
         writer = careful if "\r" in record.image else plain
         writer.writerows(
             (
-                record.image,
+                printable_utf8(record.image),
                 record.width,
                 record.height,
                 index,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ExitCode, FcnError
-from .journal import Record
 from .palettes import Palette
+from .record import Record, printable_utf8
 from .stats import Totals
+
+_REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
 
 
 @dataclass
@@ -18,6 +20,9 @@ class Summary:
     """How a run ended: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
 
     Of those done, `segmented` went through the network, in `seconds`; the others had kinds of output added.
+    `failures` are the records of all failed photos; `known_failures` the images among them that failed in an
+    earlier run too and have not changed. `refused` photos are failed, and not in the journal. `pruned` photos
+    are in none of these counts.
     """
 
     output: Path
@@ -30,6 +35,9 @@ class Summary:
     failed: int = 0
     seconds: float = 0.0
     failures: list[Record] = field(default_factory=list)
+    known_failures: set[str] = field(default_factory=set)
+    refused: list[Record] = field(default_factory=list)
+    pruned: int = 0
     totals: Totals = field(default_factory=Totals)
     ignored: str = ""
     stopped: FcnError | None = None
@@ -61,7 +69,12 @@ class Summary:
             "skipped": self.skipped,
             "failed": self.failed,
             "not_reached": self.left,
-            "stopped": str(self.stopped) if self.stopped else None,
+            "pruned": self.pruned,
+            "refused": [
+                {key: value for key, value in record.as_json().items() if key in _REFUSED_KEYS}
+                for record in self.refused
+            ],
+            "stopped": printable_utf8(str(self.stopped)) if self.stopped else None,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(rate, 3) if rate else None,
             **self.how,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from . import images, machine
-from .errors import Failure, ImageError, OutputLost
-from .journal import Journal, Record
-from .labelmaps import Predicted
+from .errors import ImageError, OutputLost
+from .journal import Journal
+from .labelmaps import Predicted, count_classes
 from .outputs import OutputFolder
+from .record import Record, failed, gone, now
 from .sources import Source
-from .stats import count_classes
 
 _THREADS = 2
 _MAX_PENDING_IMAGES = 64
@@ -64,6 +66,29 @@ class WriteQueue:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
+    def withdraw(self, photos: Iterable[tuple[Source, Sequence[str]]]) -> None:
+        """Prepare to write kinds of output for photos: no record stands for these files any more.
+
+        A run that is killed before the new records are there then leaves no record that describes a file
+        wrongly. A photo that is gone and whose names another one takes over loses its record. One fsync,
+        however many photos.
+
+        Raises
+        ------
+        OutputLost
+            The journal cannot be written.
+        """
+        withdrawn: dict[str, Record] = {}
+        for source, kinds in photos:
+            for name in (self._folder.name(source.output, kind) for kind in kinds):
+                owner = self._journal.owner(name)
+                record = self._journal.get(owner) if owner is not None else None
+                if owner is not None and record is not None:
+                    record = withdrawn.get(owner, record)
+                    withdrawn[owner] = record.without([name]) if owner == source.image else gone(record)
+        with OutputLost.when_refused(self._journal.path):
+            self._journal.append(withdrawn.values())
+
     def add(
         self,
         source: Source,
@@ -73,20 +98,20 @@ class WriteQueue:
         *,
         keep_on_failure: bool = False,
     ) -> None:
-        """Hand in what was predicted.
+        """Hand in what was predicted, after `withdraw`.
 
         Parameters
         ----------
         source
             The photo.
         record
-            Its record so far, ok; outputs, class counts and seconds of encoding are added to it.
+            Its record so far, ok; what the files add is added to it: outputs, looks, class counts, seconds.
         predicted
             The label map, and what the kinds need beside it.
         kinds
             The kinds of output to write.
         keep_on_failure
-            When these kinds cannot be written, leave the photo's earlier record and files as they are.
+            When these kinds cannot be written, leave the photo's earlier record and other files as they are.
         """
         future = self._threads.submit(self._write, source, record, predicted, kinds)
         size = sum(part.nbytes for part in predicted if part is not None)
@@ -147,34 +172,23 @@ class WriteQueue:
                 source.output, kinds, predicted, lambda: images.decode(source.path, self._max_pixels).image
             )
         except ImageError as error:
-            if not record.outputs:
-                self._folder.remove(self._folder.name(source.output, kind) for kind in kinds)
+            # No record stands for these: what an earlier run left there is of another look or photo.
+            self._folder.remove(self._folder.name(source.output, kind) for kind in kinds)
             return failed(source, record.fingerprint, error.failure, record.size_bytes, record.mtime_ns)
-        outputs = {
-            **dict(zip(record.outputs, record.output_bytes, strict=True)),
-            **{one.path: one.size for one in written},
-        }
+        sizes = {**record.output_sizes(), **{one.path: one.size for one in written}}
+        looks = {kind: look for kind in kinds if (look := self._folder.look(kind)) is not None}
+        confidence = record.mean_confidence
+        if predicted.confidence is not None:
+            confidence = round(float(np.mean(predicted.confidence)) / 255, 4)
         return replace(
             record,
             width=labels.shape[1],
             height=labels.shape[0],
             classes=classes,
-            outputs=tuple(outputs),
-            output_bytes=tuple(outputs.values()),
+            outputs=tuple(sizes),
+            output_bytes=tuple(sizes.values()),
+            looks={**record.looks, **looks},
+            mean_confidence=confidence,
+            finished=now(),
             seconds=record.seconds + time.perf_counter() - started,
         )
-
-
-def failed(
-    source: Source, fingerprint: str, failure: Failure, size_bytes: int | None, mtime_ns: int | None
-) -> Record:
-    """Return the record of a photo without a mask."""
-    return Record(
-        image=source.image,
-        source=source.given,
-        status="failed",
-        fingerprint=fingerprint,
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-        error=failure,
-    )

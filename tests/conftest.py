@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -222,5 +223,17 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def journal_of(output: Path) -> dict[str, dict[str, Any]]:
     """Return the last record of each image."""
-    records = map(json.loads, (output / "manifest.jsonl").read_text().splitlines())
-    return {record["image"]: record for record in records}
+    records = map(json.loads, (output / "manifest.jsonl").read_text(encoding="utf-8").splitlines())
+    return {record["image"]: record for record in map(exact_names, records)}
+
+
+def exact_names(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the names of its files as the system has them, UTF-8 or not."""
+
+    def name(data: str) -> str:
+        return os.fsdecode(base64.b64decode(data))
+
+    exact = {key: name(record[f"{key}_bytes"]) for key in ("image", "path") if f"{key}_bytes" in record}
+    if "output_names_bytes" in record:
+        exact["outputs"] = [name(data) for data in record["output_names_bytes"]]
+    return {**record, **exact}

@@ -31,7 +31,18 @@ from typing import Any, BinaryIO, NoReturn
 import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
-from fcn_cli import decoding, engine, images, predictions, run, stats, storage, workers  # noqa: F401
+from fcn_cli import (  # noqa: F401
+    decoding,
+    engine,
+    images,
+    network_stage,
+    palettes,
+    predictions,
+    run,
+    stats,
+    storage,
+    workers,
+)
 from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.journal import Journal
 
@@ -49,6 +60,7 @@ EVENTS = (
     "recorded",  # records are written and fsynced
     "projection",  # stats.csv is there, summary.json is not
 )
+REPAINT_EVENTS = tuple(event for event in EVENTS if event not in {"decode", "predict"})
 KINDS = ("masks", "color")
 
 
@@ -227,19 +239,22 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def assert_sound(output: Path) -> int:
-    """Check what must hold at any moment: whole records have whole files; return how many are ok."""
+    """Check what must hold at any moment: a record describes whole files; return how many are ok."""
     journal = output / "manifest.jsonl"
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-    good = 0
-    for record in map(json.loads, lines):
+    records = {record["image"]: record for record in map(json.loads, lines)}
+    for record in records.values():
         for name, size in zip(record["outputs"], record["output_bytes"], strict=True):
             assert (output / name).stat().st_size == size, f"{name} is recorded, but not whole"
-        good += record["status"] == "ok"
+        if "color" in record["looks"]:
+            colors = palettes.load(record["looks"]["color"]).flatten().tolist()
+            with Image.open(output / Path("color", record["image"]).with_suffix(".png")) as image:
+                assert image.getpalette() == colors, f"{record['image']} has not the recorded palette"
     for kind in KINDS:
         for path in (output / kind).rglob("*.png") if (output / kind).exists() else ():
             with Image.open(path) as image:
                 image.load()
-    return good
+    return sum(record["status"] == "ok" for record in records.values())
 
 
 def assert_same(output: Path, whole: Path) -> None:
@@ -252,7 +267,7 @@ def assert_same(output: Path, whole: Path) -> None:
     totals = [json.loads((folder / "summary.json").read_text())["totals"] for folder in (output, whole)]
     assert totals[0] == totals[1]
     replayed = [
-        {record.image: (record.status, record.outputs, record.classes) for record in Journal(folder)}
+        {one.image: (one.status, one.outputs, one.classes, one.looks) for one in Journal(folder)}
         for folder in (output, whole)
     ]
     assert replayed[0] == replayed[1]
@@ -268,6 +283,8 @@ def material(count: int) -> Iterator[tuple[Path, list[str], Ended]]:
         arguments = ["segment", "photos", *SMALL, "--workers", "2"]
         uninterrupted = run_until(folder, [*arguments, "-o", "whole"])
         assert uninterrupted.code == 1, uninterrupted.stderr
+        in_voc = run_until(folder, [*arguments, "-o", "voc", "--palette", "voc"])
+        assert in_voc.code == 1, in_voc.stderr
         yield folder, arguments, uninterrupted
 
 
@@ -287,6 +304,24 @@ def crash(folder: Path, arguments: list[str], event: str, nth: int) -> str:
     assert "Traceback" not in resumed.stderr
     assert_same(output, folder / "whole")
     return f"{done} done, {half} half-written"
+
+
+def change_palette(folder: Path, arguments: list[str], event: str, nth: int, then: str) -> str:
+    """Kill a change of the palette at a moment; then finish it, or go back to the old palette; compare."""
+    output = folder / "out"
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.copytree(folder / "whole", output)
+    change = [*arguments, "-o", "out", "--palette", "voc"]
+    killed = run_until(folder, change, event, nth)
+    if killed.seen.get(event, nth) < nth:
+        return change_palette(folder, arguments, event, killed.seen[event] // 2 + 1, then)
+    assert killed.code == 128 + signal.SIGKILL, f"exit code {killed.code}\n{killed.stderr}"
+    assert_sound(output)
+    resumed = run_until(folder, [*arguments, "-o", "out", "--palette", then])
+    assert resumed.code == 1, f"exit code {resumed.code}\n{resumed.stderr}"
+    assert_same(output, folder / ("whole" if then == "hub" else "voc"))
+    assert_sound(output)
+    return f"then {then}"
 
 
 def interrupt(folder: Path, arguments: list[str], number: int, nth: int, times: int) -> str:
@@ -315,6 +350,7 @@ def main() -> None:
     """Kill runs at many moments, some in each phase, and resume them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--moments", type=int, default=40)
+    parser.add_argument("--palettes", type=int, default=20, help="how many changes of the palette to kill")
     parser.add_argument("--photos", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signals", action="store_true", help="also interrupt runs, once and twice")
@@ -338,6 +374,12 @@ def main() -> None:
             most = options.photos // 4 if event == "decode" else uninterrupted.seen[event]
             nth = chance.randint(1, most)
             attempt(f"killed at {event} {nth} of {most}", partial(crash, folder, arguments, event, nth))
+        shutil.copytree(folder / "whole", folder / "out", dirs_exist_ok=True)
+        change = run_until(folder, [*arguments, "-o", "out", "--palette", "voc"])
+        for event in itertools.islice(itertools.cycle(REPAINT_EVENTS), options.palettes):
+            nth, then = chance.randint(1, change.seen[event]), chance.choice(["voc", "hub"])
+            name = f"palette change killed at {event} {nth} of {change.seen[event]}"
+            attempt(name, partial(change_palette, folder, arguments, event, nth, then))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if options.signals else ():
             for times in (1, 2):
                 nth = chance.randint(2, options.photos - 1)

@@ -137,6 +137,14 @@ def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_ph
     assert "made/a.png" in done.stderr
     assert "--keep-extension" in done.stderr
     assert not Path("out").exists()
+    make_photos(["b.jpg", "b.png", "B.gif", "c.png"])
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=2)
+    assert "made/a.jpg and made/a.png" in done.stderr
+    assert "made/B.gif and made/b.jpg" in done.stderr
+    assert "made/B.gif and made/b.png" in done.stderr
+    assert "3 photos would be written under names of others" in done.stderr
+    for photo in Path("made").glob("[bBc]*"):
+        photo.unlink()
     fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", "--write", "masks,overlay")
     assert sorted(tree(Path("out/masks"))) == ["a.jpg.png", "a.png.png"]
     assert sorted(tree(Path("out/overlay"))) == ["a.jpg.jpg", "a.png.jpg"]
@@ -163,9 +171,12 @@ def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_
     make_photos(["b.png", "a.png"], folder="two")
     fcn("segment", "one", *SMALL)
     before = tree(Path("fcn_output/masks"))
-    done = fcn("segment", "two", *SMALL, code=2)
-    assert "belongs to one/a.png" in done.stderr
-    assert tree(Path("fcn_output/masks")) == before
+    done = fcn("segment", "two", *SMALL, code=1)
+    assert f"belongs to {Path('one/a.png').absolute()}" in done.stderr
+    assert "2 images: 1 done, 1 failed" in done.stderr
+    after = tree(Path("fcn_output/masks"))
+    assert after.pop("b.png")
+    assert after == before
     # The same photos under a new path are the same photos.
     Path("one").rename("moved")
     assert "nothing to do" in fcn("segment", "moved", *SMALL).stderr
@@ -175,8 +186,8 @@ def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_ph
     folder = make_photos(["a.jpg"])
     fcn("segment", "made", *SMALL)
     Image.open(folder / "a.jpg").save(folder / "a.png")
-    assert "would both be written" in fcn("segment", "made", *SMALL, code=2).stderr
-    assert "belongs to made/a.jpg" in fcn("segment", "made/a.png", *SMALL, code=2).stderr
+    assert "would both be written" in fcn("segment", "made", *SMALL, code=1).stderr
+    assert f"belongs to {folder / 'a.jpg'}" in fcn("segment", "made/a.png", *SMALL, code=1).stderr
     (folder / "a.jpg").unlink()
     fcn("segment", "made", *SMALL)
     assert {row.split(",")[0] for row in Path("fcn_output/stats.csv").read_text().splitlines()[1:]} == {

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
         (
             "--moments",
             "6",
+            "--palettes",
+            "0",
             "--event",
             "decode",
             "half a file",
@@ -25,7 +27,8 @@ ROOT = Path(__file__).parent.parent
             "recorded",
             "projection",
         ),
-        ("--moments", "0", "--signals"),
+        ("--moments", "0", "--palettes", "0", "--signals"),
+        ("--moments", "0", "--palettes", "6"),
     ],
 )
 def test_killed_and_interrupted_runs_are_resumed(arguments: tuple[str, ...]) -> None:
@@ -38,4 +41,5 @@ def test_killed_and_interrupted_runs_are_resumed(arguments: tuple[str, ...]) -> 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("0 failed\n")
+    # Six attempts, and the sum.
     assert len(done.stdout.splitlines()) == 7

@@ -1,0 +1,91 @@
+"""Photos that would share an output name: who keeps it, and who is refused."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """A photo whose output name is taken, and the photo that has it."""
+
+    refused: Source
+    owner: Source
+
+    @property
+    def text(self) -> str:
+        """What to tell people, without the way out."""
+        owner, name, other = self.owner.given, self.refused.output, self.owner.output
+        if folded(name) == folded(other):
+            return f"{owner} and {self.refused.given} would both be written as {name}"
+        return (
+            f"{owner} and {self.refused.given} would both be written as {min(name, other, key=len)}, "
+            "one of them as a directory"
+        )
+
+    @property
+    def way_out(self) -> str:
+        """What keeps the two apart."""
+        if folded(self.refused.image) == folded(self.owner.image):
+            return "rename one, or segment them into two output directories"
+        return "give --keep-extension to keep them apart"
+
+
+def folded(name: str) -> str:
+    """Return what a case-insensitive, normalising file system would make of a name."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def find(
+    sources: Iterable[Source], owns: Callable[[Source], bool] = lambda _source: False
+) -> list[Collision]:
+    """Return the photos whose output name another one keeps; an output path may not be a folder of another's.
+
+    Parameters
+    ----------
+    sources
+        All photos; those without an output name are passed over.
+    owns
+        Says whether a photo has its name from an earlier run, and so keeps it. Of two new ones the first
+        in byte order keeps it.
+    """
+    named = [source for source in sources if source.output]
+    if not _may_collide(named):
+        return []
+    owners: dict[str, Source] = {}
+    folders: dict[str, Source] = {}
+    collisions = []
+    for source in sorted(named, key=lambda one: (not owns(one), os.fsencode(one.image))):
+        name = folded(source.output)
+        parents = [str(parent) for parent in PurePosixPath(name).parents][:-1]
+        owner = owners.get(name) or folders.get(name)
+        owner = owner or next((owners[parent] for parent in parents if parent in owners), None)
+        if owner is not None:
+            collisions.append(Collision(source, owner))
+            continue
+        owners[name] = source
+        for parent in parents:
+            folders.setdefault(parent, source)
+    return collisions
+
+
+def _may_collide(sources: list[Source]) -> bool:
+    """Say whether any two names are equal or one is a folder of another: the quick way to a usual no."""
+    names = {folded(source.output) for source in sources}
+    if len(names) < len(sources):
+        return True
+    folders: set[str] = set()
+    for name in names:
+        parent = name.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    return not names.isdisjoint(folders)

@@ -1,0 +1,102 @@
+"""Photos that are gone: whose outputs and records ``--prune`` removes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from . import storage
+from .errors import RequestError
+from .record import Record
+from .sources import Source
+
+CAREFUL, FORCE = "careful", "force"
+"""How ``--prune`` works: refusing what looks like a disk that is not mounted, or not."""
+
+
+def find(
+    records: Iterable[Record], sources: Sequence[Source], directories: Sequence[str], *, force: bool
+) -> list[Record]:
+    """Return the records whose photo no longer exists below one of the searched directories.
+
+    A photo is gone when the nearest folder above it that exists can be listed and lies in a searched
+    directory. Where a folder cannot be listed, or the system does not answer, its photos stay.
+
+    Parameters
+    ----------
+    records
+        Of the output directory.
+    sources
+        The photos that were found.
+    directories
+        Absolute paths of the input directories.
+    force
+        Also prune where that looks like a disk that is not mounted.
+
+    Raises
+    ------
+    RequestError
+        No directory was given; or, without `force`, one has no photo, or more than half of the records
+        would go.
+    """
+    if not directories:
+        raise RequestError("--prune needs a directory as INPUT: it removes what is gone from there")
+    if not force:
+        _refuse_empty(sources, directories)
+    total = 0
+    pruned = []
+    for record in records:
+        total += 1
+        if any(_is_gone(record.path, directory) for directory in directories):
+            pruned.append(record)
+    if not force and 2 * len(pruned) > total:
+        raise RequestError(
+            f"--prune would remove {len(pruned)} of {total} images, more than half; "
+            "is a disk not mounted? If they are really gone, give --prune=force"
+        )
+    return pruned
+
+
+def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None:
+    paths = [os.path.abspath(source.path) for source in sources]
+    for directory in directories:
+        if not any(storage.is_within(path, directory) for path in paths):
+            raise RequestError(
+                f"--prune: {directory} holds no photo; is its disk not mounted? "
+                "If its photos are really gone, give --prune=force"
+            )
+
+
+def _is_gone(path: str, directory: str) -> bool:
+    if path == directory or not storage.is_within(path, directory) or _exists(path) is not False:
+        return False
+    parent = os.path.dirname(path)
+    while storage.is_within(parent, directory):
+        exists = _exists(parent)
+        if exists is None:
+            return False
+        if exists:
+            return _can_be_listed(parent)
+        parent = os.path.dirname(parent)
+    return False
+
+
+def _exists(path: str) -> bool | None:
+    """Say whether anything has this path; None when the system does not tell."""
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return None
+    return True
+
+
+def _can_be_listed(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""What is known of one image: one JSON object a line of the journal (record schema 2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import Failure, FailureKind
+from .sources import Source
+
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_CONTENT_KINDS = frozenset(
+    {
+        FailureKind.EMPTY_FILE,
+        FailureKind.NOT_AN_IMAGE,
+        FailureKind.TRUNCATED,
+        FailureKind.BROKEN,
+        FailureKind.TOO_MANY_PIXELS,
+        FailureKind.NOT_FINITE,
+    }
+)
+"""Failures whose cause is the photo itself: the next run meets them again unless the photo changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one image.
+
+    `image` is its name, `source` how the user's input led to it, `path` its absolute path. `status` is
+    ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
+    class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
+    the same order, `looks` maps a kind of output → how it looks (see `Writer.look`). `device` and `precision`
+    are what the network ran on. `mean_confidence` (0 to 1) is known where confidence was asked for. `seconds`
+    is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
+    input file's, None when there was none.
+    """
+
+    image: str
+    source: str
+    path: str
+    status: str
+    fingerprint: str
+    size_bytes: int | None
+    mtime_ns: int | None
+    width: int | None = None
+    height: int | None = None
+    classes: dict[int, int] | None = None
+    outputs: tuple[str, ...] = ()
+    output_bytes: tuple[int, ...] = ()
+    looks: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    precision: str | None = None
+    mean_confidence: float | None = None
+    finished: str = ""
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    error: Failure | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image has its outputs."""
+        return self.status == "ok"
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """The upright photo's (width, height)."""
+        return self.width, self.height
+
+    def is_of(self, source: Source) -> bool:
+        """Say whether the input file still has the recorded size and time of change."""
+        return (self.size_bytes, self.mtime_ns) == (source.size_bytes, source.mtime_ns)
+
+    def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
+        """Say whether the recorded failure would come again for an unchanged photo.
+
+        Parameters
+        ----------
+        limit_of
+            Returns this run's limit behind a kind of failure, or None where there is none.
+        """
+        if self.error is None or self.error.kind not in _CONTENT_KINDS:
+            return False
+        limit = limit_of(self.error.kind)
+        return limit is None or self.error.limit is None or limit <= self.error.limit
+
+    def without(self, names: Iterable[str]) -> Record:
+        """Return the record of the same image that no longer stands for these output files."""
+        dropped = set(names)
+        kept = {n: size for n, size in self.output_sizes().items() if n not in dropped}
+        kinds = {kind_of(name) for name in kept}
+        looks = {kind: look for kind, look in self.looks.items() if kind in kinds}
+        return replace(self, outputs=tuple(kept), output_bytes=tuple(kept.values()), looks=looks)
+
+    def finished_seconds(self) -> float:
+        """Return when it was finished in seconds since 1970, or 0 when that cannot be read."""
+        try:
+            return datetime.strptime(self.finished, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            return 0.0
+
+    def output_sizes(self) -> dict[str, int]:
+        """Return output path → size in bytes."""
+        return dict(zip(self.outputs, self.output_bytes, strict=True))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it stands in the journal; names that are not UTF-8 come with their bytes."""
+        error = self.error
+        value: dict[str, Any] = {
+            **_name("image", self.image),
+            **_name("source", self.source),
+            **_name("path", self.path),
+            "status": self.status,
+            "width": self.width,
+            "height": self.height,
+            "classes": {str(index): pixels for index, pixels in sorted((self.classes or {}).items())},
+            "outputs": [printable_utf8(name) for name in self.outputs],
+            "output_bytes": list(self.output_bytes),
+            "looks": self.looks,
+            "device": self.device,
+            "precision": self.precision,
+            "mean_confidence": self.mean_confidence,
+            "finished": self.finished,
+            "size_bytes": self.size_bytes,
+            "mtime_ns": self.mtime_ns,
+            "seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
+            "error": {"kind": error.kind, "message": printable_utf8(error.message), "limit": error.limit}
+            if error
+            else None,
+            "fingerprint": self.fingerprint,
+        }
+        if any(printable_utf8(name) != name for name in self.outputs):
+            value["output_names_bytes"] = [_base64(name) for name in self.outputs]
+        return value
+
+    @staticmethod
+    def image_of(value: Mapping[str, Any]) -> str:
+        """Return the image's name in a record as JSON."""
+        return _read_name(value, "image")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Record:
+        """Read a record; KeyError, TypeError or ValueError when it is none."""
+        error = value["error"]
+        names = value.get("output_names_bytes")
+        status = value["status"]
+        if status not in {"ok", "failed", "gone"}:
+            raise ValueError(status)
+        return cls(
+            image=_read_name(value, "image"),
+            source=_read_name(value, "source"),
+            path=_read_name(value, "path"),
+            status=status,
+            fingerprint=value["fingerprint"],
+            size_bytes=value["size_bytes"],
+            mtime_ns=value["mtime_ns"],
+            width=value["width"],
+            height=value["height"],
+            classes={int(index): int(pixels) for index, pixels in value["classes"].items()},
+            outputs=tuple(map(_from_base64, names) if names is not None else value["outputs"]),
+            output_bytes=tuple(value["output_bytes"]),
+            looks=dict(value["looks"]),
+            device=value["device"],
+            precision=value["precision"],
+            mean_confidence=value["mean_confidence"],
+            finished=value["finished"],
+            seconds=value["seconds"],
+            notes=tuple(value["notes"]),
+            error=Failure(FailureKind(error["kind"]), error["message"], error["limit"]) if error else None,
+        )
+
+
+def begun(
+    source: Source, fingerprint: str, size_bytes: int | None, mtime_ns: int | None, **known: Any
+) -> Record:
+    """Return the record of a photo that is being worked on, as far as it is known; it lists no file yet."""
+    return Record(
+        image=source.image,
+        source=source.given,
+        path=os.path.abspath(source.path),
+        status="ok",
+        fingerprint=fingerprint,
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        **known,
+    )
+
+
+def failed(
+    source: Source, fingerprint: str, failure: Failure, size_bytes: int | None, mtime_ns: int | None
+) -> Record:
+    """Return the record of a photo without a mask."""
+    record = begun(source, fingerprint, size_bytes, mtime_ns, finished=now())
+    return replace(record, status="failed", error=failure)
+
+
+def gone(record: Record) -> Record:
+    """Return the record that takes the place of one whose photo was removed.
+
+    It names the files that are to be deleted, so that a run that is killed in between is made good.
+    """
+    return replace(record, status="gone", finished=now(), error=None)
+
+
+def now() -> str:
+    """Return the time in UTC as it stands in records."""
+    return datetime.now(UTC).strftime(_TIME_FORMAT)
+
+
+def kind_of(output: str) -> str:
+    """Return the kind of an output file by its path in the output directory."""
+    return output.partition("/")[0]
+
+
+def to_line(value: Mapping[str, Any]) -> str:
+    """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
+    return json.dumps(value, separators=(", ", ": "))
+
+
+def printable_utf8(name: str) -> str:
+    r"""Return a file name with the bytes that are not UTF-8 as ``\xNN``."""
+    if name.isascii():
+        return name
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _name(key: str, name: str) -> dict[str, str]:
+    printable = printable_utf8(name)
+    return {key: name} if printable == name else {key: printable, f"{key}_bytes": _base64(name)}
+
+
+def _read_name(value: Mapping[str, Any], key: str) -> str:
+    data = value.get(f"{key}_bytes")
+    name = value[key] if data is None else _from_base64(data)
+    if not isinstance(name, str):
+        raise TypeError(key)
+    return name
+
+
+def _base64(name: str) -> str:
+    return base64.b64encode(os.fsencode(name)).decode("ascii")
+
+
+def _from_base64(data: str) -> str:
+    return os.fsdecode(base64.b64decode(data, validate=True))

@@ -1,0 +1,128 @@
+"""How a run goes and how it ended: counts, failures, the projections of the journal."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from . import __version__, stats
+from .errors import OutputLost, StoppedEarly
+from .job import Identity, Job
+from .journal import Journal
+from .observer import Observer
+from .outputs import read_classes
+from .palettes import VOID_INDEX
+from .plan import Action, Plan
+from .record import Record
+from .sources import Found
+from .summary import Summary
+
+
+class RunReport:
+    """Counts every photo of a run once, tells the observer, and writes the projections at the end.
+
+    Parameters
+    ----------
+    job, identity
+        What is asked for.
+    found
+        The photos.
+    observer
+        Is told of every photo.
+    """
+
+    def __init__(self, job: Job, identity: Identity, found: Found, observer: Observer) -> None:
+        self._job = job
+        self._identity = identity
+        self._observer = observer
+        self._output = Path(job.output)
+        self._failed_before: dict[str, Record] = {}
+        self.first_failure: StoppedEarly | None = None
+        self.summary = Summary(
+            self._output, palette=identity.palette, total=len(found.sources), ignored=found.ignored_text()
+        )
+
+    def planned(self, plan: Plan, journal: Journal) -> None:
+        """Take in the plan: count what is done already, failed before, and refused."""
+        self._observer.planned(plan)
+        known_refused = _refused_last_time(self._output)
+        for step in plan.of(Action.SEGMENT):
+            record = journal.get(step.image)
+            if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
+                self._failed_before[step.image] = record
+        for step in plan.of(Action.SKIP, Action.FAILED, Action.REFUSED):
+            assert step.record is not None  # noqa: S101 - these steps always have one
+            if step.action == Action.FAILED or step.image in known_refused:
+                self.summary.known_failures.add(step.image)
+            if step.action == Action.REFUSED:
+                self.summary.refused.append(step.record)
+            self._count(step.record, skipped=step.action != Action.REFUSED)
+
+    def finished(self, record: Record) -> None:
+        """Count a photo whose record is in the journal."""
+        before = self._failed_before.get(record.image)
+        if before is not None and before.error and record.error and before.error.kind == record.error.kind:
+            self.summary.known_failures.add(record.image)
+        self._count(record, skipped=False)
+        if not record.ok and self._job.fail_fast and self.first_failure is None:
+            self.first_failure = StoppedEarly(
+                f"--fail-fast: stopped at the first failed image, {record.source}"
+            )
+
+    def pruned(self, record: Record) -> None:
+        """Count a photo that is gone and whose outputs were removed."""
+        self.summary.pruned += 1
+        self._observer.pruned(record)
+
+    def class_names(self) -> Sequence[str] | None:
+        """Return the names of the run's classes, from the network or an earlier run, if they are known."""
+        return self.summary.class_names or read_classes(self._output) or self._identity.names
+
+    def project(self, journal: Journal, *, changed: bool) -> None:
+        """Bring stats.csv and summary.json up to date with the journal, unless they are."""
+        names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
+        self.summary.class_names = names
+        changed = changed or {record.image for record in self.summary.refused} != _refused_last_time(
+            self._output
+        )
+        if not changed and stats.up_to_date(self._output, journal):
+            return
+        self.summary.how.update(kinds=list(self._job.kinds), versions=_versions())
+        fingerprint = self._identity.label.fingerprint()
+        try:
+            with OutputLost.when_refused(self._output):
+                stats.write(self._output, journal, fingerprint, names, self.summary.as_json())
+        except OutputLost as error:
+            self.summary.stopped = self.summary.stopped or error
+
+    def _count(self, record: Record, *, skipped: bool) -> None:
+        if not record.ok:
+            self.summary.failed += 1
+            self.summary.failures.append(record)
+        elif skipped:
+            self.summary.skipped += 1
+        else:
+            self.summary.done += 1
+        self.summary.totals.add(record)
+        self._observer.finished(record, skipped=skipped)
+
+
+def _refused_last_time(output: Path) -> set[str]:
+    """Return the photos that the last run refused: they are in no journal."""
+    try:
+        refused = json.loads((output / stats.SUMMARY_FILE).read_bytes())["run"]["refused"]
+        return {Record.image_of(one) for one in refused}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
+    if (torch := sys.modules.get("torch")) is not None:
+        # Says the build as well, as in 2.10.0+cu128.
+        packages["torch"] = torch.__version__
+    return {"fcn": __version__, "python": platform.python_version(), **packages}
