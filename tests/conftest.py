@@ -233,7 +233,9 @@ def exact_names(record: dict[str, Any]) -> dict[str, Any]:
     def name(data: str) -> str:
         return os.fsdecode(base64.b64decode(data))
 
-    exact = {key: name(record[f"{key}_bytes"]) for key in ("image", "path") if f"{key}_bytes" in record}
+    exact: dict[str, Any] = {
+        key: name(record[f"{key}_bytes"]) for key in ("image", "path") if f"{key}_bytes" in record
+    }
     if "output_names_bytes" in record:
         exact["outputs"] = [name(data) for data in record["output_names_bytes"]]
     return {**record, **exact}

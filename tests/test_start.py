@@ -16,7 +16,7 @@ OPTIONS = re.findall(
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
     --kernels --precision --batch-size --workers --resize --write --palette --keep-extension --overwrite
-    --retry-failed --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
+    --retry-failed --prune --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
     """,
 )
 REPORT = (
@@ -63,3 +63,15 @@ def test_a_dry_run_builds_and_writes_nothing(make_photos: MakePhotos, tmp_path: 
     make_photos(["a.png"])
     assert heavy_modules("segment", "made", *SMALL, "--dry-run", cwd=tmp_path) == "[]"
     assert not (tmp_path / "fcn_output").exists()
+
+
+def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(
+    fcn: Fcn, make_photos: MakePhotos
+) -> None:
+    make_photos(["a.png"])
+    for device in ("cuda:99", "tpu"):
+        # ResNet-50's weights are not on this machine either.
+        done = fcn("segment", "made", "--offline", "--device", device, code=2)
+        assert f"--device {device}" in done.stderr
+        assert "weights" not in done.stderr
+        assert not Path("fcn_output").exists()
