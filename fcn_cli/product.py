@@ -95,9 +95,18 @@ def pointwise(
         For the pixels in blocks.
     add
         Whether the result is added to.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides are not as said above.
     """
     here = jit.processor()
+    _need_factors("pixels", pixels, result)
     rows, depth = pixels.shape
+    jit.need_shape("result", result, rows, result.shape[1])
+    jit.need_shape("panels", panels, padded(result.shape[1]) // here.columns, depth, here.columns)
+    jit.need_shape("bias", bias, padded(result.shape[1]))
     threads = torch.get_num_threads()
     # Some items a thread, so that none waits long for the last one.
     fair = math.ceil(rows / (8 * threads * here.rows))
@@ -132,10 +141,23 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
         float32, shape (matrices, panels, depth, columns of a panel), contiguous.
     result
         float32, shape (matrices, blocks * rows of a block, columns of all panels), each matrix contiguous.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides are not as said above.
     """
     here = jit.processor()
+    if left.ndim != 5 or not left.numel():
+        raise ValueError(f"left has shape {tuple(left.shape)}, five dimensions are needed")
     matrices, blocks, depths = left.shape[:3]
     depth = depths * DEPTH
+    jit.need_shape("left", left, matrices, blocks, depths, here.rows, DEPTH)
+    count = panels.shape[1] if panels.ndim == 4 else 1
+    jit.need_shape("panels", panels, matrices, max(1, count), depth, here.columns)
+    jit.need_shape("result", result, matrices, blocks * here.rows, count * here.columns)
+    jit.need_matrices("left", left)
+    jit.need_matrices("result", result)
     blocks_per_item = min(_most_blocks(depth, here), blocks)
     items = math.ceil(blocks / blocks_per_item)
     _tiles(here, deep=depth > _SUMMED)(
@@ -152,6 +174,15 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
         panels_floats=panels.stride(0),
         result_floats=result.stride(0),
     )
+
+
+def _need_factors(name: str, left: Tensor, result: Tensor) -> None:
+    """Check what makes the other shapes of a product computable: the left factor's, and the columns."""
+    if left.ndim != 2 or not left.numel() or left.shape[1] % DEPTH:
+        raise ValueError(f"{name} has shape {tuple(left.shape)}, (rows, a multiple of {DEPTH}) is needed")
+    lanes = jit.processor().lanes
+    if result.ndim != 2 or not result.numel() or result.shape[1] % lanes:
+        raise ValueError(f"result has shape {tuple(result.shape)}, (rows, a multiple of {lanes}) is needed")
 
 
 def _most_blocks(depth: int, on: Processor) -> int:

@@ -43,8 +43,21 @@ def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Ma
     result
         float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), all but the first dimension
         contiguous: what `product.tiles` takes. Rows of the last block beyond the last tile stay as they are.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
     here = jit.processor()
+    size = grid.tile + 2
+    _need_tiles(grid, first, tiles, transform, (size, size))
+    channels = _channels("x", x, grid, DEPTH)
+    blocks = math.ceil(tiles / here.rows)
+    jit.need_shape("result", result, size**2, blocks, channels // DEPTH, here.rows, DEPTH)
+    if x.stride(2) != 1:
+        raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
+    jit.need_matrices("result", result)
     _input_kernel(here, grid.tile, transform)(
         result.shape[1],
         **grid.fields(first, tiles),
@@ -85,8 +98,21 @@ def transform_output(
         The least and the largest value of the result, if any.
     out
         float32, shape (h, w, channels), contiguous.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
     here = jit.processor()
+    size = grid.tile + 2
+    _need_tiles(grid, first, tiles, transform, (grid.tile, size))
+    channels = _channels("out", out, grid, here.lanes)
+    jit.need_shape("bias", bias, channels)
+    needed = (size**2, tiles, channels)
+    if products.ndim != 3 or any(has < least for has, least in zip(products.shape, needed, strict=True)):
+        raise ValueError(f"products has shape {tuple(products.shape)}, at least {needed} is needed")
+    jit.need_matrices("products", products)
     _output_kernel(here, grid.tile, transform)(
         math.ceil(tiles / here.rows),
         **grid.fields(first, tiles),
@@ -100,6 +126,29 @@ def transform_output(
         bias=jit.address(bias),
         **jit.bounds(limits),
     )
+
+
+def _need_tiles(grid: Grid, first: int, tiles: int, transform: Matrix, shape: tuple[int, int]) -> None:
+    """Check the range of tiles, and the transform's shape."""
+    if first < 0 or tiles <= 0 or first + tiles > grid.tiles:
+        raise ValueError(f"tiles {first} to {first + tiles} of a grid that has {grid.tiles}")
+    rows, columns = shape
+    if len(transform) != rows or any(len(row) != columns for row in transform):
+        lengths = sorted({len(row) for row in transform})
+        raise ValueError(
+            f"the transform has {len(transform)} rows of {lengths}, {rows} of {columns} are needed"
+        )
+
+
+def _channels(name: str, image: Tensor, grid: Grid, multiple: int) -> int:
+    """Return how many channels an image has; its other sizes must be the grid's."""
+    channels = image.shape[2] if image.ndim == 3 else 0
+    if not channels or channels % multiple or image.shape[:2] != (grid.height, grid.width):
+        raise ValueError(
+            f"{name} has shape {tuple(image.shape)}, "
+            f"({grid.height}, {grid.width}, a multiple of {multiple}) is needed"
+        )
+    return channels
 
 
 @functools.lru_cache
