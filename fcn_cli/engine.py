@@ -47,8 +47,8 @@ Sizes = Sequence[tuple[int, int]]
 class Engine:
     """A network on its device, ready to predict.
 
-    Threads may share it: they take turns, because one forward pass keeps the whole device busy, and buffers for
-    several at once would only take memory.
+    Threads may share it: they take turns, because one forward pass keeps the whole device busy, and buffers
+    for several at once would only take memory.
 
     Making one sets this process's number of torch threads and, where it computes in float32 on CUDA, turns
     TF32 off; the first one also bounds oneDNN's cache, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.
@@ -90,9 +90,9 @@ class Engine:
     def predict(self, pixels: Pixels, sizes: Sizes) -> list[Predicted | Failure]:
         """Segment images of one shape.
 
-        As many of them go together as the memory has room for. Where it does not suffice all the same, they go
-        in halves, down to one by one; one that does not fit alone has failed, and only that one. So has one
-        whose logits are not finite.
+        As many of them go together as the memory has room for. Where it does not suffice all the same, they
+        go in halves, down to one by one; one that does not fit alone has failed, and only that one. So has
+        one whose logits are not finite.
 
         Parameters
         ----------

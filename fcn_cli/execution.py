@@ -111,7 +111,7 @@ def _on_cpu(precision: str, kernels: str) -> str:
         raise RequestError("--precision fp16 needs a CUDA device; on a CPU use fp32 or bf16")
     if precision == "bf16" and kernels != "torch" and not _cpu_has_bf16():
         raise RequestError(
-            "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so that it would be "
+            "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would be "
             "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
         )
     return "fp32" if precision == "auto" else precision
