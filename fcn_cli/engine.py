@@ -33,7 +33,8 @@ STD = (0.229, 0.224, 0.225)
 ONEDNN_PRIMITIVES = 256
 """How many compiled operators oneDNN keeps: those of a dozen shapes of input. Its own default is 1024."""
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, by the name of the precision; float32 has none."""
 
 # Interpolation takes differences of logits, which must not overflow either.
 _LARGEST_LOGIT = torch.finfo(torch.float32).max / 4
@@ -192,7 +193,7 @@ class Engine:
         if not self._cuda and torch.get_num_threads() != self.plan.threads:
             # OpenMP counts for each thread: without this the caller's may have another number.
             torch.set_num_threads(self.plan.threads)
-        dtype = _DTYPES.get(precision)
+        dtype = DTYPES.get(precision)
         with torch.autocast(self.plan.device.type, dtype) if dtype else contextlib.nullcontext():
             return self._network(self._to_device(pixels)).float()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__, backbones, images, palettes, plan, settings, sources, stats, weights
-from .errors import Failure, NothingFound, OutputLost, StoppedEarly
+from .errors import DeviceLost, Failure, NothingFound, OutputLost, StoppedEarly
 from .interrupts import Stop
 from .job import Identity, Job
 from .journal import Journal, Record
@@ -51,8 +51,8 @@ def segment(job: Job, observer: Observer) -> Summary:
         return _Run(job, observer, found, identity).dry()
     with OutputLock(Path(job.output), job.wait, observer.note) as lock:
         if lock.waited:
-            # Photos may have come or changed in the meantime.
-            found = _find(job)
+            # Photos may have come or changed in the meantime, and so may the checkpoint.
+            found, identity = _find(job), Identity.of(job)
         return _Run(job, observer, found, identity).execute()
 
 
@@ -106,7 +106,7 @@ class _Run:
         try:
             if made.work:
                 self._work(made, journal)
-        except OutputLost as error:
+        except (OutputLost, DeviceLost) as error:
             self.summary.stopped = error
         finally:
             journal.close()
@@ -164,12 +164,16 @@ class _Run:
             engine = self._engine(file, pool.workers)
             started, done_before = time.monotonic(), self.summary.done
             with self.stop:
-                for batch in predict(pool, to_segment, engine):
-                    self._take(batch, to_repeat, writes)
-                    self._describe_kernels(batch, engine)
-                    writes.commit()
-                    if self._ended():
-                        break
+                try:
+                    for batch in predict(pool, to_segment, engine):
+                        self._take(batch, to_repeat, writes)
+                        self._describe_kernels(batch, engine)
+                        writes.commit()
+                        if self._ended():
+                            break
+                except DeviceLost as error:
+                    # What came before is whole, and is kept.
+                    self.summary.stopped = error
                 writes.commit(everything=True)
             self.summary.seconds = time.monotonic() - started
             self.summary.segmented = self.summary.done - done_before
