@@ -45,11 +45,12 @@ class LookAhead(Generic[Outcome]):
         self._given = iter(given)
         self._short_side = short_side
         self._batch_size = batch_size
-        threads = min(machine.cpu_count(), _MAX_THREADS)
-        self._most = 2 * batch_size + threads
+        self._count = min(machine.cpu_count(), _MAX_THREADS)
+        self._most = 2 * batch_size + self._count
         self._threads = ThreadPoolExecutor(
-            threads, thread_name_prefix="fcn-decode", initializer=machine.step_back
+            self._count, thread_name_prefix="fcn-decode", initializer=machine.step_back
         )
+        self._largest = 0
         self._entries: deque[Entry[Outcome]] = deque()
         self._exhausted = False
         self._broken: Exception | None = None
@@ -86,7 +87,10 @@ class LookAhead(Generic[Outcome]):
         """Return the first entry, and those in the window that go into a batch with it."""
         shape = self._entries[0].future.result().pixels.shape
         found: list[Entry[Outcome]] = []
-        for entry in self._entries:
+        place = 0
+        while place < len(self._entries) and len(found) < self._batch_size:
+            entry = self._entries[place]
+            place += 1
             # Waited for in order, so that what a batch holds is not a matter of chance.
             if (
                 entry.outcome is None
@@ -94,8 +98,7 @@ class LookAhead(Generic[Outcome]):
                 and entry.future.result().pixels.shape == shape
             ):
                 found.append(entry)
-                if len(found) == self._batch_size:
-                    break
+            self._fill()
         return found
 
     def drop_first(self) -> None:
@@ -124,7 +127,10 @@ class LookAhead(Generic[Outcome]):
 
     def _has_room(self) -> bool:
         """Say whether there is memory for one more; one on its way is taken to be as large as the largest."""
-        futures = [entry.future for entry in self._entries]
-        done = [one.result().nbytes for one in futures if one.done() and one.exception() is None]
-        under_way = sum(not one.done() for one in futures)
-        return sum(done) + under_way * max(done, default=0) < LOOK_AHEAD_BYTES or not futures
+        done = [entry.future for entry in self._entries if entry.future.done()]
+        sizes = [one.result().nbytes for one in done if one.exception() is None]
+        self._largest = max(self._largest, *sizes, 0)
+        under_way = len(self._entries) - len(done)
+        if not self._largest:
+            return under_way < self._count
+        return not self._entries or sum(sizes) + under_way * self._largest < LOOK_AHEAD_BYTES
