@@ -19,6 +19,9 @@ from .jit import Kernel, Processor
 # Columns that a thread does together: their logits of two rows and all classes stay in its L1.
 _COLUMNS = 256
 
+_MOST_CLASSES = 255
+"""Label maps are uint8 and 255 is void."""
+
 _FIELDS = ("wide", "classes", "width", "ends", "rows", "weights", "chunks", "labels")
 
 
@@ -39,7 +42,13 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     labels
         uint8, shape (rows of the label map, width), contiguous; is overwritten. Of equal logits the lowest
         class index wins.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides, or what `ends` and `rows` point to, are not as said above.
     """
+    _check(wide, ends, rows, weights, labels)
     chunks = -(-wide.shape[2] // _COLUMNS)
     _kernel(jit.processor())(
         len(rows) * chunks,
@@ -52,6 +61,31 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
         chunks=chunks,
         labels=jit.address(labels, torch.uint8),
     )
+
+
+def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Tensor) -> None:
+    """Refuse what the kernel would read or write out of bounds."""
+    lanes = jit.processor().lanes
+    if wide.ndim != 3 or not wide.numel() or wide.shape[1] > _MOST_CLASSES or wide.shape[2] % lanes:
+        raise ValueError(
+            f"wide has shape {tuple(wide.shape)}, "
+            f"(rows, at most {_MOST_CLASSES} classes, a multiple of {lanes}) is needed"
+        )
+    if labels.ndim != 2 or rows.ndim != 2 or not labels.numel() or not rows.numel():
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and rows {tuple(rows.shape)}, "
+            "(rows, width) and (strips, 2) are needed"
+        )
+    jit.need_shape("labels", labels, len(labels), wide.shape[2])
+    jit.need_shape("weights", weights, len(labels))
+    jit.need_shape("rows", rows, len(rows), 2)
+    jit.need_shape("ends", ends, len(rows) + 1)
+    # What these two hold become addresses; there is one strip for every row of logits.
+    low, high = (int(one) for one in rows.aminmax())
+    if low < 0 or high >= len(wide):
+        raise ValueError(f"rows hold {low} to {high}, there are {len(wide)} rows of logits")
+    if int(ends[0]) < 0 or int(ends[-1]) > len(labels) or bool((ends.diff() < 0).any()):
+        raise ValueError(f"strips end at {ends.tolist()}, the label map has {len(labels)} rows")
 
 
 @functools.lru_cache

@@ -1,25 +1,29 @@
 """How fast this machine segments: plain torchvision, and `fcn`, measured in turn.
 
-Inputs and weights are random: neither changes what a network costs.
+Like is compared with like: everyone computes in the same precision, starts from what lies in the host's
+memory and ends with label maps there. Inputs and weights are random: neither changes what a network costs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from . import backbones, machine, product
-from .engine import MEAN, STD, Engine, Plan
-from .workspace import Workspace
+from . import backbones, device_errors, machine
+from .engine import DTYPES, MEAN, STD, Engine
+from .errors import Failure, RequestError
+from .execution import Plan
 
 _GEMM_SIDE = 2048
 _GEMMS_PER_TURN = 3
@@ -43,7 +47,8 @@ class Measured:
 
     `seconds` has for every contender the seconds per image of each round, `gflop` and `gflop_hub` are the
     floating-point operations of an image by direct convolution, in 10^9, without and with the auxiliary
-    head, `gemm_rate` is the best that a large float32 product reached between the rounds, in 10^9 a second.
+    head, `gemm_rate` is the best that a large matrix product in the plan's precision reached between the
+    rounds, in 10^9 a second.
     """
 
     backbone: str
@@ -101,7 +106,10 @@ def measure(
     rounds: int,
     more: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
 ) -> Measured:
-    """Time plain torchvision and `fcn` from a batch to its label maps, in turn, round by round.
+    """Time plain torchvision and `fcn`, in turn, round by round.
+
+    Torchvision starts from a normalised batch in the host's memory, as the PyTorch Hub page's snippet has it,
+    `fcn` from the pixels, which it normalises itself.
 
     Parameters
     ----------
@@ -110,29 +118,36 @@ def measure(
     width, height
         Size of what the network is fed.
     how
-        Where and how `fcn` runs; the batch is its `batch_size`.
+        Where and how `fcn` runs; the batch is its `batch_size`. Device and precision are everyone's.
     rounds
         At least 1; one more goes before them, uncounted.
     more
         Further contenders, made from the model without its auxiliary head and the normalised batch.
+
+    Raises
+    ------
+    DeviceLost
+        The device fails, or has not enough memory for the network.
+    RequestError
+        It has not enough for this batch.
     """
     torch.set_num_threads(how.threads)
-    hub = _hub_model(backbone).to(how.device)
-    network = _without_auxiliary(backbone, hub)
+    with device_errors.loading_on(how.device):
+        hub = _hub_model(backbone).to(how.device)
+        plain = _without_auxiliary(backbone, hub).model.to(how.device)
+    engine = Engine(_without_auxiliary(backbone, hub), how)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (how.batch_size, height, width, 3), dtype=np.uint8)
-    batch = _normalised(pixels).to(how.device)
-    plain = _without_auxiliary(backbone, hub).model.to(how.device)
-    contenders = [Contender(HUB, lambda: hub(batch)["out"].argmax(1).cpu())]
+    batch = _normalised(pixels)
+    contenders = [Contender(HUB, _plainly(hub, batch, how))]
     if getattr(hub, "aux_classifier", None) is not None:
-        contenders.append(Contender(PLAIN, lambda: plain(batch)["out"].argmax(1).cpu()))
+        contenders.append(Contender(PLAIN, _plainly(plain, batch, how)))
     contenders += more(plain, batch)
-    engine = Engine(network, how)
-    sizes = [(width, height)] * how.batch_size
-    contenders.append(Contender(FCN, lambda: engine.predict(list(pixels), sizes)))
-    with torch.inference_mode():
-        gflop, gflop_hub = _gflop(plain, batch[:1]), _gflop(hub, batch[:1])
-        gemm = _Gemm(how.device)
+    contenders.append(Contender(FCN, _by_engine(engine, pixels)))
+    with torch.inference_mode(), device_errors.named(how.device), _enough_memory(how, width, height):
+        image = batch[:1].to(how.device)
+        gflop, gflop_hub = _gflop(plain, image), _gflop(hub, image)
+        gemm = _Gemm(how)
         totals = in_turn({one.name: one.run for one in contenders}, rounds, gemm.measure)
     seconds = {name: [one / how.batch_size for one in each] for name, each in totals.items()}
     return Measured(backbone, width, height, how.batch_size, how, seconds, gflop, gflop_hub, gemm.best_rate)
@@ -160,21 +175,59 @@ def in_turn(
     return seconds
 
 
-class _Gemm:
-    """A large float32 matrix product, and the best rate it reached, in 10^9 operations a second.
+def _plainly(model: nn.Module, batch: Tensor, how: Plan) -> Callable[[], Tensor]:
+    """Return how torchvision's users do it: to the device, through the network, and the classes back."""
+    dtype = DTYPES.get(how.precision)
 
-    On a CPU by PyTorch and by our kernel: the faster one counts.
+    def run() -> Tensor:
+        with torch.autocast(how.device.type, dtype) if dtype else contextlib.nullcontext():
+            logits = model(batch.to(how.device))["out"]
+        labels: Tensor = logits.argmax(1).cpu()
+        return labels
+
+    return run
+
+
+def _by_engine(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
+    images = list(pixels)
+    sizes = [(pixels.shape[2], pixels.shape[1])] * len(images)
+
+    def run() -> None:
+        failed = [one for one in engine.predict(images, sizes) if isinstance(one, Failure)]
+        if failed:
+            # What failed took no time: its rate would be a lie.
+            raise RequestError(f"{FCN}: {failed[0].message}")
+
+    return run
+
+
+@contextlib.contextmanager
+def _enough_memory(how: Plan, width: int, height: int) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not device_errors.is_out_of_memory(error):
+            raise
+        raise RequestError(
+            f"{how.device}: not enough memory for batches of {how.batch_size} images of {width}x{height}; "
+            "give a smaller --batch-size or --size"
+        ) from None
+
+
+class _Gemm:
+    """A large matrix product in a plan's precision, and its best rate, in 10^9 operations a second.
+
+    Where our kernels compute, by PyTorch and by ours: the faster one counts.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device)
+    def __init__(self, how: Plan) -> None:
+        self._device = how.device
+        dtype = DTYPES.get(how.precision, torch.float32)
+        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=how.device).to(dtype)
         self._result = torch.empty_like(self._factor)
         self._ways = [self._by_torch]
-        if device.type == "cpu":
-            self._ways.append(self._by_kernel)
-            self._panels = product.in_panels(self._factor)
-            self._bias, self._space = torch.zeros(_GEMM_SIDE), Workspace()
+        if how.kernels == "fast":
+            self._ways.append(_by_our_kernel(self._factor, self._result))
         self.best_rate = 0.0
 
     def measure(self) -> None:
@@ -190,10 +243,14 @@ class _Gemm:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _by_kernel(self) -> None:
-        product.pointwise(
-            self._factor, self._panels, self._bias, self._result, (None, None), self._space, add=False
-        )
+
+def _by_our_kernel(factor: Tensor, result: Tensor) -> Callable[[], None]:
+    # Here, because llvmlite comes with them, which neither a GPU nor PyTorch's own kernels need.
+    from .product import in_panels, pointwise
+    from .workspace import Workspace
+
+    panels, bias, space = in_panels(factor), torch.zeros(len(factor)), Workspace()
+    return lambda: pointwise(factor, panels, bias, result, (None, None), space, add=False)
 
 
 def _hub_model(backbone: str) -> nn.Module:
@@ -204,6 +261,10 @@ def _hub_model(backbone: str) -> nn.Module:
     model: nn.Module = build(
         weights=None, weights_backbone=None, num_classes=len(backbones.VOC_CLASSES), aux_loss=True
     )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # From their initial values, the features of 101 layers grow too large for float16.
+            nn.init.constant_(module.weight, 0.5)
     return model.eval()
 
 

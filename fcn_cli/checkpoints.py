@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
+import io
 import pickle
 import re
 import warnings
@@ -21,21 +23,25 @@ if TYPE_CHECKING:
 def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
     """Load a checkpoint's state dict, on the CPU, in float32.
 
+    The bytes that are loaded are those whose hash is compared: what a run records is what made its masks.
+
     Takes a plain state dict and torchvision's training checkpoints (``{"model": …, "args": Namespace}``);
     a ``module.`` prefix is dropped, and so is the auxiliary head.
 
     Raises
     ------
     WeightsError
-        The file holds code, is no checkpoint, or has values that are not finite.
+        The file is not the one that was hashed, holds code, is no checkpoint, or has values that are not
+        finite.
     """
     import torch
 
+    data = _read(file)
     try:
         # torch warns of pickle protocols it was not tested with; if it cannot read one it says so.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(file.path, map_location="cpu", weights_only=True)
+            content = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"asks to run {named[1]}" if named else "holds more than weights"
@@ -47,6 +53,23 @@ def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
             f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})"
         ) from None
     return _clean(content, file.path)
+
+
+def _read(file: WeightsFile) -> io.BytesIO:
+    """Return the bytes of a file, which must have its hash."""
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{file.path}: cannot be read ({error.strerror})") from None
+    except MemoryError:
+        raise WeightsError(f"{file.path}: not enough memory to read it") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != file.sha256:
+        raise WeightsError(
+            f"{file.path}: was changed while this run started (its sha256 began with {file.sha256[:8]}, "
+            f"now with {digest[:8]}); run again"
+        )
+    return io.BytesIO(data)
 
 
 def _clean(content: Any, path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
@@ -125,8 +126,26 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
 
 
 def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a Pillow image as upright RGB with notes, by the same rules as `decode`."""
-    return _load(image, DEFAULT_MAX_PIXELS)
+    """Return a Pillow image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
+    try:
+        return _load(image, DEFAULT_MAX_PIXELS)
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it may not be decoded yet, see `decode`
+        _refuse(error)
+
+
+def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an encoded image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
+    if not data:
+        raise ImageError(FailureKind.EMPTY_FILE, "there is nothing in it (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            return _load(opened, DEFAULT_MAX_PIXELS)
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see `decode`
+        _refuse(error)
 
 
 def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:

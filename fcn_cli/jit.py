@@ -88,6 +88,34 @@ def start(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
     return tensor.data_ptr()
 
 
+def need_shape(name: str, tensor: Tensor, *shape: int) -> None:
+    """Check the shape of an argument before a kernel, which would read or write out of bounds, gets it.
+
+    Raises
+    ------
+    ValueError
+        It has another shape; the text names both.
+    """
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {shape} is needed")
+
+
+def need_matrices(name: str, tensor: Tensor) -> None:
+    """Check that a tensor's matrices, all of it but the first dimension, are contiguous and do not overlap.
+
+    Raises
+    ------
+    ValueError
+        They are not; the text names the strides.
+    """
+    apart = len(tensor) == 1 or tensor.stride(0) >= tensor[0].numel()
+    if not apart or not tensor[0].is_contiguous():
+        raise ValueError(
+            f"{name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}, "
+            "contiguous matrices that do not overlap are needed"
+        )
+
+
 def bounds(limits: Limits) -> dict[str, float]:
     """Return a kernel's fields for limits: infinite where there is none."""
     low, high = limits

@@ -16,11 +16,18 @@ class Predicted(NamedTuple):
     """What a network sees in an image.
 
     `labels` are class indices, 255 where the confidence is less than was asked for. `confidence`, if it was
-    asked for, is the winning class's softmax probability times 255, of the same shape and type.
+    asked for, is the winning class's softmax probability times 255, of the same shape and type. `precision`
+    is the one that the network computed in (``fp32``, ``bf16``, ``fp16``), None for a map that was read back.
     """
 
     labels: LabelMap
     confidence: LabelMap | None = None
+    precision: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the maps take."""
+        return self.labels.nbytes + (self.confidence.nbytes if self.confidence is not None else 0)
 
 
 def count_classes(labels: LabelMap) -> dict[int, int]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import backbones, palettes, record
-from .errors import Failure, OutputLost
+from .errors import DeviceLost, Failure, OutputLost
 from .interrupts import Stop
 from .job import Identity, Job
+from .labelmaps import Predicted
 from .observer import Observer
 from .outputs import OutputFolder
 from .plan import Plan, Step
@@ -21,7 +22,7 @@ from .writing import WriteQueue
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from .engine import Engine
-    from .engine import Plan as Execution
+    from .execution import Plan as Execution
     from .predictions import Prediction
 
 
@@ -74,11 +75,15 @@ class NetworkStage:
             summary = self._report.summary
             started, done_before = time.monotonic(), summary.done
             with self._stop:
-                for batch in predict(pool, sources, engine):
-                    self._take(batch, engine, to_complete, writes)
-                    writes.commit()
-                    if self._stop.signum is not None or self._report.first_failure is not None:
-                        break
+                try:
+                    for batch in predict(pool, sources, engine):
+                        self._take(batch, engine, to_complete, writes)
+                        writes.commit()
+                        if self._stop.signum is not None or self._report.first_failure is not None:
+                            break
+                except DeviceLost as error:
+                    # What came before is whole, and is kept.
+                    summary.stopped = error
                 writes.commit(everything=True)
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
@@ -109,7 +114,7 @@ class NetworkStage:
                 continue
             completed = self._completed(one, to_complete)
             if completed is None:
-                begun = self._begun(one, engine.plan)
+                begun = self._begun(one, one.result, engine.plan)
                 writes.add(one.source, begun, one.result, kinds[one.source.image])
             else:
                 # What is withdrawn is not in the completed record; the other files stay.
@@ -130,14 +135,14 @@ class NetworkStage:
         step = self._completed(one, to_complete)
         return step.kinds if step is not None else self._job.kinds
 
-    def _begun(self, one: Prediction, execution: Execution) -> record.Record:
+    def _begun(self, one: Prediction, result: Predicted, execution: Execution) -> record.Record:
         return record.begun(
             one.source,
             self._fingerprint,
             one.item.size_bytes,
             one.item.mtime_ns,
             device=str(execution.device),
-            precision=execution.precision,
+            precision=result.precision or execution.precision,
             seconds=one.item.seconds + one.seconds,
             notes=one.item.notes,
         )
@@ -152,10 +157,10 @@ class NetworkStage:
 
     def _execution(self) -> Execution:
         """Decide on device, precision and kernels; refuses what this machine does not have."""
-        from . import engine
+        from . import execution
 
         how = self._job.machinery
-        return engine.plan(how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads)
+        return execution.plan(how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads)
 
     def _engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from . import engine

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import images, journal, plan, prune, settings, sources
-from .errors import FailureKind, NothingFound, OutputLost
+from .errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from .interrupts import Stop
 from .job import Identity, Job
 from .journal import Journal
@@ -171,7 +171,7 @@ class _Run:
                         self.job, self.identity, self.folder, self.report, self.observer, self.stop
                     )
                     stage.run(steps, made, writes)
-        except OutputLost as error:
+        except (OutputLost, DeviceLost) as error:
             self.report.summary.stopped = error
 
     def _make_from_labels(self, steps: Sequence[Step], writes: WriteQueue) -> Iterator[Step]:

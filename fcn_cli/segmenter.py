@@ -1,22 +1,32 @@
-"""The Python API: one photo in, one result out, by the same engine as ``fcn segment``."""
+"""The Python API: photos in, results out, by the same engine as ``fcn segment``."""
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import backbones, images, outputs, palettes
+from . import backbones, outputs, palettes, photos
 from .backbones import Network
 from .engine import Engine, plan
-from .errors import Failure, ImageError
+from .errors import Failure, ImageError, RequestError
 from .job import Identity, Job
-from .labelmaps import count_classes
+from .labelmaps import Predicted, count_classes
+from .look_ahead import LookAhead
+from .photos import Photo, Prepared
 from .settings import DEFAULT_SHORT_SIDE
 from .upsample import Asked
+
+_NOTEBOOK_SIDE = 800
+"""The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +46,14 @@ class Result:
     `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
     `image` is the upright RGB photo, `notes` what was done to it beyond decoding. `confidence`, if it was
     asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
+    In a notebook it shows its overlay and the classes in it.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8] = field(repr=False)
     image: Image.Image
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
-    confidence: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
@@ -59,9 +70,25 @@ class Result:
             for index, pixels in count_classes(self.labels).items()
         ]
 
+    def _repr_html_(self) -> str:
+        """Return the overlay and a legend, for a notebook."""
+        shown = self.overlay()
+        shown.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
+        stream = io.BytesIO()
+        shown.save(stream, "JPEG", quality=90)
+        colors = palettes.load("hub")
+        legend = " ".join(
+            f'<span style="white-space:nowrap"><span style="color:rgb({red},{green},{blue})">&#9632;</span> '
+            f"{html.escape(share.class_name)} {share.fraction:.1%}</span>"
+            for share in self.stats()
+            for red, green, blue in [colors[share.class_id].tolist()]
+        )
+        data = base64.b64encode(stream.getvalue()).decode()
+        return f'<img src="data:image/jpeg;base64,{data}" alt="segmentation"><div>{legend}</div>'
+
 
 class Segmenter:
-    """A network that is ready to segment photos one by one.
+    """A network that is ready to segment photos. Threads may share it.
 
     Parameters
     ----------
@@ -73,8 +100,8 @@ class Segmenter:
         A file of class names, or ``voc``; see ``--class-names``.
     resize
         Short side in pixels fed to the network, or None for the photo's own size.
-    device, precision, kernels, threads
-        As the options of ``fcn segment``; `threads` None is auto.
+    device, precision, kernels, threads, batch_size
+        As the options of ``fcn segment``; None is auto.
     offline
         Never use the network to get weights.
     confidence
@@ -86,6 +113,8 @@ class Segmenter:
     ------
     RequestError, WeightsError
         What is asked for does not exist, or the weights cannot be had or do not fit.
+    DeviceLost
+        The device fails, or has not enough memory for the network.
     """
 
     def __init__(
@@ -97,12 +126,20 @@ class Segmenter:
         resize: int | None = DEFAULT_SHORT_SIDE,
         device: str = "auto",
         precision: str = "auto",
-        kernels: str = "fast",
+        kernels: str = "auto",
         threads: int | None = None,
+        batch_size: int | None = None,
         offline: bool = False,
         confidence: bool = False,
         min_confidence: float = 0.0,
     ) -> None:
+        for name, number in (("resize", resize), ("threads", threads), ("batch_size", batch_size)):
+            if number is not None and number < 1:
+                raise RequestError(f"{name} {number}: a whole number from 1 up is needed")
+        if not 0 <= min_confidence <= 1:
+            raise RequestError(f"min_confidence {min_confidence}: a probability is from 0 to 1")
+        # A device that is not there is found out before weights are looked for or downloaded.
+        how = plan(device, precision, kernels, batch_size, threads)
         job = Job(
             backbone=backbone,
             weights_file=os.fspath(weights) if weights is not None else None,
@@ -111,24 +148,93 @@ class Segmenter:
         )
         self.network: Network = Identity.of(job).load_network(offline=offline)
         self.resize = resize
-        self._engine = Engine(
-            self.network, plan(device, precision, kernels, 1, threads), Asked(confidence, min_confidence)
-        )
+        self._engine = Engine(self.network, how, Asked(confidence, min_confidence))
 
-    def __call__(self, photo: str | os.PathLike[str] | Image.Image) -> Result:
-        """Segment one photo, given as a file or as a Pillow image.
+    def __call__(self, photo: Photo) -> Result:
+        """Segment one photo.
+
+        Parameters
+        ----------
+        photo
+            A path, an encoded image as bytes or in an open binary file (read from where it is), a Pillow
+            image, or RGB pixels as a uint8 array of shape (height, width, 3).
 
         Raises
         ------
         ImageError
-            It cannot be decoded, or is too large for the memory.
+            It cannot be decoded, is too large for the memory, or the network's answer is not finite.
+        TypeError
+            It is something else.
+        DeviceLost
+            The device cannot compute anything more.
         """
-        if isinstance(photo, Image.Image):
-            image, notes = images.from_image(photo)
-        else:
-            image, notes = images.decode(photo)[:2]
-        pixels, more = images.network_input(image, self.resize)
-        predicted = self._engine.predict([pixels], [image.size])[0]
+        outcome = self._segment([photos.prepare(photos.take(photo), self.resize)])[0]
+        if isinstance(outcome, ImageError):
+            raise outcome
+        return outcome
+
+    @overload
+    def batch(self, photos: Iterable[Photo], on_error: Literal["raise"] = "raise") -> Iterator[Result]: ...
+
+    @overload
+    def batch(
+        self, photos: Iterable[Photo], on_error: Literal["return"]
+    ) -> Iterator[Result | ImageError]: ...
+
+    def batch(
+        self, photos: Iterable[Photo], on_error: Literal["raise", "return"] = "raise"
+    ) -> Iterator[Result | ImageError]:
+        """Segment many photos, decoded beside the network; on a GPU those of one shape go together.
+
+        Parameters
+        ----------
+        photos
+            As for a call. They are taken from the iterable a bounded number ahead; an array or a Pillow image
+            is copied and a file read when it is taken, so that its buffer may be used for the next one.
+        on_error
+            ``raise``: the first photo that cannot be segmented raises its `ImageError`, after the results of
+            those before it. ``return``: the `ImageError` stands in its place, and the others go on.
+
+        Yields
+        ------
+        Result or ImageError
+            One for each photo, in order.
+
+        Raises
+        ------
+        ImageError, TypeError, DeviceLost
+            As for a call; TypeError whatever `on_error` is.
+        ValueError
+            `on_error` is something else.
+        """
+        if on_error not in {"raise", "return"}:
+            raise ValueError(f"on_error is {on_error!r}; 'raise' or 'return' is needed")
+        return self._in_order(photos, on_error)
+
+    def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
+        with LookAhead[Result](given, self.resize, self._engine.plan.batch_size) as ahead:
+            while (entry := ahead.first()) is not None:
+                if entry.outcome is None:
+                    together = ahead.like_first()
+                    outcomes = self._segment([one.future.result() for one in together])
+                    for one, outcome in zip(together, outcomes, strict=True):
+                        one.outcome = outcome
+                ahead.drop_first()
+                assert entry.outcome is not None  # noqa: S101 - the first is among those together
+                if isinstance(entry.outcome, ImageError) and on_error == "raise":
+                    raise entry.outcome
+                yield entry.outcome
+
+    def _segment(self, prepared: Sequence[Prepared]) -> list[Result | ImageError]:
+        """Segment photos that have one shape for the network."""
+        predicted = self._engine.predict(
+            [one.pixels for one in prepared], [one.image.size for one in prepared]
+        )
+        return [self._result(*pair) for pair in zip(prepared, predicted, strict=True)]
+
+    def _result(self, photo: Prepared, predicted: Predicted | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
-            raise ImageError(*predicted)
-        return Result(predicted.labels, image, self.network.class_names, notes + more, predicted.confidence)
+            return ImageError(*predicted)
+        return Result(
+            predicted.labels, photo.image, self.network.class_names, photo.notes, predicted.confidence
+        )

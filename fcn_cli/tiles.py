@@ -7,24 +7,15 @@ are channels.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from . import jit
-from .emit import Emitter, Table, Value
+from . import jit, tile_kernels
 from .grid import Grid
-from .jit import Kernel, Limits, Processor
+from .jit import Limits
 from .product import DEPTH
-
-_GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles")
-_IMAGE = (*_GRID, "channels", "image", "row_floats", "pixel_floats")
-_INPUT = (*_IMAGE, "result", "matrix_floats")
-_OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
-
-Matrix = tuple[tuple[float, ...], ...]
+from .tile_kernels import Matrix as Matrix
 
 
 def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Matrix, result: Tensor) -> None:
@@ -43,9 +34,22 @@ def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Ma
     result
         float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), all but the first dimension
         contiguous: what `product.tiles` takes. Rows of the last block beyond the last tile stay as they are.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
     here = jit.processor()
-    _input_kernel(here, grid.tile, transform)(
+    size = grid.tile + 2
+    _need_tiles(grid, first, tiles, transform, (size, size))
+    channels = _channels("x", x, grid, DEPTH)
+    blocks = math.ceil(tiles / here.rows)
+    jit.need_shape("result", result, size**2, blocks, channels // DEPTH, here.rows, DEPTH)
+    if x.stride(2) != 1:
+        raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
+    jit.need_matrices("result", result)
+    tile_kernels.input_kernel(here, grid.tile, transform)(
         result.shape[1],
         **grid.fields(first, tiles),
         channels=x.shape[2],
@@ -85,9 +89,22 @@ def transform_output(
         The least and the largest value of the result, if any.
     out
         float32, shape (h, w, channels), contiguous.
+
+    Raises
+    ------
+    ValueError
+        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
     here = jit.processor()
-    _output_kernel(here, grid.tile, transform)(
+    size = grid.tile + 2
+    _need_tiles(grid, first, tiles, transform, (grid.tile, size))
+    channels = _channels("out", out, grid, here.lanes)
+    jit.need_shape("bias", bias, channels)
+    needed = (size**2, tiles, channels)
+    if products.ndim != 3 or any(has < least for has, least in zip(products.shape, needed, strict=True)):
+        raise ValueError(f"products has shape {tuple(products.shape)}, at least {needed} is needed")
+    jit.need_matrices("products", products)
+    tile_kernels.output_kernel(here, grid.tile, transform)(
         math.ceil(tiles / here.rows),
         **grid.fields(first, tiles),
         channels=out.shape[2],
@@ -102,151 +119,24 @@ def transform_output(
     )
 
 
-@functools.lru_cache
-def _input_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
-    return Kernel(
-        "transform_input", _INPUT, lambda emitter: _Tiles(emitter, on, tile, transform).input(), on.lanes
-    )
-
-
-@functools.lru_cache
-def _output_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
-    return Kernel(
-        "transform_output", _OUTPUT, lambda emitter: _Tiles(emitter, on, tile, transform).output(), on.lanes
-    )
-
-
-class _Tiles:
-    """Writes the two kernels. An item is a block of as many tiles as a matrix product has rows."""
-
-    def __init__(self, emitter: Emitter, on: Processor, tile: int, transform: Matrix) -> None:
-        self._to = emitter
-        self._on = on
-        self._tile = tile
-        self._size = len(transform[0])
-        self._transform = transform
-
-    def input(self) -> None:
-        to, size = self._to, self._size
-        zeros = to.room(to["channels"])
-        with to.loop(to["channels"], to.lanes) as channels:
-            to.store(to.constant(0.0), to.after(zeros, channels.index))
-        pixels, between = to.table(size * size), to.room(size * size * to.lanes)
-        depths = to.divide(to["channels"], DEPTH)[0]
-        with to.items() as block, to.loop(self._tiles_of(block)) as each:
-            self._find(pixels, block, each.index, size, 1, zeros)
-            result = to.after(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
-            result = to.after(result, each.index, DEPTH)
-            with to.loop(depths) as depth, to.loop(DEPTH, to.lanes) as lane:
-                channel = to.add(to.mul(depth.index, DEPTH), lane.index)
-                for y in range(size):
-                    row_of = [to.load(to.after(pixels[y * size + x], channel)) for x in range(size)]
-                    self._keep(between, y, self._transformed(row_of))
-                target = to.after(result, to.add(to.mul(depth.index, DEPTH * self._on.rows), lane.index))
-                for x in range(size):
-                    for value in self._transformed(self._kept(between, x)):
-                        to.store(value, target)
-                        target = to.after(target, to["matrix_floats"])
-
-    def output(self) -> None:
-        to, size, tile = self._to, self._size, self._tile
-        low, high = to.from_bits("low"), to.from_bits("high")
-        nowhere = to.room(to["channels"])
-        pixels, between = to.table(tile * tile), to.room(size * size * to.lanes)
-        with to.items() as block, to.loop(self._tiles_of(block)) as each:
-            self._find(pixels, block, each.index, tile, 0, nowhere)
-            number = to.add(to.mul(block, self._on.rows), each.index)
-            products = to.after(to["products"], number, to["product_floats"])
-            with to.loop(to["channels"], to.lanes) as channels:
-                source = to.after(products, channels.index)
-                bias = to.load(to.after(to["bias"], channels.index))
-                for x in range(size):
-                    column_of = []
-                    for _ in range(size):
-                        column_of.append(to.load(source))
-                        source = to.after(source, to["matrix_floats"])
-                    self._keep(between, x, self._transformed(column_of))
-                for y in range(tile):
-                    for x, value in enumerate(self._transformed(self._kept(between, y))):
-                        done = to.clamped(to.plus(value, bias), low, high)
-                        to.store(done, to.after(pixels[y * tile + x], channels.index))
-
-    def _tiles_of(self, block: Value) -> Value:
-        """Return how many tiles a block has."""
-        to = self._to
-        return to.least(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
-
-    def _find(
-        self, pixels: Table, block: Value, index: Value, side: int, before: int, instead: Value
-    ) -> None:
-        """Write the addresses of a tile's pixels, from so many before its first one, row by row.
-
-        Where a pixel is not in the image, `instead` is its address.
-        """
-        to = self._to
-        number = to.add(to["first"], to.mul(block, self._on.rows), index)
-        rest, place = to.divide(number, to["across"])
-        rest, phase = to.divide(rest, to["phases"])
-        start, row = to.divide(rest, to["down"])
-
-        def places(start: Value, position: Value) -> list[Value]:
-            first = to.sub(to.mul(position, self._tile), before)
-            return [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(side)]
-
-        columns = [(column, to.below(column, to["width"])) for column in places(phase, place)]
-        for y, line in enumerate(places(start, row)):
-            address, inside = to.after(to["image"], line, to["row_floats"]), to.below(line, to["height"])
-            for x, (column, column_inside) in enumerate(columns):
-                pixel = to.after(address, column, to["pixel_floats"])
-                pixels[y * side + x] = to.choose(to.both(inside, column_inside), pixel, instead)
-
-    def _keep(self, between: Value, line: int, values: Sequence[Value]) -> None:
-        for index, value in enumerate(values):
-            self._to.store(value, self._to.after(between, (line * self._size + index) * self._to.lanes))
-
-    def _kept(self, between: Value, index: int) -> list[Value]:
-        """Return what was kept at an index of every line."""
-        places = range(index, self._size**2, self._size)
-        return [self._to.load(self._to.after(between, place * self._to.lanes)) for place in places]
-
-    def _transformed(self, values: Sequence[Value]) -> list[Value]:
-        """Return the transform times a column of values.
-
-        Two rows that differ only in signs, as those of opposite interpolation points do, share their sums.
-        """
-        done: dict[int, Value] = {}
-        for index, row in enumerate(self._transform):
-            if index in done:
-                continue
-            twin = next(
-                (i for i in range(index + 1, len(self._transform)) if self._are_twins(index, i)), None
-            )
-            if twin is None:
-                done[index] = self._sum(zip(row, values, strict=True))
-                continue
-            terms = list(zip(row, self._transform[twin], values, strict=True))
-            same = self._sum((a, value) for a, b, value in terms if a == b)
-            opposite = self._sum((a, value) for a, b, value in terms if a != b)
-            done[index] = self._to.plus(same, opposite)
-            done[twin] = self._to.minus(same, opposite)
-        return [done[index] for index in range(len(self._transform))]
-
-    def _are_twins(self, one: int, other: int) -> bool:
-        pairs = list(zip(self._transform[one], self._transform[other], strict=True))
-        return all(abs(a) == abs(b) for a, b in pairs) and any(a == b != 0 for a, b in pairs)
-
-    def _sum(self, terms: Iterable[tuple[float, Value]]) -> Value:
-        to = self._to
-        # Those that need no multiplication first.
-        (first, value), *rest = sorted(
-            (term for term in terms if term[0]), key=lambda term: abs(term[0]) != 1
+def _need_tiles(grid: Grid, first: int, tiles: int, transform: Matrix, shape: tuple[int, int]) -> None:
+    """Check the range of tiles, and the transform's shape."""
+    if first < 0 or tiles <= 0 or first + tiles > grid.tiles:
+        raise ValueError(f"tiles {first} to {first + tiles} of a grid that has {grid.tiles}")
+    rows, columns = shape
+    if len(transform) != rows or any(len(row) != columns for row in transform):
+        lengths = sorted({len(row) for row in transform})
+        raise ValueError(
+            f"the transform has {len(transform)} rows of {lengths}, {rows} of {columns} are needed"
         )
-        total = value if first == 1 else to.times(to.constant(first), value)
-        for factor, value in rest:
-            if factor == 1:
-                total = to.plus(total, value)
-            elif factor == -1:
-                total = to.minus(total, value)
-            else:
-                total = to.times_plus(to.constant(factor), value, total)
-        return total
+
+
+def _channels(name: str, image: Tensor, grid: Grid, multiple: int) -> int:
+    """Return how many channels an image has; its other sizes must be the grid's."""
+    channels = image.shape[2] if image.ndim == 3 else 0
+    if not channels or channels % multiple or image.shape[:2] != (grid.height, grid.width):
+        raise ValueError(
+            f"{name} has shape {tuple(image.shape)}, "
+            f"({grid.height}, {grid.width}, a multiple of {multiple}) is needed"
+        )
+    return channels

@@ -8,28 +8,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from . import product
-from .argmax import argmax
+from .interpolation import Taps, bounds, taps, widening
 from .palettes import VOID_INDEX
-from .product import DEPTH, in_panels, pointwise
-from .workspace import Workspace
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
 _STRIP_ELEMENTS_GPU = 1 << 26
-# Elements of the logits that are widened together: 32 MiB, whatever the label map's size.
-_WIDE_ELEMENTS_CPU = 1 << 23
-
-
-class _Taps(NamedTuple):
-    """For every output index the two source indices and the weight of the second."""
-
-    low: Tensor
-    high: Tensor
-    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -84,10 +70,13 @@ def upsampled(
     Upsampled
         On the device of `logits`; the confidence is None unless asked for.
     """
-    x, y = _taps(logits.shape[2], width), _taps(logits.shape[1], height)
+    x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
     compiled = compiled and logits.device.type == "cpu"
     if compiled:
-        labels = _labels(logits.contiguous(), x, y)
+        # Here, because llvmlite comes with it, which neither a GPU nor PyTorch's own kernels need.
+        from .compiled_labels import labels_between
+
+        labels = labels_between(logits.contiguous(), x, y)
         if asked == NOTHING_MORE:
             return Upsampled(labels, None)
     else:
@@ -96,51 +85,8 @@ def upsampled(
     return Upsampled(labels, confidence)
 
 
-def _labels(logits: Tensor, x: _Taps, y: _Taps) -> Tensor:
-    """Return the label map by the kernel."""
-    classes, _, size = logits.shape
-    height, width = len(y.low), len(x.low)
-    padded = product.padded(width)
-    depth = -(-size // DEPTH) * DEPTH
-    # Equal logits stay equal: our product sums up every row in one order, other libraries' need not.
-    widen, nothing = in_panels(_widen(x, depth, padded)), torch.zeros(padded)
-    space = Workspace()
-    labels = torch.empty((height, padded), dtype=torch.uint8)
-    ends = torch.tensor(_bounds(y))
-    rows = torch.stack([y.low[ends[:-1]], y.high[ends[:-1]]], 1)
-    together = max(1, _WIDE_ELEMENTS_CPU // (classes * padded))
-    for first in range(0, len(rows), together):
-        part = rows[first : first + together]
-        top, bottom = int(part[0, 0]), int(part[-1, 1]) + 1
-        narrow = F.pad(logits[:, top:bottom].transpose(0, 1), (0, depth - size)).reshape(-1, depth)
-        wide = space.take("wide", bottom - top, classes, padded)
-        pointwise(narrow, widen, nothing, wide.view(-1, padded), (None, None), space, add=False)
-        argmax(
-            wide,
-            ends[first : first + len(part) + 1],
-            (part - top).contiguous(),
-            y.weight,
-            labels,
-        )
-    return labels[:, :width].contiguous()
-
-
-def _bounds(y: _Taps) -> list[int]:
-    """Return where strips begin that each lie between two rows of logits, and where the last one ends."""
-    return [0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
-
-
-def _widen(x: _Taps, size: int, width: int) -> Tensor:
-    """Return float32, shape (size, width): what a row of logits is multiplied with to be interpolated."""
-    matrix = torch.zeros(size, width)
-    columns = torch.arange(len(x.low))
-    matrix[x.low, columns] = 1 - x.weight
-    matrix[x.high, columns] += x.weight
-    return matrix
-
-
 def _by_strips(
-    logits: Tensor, x: _Taps, y: _Taps, labels: Tensor, asked: Asked, *, label: bool
+    logits: Tensor, x: Taps, y: Taps, labels: Tensor, asked: Asked, *, label: bool
 ) -> Tensor | None:
     """Write the labels, if they are not there, and the void ones; return the confidence, if asked for."""
     classes, device = len(logits), logits.device
@@ -168,21 +114,21 @@ _Strips = Iterator[tuple[int, int, Tensor, Tensor]]
 """First row, row after the last, and for the classes and these rows the logits above and below, widened."""
 
 
-def _between_rows(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
+def _between_rows(logits: Tensor, x: Taps, y: Taps) -> _Strips:
     """Cut strips that each lie between two rows of logits, and widen each row once, by a GEMM."""
     classes, _, size = logits.shape
     width = len(x.low)
-    widen = _widen(x, size, width)
+    widen = widening(x, size, width)
     rows = max(1, _STRIP_ELEMENTS_CPU // (classes * width))
     wide: dict[int, Tensor] = {}
-    for start, end in itertools.pairwise(_bounds(y)):
+    for start, end in itertools.pairwise(bounds(y)):
         low, high = int(y.low[start]), int(y.high[start])
         wide = {row: wide[row] if row in wide else logits[:, row] @ widen for row in (low, high)}
         for first in range(start, end, rows):
             yield first, min(first + rows, end), wide[low][:, None], wide[high][:, None]
 
 
-def _gathered(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
+def _gathered(logits: Tensor, x: Taps, y: Taps) -> _Strips:
     """Cut few large strips, and gather the rows of logits for each: a GPU wants few launches."""
     device = logits.device
     left, right, weight = x.low.to(device), x.high.to(device), x.weight.to(device)
@@ -194,12 +140,3 @@ def _gathered(logits: Tensor, x: _Taps, y: _Taps) -> _Strips:
         wide = torch.lerp(source[:, :, left], source[:, :, right], weight)
         upper, lower = y.low[start:stop] - first, y.high[start:stop] - first
         yield start, stop, wide[:, upper.to(device)], wide[:, lower.to(device)]
-
-
-def _taps(size_in: int, size_out: int) -> _Taps:
-    """Return where PyTorch's half-pixel rule reads: (i + 0.5) * in / out - 0.5, not below 0, in float32."""
-    scale = torch.tensor(size_in, dtype=torch.float32) / torch.tensor(size_out, dtype=torch.float32)
-    position = ((torch.arange(size_out, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
-    low = position.floor().long().clamp_(max=size_in - 1)
-    high = (low + 1).clamp_(max=size_in - 1)
-    return _Taps(low, high, position - low)

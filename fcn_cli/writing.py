@@ -114,7 +114,7 @@ class WriteQueue:
             When these kinds cannot be written, leave the photo's earlier record and other files as they are.
         """
         future = self._threads.submit(self._write, source, record, predicted, kinds)
-        size = sum(part.nbytes for part in predicted if part is not None)
+        size = predicted.nbytes
         self._pending.append(_Pending(future, size, keep_on_failure))
         self._pending_bytes += size
 

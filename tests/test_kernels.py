@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import backbones, jit, kernel_costs, product, upsample, winograd
+from fcn_cli import backbones, compiled_labels, jit, kernel_costs, product, winograd
 from fcn_cli.emit import Emitter
 from fcn_cli.jit import Kernel, Processor
 from fcn_cli.kernels import FastNetwork
@@ -313,7 +313,7 @@ def test_labels_are_the_argmax_of_interpolated_logits(
 
 
 def test_the_lowest_of_equal_classes_wins_in_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsample, "_WIDE_ELEMENTS_CPU", 1)
+    monkeypatch.setattr(compiled_labels, "_WIDE_ELEMENTS", 1)
     logits = torch.randn(3, 20, 30, generator=seeded(0)).repeat(2, 1, 1)
     labels = label_map(logits, 190, 170)
     assert set(labels.flatten().tolist()) == {0, 1, 2}

@@ -1,0 +1,123 @@
+"""Where and how a network runs on this machine: what ``auto`` means, and what the hardware cannot do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from . import machine
+from .errors import RequestError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+KERNELS = ("auto", "fast", "torch")
+
+# Our kernels take images one by one, and the plain ones were measured to be no faster with more.
+_AUTO_BATCH_CPU = 1
+_AUTO_BATCH_CUDA = 16
+
+_BF16_CAPABILITY = (8, 0)
+_FP16_CAPABILITY = (7, 0)
+"""The first CUDA compute capabilities with tensor cores for bfloat16 and float16."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and how a network runs.
+
+    `kernels` is ``fast`` or ``torch``, `batch_size` the number of images of one shape per forward pass.
+    `fallback` is the precision in which an image whose logits are not finite is done again, or None.
+    """
+
+    device: torch.device
+    precision: str
+    kernels: str
+    batch_size: int
+    threads: int
+    fallback: str | None = None
+
+
+def plan(
+    device: str = "auto",
+    precision: str = "auto",
+    kernels: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Plan:
+    """Decide what ``auto`` means on this machine, and where our kernels apply: float32 on a CPU.
+
+    `precision` auto is float32 on a CPU. On CUDA it is bfloat16 from compute capability 8.0; on 7.x float16,
+    where an image whose logits are not finite is done again in float32; else float32.
+
+    Raises
+    ------
+    RequestError
+        The device does not exist or does not have this precision, or a name is unknown.
+    """
+    for option, value, known in (("precision", precision, PRECISIONS), ("kernels", kernels, KERNELS)):
+        if value not in known:
+            raise RequestError(f"--{option} {value}: not one of {', '.join(known)}")
+    chosen = _device(device)
+    fallback = None
+    if chosen.type == "cuda":
+        precision, fallback = _on_cuda(chosen, precision)
+    else:
+        precision = _on_cpu(precision, kernels)
+    if chosen.type == "cpu" and precision == "fp32":
+        kernels = "torch" if kernels == "torch" else "fast"
+    else:
+        kernels = "torch"
+    auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
+    return Plan(
+        chosen, precision, kernels, batch_size or auto_batch, threads or machine.cpu_count(), fallback
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise RequestError(f"--device {name}: not one of auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            has = (
+                f"has {count} CUDA device{'s' if count > 1 else ''}" if count else "has no usable CUDA device"
+            )
+            raise RequestError(f"--device {name}: this machine {has}")
+    return device
+
+
+def _on_cuda(device: torch.device, precision: str) -> tuple[str, str | None]:
+    """Return the precision to compute in, and the one to fall back to."""
+    capability = torch.cuda.get_device_capability(device)
+    if precision == "auto":
+        if capability >= _BF16_CAPABILITY:
+            return "bf16", None
+        return ("fp16", "fp32") if capability >= _FP16_CAPABILITY else ("fp32", None)
+    if precision == "bf16" and capability < _BF16_CAPABILITY:
+        name, version = torch.cuda.get_device_name(device), ".".join(map(str, capability))
+        raise RequestError(
+            f"--precision bf16: {name} ({device}) has compute capability {version}, bfloat16 needs 8.0; "
+            "use auto, fp16 or fp32"
+        )
+    return precision, None
+
+
+def _on_cpu(precision: str, kernels: str) -> str:
+    if precision == "fp16":
+        raise RequestError("--precision fp16 needs a CUDA device; on a CPU use fp32 or bf16")
+    if precision == "bf16" and kernels != "torch" and not _cpu_has_bf16():
+        raise RequestError(
+            "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would be "
+            "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
+        )
+    return "fp32" if precision == "auto" else precision
+
+
+def _cpu_has_bf16() -> bool:
+    # PyTorch has no public name for these questions.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)

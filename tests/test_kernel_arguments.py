@@ -1,0 +1,223 @@
+"""A wrong shape, type or stride raises before a compiled kernel, which would go out of bounds, gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcn_cli import argmax, jit, product, tiles, winograd
+from fcn_cli.grid import Grid
+from fcn_cli.winograd import Transforms
+from fcn_cli.workspace import Workspace
+
+Arguments = dict[str, Any]
+Wrong = Callable[[Any], Any]
+
+ROWS, DEPTH, COLUMNS = 13, 32, 64
+GRID = Grid(20, 17, dilation=2, tile=4)
+PLACES = (GRID.tile + 2) ** 2
+CHANNELS = 32
+
+
+def for_pointwise() -> Arguments:
+    return {
+        "pixels": torch.rand(ROWS, DEPTH),
+        "panels": product.in_panels(torch.rand(DEPTH, COLUMNS)),
+        "bias": torch.rand(product.padded(COLUMNS)),
+        "result": torch.zeros(ROWS, COLUMNS),
+        "limits": (None, None),
+        "space": Workspace(),
+        "add": False,
+    }
+
+
+def for_tiles() -> Arguments:
+    rows = jit.processor().rows
+    return {
+        "left": torch.rand(PLACES, 3, DEPTH // product.DEPTH, rows, product.DEPTH),
+        "panels": product.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
+        "result": torch.zeros(PLACES, 3 * rows, product.padded(COLUMNS)),
+    }
+
+
+def matrix(name: str) -> tuple[tuple[float, ...], ...]:
+    rows: list[list[float]] = getattr(Transforms.of(GRID.tile), name).tolist()
+    return tuple(tuple(row) for row in rows)
+
+
+def for_transform_input() -> Arguments:
+    rows = jit.processor().rows
+    blocks = -(-GRID.tiles // rows)
+    return {
+        "x": torch.rand(GRID.height, GRID.width, CHANNELS),
+        "grid": GRID,
+        "first": 0,
+        "tiles": GRID.tiles,
+        "transform": matrix("input"),
+        "result": torch.zeros(PLACES, blocks, CHANNELS // product.DEPTH, rows, product.DEPTH),
+    }
+
+
+def for_transform_output() -> Arguments:
+    return {
+        "products": torch.rand(PLACES, GRID.tiles, CHANNELS),
+        "grid": GRID,
+        "first": 0,
+        "tiles": GRID.tiles,
+        "transform": matrix("output"),
+        "bias": torch.rand(CHANNELS),
+        "limits": (0.0, None),
+        "out": torch.zeros(GRID.height, GRID.width, CHANNELS),
+    }
+
+
+def for_argmax() -> Arguments:
+    return {
+        "wide": torch.rand(3, 5, 48),
+        "ends": torch.tensor([0, 4, 9]),
+        "rows": torch.tensor([[0, 1], [1, 2]]),
+        "weights": torch.rand(9),
+        "labels": torch.zeros((9, 48), dtype=torch.uint8),
+    }
+
+
+def short(dimension: int) -> Wrong:
+    """One element less along a dimension, in memory of its own."""
+    return lambda tensor: tensor.narrow(dimension, 0, tensor.shape[dimension] - 1).clone()
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """Of the same shape and values, with a gap between neighbours along the last dimension."""
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+def of_another_type(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64 if tensor.dtype == torch.float32 else torch.int32)
+
+
+def same(tensor: Tensor) -> Tensor:
+    """Matrices that all lie at the same place."""
+    return tensor[:1].expand(tensor.shape)
+
+
+def instead(value: Any) -> Wrong:
+    return lambda _: value
+
+
+CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, list[Wrong]]]] = {
+    "pointwise": (
+        product.pointwise,
+        for_pointwise,
+        {
+            "pixels": [short(0), short(1), strided, of_another_type, torch.flatten],
+            "panels": [short(0), short(1), short(2), strided, of_another_type, torch.flatten],
+            "bias": [short(0), instead(torch.rand(COLUMNS - 16)), strided, of_another_type],
+            "result": [short(0), short(1), strided, of_another_type, torch.flatten],
+        },
+    ),
+    "tiles": (
+        product.tiles,
+        for_tiles,
+        {
+            "left": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],
+            "panels": [*map(short, range(4)), strided, of_another_type, torch.flatten],
+            "result": [*map(short, range(3)), strided, of_another_type, torch.flatten, same],
+        },
+    ),
+    "transform_input": (
+        tiles.transform_input,
+        for_transform_input,
+        {
+            "x": [*map(short, range(3)), strided, of_another_type, torch.flatten],
+            "grid": [instead(Grid(21, 17, 2, 4)), instead(Grid(20, 17, 2, 6))],
+            "first": [instead(-1), instead(1)],
+            "tiles": [instead(0), instead(GRID.tiles + 1)],
+            "transform": [instead(matrix("output")), instead(matrix("input")[:-1])],
+            "result": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],
+        },
+    ),
+    "transform_output": (
+        tiles.transform_output,
+        for_transform_output,
+        {
+            "products": [*map(short, range(3)), strided, of_another_type, torch.flatten, same],
+            "grid": [instead(Grid(20, 18, 2, 4)), instead(Grid(20, 17, 2, 6))],
+            "first": [instead(-1), instead(1)],
+            "tiles": [instead(0), instead(GRID.tiles + 1)],
+            "transform": [instead(matrix("input")), instead(matrix("output")[:-1])],
+            "bias": [short(0), strided, of_another_type],
+            "out": [*map(short, range(3)), strided, of_another_type, torch.flatten],
+        },
+    ),
+    "argmax": (
+        argmax.argmax,
+        for_argmax,
+        {
+            "wide": [short(0), short(2), instead(torch.rand(3, 256, 48)), strided, of_another_type],
+            "ends": [
+                short(0),
+                instead(torch.tensor([0, 4, 10])),
+                instead(torch.tensor([-1, 4, 9])),
+                instead(torch.tensor([0, 9, 4])),
+                strided,
+                of_another_type,
+            ],
+            "rows": [
+                short(0),
+                short(1),
+                instead(torch.tensor([[0, 1], [1, 3]])),
+                instead(torch.tensor([[-1, 1], [1, 2]])),
+                strided,
+                of_another_type,
+            ],
+            "weights": [short(0), strided, of_another_type],
+            "labels": [short(0), short(1), strided, of_another_type, torch.flatten],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_right_arguments_are_taken(name: str) -> None:
+    wrapper, arguments, _ = CASES[name]
+    wrapper(**arguments())
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "index"),
+    [
+        (name, argument, index)
+        for name, (_, _, wrong) in CASES.items()
+        for argument, each in wrong.items()
+        for index in range(len(each))
+    ],
+)
+def test_a_wrong_argument_raises_before_the_kernel_runs(
+    name: str, argument: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper, make, wrong = CASES[name]
+    arguments = make()
+    arguments[argument] = wrong[argument][index](arguments[argument])
+    started: list[str] = []
+    monkeypatch.setattr(jit.Kernel, "__call__", lambda *_, **__: started.append(name))
+    with pytest.raises((ValueError, TypeError)) as raised:
+        wrapper(**arguments)
+    assert not started
+    # It says what came and what is needed, in numbers or types.
+    assert any(character.isdigit() for character in str(raised.value))
+
+
+def test_tiles_of_size_six_are_checked_as_well() -> None:
+    """A layer built for one number of channels gets an image with another."""
+    weight = torch.rand(32, 16, 3, 3, dtype=torch.float64)
+    layer = winograd.Winograd(weight, torch.zeros(32, dtype=torch.float64), 1, 6, (None, None))
+    out = torch.zeros(12, 12, 32)
+    layer(torch.rand(12, 12, 16), out, Workspace())
+    with pytest.raises(ValueError, match="shape"):
+        layer(torch.rand(12, 12, 32), out, Workspace())
+    with pytest.raises(ValueError, match="shape"):
+        layer(torch.rand(12, 12, 16), torch.zeros(12, 12, 16), Workspace())
