@@ -20,7 +20,7 @@ from pathlib import Path
 
 import filelock
 
-from . import storage
+from . import __version__, storage
 from .errors import WeightsError
 
 CONNECT_SECONDS = 10.0
@@ -221,7 +221,7 @@ def _answer(url: str, timeouts: Timeouts) -> HTTPResponse:
         try:
             # An opener of our own reads the proxy variables as they are now.
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls_context()))
-            opener.addheaders = [("User-Agent", "fcn")]
+            opener.addheaders = [("User-Agent", f"fcn-cli/{__version__}")]
             result.append(opener.open(url, timeout=timeouts.read))
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             result.append(error)

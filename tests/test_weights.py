@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import backbones, weights
+from fcn_cli import __version__, backbones, weights
 from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
 from fcn_cli.errors import WeightsError
 from fcn_cli.weights import OfficialWeights, Timeouts
@@ -40,12 +40,14 @@ class Server:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.agents: list[str | None] = []
         self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
+                outer.agents.append(self.headers["User-Agent"])
                 outer.answer(self)
 
             def log_message(self, *_: Any) -> None:
@@ -106,6 +108,7 @@ def test_a_download_is_cached_and_gives_the_same_masks(
     assert first.stdout == ""
     fcn("segment", "made", *SMALL, "-o", "two", "--offline")
     assert server.requests == [f"/models/{official.file_name}"]
+    assert server.agents == [f"fcn-cli/{__version__}"]
     assert cache(tmp_path) == [official.file_name]
     path = tmp_path / "torch/hub/checkpoints" / official.file_name
     assert path.read_bytes() == CONTENT
