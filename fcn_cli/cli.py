@@ -11,15 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__, cli_weights, options
+from . import __version__, cli_weights, command_line, options
 from .errors import ExitCode, OutputLost, RequestError
 from .messages import give_up_stdout, open_log, say
 
 app = typer.Typer(
     name="fcn",
     help="Segment folders of images with torchvision's Fully Convolutional Networks.",
-    no_args_is_help=True,
-    add_completion=False,
+    cls=command_line.Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,7 +41,7 @@ def _main(
     pass
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def segment(
     inputs: options.Inputs = None,
     files_from: options.FilesFrom = None,
@@ -146,7 +145,7 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
     return parse_list(data, null=null)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def evaluate(
     images: Annotated[str, typer.Argument(metavar="IMAGES", help="A folder of photos.")],
     truth: options.Truth,
@@ -201,7 +200,7 @@ def evaluate(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def compare(
     dir_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="An output directory, or any of masks.")],
     dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one.")],
@@ -237,7 +236,7 @@ def _print_figures(
             raise OutputLost(f"stdout: cannot be written ({reason})") from None
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def bench(
     backbone: options.BackboneOption = options.BackboneName.RESNET50,
     size: options.Size = "693x520",
@@ -263,7 +262,7 @@ def bench(
     _print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def info() -> None:
     """Print versions, devices, cached weights and thread settings."""
     from . import info as information

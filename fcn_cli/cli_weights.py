@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import command_line, options
 
-app = typer.Typer(help="See, fetch and check the networks' weights.", rich_markup_mode=None)
+app = typer.Typer(
+    help="See, fetch and check the networks' weights.", cls=command_line.Group, rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -18,7 +20,7 @@ def _main(context: typer.Context) -> None:
         list_weights()
 
 
-@app.command("list")
+@app.command("list", cls=command_line.Command)
 def list_weights() -> None:
     """Say for each backbone where its weights are."""
     from . import backbones
@@ -33,17 +35,14 @@ def list_weights() -> None:
         typer.echo(f"{name:14}{place}")
 
 
-@app.command("fetch")
+@app.command("fetch", cls=command_line.Command)
 def fetch(
-    names: Annotated[
-        list[options.BackboneName] | None,
-        typer.Argument(metavar="[BACKBONE]...", help="Default: all."),
-    ] = None,
+    names: options.Backbones = None,
     to: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Put them here, to carry to another machine's FCN_WEIGHTS_DIR."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Download official weights, check them, and print where they are."""
     from . import backbones
@@ -59,7 +58,7 @@ def fetch(
         typer.echo(path)
 
 
-@app.command("verify")
+@app.command("verify", cls=command_line.Command)
 def verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
     from . import backbones

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import journal, tables
 from .messages import give_up_stdout, say
 from .progress import Progress
+from .wording import counted
 
 if TYPE_CHECKING:
     from .journal import Record
@@ -44,7 +45,7 @@ class Display:
         self._progress.begin(made.work)
         to_complete = len(made.to_add) + len(made.to_repeat)
         self.detail(
-            f"{len(made)} images: {len(made.to_segment)} to segment, {to_complete} to complete, "
+            f"{counted(len(made), 'image')}: {len(made.to_segment)} to segment, {to_complete} to complete, "
             f"{len(made.done)} done before, {len(made.still_failed)} failed before and unchanged"
         )
 
@@ -79,8 +80,8 @@ class Display:
         self._progress.close()
         show = not self._quiet
         if dry:
-            text = f"{summary.left} of {summary.total} images would be segmented into {summary.output}"
-            say(f"dry run: {text}", show=show)
+            text = f"{summary.left} of {counted(summary.total, 'image')} would be segmented"
+            say(f"dry run: {text} into {summary.output}", show=show)
         if show and not dry and summary.done:
             with contextlib.suppress(OSError):
                 tables.run(summary)
@@ -114,14 +115,15 @@ def _failures(records: Sequence[Record]) -> None:
 
 def _counts(summary: Summary) -> str:
     if not summary.done and not summary.failed and not summary.left:
-        return f"nothing to do: all {summary.total} images were done before, see {summary.output}"
+        was = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
+        return f"nothing to do: {was} done before, see {summary.output}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} done before")
     parts.append(f"{summary.failed} failed")
     if summary.left:
         parts.append(f"{summary.left} not reached")
-    text = f"{summary.total} images: {', '.join(parts)}"
+    text = f"{counted(summary.total, 'image')}: {', '.join(parts)}"
     if (rate := summary.images_per_second) is not None:
         text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
     return f"{text}; see {summary.output}"

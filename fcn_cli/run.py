@@ -22,6 +22,7 @@ from .outputs import OutputFolder, read_classes
 from .palettes import VOID_INDEX
 from .sources import Found, Source
 from .summary import Summary
+from .wording import counted
 from .writing import WriteQueue, failed
 
 if TYPE_CHECKING:
@@ -220,8 +221,8 @@ class _Run:
         network = self._network(file)
         self.observer.detail(
             f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.kernels} kernels, "
-            f"{chosen.threads} threads, "
-            f"batches of up to {chosen.batch_size}, {workers} decoding workers"
+            f"{counted(chosen.threads, 'thread')}, "
+            f"batches of up to {chosen.batch_size}, {counted(workers, 'decoding worker')}"
         )
         self.summary.how.update(
             device=str(chosen.device),

@@ -22,6 +22,7 @@ import filelock
 
 from . import __version__, storage
 from .errors import WeightsError
+from .wording import counted
 
 CONNECT_SECONDS = 10.0
 """How long a server may take to answer at all, name look-up and redirects included."""
@@ -201,7 +202,7 @@ def _download(
         reason = f"the connection broke ({type(error).__name__})"
     else:
         if total is not None and done < total:
-            reason = f"the connection ended after {done} of {total} bytes"
+            reason = f"the connection ended after {done} of {counted(total, 'byte')}"
         elif not digest.hexdigest().startswith(official.sha256_prefix):
             reason = (
                 f"what came is not the right file (its sha256 starts with {digest.hexdigest()[:8]}, "
