@@ -13,7 +13,7 @@ import typer
 
 from . import __version__, cli_weights, command_line, options
 from .errors import ExitCode, OutputLost, RequestError
-from .messages import give_up_stdout, open_log, say
+from .messages import give_up_stdout, open_log, say, write_line
 
 app = typer.Typer(
     name="fcn",
@@ -267,5 +267,6 @@ def info() -> None:
     """Print versions, devices, cached weights and thread settings."""
     from . import info as information
 
-    typer.echo("\n".join(f"{name:14}{value}" for name, value in information.describe()))
+    for name, value in information.describe():
+        write_line(f"{name:14}{value}", sys.stdout)
     cli_weights.list_weights()

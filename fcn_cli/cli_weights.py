@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import command_line, options
+from .messages import write_line
 
 app = typer.Typer(
     help="See, fetch and check the networks' weights.", cls=command_line.Group, rich_markup_mode=None
@@ -32,7 +34,7 @@ def list_weights() -> None:
         else:
             found = files.cached(backbone.weights)
             place = str(found) if found else f"not here yet ({files.download_url(backbone.weights)})"
-        typer.echo(f"{name:14}{place}")
+        write_line(f"{name:14}{place}", sys.stdout)
 
 
 @app.command("fetch", cls=command_line.Command)
@@ -52,10 +54,10 @@ def fetch(
     for name in names or list(options.BackboneName):
         official = backbones.find(name.value).weights
         if isinstance(official, backbones.BundledWeights):
-            typer.echo(official.path)
+            write_line(str(official.path), sys.stdout)
             continue
         path = files.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
-        typer.echo(path)
+        write_line(str(path), sys.stdout)
 
 
 @app.command("verify", cls=command_line.Command)
@@ -73,6 +75,6 @@ def verify() -> None:
             state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
         except WeightsError as error:
             state, damaged = f"damaged  {path}", error
-        typer.echo(f"{name:14}{state}")
+        write_line(f"{name:14}{state}", sys.stdout)
     if damaged:
         raise damaged

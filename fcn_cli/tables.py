@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .messages import one_line
+from .messages import one_line, write_line
 from .outputs import class_name
-from .text_table import Color, write_line, write_table
+from .text_table import Color, write_table
 from .wording import counted
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .messages import write_line
+
 Color = tuple[int, int, int]
 
 _NARROWEST_NAME = 8
@@ -22,12 +24,6 @@ class _Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
-
-
-def write_line(text: str, to: TextIO) -> None:
-    """Write a line, with escapes for what the stream's encoding does not have."""
-    encoding = to.encoding or "utf-8"
-    to.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def write_table(
@@ -62,7 +58,7 @@ def write_table(
     # A name and each figure have a border and two spaces, and there is one border more.
     frame = 3 * len(widths) + 1 + (6 if colored else 0)
     if console.width < frame + min(widths[0], _NARROWEST_NAME) + sum(widths[1:]):
-        _paragraphs(headings, rows, to)
+        _paragraphs(headings, rows, to, console.width)
         return
     table = Table(header_style="bold")
     if colored:
@@ -95,8 +91,10 @@ def _plain(headings: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO) -
         write_line("  ".join([name + " " * (widths[0] - cell_len(name)), *padded]), to)
 
 
-def _paragraphs(headings: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO) -> None:
+def _paragraphs(headings: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO, width: int) -> None:
     for name, *figures in rows:
         write_line(name, to)
         for heading, figure in zip(headings[1:], figures, strict=True):
-            write_line(f"  {heading} {figure}", to)
+            # The terminal would wrap a longer line in the middle of the figure.
+            between = " " if cell_len(f"  {heading} {figure}") <= width else "\n    "
+            write_line(f"  {heading}{between}{figure}", to)
