@@ -142,7 +142,7 @@ def evaluate(request: Request, watcher: Watcher) -> Evaluation:
     names = _matched(found.sources, truth)
     if not names:
         raise NothingFound(
-            f"none of {counted(len(found.sources), 'photo')} in {request.images} has truth in {request.truth}"
+            f"{counted(len(found.sources), 'photo')} in {request.images}, none with truth in {request.truth}"
         )
     matched = [source for source in found.sources if source.image in names]
     watcher.begin(len(matched))
