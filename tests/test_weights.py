@@ -399,7 +399,7 @@ def without(key: str) -> dict[str, torch.Tensor]:
         (lambda: {**state(), "backbone.0.0.weight": torch.zeros(32, 3, 5, 5)}, "of another shape"),
         (lambda: without("classifier.4.weight"), "classifier.4.weight is missing"),
         (lambda: state(256), "256 classes; 2 to 255"),
-        (lambda: state(1), "1 classes; 2 to 255"),
+        (lambda: state(1), "1 class; 2 to 255"),
         (lambda: {**state(), "classifier.4.bias": torch.full((21,), float("nan"))}, "not finite"),
         (dict, "no state dict"),
         (lambda: [1, 2], "no state dict"),
