@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from . import interrupts
 from .cli import app
+from .command_line import UsageError, usage_message
 from .errors import ExitCode, FcnError, NameCollision
 from .messages import close_log, say
 
@@ -22,7 +23,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     interrupts.raise_on_signals()
     try:
-        app(args=arguments, prog_name="fcn")
+        code = app(args=arguments, prog_name="fcn", standalone_mode=False)
+    except UsageError as error:
+        say(usage_message(error))
+        return ExitCode.BAD_REQUEST
     except FcnError as error:
         for line in error.each if isinstance(error, NameCollision) else ():
             say(line)
@@ -39,7 +43,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.BUG
     finally:
         close_log()
-    return ExitCode.OK
+    # A command that ends by typer.Exit returns its code here.
+    return code if isinstance(code, int) else ExitCode.OK
 
 
 def main() -> NoReturn:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .checkpoints import load_state_dict
 from .errors import RequestError, WeightsError
 from .weights import OfficialWeights, WeightsFile
+from .wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -190,7 +191,9 @@ def load(backbone: Backbone, file: WeightsFile, class_names: Sequence[str] | Non
     classes = _class_count(state, file)
     names = tuple(class_names) if class_names is not None else tuple(f"class_{i}" for i in range(classes))
     if len(names) != classes:
-        raise RequestError(f"--class-names: {len(names)} names for the {classes} classes of {file.path}")
+        raise RequestError(
+            f"--class-names: {counted(len(names), 'name')} for the {classes} classes of {file.path}"
+        )
     model = backbone.build(classes)
     _refuse_mismatch(model, state, f"{file.path}: does not fit {backbone.name}")
     model.load_state_dict(state, strict=False)
@@ -202,7 +205,9 @@ def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:
     if final is None or final.ndim != 4:
         raise WeightsError(f"{file.path}: no FCN classifier in it (classifier.4.weight is missing)")
     if not 2 <= len(final) <= MAX_CLASSES:
-        raise WeightsError(f"{file.path}: has {len(final)} classes; 2 to {MAX_CLASSES} are supported")
+        raise WeightsError(
+            f"{file.path}: has {counted(len(final), 'class', 'classes')}; 2 to {MAX_CLASSES} are supported"
+        )
     return len(final)
 
 

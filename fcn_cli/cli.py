@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from . import __version__, cli_weights, options
+from . import __version__, cli_weights, command_line, options
 from .errors import ExitCode, OutputLost, RequestError
-from .messages import give_up_stdout, open_log, say
+from .messages import give_up_stdout, open_log, say, write_line
 
 app = typer.Typer(
     name="fcn",
     help="Segment folders of images with torchvision's Fully Convolutional Networks.",
-    no_args_is_help=True,
-    add_completion=False,
+    cls=command_line.Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,7 +41,7 @@ def _main(
     pass
 
 
-class _SegmentCommand(TyperCommand):
+class _SegmentCommand(command_line.Command):
     """Lets ``--prune`` stand alone: Typer has no options with an optional value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -159,7 +157,7 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
     return parse_list(data, null=null)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def evaluate(
     images: Annotated[str, typer.Argument(metavar="IMAGES", help="A folder of photos.")],
     truth: options.Truth,
@@ -214,7 +212,7 @@ def evaluate(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def compare(
     dir_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="An output directory, or any of masks.")],
     dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one.")],
@@ -250,7 +248,7 @@ def _print_figures(
             raise OutputLost(f"stdout: cannot be written ({reason})") from None
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def bench(
     backbone: options.BackboneOption = options.BackboneName.RESNET50,
     size: options.Size = "693x520",
@@ -276,10 +274,11 @@ def bench(
     _print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def info() -> None:
     """Print versions, devices, cached weights and thread settings."""
     from . import info as information
 
-    typer.echo("\n".join(f"{name:14}{value}" for name, value in information.describe()))
+    for name, value in information.describe():
+        write_line(f"{name:14}{value}", sys.stdout)
     cli_weights.list_weights()

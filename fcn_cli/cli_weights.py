@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import options
+from . import command_line, options
+from .messages import write_line
 
-app = typer.Typer(help="See, fetch and check the networks' weights.", rich_markup_mode=None)
+app = typer.Typer(
+    help="See, fetch and check the networks' weights.", cls=command_line.Group, rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -18,7 +22,7 @@ def _main(context: typer.Context) -> None:
         list_weights()
 
 
-@app.command("list")
+@app.command("list", cls=command_line.Command)
 def list_weights() -> None:
     """Say for each backbone where its weights are."""
     from . import backbones
@@ -30,20 +34,17 @@ def list_weights() -> None:
         else:
             found = files.cached(backbone.weights)
             place = str(found) if found else f"not here yet ({files.download_url(backbone.weights)})"
-        typer.echo(f"{name:14}{place}")
+        write_line(f"{name:14}{place}", sys.stdout)
 
 
-@app.command("fetch")
+@app.command("fetch", cls=command_line.Command)
 def fetch(
-    names: Annotated[
-        list[options.BackboneName] | None,
-        typer.Argument(metavar="[BACKBONE]...", help="Default: all."),
-    ] = None,
+    names: options.Backbones = None,
     to: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Put them here, to carry to another machine's FCN_WEIGHTS_DIR."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Download official weights, check them, and print where they are."""
     from . import backbones
@@ -53,13 +54,13 @@ def fetch(
     for name in names or list(options.BackboneName):
         official = backbones.find(name.value).weights
         if isinstance(official, backbones.BundledWeights):
-            typer.echo(official.path)
+            write_line(str(official.path), sys.stdout)
             continue
         path = files.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
-        typer.echo(path)
+        write_line(str(path), sys.stdout)
 
 
-@app.command("verify")
+@app.command("verify", cls=command_line.Command)
 def verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
     from . import backbones
@@ -74,6 +75,6 @@ def verify() -> None:
             state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
         except WeightsError as error:
             state, damaged = f"damaged  {path}", error
-        typer.echo(f"{name:14}{state}")
+        write_line(f"{name:14}{state}", sys.stdout)
     if damaged:
         raise damaged

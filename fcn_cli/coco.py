@@ -44,7 +44,7 @@ class CocoTruth:
             from pycocotools import mask
         except ImportError:
             raise RequestError(
-                f"{path}: COCO annotations take pycocotools; install it with: pip install pycocotools"
+                f"{path}: COCO annotations take pycocotools; install it with: pip install 'fcn-cli[coco]'"
             ) from None
         self._coco = mask
         self.path = path

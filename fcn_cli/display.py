@@ -14,6 +14,7 @@ from .messages import give_up_stdout, one_line, say
 from .plan import Action
 from .progress import Progress
 from .record import begun, printable_utf8, to_line
+from .wording import counted
 
 if TYPE_CHECKING:
     from .plan import Plan, Step
@@ -62,7 +63,7 @@ class Display:
         if counts[Action.PRUNE]:
             parts.append(f"{counts[Action.PRUNE]} to prune")
         images = len(plan.steps) - counts[Action.PRUNE]
-        self.detail(f"{images} images: {', '.join(parts)}")
+        self.detail(f"{counted(images, 'image')}: {', '.join(parts)}")
         if self._dry:
             for step in sorted(plan.steps, key=lambda step: step.image):
                 self._print_step(step)
@@ -175,15 +176,16 @@ def _failures(records: Sequence[Record]) -> None:
 
 
 def _dry_counts(summary: Summary) -> str:
-    text = f"{summary.left} of {summary.total} images would be segmented into {summary.output}"
-    return f"{text}, {summary.failed} have failed" if summary.failed else text
+    text = f"{summary.left} of {counted(summary.total, 'image')} would be segmented into {summary.output}"
+    return f"{text}, {summary.failed} failed" if summary.failed else text
 
 
 def _counts(summary: Summary) -> str:
     if not summary.total and not summary.pruned:
         return "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:
-        return f"nothing to do: all {summary.total} images were done before, see {summary.output}"
+        was = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
+        return f"nothing to do: {was} done before, see {summary.output}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} done before")
@@ -192,7 +194,7 @@ def _counts(summary: Summary) -> str:
         parts.append(f"{summary.left} not reached")
     if summary.pruned:
         parts.append(f"{summary.pruned} pruned")
-    text = f"{summary.total} images: {', '.join(parts)}"
+    text = f"{counted(summary.total, 'image')}: {', '.join(parts)}"
     if (rate := summary.images_per_second) is not None:
         text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
     return f"{text}; see {summary.output}"

@@ -24,6 +24,7 @@ from .observer import Watcher
 from .outputs import read_label_map
 from .sources import Source
 from .truth import Truth, open_truth
+from .wording import counted
 
 PROTOCOLS = {
     "original": "label map and truth compared at the photo's own size",
@@ -141,7 +142,7 @@ def evaluate(request: Request, watcher: Watcher) -> Evaluation:
     names = _matched(found.sources, truth)
     if not names:
         raise NothingFound(
-            f"none of the {len(found.sources)} photos in {request.images} has truth in {request.truth}"
+            f"{counted(len(found.sources), 'photo')} in {request.images}, none with truth in {request.truth}"
         )
     matched = [source for source in found.sources if source.image in names]
     watcher.begin(len(matched))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from .errors import FailureKind, ImageError
+from .wording import counted
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -205,7 +206,8 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
     if width * height > max_pixels:
         raise ImageError(
             FailureKind.TOO_MANY_PIXELS,
-            f"{width}x{height} is more than {max_pixels} pixels; if that is right, raise --max-image-pixels",
+            f"{width}x{height} is more than {counted(max_pixels, 'pixel')}; "
+            "if that is right, raise --max-image-pixels",
             max_pixels,
         )
     notes = []

@@ -12,6 +12,7 @@ from PIL import features
 
 from . import __version__, jit, machine, weights
 from .engine import ONEDNN_PRIMITIVES, plan
+from .wording import counted
 
 
 def describe() -> list[tuple[str, str]]:
@@ -34,7 +35,7 @@ def describe() -> list[tuple[str, str]]:
         (
             "auto",
             f"{auto.device}, {auto.precision}, {auto.kernels} kernels, batches of {auto.batch_size}, "
-            f"{auto.threads} threads",
+            f"{counted(auto.threads, 'thread')}",
         ),
         ("cpu", f"{machine.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
         ("cpu limits", f"affinity {machine.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),

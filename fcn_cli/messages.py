@@ -43,6 +43,12 @@ def say(text: str, *, show: bool = True) -> None:
             print(f"{now} {text}", file=_log, flush=True)
 
 
+def write_line(text: str, to: TextIO) -> None:
+    """Write a line, with escapes for what the stream's encoding does not have."""
+    encoding = to.encoding or "utf-8"
+    to.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
 def give_up_stdout(error: OSError) -> str | None:
     """Write what still goes to stdout nowhere; return why, unless a reader has had enough (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

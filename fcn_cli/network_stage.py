@@ -17,6 +17,7 @@ from .outputs import OutputFolder
 from .plan import Plan, Step
 from .run_report import RunReport
 from .weights import WeightsFile
+from .wording import counted
 from .writing import WriteQueue
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ class NetworkStage:
         network = self._network(file)
         self._observer.detail(
             f"{network.backbone.name} on {chosen.device}, {chosen.precision}, {chosen.kernels} kernels, "
-            f"{chosen.threads} threads, "
-            f"batches of up to {chosen.batch_size}, {workers} decoding workers"
+            f"{counted(chosen.threads, 'thread')}, "
+            f"batches of up to {chosen.batch_size}, {counted(workers, 'decoding worker')}"
         )
         self._warn_of_other_execution(chosen, plan)
         self._report.summary.how.update(

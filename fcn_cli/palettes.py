@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RequestError
+from .wording import counted
 
 VOID_INDEX = 255
 """The label map value that means "no class", as in Pascal VOC's ground truth."""
@@ -81,7 +82,9 @@ def load(name: str, classes: int | None = None) -> Palette:
     if colors.min() < 0 or colors.max() > 255:
         raise RequestError(f"--palette {name}: colour values go from 0 to 255")
     if classes is not None and len(colors) < classes:
-        raise RequestError(f"--palette {name}: has {len(colors)} colours, the network has {classes} classes")
+        raise RequestError(
+            f"--palette {name}: has {counted(len(colors), 'colour')}, the network has {classes} classes"
+        )
     palette = voc()
     palette[: len(colors)] = colors
     return palette

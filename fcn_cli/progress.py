@@ -9,6 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from .messages import say
+from .text_table import draws
+from .wording import counted
 
 _PLAIN_SECONDS = 30.0
 
@@ -24,7 +26,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty() and not quiet
+        self._terminal = draws(sys.stderr) and not quiet
         self._bar: Any = None
         self._total = self._seen = self._failed = 0
         self._downloaded = 0
@@ -85,7 +87,7 @@ class Progress:
     def _images_bar(self) -> Any:
         if self._bar is None:
             self._bar = tqdm(
-                total=self._total, unit="image", file=sys.stderr, dynamic_ncols=True, leave=False
+                total=self._total, unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False
             )
         return self._bar
 
@@ -94,4 +96,5 @@ class Progress:
             self._next_line = time.monotonic() + _PLAIN_SECONDS
             failed = f", {self._failed} failed" if self._failed else ""
             # Beside a bar it is for the log file only.
-            say(f"{self._seen} of {self._total} images{failed}", show=not self._quiet and not self._terminal)
+            done = f"{self._seen} of {counted(self._total, 'image')}{failed}"
+            say(done, show=not self._quiet and not self._terminal)

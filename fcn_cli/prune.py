@@ -10,6 +10,7 @@ from . import storage
 from .errors import RequestError
 from .record import Record
 from .sources import Source
+from .wording import counted
 
 CAREFUL, FORCE = "careful", "force"
 """How ``--prune`` works: refusing what looks like a disk that is not mounted, or not."""
@@ -52,7 +53,7 @@ def find(
             pruned.append(record)
     if not force and 2 * len(pruned) > total:
         raise RequestError(
-            f"--prune would remove {len(pruned)} of {total} images, more than half; "
+            f"--prune would remove {len(pruned)} of {counted(total, 'image')}, more than half; "
             "is a disk not mounted? If they are really gone, give --prune=force"
         )
     return pruned

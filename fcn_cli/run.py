@@ -20,6 +20,7 @@ from .record import Record, gone
 from .run_report import RunReport
 from .sources import Found
 from .summary import Summary
+from .wording import counted
 from .writing import WriteQueue
 
 # How many photos are made ready at once for files that a record stands for to be written again.
@@ -133,8 +134,8 @@ class _Run:
     def _repair(self, opened: Journal, *, described: bool) -> None:
         """Make good what earlier runs or a failing disk left; for the directory's holder."""
         if opened.damaged:
-            lines = "1 damaged line" if opened.damaged == 1 else f"{opened.damaged} damaged lines"
-            self.observer.warn(f"{opened.path}: {lines} dropped; the images they stood for are done again")
+            lines = counted(opened.damaged, "damaged line")
+            self.observer.warn(f"{opened.path}: {lines} dropped; what is lost with them is done again")
         opened.mend()
         if not described and len(opened):
             known = self.identity.label.weights

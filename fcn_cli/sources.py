@@ -211,7 +211,7 @@ class _Discovery:
 
     def _add_listed(self, given: str) -> None:
         if Path(given).is_dir():
-            self.found.ignored["folders in the list"] += 1
+            self.found.ignored["in the list, but a folder"] += 1
         else:
             self._add_file(given, given, self._below_root(given))
 

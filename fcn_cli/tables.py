@@ -1,71 +1,62 @@
-"""What people read at the end, as rich tables: a run's on stderr, what was asked for on stdout."""
+"""What people read at the end: a run's figures on stderr, what was asked for on stdout."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from .messages import one_line
+from .messages import one_line, write_line
 from .outputs import class_name
+from .text_table import Color, write_table
+from .wording import counted
 
 if TYPE_CHECKING:
     from .summary import Summary
 
 
-class _Output(Console):
-    """A console that leaves it to its caller what a reader who went away means."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def run(summary: Summary) -> None:
     """Print the classes that a run found."""
-    table = Table(title=None, header_style="bold", pad_edge=False)
-    table.add_column("")
-    table.add_column("class")
-    for heading in ("images", "pixels", "share"):
-        table.add_column(heading, justify="right")
     totals = summary.totals
+    rows: list[tuple[str, ...]] = []
+    swatches: list[Color] = []
     for index, pixels in totals.class_pixels.most_common():
-        color = summary.palette[index].tolist() if summary.palette is not None else (0, 0, 0)
-        table.add_row(
-            Text("   ", style=f"on rgb({color[0]},{color[1]},{color[2]})"),
-            one_line(class_name(summary.class_names, index)),
-            f"{totals.class_images[index]:,}",
-            f"{pixels:,}",
-            f"{pixels / totals.pixels:.1%}",
+        red, green, blue = summary.palette[index].tolist() if summary.palette is not None else (0, 0, 0)
+        swatches.append((red, green, blue))
+        rows.append(
+            (
+                one_line(class_name(summary.class_names, index)),
+                f"{totals.class_images[index]:,}",
+                f"{pixels:,}",
+                f"{pixels / totals.pixels:.1%}",
+            )
         )
-    _Output(stderr=True, highlight=False).print(table)
+    write_table(("class", "images", "pixels", "share"), rows, sys.stderr, swatches)
+
+
+def _say(text: str) -> None:
+    write_line(text, sys.stdout)
 
 
 def bench(figures: dict[str, Any]) -> None:
     """Print what a benchmark found, on stdout: it is what was asked for."""
-    say = _Output(highlight=False, soft_wrap=True).print
-    say(
+    _say(
         f"{figures['backbone']}, {figures['width']}x{figures['height']}, batches of {figures['batch_size']}, "
         f"{figures['device']} {figures['precision']}, {figures['kernels']} kernels, "
-        f"{figures['threads']} threads; median of {figures['rounds']} rounds in turn"
+        f"{counted(figures['threads'], 'thread')}; median of {counted(figures['rounds'], 'round')} in turn"
     )
-    say(f"{figures['machine']}, torch {figures['torch']}")
-    table = Table(header_style="bold", pad_edge=False)
-    table.add_column("")
-    for heading in ("images/s", "s an image", "of torchvision", "of direct limit"):
-        table.add_column(heading, justify="right")
-    for name, one in figures["contenders"].items():
-        rate = one["images_per_second"]
-        table.add_row(
+    _say(f"{figures['machine']}, torch {figures['torch']}")
+    rows = [
+        (
             name,
-            f"{rate:.3f}",
-            f"{1 / rate:.3f}",
+            f"{one['images_per_second']:.3f}",
+            f"{1 / one['images_per_second']:.3f}",
             f"{one['ratio_to_torchvision']:.2f}",
             f"{one['ratio_to_direct_limit']:.2f}",
         )
-    _Output(highlight=False).print(table)
-    say(
+        for name, one in figures["contenders"].items()
+    ]
+    write_table(("", "images/s", "s an image", "of torchvision", "of direct limit"), rows, sys.stdout)
+    _say(
         f"direct limit: {figures['gflop_per_image']:.0f} GFLOP an image "
         f"({figures['gflop_per_image_with_auxiliary_head']:.0f} with the auxiliary head) at the "
         f"{figures['gemm_gflop_per_second']:.0f} GFLOP/s of the best matrix product"
@@ -74,62 +65,63 @@ def bench(figures: dict[str, Any]) -> None:
 
 def evaluation(figures: dict[str, Any]) -> None:
     """Print IoU and accuracy by class, and by which protocol they were found."""
-    say = _Output(highlight=False, soft_wrap=True).print
-    table = Table(header_style="bold", pad_edge=False)
-    table.add_column("class")
-    for heading in ("IoU", "accuracy", "true pixels", "predicted", "images"):
-        table.add_column(heading, justify="right")
-    for one in figures["classes"].values():
-        if one["iou"] is not None:
-            table.add_row(
-                one_line(one["name"]),
-                _percent(one["iou"]),
-                _percent(one["accuracy"]),
-                f"{one['truth_pixels']:,}",
-                f"{one['predicted_pixels']:,}",
-                f"{one['truth_images']:,}",
-            )
-    _Output(highlight=False).print(table)
+    rows = [
+        (
+            one_line(one["name"]),
+            _percent(one["iou"]),
+            _percent(one["accuracy"]),
+            f"{one['truth_pixels']:,}",
+            f"{one['predicted_pixels']:,}",
+            f"{one['truth_images']:,}",
+        )
+        for one in figures["classes"].values()
+        if one["iou"] is not None
+    ]
+    write_table(("class", "IoU", "accuracy", "true pixels", "predicted", "images"), rows, sys.stdout)
     absent = len(figures["classes_absent"])
-    say(
-        f"mean IoU {_percent(figures['mean_iou'])} over {figures['classes_in_mean']} classes"
-        + (f" ({absent} that neither truth nor prediction has are left out)" if absent else "")
+    counted_classes = counted(figures["classes_in_mean"], "class", "classes")
+    _say(
+        f"mean IoU {_percent(figures['mean_iou'])} over {counted_classes}"
+        + (
+            f" ({absent} that neither truth nor prediction has {'is' if absent == 1 else 'are'} left out)"
+            if absent
+            else ""
+        )
         + f", pixel accuracy {_percent(figures['pixel_accuracy'])}, "
         f"mean accuracy {_percent(figures['mean_accuracy'])}"
     )
-    say(
-        f"{figures['images']} of {figures['images_given']} images; {figures['images_without_truth']} without "
-        f"truth, {figures['images_failed']} failed; {figures['truth_without_image']} of the truth without an "
-        f"image; {figures['void_fraction']:.2%} of the truth's pixels void"
+    _say(
+        f"{figures['images']} of {counted(figures['images_given'], 'image')}; "
+        f"{figures['images_without_truth']} without truth, {figures['images_failed']} failed; "
+        f"{figures['truth_without_image']} of the truth without an image; "
+        f"{figures['void_fraction']:.2%} of the truth's pixels void"
     )
     protocol = figures["protocol"]
-    say(
+    _say(
         f"protocol {protocol['name']}: {protocol['compared']}; truth: {protocol['truth']}; {protocol['void']}"
     )
 
 
 def comparison(figures: dict[str, Any]) -> None:
     """Print how two folders of label maps agree."""
-    say = _Output(highlight=False, soft_wrap=True).print
     for name, (in_a, in_b) in figures["settings"].items():
-        say(f"{name}: {one_line(str(in_a))} in A, {one_line(str(in_b))} in B")
-    table = Table(header_style="bold", pad_edge=False)
-    table.add_column("class")
-    for heading in ("IoU", "pixels in A", "pixels in B"):
-        table.add_column(heading, justify="right")
-    for one in figures["classes"].values():
-        table.add_row(
-            one_line(one["name"]), _percent(one["iou"]), f"{one['pixels_a']:,}", f"{one['pixels_b']:,}"
-        )
-    _Output(highlight=False).print(table)
+        _say(f"{name}: {one_line(str(in_a))} in A, {one_line(str(in_b))} in B")
+    rows = [
+        (one_line(one["name"]), _percent(one["iou"]), f"{one['pixels_a']:,}", f"{one['pixels_b']:,}")
+        for one in figures["classes"].values()
+    ]
+    write_table(("class", "IoU", "pixels in A", "pixels in B"), rows, sys.stdout)
     for one in figures["most_different"]:
-        say(f"{one_line(one['image'])}: {one['pixels']:,} pixels differ ({one['fraction']:.3%})")
-    say(
-        f"{figures['images']} images, {figures['images_identical']} identical, {figures['images_failed']} "
-        f"failed; {figures['only_in_a']} only in A, {figures['only_in_b']} only in B"
+        pixels = counted(one["pixels"], "pixel", grouped=True)
+        differ = "differs" if one["pixels"] == 1 else "differ"
+        _say(f"{one_line(one['image'])}: {pixels} {differ} ({one['fraction']:.3%})")
+    _say(
+        f"{counted(figures['images'], 'image')}, {figures['images_identical']} identical, "
+        f"{figures['images_failed']} failed; "
+        f"{figures['only_in_a']} only in A, {figures['only_in_b']} only in B"
     )
     equal = figures["pixels_equal"]
-    say(
+    _say(
         f"pixels equal {'none' if equal is None else format(equal, '.4%')}, "
         f"mean IoU of A against B {_percent(figures['mean_iou'])}"
     )

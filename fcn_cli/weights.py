@@ -20,8 +20,9 @@ from pathlib import Path
 
 import filelock
 
-from . import storage
+from . import __version__, storage
 from .errors import WeightsError
+from .wording import counted
 
 CONNECT_SECONDS = 10.0
 """How long a server may take to answer at all, name look-up and redirects included."""
@@ -201,7 +202,7 @@ def _download(
         reason = f"the connection broke ({type(error).__name__})"
     else:
         if total is not None and done < total:
-            reason = f"the connection ended after {done} of {total} bytes"
+            reason = f"the connection ended after {done} of {counted(total, 'byte')}"
         elif not digest.hexdigest().startswith(official.sha256_prefix):
             reason = (
                 f"what came is not the right file (its sha256 starts with {digest.hexdigest()[:8]}, "
@@ -221,7 +222,7 @@ def _answer(url: str, timeouts: Timeouts) -> HTTPResponse:
         try:
             # An opener of our own reads the proxy variables as they are now.
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls_context()))
-            opener.addheaders = [("User-Agent", "fcn")]
+            opener.addheaders = [("User-Agent", f"fcn-cli/{__version__}")]
             result.append(opener.open(url, timeout=timeouts.read))
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             result.append(error)

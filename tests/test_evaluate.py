@@ -255,7 +255,7 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
         (("nowhere", "truth"), 2, "nowhere"),
         (("made", "empty"), 2, "holds no PNG"),
         (("made", "truth", "--split", "val"), 2, "--split"),
-        (("made", "other"), 3, "none of the 1 photos"),
+        (("made", "other"), 3, "1 photo in made, none with truth in other"),
         (("made", "truth", "--predictions", "nowhere"), 2, "nowhere"),
         (("empty", "truth"), 3, "no photo"),
         (("twins", "truth"), 2, "same truth"),

@@ -118,7 +118,7 @@ def test_a_palette_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> No
     assert palette is not None
     assert palette[15 * 3 : 15 * 3 + 3] == [15, 30, 240]
     (tmp_path / "short.json").write_text("[[0, 0, 0]]")
-    assert "1 colours" in fcn("segment", "made", *SMALL, "--palette", "short.json", "-o", "o2", code=2).stderr
+    assert "1 colour" in fcn("segment", "made", *SMALL, "--palette", "short.json", "-o", "o2", code=2).stderr
     for bad in ("nothing", "[[0, 0]]", "[[0, 0, 256]]", '"x"', "[[0, 0, 1e99]]"):
         (tmp_path / "bad.json").write_text(bad)
         assert (

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import backbones, weights
+from fcn_cli import __version__, backbones, weights
 from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
 from fcn_cli.errors import WeightsError
 from fcn_cli.weights import OfficialWeights, Timeouts
@@ -40,12 +40,14 @@ class Server:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.agents: list[str | None] = []
         self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
+                outer.agents.append(self.headers["User-Agent"])
                 outer.answer(self)
 
             def log_message(self, *_: Any) -> None:
@@ -106,6 +108,7 @@ def test_a_download_is_cached_and_gives_the_same_masks(
     assert first.stdout == ""
     fcn("segment", "made", *SMALL, "-o", "two", "--offline")
     assert server.requests == [f"/models/{official.file_name}"]
+    assert server.agents == [f"fcn-cli/{__version__}"]
     assert cache(tmp_path) == [official.file_name]
     path = tmp_path / "torch/hub/checkpoints" / official.file_name
     assert path.read_bytes() == CONTENT
@@ -396,7 +399,7 @@ def without(key: str) -> dict[str, torch.Tensor]:
         (lambda: {**state(), "backbone.0.0.weight": torch.zeros(32, 3, 5, 5)}, "of another shape"),
         (lambda: without("classifier.4.weight"), "classifier.4.weight is missing"),
         (lambda: state(256), "256 classes; 2 to 255"),
-        (lambda: state(1), "1 classes; 2 to 255"),
+        (lambda: state(1), "1 class; 2 to 255"),
         (lambda: {**state(), "classifier.4.bias": torch.full((21,), float("nan"))}, "not finite"),
         (dict, "no state dict"),
         (lambda: [1, 2], "no state dict"),
