@@ -33,13 +33,6 @@ class Kernels(StrEnum):
     TORCH = "torch"
 
 
-class Protocol(StrEnum):
-    """What ``--protocol`` takes; `evaluate.PROTOCOLS` has what they mean."""
-
-    ORIGINAL = "original"
-    TORCHVISION = "torchvision"
-
-
 def _or_auto(text: str) -> int | None:
     """Parse ``auto`` as None and anything else as a whole number of at least 1."""
     if text == "auto":
@@ -256,29 +249,5 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first f
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print each image's record on stdout as it finishes.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
-Truth = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRUTH",
-        help="A folder of index PNGs (255 is void) with the photos' names, a Pascal VOC root "
-        "(VOCdevkit/VOC2012), or a COCO instances_*.json.",
-    ),
-]
-Predictions = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR", help="Measure these masks (an output directory, or index PNGs) instead of a network."
-    ),
-]
-Split = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Which split of a Pascal VOC root.  [default: val]")
-]
-ProtocolOption = Annotated[
-    Protocol,
-    typer.Option(
-        help="Compare at the photo's own size (original), or at the network's input size, as torchvision's "
-        "reference script does."
-    ),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More on stderr.")]
