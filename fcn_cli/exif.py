@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 ORIENTATION_TAG = 0x0112
-_FIRST_QUARTER_TURN = 5
+_QUARTER_TURNS = range(5, 9)
 
 # EXIF 2.3, tag 0x0112: what undoes each orientation.
 _UPRIGHT = {
@@ -49,7 +49,7 @@ def known_turn(value: object) -> int:
 
 def turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:
     """Return what turning by an orientation, to upright or back, makes of a (width, height)."""
-    return (size[1], size[0]) if turn >= _FIRST_QUARTER_TURN else size
+    return (size[1], size[0]) if turn in _QUARTER_TURNS else size
 
 
 def upright(image: Image.Image, turn: int) -> Image.Image:
