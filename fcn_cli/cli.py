@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__, cli_weights, command_line, options
+from . import __version__, cli_weights, command_line, options, options_evaluate
 from .errors import ExitCode, OutputLost, RequestError
+from .evaluation_choices import Orientation, Protocol
 from .messages import give_up_stdout, open_log, say, write_line
 
 app = typer.Typer(
@@ -159,11 +160,13 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
 
 @app.command(cls=command_line.Command)
 def evaluate(
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="A folder of photos.")],
-    truth: options.Truth,
-    predictions: options.Predictions = None,
-    split: options.Split = None,
-    protocol: options.ProtocolOption = options.Protocol.ORIGINAL,
+    images: options_evaluate.Images,
+    truth: options_evaluate.Truth,
+    predictions: options_evaluate.Predictions = None,
+    split: options_evaluate.Split = None,
+    truth_colors: options_evaluate.TruthColorsOption = None,
+    protocol: options_evaluate.ProtocolOption = Protocol.ORIGINAL,
+    orientation: options_evaluate.OrientationOption = Orientation.AUTO,
     backbone: options.BackboneOption = options.BackboneName.RESNET50,
     weights: options.Weights = None,
     class_names: options.ClassNames = None,
@@ -180,10 +183,13 @@ def evaluate(
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a network, or a folder of masks, against ground truth: IoU and accuracy.
+    """Measure a network, or a directory of masks, against ground truth: IoU and accuracy.
 
-    Photos without truth are left out, and counted. A photo that fails is left out too, and the exit code
-    is 1 then.
+    Photos without truth are left out, and counted. A photo that fails, because its truth has another size
+    for example, is left out too.
+
+    Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong, or no truth can
+    be used; 3 there is no photo, or none with truth.
     """
     from . import evaluate as evaluation
     from . import tables
@@ -204,7 +210,7 @@ def evaluate(
             device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
         ),
     )
-    request = evaluation.Request(images, truth, job, split, protocol.value, predictions)
+    request = evaluation.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
     progress = Progress(quiet=quiet)
     with contextlib.closing(progress):
         result = evaluation.evaluate(request, progress)
@@ -219,7 +225,10 @@ def compare(
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say how the masks of two folders agree: equal pixels, IoU, the images that differ most."""
+    """Say how the masks of two directories agree: equal pixels, IoU, the images that differ most.
+
+    Exit codes: 0 all were compared; 1 some could not be; 2 the request is wrong; 3 no name is in both.
+    """
     from . import compare as comparison
     from . import tables
     from .progress import Progress

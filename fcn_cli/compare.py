@@ -1,11 +1,11 @@
-"""How the label maps of two folders agree: what a change of settings does to the masks."""
+"""How the label maps of two directories agree: what a change of settings does to the masks."""
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ from . import backbones, machine
 from .errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
 from .labelfolders import LabelFolder
 from .observer import Watcher
+from .ordered import OrderedWork
 from .outputs import class_name, read_label_map
 from .palettes import VOID_INDEX
 
 _VALUES = 256
-_MAX_PENDING = 64
+_STRIP_PIXELS = 1 << 20
 SHOWN = 10
 """How many of the images that differ most are named."""
 
@@ -105,12 +106,12 @@ class Comparison:
 
 
 def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
-    """Compare the label maps that two folders both have, by name.
+    """Compare the label maps that two directories both have, by name.
 
     Raises
     ------
     RequestError
-        One is no folder of label maps, or their classes are not the same.
+        One is no directory of label maps, or their classes are not the same.
     NothingFound
         No name is in both.
     """
@@ -128,14 +129,13 @@ def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
         _differing(one.settings, other.settings),
     )
     watcher.begin(len(both))
-    pending: deque[tuple[str, Future[_Counted]]] = deque()
-    with ThreadPoolExecutor(machine.cpu_count(), thread_name_prefix="fcn-compare") as threads:
+
+    def take(name: str, future: Future[_Counted]) -> None:
+        _take(result, name, future, watcher)
+
+    with OrderedWork(machine.cpu_count(), take, "fcn-compare") as work:
         for name in both:
-            pending.append((name, threads.submit(_count, one.path(name), other.path(name))))
-            while len(pending) > _MAX_PENDING:
-                _take(result, *pending.popleft(), watcher)
-        while pending:
-            _take(result, *pending.popleft(), watcher)
+            work.submit(name, partial(_count, one.path(name), other.path(name)))
     result.most_different.sort(key=lambda one: (-one.fraction, one.image))
     return result
 
@@ -170,10 +170,14 @@ def _count(path_a: Path, path_b: Path) -> _Counted:
             f"{a.shape[1]}x{a.shape[0]} pixels in A, {b.shape[1]}x{b.shape[0]} in B",
         )
     # Counting all pairs of values takes longer than decoding; most pixels are equal.
-    differing = np.flatnonzero(a.ravel() != b.ravel())
     all_a = np.array(Image.fromarray(a).histogram(), np.int64)
-    lost = np.bincount(a.ravel()[differing], minlength=_VALUES)
-    gained = np.bincount(b.ravel()[differing], minlength=_VALUES)
+    lost, gained = np.zeros(_VALUES, np.int64), np.zeros(_VALUES, np.int64)
+    rows = max(1, _STRIP_PIXELS // max(1, a.shape[1]))
+    for top in range(0, len(a), rows):
+        of_a, of_b = a[top : top + rows].ravel(), b[top : top + rows].ravel()
+        differing = np.flatnonzero(of_a != of_b)
+        lost += np.bincount(of_a[differing], minlength=_VALUES)
+        gained += np.bincount(of_b[differing], minlength=_VALUES)
     equal = all_a - lost
     return _Counted(all_a, equal + gained, equal)
 

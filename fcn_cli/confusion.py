@@ -68,7 +68,7 @@ class Confusion:
         size = classes + 1
         counts = np.zeros(size * size, np.int64)
         for name, labels in (("truth", truth), ("prediction", predicted)):
-            highest = int(np.where(labels == VOID_INDEX, 0, labels).max(initial=0))
+            highest = highest_class(labels)
             if highest >= classes:
                 raise ValueError(f"the {name} has class index {highest}; there are {classes} classes")
         rows = max(1, _STRIP_PIXELS // max(1, truth.shape[1]))
@@ -128,6 +128,11 @@ class Confusion:
     def pixel_accuracy(self) -> float:
         """Return the share of pixels whose class is right, NaN without pixels."""
         return float(_ratio(np.trace(self.matrix), np.asarray(self.pixels)))
+
+
+def highest_class(labels: LabelMap) -> int:
+    """Return the highest class index in a label map, void aside; 0 where there is none."""
+    return int(np.where(labels == VOID_INDEX, 0, labels).max(initial=0))
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

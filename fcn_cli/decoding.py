@@ -32,7 +32,7 @@ from .errors import Failure, FailureKind, FcnError
 from .interrupts import ENDING_SIGNALS
 from .settings import Machinery
 from .sources import Source
-from .workers import IDLE, Board, DecodeSettings, Item, Photos, decode_item
+from .workers import IDLE, Board, DecodeSettings, Item, Orient, Photos, decode_item
 
 POLL_SECONDS = 0.5
 """How often a waiting caller gets control back, and how soon a dead worker is noticed."""
@@ -123,10 +123,18 @@ class DecodePool:
         return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
 
 
-def open_pool(sources: Sequence[Source], how: Machinery, short_side: int | None) -> DecodePool:
-    """Start the decoding workers of a command, as many as its machinery says."""
+def open_pool(
+    sources: Sequence[Source],
+    how: Machinery,
+    short_side: int | None,
+    *,
+    orient: Orient | None = None,
+    measure_only: bool = False,
+) -> DecodePool:
+    """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
     workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)
-    return DecodePool(sources, DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds), workers)
+    settings = DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds, orient, measure_only)
+    return DecodePool(sources, settings, workers)
 
 
 def _unchanged(item: Item) -> Item:

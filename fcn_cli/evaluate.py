@@ -1,128 +1,75 @@
-"""Measure a network, or a folder of its masks, against ground truth."""
+"""Measure a network, or a directory of its masks, against ground truth."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from . import backbones, images, sources
+from . import backbones, counting, images, sources, truthcheck, wrong_calls
 from .confusion import Confusion
-from .errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
+from .counting import Answer
+from .errors import Failure, NothingFound, RequestError
+from .evaluation import Evaluation, SeenPhoto
+from .evaluation_choices import Orientation, Protocol, TruthColors
 from .job import Identity, Job, class_names
 from .labelfolders import LabelFolder
-from .labelmaps import LabelMap
 from .observer import Watcher
-from .outputs import read_label_map
+from .orientation import OrientationRule
 from .sources import Source
-from .truth import Truth, open_truth
-from .wording import counted
+from .truth import FolderTruth, Truth, open_truth
 
 PROTOCOLS = {
-    "original": "label map and truth compared at the photo's own size",
-    "torchvision": "label map and truth compared at the size that the network is fed, the truth resized to "
-    "it by the nearest pixel, as torchvision's reference script does",
+    Protocol.ORIGINAL: "label map and truth compared at the photo's own size",
+    Protocol.TORCHVISION: "label map and truth compared at the size that the network is fed, the truth "
+    "resized to it by the nearest pixel, as torchvision's reference script does",
 }
-
-_THREADS = 2
-_MAX_PENDING = 64
 
 
 @dataclass(frozen=True)
 class Request:
     """What to measure against what.
 
-    `images` is a folder (or a file, or a pattern), `truth` as for `truth.open_truth`. With `predictions`, a
-    folder of label maps, those are measured; else the network that `job` describes.
+    `images` is a directory (or a file, or a pattern), `truth`, `split` and `colors` as for
+    `truth.open_truth`. With `predictions`, a directory of label maps, those are measured; else the network
+    that `job` describes.
     """
 
     images: str
     truth: str
     job: Job
     split: str | None = None
-    protocol: str = "original"
+    protocol: Protocol = Protocol.ORIGINAL
     predictions: str | None = None
+    orientation: Orientation = Orientation.AUTO
+    colors: TruthColors | None = None
 
 
-@dataclass
-class Evaluation:
-    """What was measured: `total` photos = evaluated (`confusion.images`) + `skipped` + failed.
+@dataclass(frozen=True)
+class _Matched:
+    """The photos that have truth, in order; `names` is image → the truth's name for it."""
 
-    Photos are skipped for want of truth; `truth_unused` are label maps of the truth without a photo.
-    """
+    truth: Truth
+    photos: list[Source]
+    names: dict[str, str]
+    rule: OrientationRule
 
-    confusion: Confusion
+
+class _Answers(NamedTuple):
+    """What is measured, photo by photo, the names of its classes, and how it came about."""
+
+    answers: Generator[Answer | None]
     class_names: tuple[str, ...]
-    protocol: dict[str, Any]
-    total: int
-    skipped: int
-    truth_unused: int
-    failures: list[tuple[Source, Failure]] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """What the process should return."""
-        return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the figures by name: fractions from 0 to 1, None for what does not exist."""
-        counts = self.confusion
-        rows = zip(
-            self.class_names,
-            counts.iou(),
-            counts.accuracy(),
-            counts.true_pixels,
-            counts.predicted_pixels,
-            counts.class_images,
-            strict=True,
-        )
-        classes = {
-            str(index): {
-                "name": name,
-                "iou": _known(iou),
-                "accuracy": _known(accuracy),
-                "truth_pixels": int(true),
-                "predicted_pixels": int(predicted),
-                "truth_images": int(shown),
-            }
-            for index, (name, iou, accuracy, true, predicted, shown) in enumerate(rows)
-        }
-        return {
-            "mean_iou": _known(counts.mean_iou()),
-            "pixel_accuracy": _known(counts.pixel_accuracy()),
-            "mean_accuracy": _known(counts.mean_accuracy()),
-            "images": counts.images,
-            "images_given": self.total,
-            "images_without_truth": self.skipped,
-            "images_failed": len(self.failures),
-            "truth_without_image": self.truth_unused,
-            "classes_in_mean": sum(one["iou"] is not None for one in classes.values()),
-            "classes_absent": [one["name"] for one in classes.values() if one["iou"] is None],
-            "pixels": counts.pixels,
-            "void_fraction": counts.void_fraction,
-            "classes": classes,
-            "failures": [
-                {"image": source.given, "kind": failure.kind, "message": failure.message}
-                for source, failure in self.failures
-            ],
-            "protocol": self.protocol,
-        }
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    how: dict[str, Any]
 
 
 def evaluate(request: Request, watcher: Watcher) -> Evaluation:
     """Measure.
+
+    The first label maps of the truth are read before anything else is looked for.
 
     Raises
     ------
@@ -132,45 +79,77 @@ def evaluate(request: Request, watcher: Watcher) -> Evaluation:
         There is no photo, or none that the truth knows.
     """
     job = request.job
-    images.prepare_process(job.machinery.max_image_pixels)
-    found = sources.discover(
-        sources.Request((request.images,), None, None, None, images.photo_suffixes(), keep_extension=True)
-    )
-    if not found.sources:
-        raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
-    truth = open_truth(Path(request.truth), request.split)
-    names = _matched(found.sources, truth)
-    if not names:
-        raise NothingFound(
-            f"{counted(len(found.sources), 'photo')} in {request.images}, none with truth in {request.truth}"
+    if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
+        raise RequestError(
+            f"--protocol {request.protocol} compares at the network's input size, and masks in a directory "
+            "have the photos'; use --protocol original, or leave --predictions out"
         )
-    matched = [source for source in found.sources if source.image in names]
-    watcher.begin(len(matched))
+    images.prepare_process(job.machinery.max_image_pixels)
+    photos, matched = _find(request)
+    truth = matched.truth
+    watcher.begin(len(matched.photos))
     if request.predictions is not None:
-        answers, classes, how = _from_folder(request, matched)
+        found = _from_folder(request, matched)
     else:
-        answers, classes, how = _from_network(request, matched, watcher)
+        found = _from_network(request, matched, watcher)
     evaluation = Evaluation(
-        Confusion.empty(len(classes)),
-        classes,
+        Confusion.empty(len(found.class_names)),
+        found.class_names,
         {
             "name": request.protocol,
             "compared": PROTOCOLS[request.protocol],
             "truth": truth.description,
             "void": "pixels of 255 in the truth count nowhere; 255 in a prediction counts as wrong",
             "mean": "over the classes that the truth or a prediction has",
-            **how,
+            **found.how,
         },
-        len(found.sources),
-        len(found.sources) - len(matched),
-        len(truth) - len(matched),
+        matched.rule.wanted,
+        matched.rule.where_both_fit,
+        len(photos),
+        len(photos) - len(matched.photos),
+        len(truth) - len(matched.photos),
+        truth.counts,
     )
-    with closing(answers):
-        _count(answers, truth, names, evaluation, watcher)
+    with closing(found.answers):
+        counting.count(found.answers, truth, matched.names, evaluation, watcher)
     return evaluation
 
 
-def _matched(photos: list[Source], truth: Truth) -> dict[str, str]:
+def _find(request: Request) -> tuple[list[Source], _Matched]:
+    """Find all photos, match them with the truth, and see whether that truth can be used at all."""
+    wrong_calls.refuse_images(request.images, request.truth)
+    found = sources.discover(
+        sources.Request((request.images,), None, None, None, images.photo_suffixes(), keep_extension=True)
+    )
+    if not found.sources:
+        raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
+    with wrong_calls.noticing_swapped(request.images, request.truth):
+        truth = open_truth(Path(request.truth), request.split, request.colors)
+        names = _names(found.sources, truth)
+        if not names:
+            raise wrong_calls.unmatched(
+                found.sources, truth.names(), truth.expected, request.images, request.truth
+            )
+        known = _known_classes(request)
+        if known is not None:
+            _check_classes(truth, known)
+        if isinstance(truth, FolderTruth):
+            truthcheck.check(truth, list(names.values()), len(known) if known else None)
+    either = Orientation.STORED if request.protocol is Protocol.TORCHVISION else truth.drawn_on
+    frames = [truth.frame(name) for name in names.values()]
+    photos = [source for source in found.sources if source.image in names]
+    rule = OrientationRule(frames, request.orientation, either)
+    return found.sources, _Matched(truth, photos, names, rule)
+
+
+def _known_classes(request: Request) -> tuple[str, ...] | None:
+    """Return the names of the classes as far as they are known before anything is loaded."""
+    asked = class_names(request.job.class_names)
+    official = request.predictions is None and request.job.weights_file is None
+    return asked or (backbones.VOC_CLASSES if official else None)
+
+
+def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
     """Return image → the truth's name for it; raises RequestError where two photos have one truth."""
     names: dict[str, str] = {}
     owners: dict[str, Source] = {}
@@ -187,116 +166,69 @@ def _matched(photos: list[Source], truth: Truth) -> dict[str, str]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What is to be measured for one photo: a label map, or a file that has one, or why there is none."""
-
-    source: Source
-    labels: LabelMap | Failure | Path
-
-
-_Answers = Generator[_Answer | None]
-
-
-def _from_folder(request: Request, matched: list[Source]) -> tuple[_Answers, tuple[str, ...], dict[str, Any]]:
-    if request.protocol != "original":
+def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
+    if truth.voc_classes_only and names[1:] != backbones.VOC_CLASSES[1:]:
         raise RequestError(
-            f"--protocol {request.protocol} compares at the network's input size, and masks in a folder have "
-            "the photos'; use --protocol original, or leave --predictions out"
+            f"this truth has Pascal VOC's classes, what is measured has others ({', '.join(names[:3])}, …); "
+            "if they are Pascal VOC's under other names, give --class-names voc"
         )
+
+
+def _from_folder(request: Request, matched: _Matched) -> _Answers:
+    from .decoding import open_pool
+
     folder = LabelFolder(Path(request.predictions or ""))
-    asked = class_names(request.job.class_names)
-    classes = asked or folder.class_names or backbones.VOC_CLASSES
+    if not any(folder.has(source.image) for source in matched.photos):
+        raise wrong_calls.unmatched(
+            matched.photos, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
+        )
+    classes = class_names(request.job.class_names) or folder.class_names or backbones.VOC_CLASSES
+    _check_classes(matched.truth, classes)
+    # The photos tell their sizes, and which way EXIF turns them: masks of ours are upright.
+    pool = open_pool(matched.photos, request.job.machinery, None, orient=matched.rule, measure_only=True)
 
-    def answers() -> _Answers:
-        for source in matched:
-            yield _Answer(source, folder.find(source.image))
+    def answers() -> Generator[Answer | None]:
+        with pool:
+            for item in pool:
+                if item is None:
+                    yield None
+                    continue
+                source = matched.photos[item.index]
+                labels = item.failure or folder.find(source.image)
+                yield Answer(source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
 
-    how = {"predictions": os.fspath(folder.root), "settings": folder.settings}
-    return answers(), classes, how
+    return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
 
-def _from_network(
-    request: Request, matched: list[Source], watcher: Watcher
-) -> tuple[_Answers, tuple[str, ...], dict[str, Any]]:
-    job = request.job
-    identity = Identity.of(job)
-    file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
+def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
     from . import engine, predictions
     from .decoding import open_pool
 
-    how = job.machinery
-    pool = open_pool(matched, how, job.resize)
+    job, how = request.job, request.job.machinery
+    pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)
     try:
+        # A device that is not there is a reason not to look for weights, which may take a download.
         chosen = engine.plan(how.device, job.precision, job.kernels, how.batch_size, how.threads)
+        identity = Identity.of(job)
+        file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
         network = backbones.load(identity.backbone, file, identity.names)
+        _check_classes(matched.truth, network.class_names)
         ready = engine.Engine(network, chosen)
     except BaseException:
         pool.close()
         raise
-    size = predictions.original_size if request.protocol == "original" else predictions.network_size
+    size = predictions.original_size if request.protocol is Protocol.ORIGINAL else predictions.network_size
 
-    def answers() -> _Answers:
+    def answers() -> Generator[Answer | None]:
         with pool:
-            for batch in predictions.predict(pool, matched, ready, size):
+            for batch in predictions.predict(pool, matched.photos, ready, size):
                 if not batch:
                     yield None
                 for one in batch:
                     result = one.result
-                    yield _Answer(one.source, result if isinstance(result, Failure) else result.labels)
+                    labels = result if isinstance(result, Failure) else result.labels
+                    yield Answer(one.source, SeenPhoto.of(one.item, job.resize), labels)
 
     settings = {**identity.label.as_json(), "precision": chosen.precision, "kernels": chosen.kernels}
     settings["weights_sha256"] = file.sha256
-    return answers(), network.class_names, {"settings": settings}
-
-
-def _count(
-    answers: _Answers, truth: Truth, names: dict[str, str], evaluation: Evaluation, watcher: Watcher
-) -> None:
-    """Compare answer by answer, in threads: what takes time there is decoding PNGs."""
-    classes = len(evaluation.class_names)
-    resized = evaluation.protocol["name"] == "torchvision"
-    pending: deque[tuple[Source, Future[Confusion]]] = deque()
-
-    def take() -> None:
-        source, future = pending.popleft()
-        try:
-            evaluation.confusion.add(future.result())
-            watcher.step(failed=False)
-        except ImageError as error:
-            evaluation.failures.append((source, error.failure))
-            watcher.step(failed=True)
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fcn-count") as threads:
-        for answer in answers:
-            if answer is None:
-                watcher.waiting()
-                continue
-            name = names[answer.source.image]
-            job = threads.submit(_compare, answer.labels, truth, name, classes, resized=resized)
-            pending.append((answer.source, job))
-            while len(pending) > _MAX_PENDING or (pending and pending[0][1].done()):
-                take()
-        while pending:
-            take()
-
-
-def _compare(
-    answer: LabelMap | Failure | Path, truth: Truth, name: str, classes: int, *, resized: bool
-) -> Confusion:
-    if isinstance(answer, Failure):
-        raise ImageError(*answer)
-    labels = read_label_map(answer) if isinstance(answer, Path) else answer
-    right = truth.load(name)
-    height, width = labels.shape
-    if resized:
-        right = np.asarray(Image.fromarray(right).resize((width, height), Image.Resampling.NEAREST))
-    elif right.shape != labels.shape:
-        raise ImageError(
-            FailureKind.SIZES_DIFFER,
-            f"its truth {name} has {right.shape[1]}x{right.shape[0]} pixels, its label map {width}x{height}",
-        )
-    try:
-        return Confusion.of(right, labels, classes)
-    except ValueError as error:
-        raise ImageError(FailureKind.BAD_LABELS, f"{error} ({name})") from None
+    return _Answers(answers(), network.class_names, {"settings": settings})

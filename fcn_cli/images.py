@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
+from . import exif
 from .errors import FailureKind, ImageError
 from .wording import counted
 
@@ -36,18 +37,6 @@ _OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 
 _STRIP_PIXELS = 1 << 20
 
-# EXIF 2.3, tag 0x0112: what undoes each orientation.
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pillow's own limit for a decompression bomb error: twice its warning limit."""
 
@@ -64,12 +53,23 @@ HUB_MIN_SIDE = 224
 
 
 class Decoded(NamedTuple):
-    """An upright RGB image, what was noticed on the way, and the file it came from."""
+    """An upright RGB image, what was noticed on the way, and the file it came from.
+
+    `turn` is the EXIF orientation that the file has: 2 to 8 where the image was turned or mirrored, else 1.
+    """
 
     image: Image.Image
     notes: tuple[str, ...]
     size_bytes: int
     mtime_ns: int
+    turn: int = 1
+
+
+class Measured(NamedTuple):
+    """The (width, height) in pixels of an upright image, and its EXIF orientation as in `Decoded`."""
+
+    size: tuple[int, int]
+    turn: int
 
 
 def photo_suffixes() -> frozenset[str]:
@@ -118,18 +118,40 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
         with _open_regular(path) as file:
             status = os.fstat(file.fileno())
             with Image.open(file, formats=_FORMATS) as opened:
-                image, notes = _load(opened, max_pixels)
+                image, notes, turn = _load(opened, max_pixels)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; each is this file's fault
         _refuse(error)
-    return Decoded(image, notes, status.st_size, status.st_mtime_ns)
+    return Decoded(image, notes, status.st_size, status.st_mtime_ns, turn)
+
+
+def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
+    """Return an image's upright size and EXIF orientation, from its header where the format allows it.
+
+    Raises
+    ------
+    ImageError
+        As `decode`, as far as the header shows it.
+    """
+    try:
+        with _open_regular(path) as file, Image.open(file, formats=_FORMATS) as opened:
+            _check_pixels(opened, max_pixels)
+            size, turn = opened.size, exif.tiff_turn(opened)
+            if turn == 1:
+                turn = exif.known_turn(exif.orientation(opened))
+                size = exif.turned_size(size, turn)
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `decode`
+        _refuse(error)
+    return Measured(size, turn)
 
 
 def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Return a Pillow image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
     try:
-        return _load(image, DEFAULT_MAX_PIXELS)
+        return _load(image, DEFAULT_MAX_PIXELS)[:2]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - it may not be decoded yet, see `decode`
@@ -142,7 +164,7 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise ImageError(FailureKind.EMPTY_FILE, "there is nothing in it (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            return _load(opened, DEFAULT_MAX_PIXELS)
+            return _load(opened, DEFAULT_MAX_PIXELS)[:2]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode`
@@ -201,7 +223,7 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+def _check_pixels(opened: Image.Image, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
         raise ImageError(
@@ -210,21 +232,26 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
             "if that is right, raise --max-image-pixels",
             max_pixels,
         )
+
+
+def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...], int]:
+    """Return RGB, upright, with notes and the EXIF orientation that was undone."""
+    _check_pixels(opened, max_pixels)
+    tiff_turn = exif.tiff_turn(opened)
     notes = []
     frames = _frame_count(opened)
     if frames > 1:
         notes.append(f"first of {frames} frames")
     # No `draft`: it would change pixels to save time. The load may rotate (TIFF), so EXIF is read after it.
     opened.load()
-    orientation = _orientation(opened)
+    orientation = exif.orientation(opened)
     if orientation is None:
         notes.append("unreadable EXIF data ignored")
     rgb, note = _to_rgb(opened)
     if note:
         notes.append(note)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return rgb, tuple(notes)
+    turn = exif.known_turn(orientation)
+    return exif.upright(rgb, turn), tuple(notes), tiff_turn if turn == 1 else turn
 
 
 def _frame_count(opened: Image.Image) -> int:
@@ -232,14 +259,6 @@ def _frame_count(opened: Image.Image) -> int:
         return int(getattr(opened, "n_frames", 1))
     except Exception:  # noqa: BLE001 - a broken later frame does not concern the first
         return 1
-
-
-def _orientation(loaded: Image.Image) -> int | None:
-    try:
-        value = loaded.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - EXIF is a format of its own, broken in ways of its own
-        return None
-    return value if isinstance(value, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:

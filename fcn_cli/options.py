@@ -48,18 +48,11 @@ class PruneHow(StrEnum):
     FORCE = "force"
 
 
-class Protocol(StrEnum):
-    """What ``--protocol`` takes; `evaluate.PROTOCOLS` has what they mean."""
-
-    ORIGINAL = "original"
-    TORCHVISION = "torchvision"
-
-
 def _refused(takes: str, text: object) -> typer.BadParameter:
     return typer.BadParameter(f"takes {takes}, not {str(text)!r}")
 
 
-def _choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
+def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     """Return a parser for one of several names."""
 
     def parse(text: str) -> _Choices:
@@ -135,7 +128,7 @@ def _kinds(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in WRITERS if kind in asked)
 
 
-def _complete(*names: str) -> Callable[[str], list[str]]:
+def complete(*names: str) -> Callable[[str], list[str]]:
     """Return a shell completion from names; where none fits, the shell completes paths."""
 
     def complete(incomplete: str) -> list[str]:
@@ -194,8 +187,8 @@ BackboneOption = Annotated[
     typer.Option(
         envvar="FCN_BACKBONE",
         metavar="NAME",
-        parser=_choice(BackboneName),
-        autocompletion=_complete(*BackboneName),
+        parser=choice(BackboneName),
+        autocompletion=complete(*BackboneName),
         help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
         "the tool: it mixes classes up; the ResNets are for real work.",
     ),
@@ -204,8 +197,8 @@ Backbones = Annotated[
     list[BackboneName] | None,
     typer.Argument(
         metavar="[BACKBONE]...",
-        parser=_choice(BackboneName),
-        autocompletion=_complete(*BackboneName),
+        parser=choice(BackboneName),
+        autocompletion=complete(*BackboneName),
         help=f"Some of {', '.join(BackboneName)}; all of them without a name.",
     ),
 ]
@@ -233,7 +226,7 @@ Device = Annotated[
     typer.Option(
         envvar="FCN_DEVICE",
         metavar="NAME",
-        autocompletion=_complete("auto", "cpu", "cuda"),
+        autocompletion=complete("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N.",
     ),
 ]
@@ -243,7 +236,7 @@ Threads = Annotated[
         envvar="FCN_THREADS",
         metavar="N",
         parser=_whole(1, word="auto"),
-        autocompletion=_complete("auto"),
+        autocompletion=complete("auto"),
         help="CPU threads of the network; auto: what affinity and cgroup allow.",
     ),
 ]
@@ -252,8 +245,8 @@ KernelsOption = Annotated[
     typer.Option(
         envvar="FCN_KERNELS",
         metavar="NAME",
-        parser=_choice(Kernels),
-        autocompletion=_complete(*Kernels),
+        parser=choice(Kernels),
+        autocompletion=complete(*Kernels),
         help="fast: our own on a CPU, in fp32; torch: plain torchvision's.",
     ),
 ]
@@ -262,8 +255,8 @@ PrecisionOption = Annotated[
     typer.Option(
         envvar="FCN_PRECISION",
         metavar="NAME",
-        parser=_choice(Precision),
-        autocompletion=_complete(*Precision),
+        parser=choice(Precision),
+        autocompletion=complete(*Precision),
         help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU, bf16 on a GPU that "
         "has it. fp32 on a GPU is without TF32.",
     ),
@@ -276,7 +269,7 @@ BatchSize = Annotated[
         envvar="FCN_BATCH_SIZE",
         metavar="N",
         parser=_whole(1, word="auto"),
-        autocompletion=_complete("auto"),
+        autocompletion=complete("auto"),
         help="Images of one shape per forward pass; auto: 1 on a CPU, 16 on a GPU.",
     ),
 ]
@@ -288,7 +281,7 @@ Workers = Annotated[
         envvar="FCN_WORKERS",
         metavar="N",
         parser=_whole(0, word="auto"),
-        autocompletion=_complete("auto"),
+        autocompletion=complete("auto"),
         help="Decoding processes; auto: one per CPU, at most 16. 0 decodes in the main process.",
     ),
 ]
@@ -303,7 +296,7 @@ Resize = Annotated[
         envvar="FCN_RESIZE",
         metavar="N|none",
         parser=_resize,
-        autocompletion=_complete("none", "520"),
+        autocompletion=complete("none", "520"),
         help="Short side in pixels fed to the network; none: the photo's own size.",
     ),
 ]
@@ -390,39 +383,6 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first f
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print each image's record on stdout as it finishes.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
-Truth = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRUTH",
-        help="A folder of index PNGs (255 is void) with the photos' names, a Pascal VOC root "
-        "(VOCdevkit/VOC2012), or a COCO instances_*.json.",
-    ),
-]
-Predictions = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR", help="Measure these masks (an output directory, or index PNGs) instead of a network."
-    ),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=_complete("train", "val", "trainval", "test"),
-        show_default="val",
-        help="Which split of a Pascal VOC root.",
-    ),
-]
-ProtocolOption = Annotated[
-    Protocol,
-    typer.Option(
-        metavar="NAME",
-        parser=_choice(Protocol),
-        autocompletion=_complete(*Protocol),
-        help="Compare at the photo's own size (original), or at the network's input size, as torchvision's "
-        "reference script does.",
-    ),
-]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_not_both, help="Print only errors on stderr.")
 ]

@@ -96,10 +96,45 @@ def evaluation(figures: dict[str, Any]) -> None:
         f"{figures['truth_without_image']} of the truth without an image; "
         f"{figures['void_fraction']:.2%} of the truth's pixels void"
     )
+    for line in _about_photos(figures) + _about_truth(figures["truth_counts"]):
+        _say(line)
     protocol = figures["protocol"]
     _say(
         f"protocol {protocol['name']}: {protocol['compared']}; truth: {protocol['truth']}; {protocol['void']}"
     )
+
+
+def _about_photos(figures: dict[str, Any]) -> list[str]:
+    """Say what an evaluation noticed about the photos, nothing where there was nothing."""
+    lines = []
+    turned = figures["orientation"]
+    if turned["images_turned"]:
+        line = (
+            f"EXIF turns {turned['images_turned']} of the images: {turned['taken_upright']} taken upright, "
+            f"{turned['taken_as_stored']} as stored (--orientation {turned['asked']})"
+        )
+        if turned["fit_both_ways"]:
+            line += f"; {turned['fit_both_ways']} fit the truth both ways"
+        lines.append(line)
+    if figures["images_fed_smaller"]:
+        lines.append(
+            f"{figures['images_fed_smaller']} fed to the network smaller than the others: long and thin"
+        )
+    lines += [f"noted of {number}: {one_line(note)}" for note, number in figures["notes_by_kind"].items()]
+    return lines
+
+
+def _about_truth(counts: dict[str, Any]) -> list[str]:
+    lines = []
+    if counts:
+        lines.append(
+            f"annotations: {counts['annotations_used']} used, "
+            f"{counts['annotations_of_other_categories']} of other categories (background), "
+            f"{counts['annotations_of_unknown_images']} of images that are not in the file"
+        )
+        if missing := counts["categories_missing"]:
+            lines.append(f"of the 20 categories the truth has no {', '.join(missing)}")
+    return lines
 
 
 def comparison(figures: dict[str, Any]) -> None:

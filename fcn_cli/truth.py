@@ -1,14 +1,18 @@
-"""Ground truth: a folder of label maps, a Pascal VOC root, or COCO annotations (see `coco`)."""
+"""Ground truth: a directory of label maps, a Pascal VOC root, or COCO annotations (see `coco`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
+from . import truthfiles, wrong_calls
 from .coco import CocoTruth
 from .errors import RequestError
+from .evaluation_choices import Orientation, TruthColors
+from .labelfolders import find_label_file, label_files
 from .labelmaps import LabelMap
-from .outputs import read_label_map
+from .orientation import Frame
 
 _VOC_LISTS = Path("ImageSets", "Segmentation")
 _VOC_MASKS = "SegmentationClass"
@@ -16,16 +20,36 @@ DEFAULT_SPLIT = "val"
 
 
 class Truth(Protocol):
-    """Label maps of some images."""
+    """Label maps of some images.
+
+    `drawn_on` is what they were drawn on, as far as the format tells: the upright photo or the stored one.
+    `voc_classes_only` says that their indices are Pascal VOC's classes, whatever the network's are. `counts`
+    are what people should know of the truth beside its label maps, by name.
+    """
 
     description: str
+    drawn_on: Orientation
+    voc_classes_only: bool
+    counts: Mapping[str, Any]
 
     def __len__(self) -> int:
         """Return for how many images there is truth."""
         ...
 
+    def names(self) -> Iterable[str]:
+        """Return all names of images that there is truth for."""
+        ...
+
     def find(self, image: str) -> str | None:
         """Return this truth's name for an image (a relative POSIX path), or None if it is not in it."""
+        ...
+
+    def expected(self, image: str) -> str:
+        """Return the name, as `names` has it, under which an image is looked for."""
+        ...
+
+    def frame(self, name: str) -> Frame:
+        """Return what tells the size of the label map under a name from `find`."""
         ...
 
     def load(self, name: str) -> LabelMap:
@@ -33,77 +57,117 @@ class Truth(Protocol):
         ...
 
 
-def open_truth(path: Path, split: str | None) -> Truth:
+def open_truth(path: Path, split: str | None = None, colors: TruthColors | None = None) -> Truth:
     """Open whatever `path` is.
+
+    Parameters
+    ----------
+    path
+        A directory of label maps, a Pascal VOC root, or a COCO ``instances_*.json``.
+    split
+        Which split of a Pascal VOC root; None is `DEFAULT_SPLIT`.
+    colors
+        What the pixels of PNGs are; None takes them for class indices and is suspicious of black and white.
 
     Raises
     ------
     RequestError
-        It does not exist, is none of the three, or has no such split.
+        It does not exist, is none of the three, or has no such split or no colours.
     """
-    if path.is_file() and path.suffix.lower() == ".json":
-        truth: Truth = CocoTruth(path)
-    elif (path / _VOC_LISTS).is_dir():
-        return VocTruth(path, split or DEFAULT_SPLIT)
-    elif path.is_dir():
-        truth = FolderTruth(path)
-    else:
-        raise RequestError(
-            f"{path}: not a folder of label maps, a Pascal VOC root, or a COCO instances_*.json"
-        )
+    if not path.exists():
+        raise RequestError(f"{path}: no such file or directory")
+    if (path / _VOC_LISTS).is_dir():
+        return VocTruth(path, split or DEFAULT_SPLIT, colors)
     if split is not None:
         raise RequestError(f"--split: only a Pascal VOC root has splits, and {path} is none")
-    return truth
+    if path.is_dir():
+        return FolderTruth(path, colors)
+    if path.suffix.lower() != ".json":
+        raise RequestError(
+            f"{path}: neither a directory of label maps, nor a Pascal VOC root, nor a COCO instances_*.json"
+        )
+    if colors is not None:
+        raise RequestError(f"--truth-colors: only PNGs have colours, and {path} is none")
+    return CocoTruth(path)
 
 
 class FolderTruth:
-    """A folder of index PNGs, greyscale or paletted, 255 for void, matched by relative path and stem."""
+    """A directory of index PNGs, greyscale or paletted, 255 for void, matched by relative path and stem."""
 
-    def __init__(self, root: Path) -> None:
+    description = "a directory of label maps"
+    drawn_on = Orientation.UPRIGHT
+    voc_classes_only = False
+
+    def __init__(self, root: Path, colors: TruthColors | None = None) -> None:
         self.root = root
-        self.description = "a folder of label maps"
-        self._names = {
-            path.relative_to(root).with_suffix("").as_posix(): path.relative_to(root).as_posix()
-            for path in sorted(root.rglob("*"))
-            if path.suffix.lower() == ".png" and path.is_file()
-        }
-        if not self._names:
-            raise RequestError(f"{root}: holds no PNG label map")
+        self.counts: Mapping[str, Any] = {}
+        self._colors = colors
+        wrong_calls.refuse_output_folder(root)
+        self._files = label_files(root)
+        if not self._files:
+            raise RequestError(f"{root}: {wrong_calls.without_png(root)}")
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._files)
+
+    def names(self) -> Iterable[str]:
+        """Return the relative paths of all label maps."""
+        return (path.relative_to(self.root).as_posix() for path in self._files.values())
 
     def find(self, image: str) -> str | None:
-        """Return the file for ``sub/cat.jpg``: ``sub/cat.png``, or ``sub/cat.jpg.png``."""
-        return self._names.get(str(PurePosixPath(image).with_suffix(""))) or self._names.get(image)
+        """Return the file for ``sub/cat.jpg``: ``sub/cat.jpg.png``, or ``sub/cat.png``."""
+        name = find_label_file(self._files, image)
+        return self._files[name].relative_to(self.root).as_posix() if name is not None else None
+
+    def expected(self, image: str) -> str:
+        """Return ``sub/cat.png`` for ``sub/cat.jpg``."""
+        return str(PurePosixPath(image).with_suffix(".png"))
+
+    def frame(self, name: str) -> Frame:
+        """Return the label map's file."""
+        return self.root / name
 
     def load(self, name: str) -> LabelMap:
         """Return the label map; raises ImageError."""
-        return read_label_map(self.root / name)
+        return truthfiles.read(self.root / name, self._colors)
+
+    def is_black_and_white(self, name: str, labels: LabelMap) -> bool:
+        """Say whether a label map looks like a mask of one object; see `truthfiles`."""
+        return self._colors is None and truthfiles.is_black_and_white(self.root / name, labels)
 
 
-class VocTruth:
+class VocTruth(FolderTruth):
     """One split of a Pascal VOC root, such as ``VOCdevkit/VOC2012``, matched by the photo's stem."""
 
-    def __init__(self, root: Path, split: str) -> None:
+    def __init__(self, root: Path, split: str, colors: TruthColors | None = None) -> None:
         lists = root / _VOC_LISTS
         try:
             lines = (lists / f"{split}.txt").read_text(encoding="ascii").split()
         except (OSError, UnicodeDecodeError):
             there = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
             raise RequestError(f"--split {split}: not a split of {root}; there are: {there}") from None
+        if not (root / _VOC_MASKS).is_dir():
+            raise RequestError(f"{root / _VOC_MASKS}: no such directory, and the label maps should be there")
+        super().__init__(root / _VOC_MASKS, colors)
         self.description = f"Pascal VOC, split {split}"
-        self._masks = FolderTruth(root / _VOC_MASKS)
         self._stems = frozenset(lines)
 
     def __len__(self) -> int:
         return len(self._stems)
 
-    def find(self, image: str) -> str | None:
-        """Return the photo's stem, if the split has it."""
-        stem = PurePosixPath(image).stem
-        return stem if stem in self._stems else None
+    def names(self) -> Iterable[str]:
+        """Return the stems of the split."""
+        return sorted(self._stems)
 
-    def load(self, name: str) -> LabelMap:
-        """Return the label map; raises ImageError."""
-        return self._masks.load(f"{name}.png")
+    def find(self, image: str) -> str | None:
+        """Return the label map's file name, if the split has the photo's stem."""
+        stem = PurePosixPath(image).stem
+        return self._file_name(stem) if stem in self._stems else None
+
+    def expected(self, image: str) -> str:
+        """Return the photo's stem."""
+        return PurePosixPath(image).stem
+
+    def _file_name(self, stem: str) -> str:
+        file = self._files.get(stem)
+        return file.name if file is not None else f"{stem}.png"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from . import images, machine
+from . import exif, images, machine
 from .errors import Failure, FailureKind, ImageError
 from .interrupts import ENDING_SIGNALS
 from .sources import Source
@@ -28,8 +28,9 @@ IDLE = -1
 class Item:
     """One photo, ready for the network, or why it is not.
 
-    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the upright
-    photo's own.
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the photo's
+    own: of the upright photo, or with `stored` of the photo as it lies in the file. `turn` is its EXIF
+    orientation, 1 where there is nothing to turn.
     """
 
     index: int
@@ -41,15 +42,29 @@ class Item:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
+    turn: int = 1
+    stored: bool = False
+
+
+Orient = Callable[[int, tuple[int, int], int], bool]
+"""Is asked with a photo's index, upright (width, height) and EXIF orientation; True: take it as stored.
+
+Raises ImageError when the photo fits neither way. It travels to the workers, so it can be pickled."""
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How photos are decoded (see `images`), and for how many seconds one may be."""
+    """How photos are decoded (see `images`), and for how many seconds one may be.
+
+    Without `orient` every photo is taken upright. With `measure_only` pixels are neither decoded nor
+    returned: sizes and orientations are all that is wanted.
+    """
 
     short_side: int | None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
     seconds: float = 60.0
+    orient: Orient | None = None
+    measure_only: bool = False
 
 
 def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
@@ -58,8 +73,12 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
         return _failed(index, source, source.problem)
     started = time.perf_counter()
     try:
+        if settings.measure_only:
+            return _measured(index, source, settings)
         decoded = images.decode(source.path, settings.max_pixels)
-        pixels, notes = images.network_input(decoded.image, settings.short_side)
+        stored = _is_stored(index, decoded.image.size, decoded.turn, settings)
+        image = exif.as_stored(decoded.image, decoded.turn) if stored else decoded.image
+        pixels, notes = images.network_input(image, settings.short_side)
     except ImageError as error:
         return _failed(index, source, error.failure)
     except MemoryError:
@@ -68,12 +87,25 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
     return Item(
         index,
         pixels,
-        *decoded.image.size,
+        *image.size,
         size_bytes=decoded.size_bytes,
         mtime_ns=decoded.mtime_ns,
         seconds=time.perf_counter() - started,
         notes=decoded.notes + notes,
+        turn=decoded.turn,
+        stored=stored,
     )
+
+
+def _measured(index: int, source: Source, settings: DecodeSettings) -> Item:
+    size, turn = images.measure(source.path, settings.max_pixels)
+    stored = _is_stored(index, size, turn, settings)
+    width, height = exif.turned_size(size, turn) if stored else size
+    return Item(index, width=width, height=height, turn=turn, stored=stored)
+
+
+def _is_stored(index: int, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
+    return settings.orient is not None and settings.orient(index, upright, turn)
 
 
 def _failed(index: int, source: Source, failure: Failure) -> Item:

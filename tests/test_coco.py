@@ -154,7 +154,7 @@ def test_evaluate_on_coco(fcn: Fcn, make_photos: MakePhotos, truth: Path, tmp_pa
 
 
 def test_what_is_not_coco_is_refused(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["1.png"])
+    made = make_photos(["1.png"], size=(WIDTH, HEIGHT))
     for text in ("{}", "[]", "no json", '{"images": [], "annotations": [{}]}', '{"images": [1]}'):
         (tmp_path / "bad.json").write_text(text)
         assert "bad.json" in fcn("evaluate", made, "bad.json", *SMALL, code=2).stderr

@@ -148,7 +148,7 @@ def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     save(np.zeros((3, 3), np.uint8), tmp_path / "truth/small.png")
     save(np.full(sizes["odd"], 21, np.uint8), tmp_path / "truth/odd.png")
     Image.new("RGB", sizes["rgb"][::-1]).save(tmp_path / "truth/rgb.png")
-    (tmp_path / "truth/cut.png").write_bytes((tmp_path / "truth/ok.png").read_bytes()[:50])
+    (tmp_path / "truth/cut.png").write_bytes((tmp_path / "truth/cut.png").read_bytes()[:50])
     (tmp_path / "masks/gone.png").unlink()
     save([[0]], tmp_path / "truth/not/a/photo.png")
     done = fcn("evaluate", "made", "truth", "--predictions", "masks", "--json", code=1)
@@ -251,12 +251,13 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("made", "nowhere"), 2, "nowhere: not a folder of label maps"),
+        (("made", "nowhere"), 2, "nowhere: no such file or directory"),
         (("nowhere", "truth"), 2, "nowhere"),
-        (("made", "empty"), 2, "holds no PNG"),
+        (("made", "empty"), 2, "empty: no file is in this directory"),
         (("made", "truth", "--split", "val"), 2, "--split"),
-        (("made", "other"), 3, "1 photo in made, none with truth in other"),
-        (("made", "truth", "--predictions", "nowhere"), 2, "nowhere"),
+        (("made", "other"), 3, "looked for a.png (for made/a.png), found b.png"),
+        (("made", "truth", "--predictions", "nowhere"), 2, "nowhere: no such directory"),
+        (("made", "truth", "--predictions", "other"), 3, "looked for a.png (for made/a.png), found b.png"),
         (("empty", "truth"), 3, "no photo"),
         (("twins", "truth"), 2, "same truth"),
     ],

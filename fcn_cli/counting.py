@@ -1,0 +1,132 @@
+"""Compare label maps with truth, photo by photo, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import exif
+from .confusion import Confusion
+from .errors import Failure, FailureKind, ImageError
+from .evaluation import Evaluation, SeenPhoto
+from .evaluation_choices import Protocol
+from .labelmaps import LabelMap
+from .observer import Watcher
+from .ordered import OrderedWork
+from .outputs import read_label_map
+from .sources import Source
+from .truth import Truth
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to be measured for one photo: a label map, or a file that has one, or why there is none.
+
+    Without `upright`, a label map from a file is taken the way that fits the photo's size; with it, it is
+    one of the upright photo.
+    """
+
+    source: Source
+    photo: SeenPhoto
+    labels: LabelMap | Failure | Path
+    upright: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory waits with it."""
+        return self.labels.nbytes if isinstance(self.labels, np.ndarray) else 0
+
+
+def count(
+    answers: Iterable[Answer | None],
+    truth: Truth,
+    names: Mapping[str, str],
+    evaluation: Evaluation,
+    watcher: Watcher,
+) -> None:
+    """Add answer by answer to an evaluation; None stands for a moment in which nothing came.
+
+    Parameters
+    ----------
+    answers
+        What to measure.
+    truth, names
+        The truth, and its name of each image.
+    evaluation
+        What to add to.
+    watcher
+        Is told of each image.
+    """
+    classes = len(evaluation.class_names)
+    resized = evaluation.protocol["name"] == Protocol.TORCHVISION
+
+    def take(seen: tuple[Source, SeenPhoto], future: Future[Confusion]) -> None:
+        source, photo = seen
+        try:
+            evaluation.confusion.add(future.result())
+            evaluation.notes.add(source, photo)
+            watcher.step(failed=False)
+        except ImageError as error:
+            evaluation.failures.append((source, error.failure))
+            watcher.step(failed=True)
+
+    # What takes time there is decoding PNGs.
+    with OrderedWork(_THREADS, take, "fcn-count") as work:
+        for answer in answers:
+            if answer is None:
+                watcher.waiting()
+                continue
+            name = names[answer.source.image]
+            work.submit(
+                (answer.source, answer.photo),
+                partial(_compare, answer, truth, name, classes, resized=resized),
+                answer.held_bytes,
+            )
+
+
+def _compare(answer: Answer, truth: Truth, name: str, classes: int, *, resized: bool) -> Confusion:
+    if isinstance(answer.labels, Failure):
+        raise ImageError(*answer.labels)
+    labels = _from_file(answer, answer.labels) if isinstance(answer.labels, Path) else answer.labels
+    right = truth.load(name)
+    # Its header was looked at when the photo was decoded; it may be another file by now.
+    _check_size(right, answer.photo.size, f"its truth {name}")
+    if resized:
+        size = labels.shape[1], labels.shape[0]
+        right = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
+    try:
+        return Confusion.of(right, labels, classes)
+    except ValueError as error:
+        raise ImageError(FailureKind.BAD_LABELS, f"{error} ({name})") from None
+
+
+def _from_file(answer: Answer, path: Path) -> LabelMap:
+    """Return the label map of a file, turned to the way in which the photo's truth was drawn."""
+    labels, photo = read_label_map(path), answer.photo
+    as_it_is = (labels.shape[1], labels.shape[0]) == photo.size
+    what = f"its label map {path}"
+    if photo.stored and (answer.upright or not as_it_is):
+        _check_size(labels, photo.other_size, what)
+        return np.asarray(exif.as_stored(Image.fromarray(labels), photo.turn))
+    if photo.turn != 1 and not as_it_is and not answer.upright:
+        _check_size(labels, photo.other_size, what)
+        return np.asarray(exif.upright(Image.fromarray(labels), photo.turn))
+    _check_size(labels, photo.size, what)
+    return labels
+
+
+def _check_size(labels: LabelMap, photo: tuple[int, int], what: str) -> None:
+    height, width = labels.shape
+    if (width, height) != photo:
+        raise ImageError(
+            FailureKind.SIZES_DIFFER,
+            f"{what} has {width}x{height} pixels, the photo {photo[0]}x{photo[1]}",
+        )

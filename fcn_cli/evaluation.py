@@ -1,0 +1,168 @@
+"""What an evaluation found: figures, and what became of each photo."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import exif
+from .confusion import Confusion
+from .errors import ExitCode, Failure
+from .evaluation_choices import Orientation
+from .sources import Source
+
+if TYPE_CHECKING:
+    from .workers import Item
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPhoto:
+    """What is known of a photo without its pixels.
+
+    `size` is its (width, height) in pixels the way it is compared: upright, or with `stored` as it lies in
+    the file. `turn` is its EXIF orientation, 1 for none. `smaller` says that the network was fed less than
+    was asked for, because the photo is long and thin.
+    """
+
+    size: tuple[int, int]
+    turn: int = 1
+    stored: bool = False
+    notes: tuple[str, ...] = ()
+    smaller: bool = False
+
+    @classmethod
+    def of(cls, item: Item, short_side: int | None) -> SeenPhoto:
+        """Describe a decoded photo; `short_side` is what the network should be fed, None: the photo's own."""
+        fed = min(item.pixels.shape[:2]) if item.pixels is not None else None
+        smaller = fed is not None and short_side is not None and fed < short_side
+        return cls((item.width, item.height), item.turn, item.stored, item.notes, smaller)
+
+    @property
+    def other_size(self) -> tuple[int, int]:
+        """Its size the other way: as stored for an upright one, and upright for a stored one."""
+        return exif.turned_size(self.size, self.turn)
+
+
+@dataclass
+class PhotoNotes:
+    """What was noticed about the photos that were measured.
+
+    `turned` are those that EXIF turns or mirrors, `stored` those of them compared as stored, `either` those
+    whose size fits both ways, so that a rule decided. `smaller` are those fed to the network smaller than
+    was asked for.
+    """
+
+    turned: int = 0
+    stored: int = 0
+    either: int = 0
+    smaller: int = 0
+    texts: list[tuple[Source, tuple[str, ...]]] = field(default_factory=list)
+
+    def add(self, source: Source, photo: SeenPhoto) -> None:
+        """Count one photo."""
+        self.turned += photo.turn != 1
+        self.stored += photo.stored
+        self.either += photo.turn != 1 and photo.other_size == photo.size
+        self.smaller += photo.smaller
+        if photo.notes:
+            self.texts.append((source, photo.notes))
+
+    def by_kind(self) -> dict[str, int]:
+        """Return how often each note was made; notes that differ in their numbers count as one."""
+        kinds = (re.sub(r"\d[\d.]*(?!-bit)", "N", note) for _, notes in self.texts for note in notes)
+        return dict(Counter(kinds).most_common())
+
+
+@dataclass
+class Evaluation:
+    """What was measured: `total` photos = evaluated (`confusion.images`) + `skipped` + failed.
+
+    Photos are skipped for want of truth; `truth_unused` are label maps of the truth without a photo, and
+    `truth_counts` what else people should know of it.
+    """
+
+    confusion: Confusion
+    class_names: tuple[str, ...]
+    protocol: dict[str, Any]
+    orientation: Orientation
+    where_both_fit: Orientation
+    total: int
+    skipped: int
+    truth_unused: int
+    truth_counts: Mapping[str, Any]
+    notes: PhotoNotes = field(default_factory=PhotoNotes)
+    failures: list[tuple[Source, Failure]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should return."""
+        return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures by name: fractions from 0 to 1, None for what does not exist."""
+        counts = self.confusion
+        classes = self._classes()
+        return {
+            "mean_iou": _known(counts.mean_iou()),
+            "pixel_accuracy": _known(counts.pixel_accuracy()),
+            "mean_accuracy": _known(counts.mean_accuracy()),
+            "images": counts.images,
+            "images_given": self.total,
+            "images_without_truth": self.skipped,
+            "images_failed": len(self.failures),
+            "truth_without_image": self.truth_unused,
+            "truth_counts": dict(self.truth_counts),
+            "classes_in_mean": sum(one["iou"] is not None for one in classes.values()),
+            "classes_absent": [one["name"] for one in classes.values() if one["iou"] is None],
+            "pixels": counts.pixels,
+            "void_fraction": counts.void_fraction,
+            "classes": classes,
+            "orientation": {
+                "asked": self.orientation,
+                "images_turned": self.notes.turned,
+                "taken_upright": self.notes.turned - self.notes.stored,
+                "taken_as_stored": self.notes.stored,
+                "fit_both_ways": self.notes.either,
+                "where_both_fit": self.where_both_fit,
+            },
+            "images_fed_smaller": self.notes.smaller,
+            "notes_by_kind": self.notes.by_kind(),
+            "notes": [{"image": source.given, "notes": list(texts)} for source, texts in self.notes.texts],
+            "failures": [
+                {"image": source.given, "kind": failure.kind, "message": failure.message}
+                for source, failure in self.failures
+            ],
+            "protocol": self.protocol,
+        }
+
+    def _classes(self) -> dict[str, dict[str, Any]]:
+        counts = self.confusion
+        rows = zip(
+            self.class_names,
+            counts.iou(),
+            counts.accuracy(),
+            counts.true_pixels,
+            counts.predicted_pixels,
+            counts.class_images,
+            strict=True,
+        )
+        return {
+            str(index): {
+                "name": name,
+                "iou": _known(iou),
+                "accuracy": _known(accuracy),
+                "truth_pixels": int(true),
+                "predicted_pixels": int(predicted),
+                "truth_images": int(shown),
+            }
+            for index, (name, iou, accuracy, true, predicted, shown) in enumerate(rows)
+        }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,122 @@
+"""One PNG of ground truth: its size, and its class indices, from colours where that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import palettes
+from .errors import FailureKind, ImageError
+from .evaluation_choices import TruthColors
+from .labelmaps import LabelMap
+from .outputs import read_label_map
+from .palettes import VOID_INDEX
+
+_STRIP_PIXELS = 1 << 20
+_COLOR_MODES = frozenset({"RGB", "RGBA"})
+_USE_INDICES = "save each pixel's class index (0 is background, 255 void) as 8-bit grey or paletted PNG"
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return a PNG's (width, height) from its header.
+
+    Raises
+    ------
+    ImageError
+        It is missing or no PNG.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            return opened.size
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
+        raise _unreadable(path, error) from None
+
+
+def read(path: Path, colors: TruthColors | None) -> LabelMap:
+    """Return the class indices of a PNG of truth, uint8, shape (height, width).
+
+    Parameters
+    ----------
+    path
+        The file.
+    colors
+        ``voc``: its pixels are colours of Pascal VOC's palette. Else they are class indices.
+
+    Raises
+    ------
+    ImageError
+        It is missing or broken, or its pixels are not what they should be; the text names the remedy.
+    """
+    if colors is TruthColors.VOC:
+        return _indices_of_colors(path)
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            mode = opened.mode
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
+        raise _unreadable(path, error) from None
+    if mode in _COLOR_MODES:
+        raise ImageError(
+            FailureKind.BAD_LABELS,
+            f"{path}: {mode} colours, and truth has class indices; if the colours are Pascal VOC's, give "
+            f"--truth-colors voc, else {_USE_INDICES}",
+        )
+    if mode == "1":
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: 1-bit, black and white only; {_USE_INDICES}")
+    return read_label_map(path)
+
+
+def is_black_and_white(path: Path, labels: LabelMap) -> bool:
+    """Say whether a label map looks like a mask of one object: greyscale, nothing but 0 and 255.
+
+    In a paletted PNG 255 is void on purpose, as in Pascal VOC's; in a greyscale one it may mean white.
+    """
+    counts = np.bincount(labels.ravel(), minlength=VOID_INDEX + 1)
+    if not counts[VOID_INDEX] or counts[1:VOID_INDEX].any():
+        return False
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            return opened.mode == "L"
+    except Exception:  # noqa: BLE001 - it was read a moment ago; whoever reads it again will say what is wrong
+        return False
+
+
+def _indices_of_colors(path: Path) -> LabelMap:
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
+        raise _unreadable(path, error) from None
+    codes = _codes(palettes.voc())
+    order = np.argsort(codes)
+    labels = np.empty(pixels.shape[:2], np.uint8)
+    rows = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
+    for top in range(0, len(pixels), rows):
+        strip = _codes(pixels[top : top + rows])
+        found = order[np.searchsorted(codes, strip, sorter=order).clip(max=len(codes) - 1)]
+        unknown = np.argwhere(codes[found] != strip)
+        if len(unknown):
+            y, x = top + int(unknown[0, 0]), int(unknown[0, 1])
+            color = tuple(pixels[y, x].tolist())
+            raise ImageError(
+                FailureKind.BAD_LABELS,
+                f"{path}: the colour {color} at x={x}, y={y} is not one of Pascal VOC's; {_USE_INDICES} and "
+                "leave --truth-colors out",
+            )
+        labels[top : top + rows] = found
+    return labels
+
+
+def _codes(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return RGB triples, in the last axis, as one number each."""
+    wide = colors.astype(np.int32)
+    codes: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return codes
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    if isinstance(error, FileNotFoundError):
+        return ImageError(FailureKind.NOT_FOUND, f"{path}: no such file")
+    return ImageError(FailureKind.BAD_LABELS, f"{path}: cannot be decoded ({error})")

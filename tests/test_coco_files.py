@@ -1,0 +1,249 @@
+"""COCO files that are not what they seem: refused, failed by image, or counted; never scored all the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcn_cli.coco import CocoTruth
+
+from .conftest import SMALL, Fcn, MakePhotos
+from .test_coco import CAT, GIRAFFE, HEIGHT, PERSON, WIDTH, box, coco_file
+
+mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
+
+Content = dict[str, Any]
+Change = Callable[[Content], Any]
+
+
+@pytest.fixture
+def photos(make_photos: MakePhotos) -> Path:
+    made = make_photos(["1.png"], size=(WIDTH, HEIGHT))
+    for number in (2, 3, 4):
+        (made / f"{number}.png").write_bytes((made / "1.png").read_bytes())
+    return made
+
+
+def evaluate(fcn: Fcn, photos: Path, content: Any, *options: str, code: int = 0) -> tuple[Any, str]:
+    """Return the figures, or None, and what stderr says."""
+    Path("instances.json").write_text(json.dumps(content))
+    done = fcn("evaluate", photos, "instances.json", *SMALL, *options, "--json", code=code)
+    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+
+
+def names(*pairs: tuple[int, str]) -> Change:
+    return lambda content: content.update(categories=[{"id": i, "name": name} for i, name in pairs])
+
+
+def of_annotation(**fields: Any) -> Change:
+    return lambda content: content["annotations"][0].update(fields)
+
+
+def of_image(**fields: Any) -> Change:
+    return lambda content: content["images"][0].update(fields)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "cat is person's number": (
+        names((1, "cat"), (17, "dog")),
+        "category id 1 is 'cat' here and 'person' in COCO",
+    ),
+    "cat has another number": (
+        names((PERSON, "person"), (100, "cat")),
+        "'cat' has id 100 here and 17 in COCO",
+    ),
+    "one number, two names": (
+        names((30, "a"), (30, "b"), (1, "person")),
+        "category id 30 is both 'a' and 'b'",
+    ),
+    "none of the twenty": (
+        names((25, "giraffe"), (92, "banner")),
+        "none of its 2 categories is one of Pascal VOC's",
+    ),
+    "unlisted category": (names((CAT, "cat")), "has category_id 1, which is not in categories"),
+    "no categories": (lambda content: content.pop("categories"), "copy `categories` from COCO's own"),
+    "empty categories": (lambda content: content.update(categories=[]), "has no categories"),
+    "nameless category": (lambda content: content["categories"][0].pop("name"), "categories[0] has no name"),
+    "text category number": (names(("1", "person")), 'categories[0] has the id "1"; ids are whole numbers'),  # type: ignore[arg-type]
+    "text image id": (of_image(id="1"), 'images[0] has the id "1"; ids are whole numbers'),
+    "image without id": (lambda content: content["images"][0].pop("id"), "images[0] has no id"),
+    "image without name": (of_image(file_name=""), "images[0] has no file_name"),
+    "text image_id": (of_annotation(image_id="1"), 'annotations[0] has the image_id "1"'),
+    "no image_id": (
+        lambda content: content["annotations"][0].pop("image_id"),
+        "annotations[0] has no image_id",
+    ),
+    "fractional image_id": (of_annotation(image_id=1.5), "annotations[0] has the image_id 1.5"),
+    "boolean category_id": (of_annotation(category_id=True), "annotations[0] has the category_id true"),
+    "null category_id": (of_annotation(category_id=None), "annotations[0] has the category_id null"),
+    "annotation is a number": (
+        lambda content: content["annotations"].insert(0, 7),
+        "annotations[0] is no object",
+    ),
+    "no annotations": (lambda content: content.update(annotations=[]), "has no annotations"),
+    "no list of annotations": (lambda content: content.pop("annotations"), "has no annotations"),
+    "no images": (lambda content: content.pop("images"), "it has no list of images"),
+    "others' annotations": (
+        lambda content: [one.update(image_id=99) for one in content["annotations"]],
+        "none of its annotations belongs to one of its images",
+    ),
+    "panoptic": (
+        lambda content: content.update(
+            annotations=[{"image_id": 1, "file_name": "1.png", "segments_info": []}]
+        ),
+        "panoptic annotations",
+    ),
+    "captions": (
+        lambda content: content.update(annotations=[{"id": 1, "image_id": 1, "caption": "A cat."}]),
+        "captions; give an instances_*.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, photos: Path, case: str) -> None:
+    change, text = REFUSED[case]
+    content = coco_file()
+    change(content)
+    # Before the weights, which are not there.
+    Path("instances.json").write_text(json.dumps(content))
+    refused = fcn("evaluate", photos, "instances.json", "--offline", code=2).stderr
+    assert refused.startswith("fcn: instances.json: ")
+    assert text in refused
+    assert refused.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[{"image_id": 1, "category_id": 17, "score": 0.9}]', "results of a detector"),
+        ("[]", "a list; COCO's instances are an object"),
+        ("[[[[", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("\xff", "not JSON"),
+        ('"text"', "it has no list of images"),
+    ],
+)
+def test_other_json_is_refused_with_what_it_seems_to_be(
+    fcn: Fcn, photos: Path, text: str, reason: str
+) -> None:
+    Path("x.json").write_bytes(text.encode("latin-1"))
+    assert reason in fcn("evaluate", photos, "x.json", *SMALL, code=2).stderr
+
+
+def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    content["categories"] += [
+        {"id": 5, "name": "aeroplane"},
+        {"id": 67, "name": "dining_table"},
+        {"id": 72, "name": "TV monitor"},
+        {"id": GIRAFFE, "name": "giraffe"},
+    ]
+    got, _ = evaluate(fcn, photos, content)
+    assert len(got["truth_counts"]["categories_missing"]) == 15
+
+
+def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    plain, _ = evaluate(fcn, photos, content)
+    assert plain["truth_counts"] == {
+        "annotations_used": 6,
+        "annotations_of_other_categories": 1,
+        "annotations_of_unknown_images": 0,
+        "categories_missing": plain["truth_counts"]["categories_missing"],
+    }
+    assert "dog" in plain["truth_counts"]["categories_missing"]
+    content["annotations"] += [{**content["annotations"][0], "id": 50 + n, "image_id": 99} for n in range(2)]
+    got, _ = evaluate(fcn, photos, content)
+    assert got["truth_counts"]["annotations_of_unknown_images"] == 2
+    assert got["classes"] == plain["classes"]
+    shown = fcn("evaluate", photos, "instances.json", *SMALL).stdout
+    assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in " ".join(
+        shown.split()
+    )
+
+
+def runs(counts: Any) -> dict[str, Any]:
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+FAILED: list[tuple[Any, str]] = [
+    (None, "has no segmentation"),
+    ([], "has no segmentation"),
+    ([[5, 5, 20, 20]], "has a degenerate polygon of 2 points; it takes at least 3"),
+    ([box(1, 1, 9, 9), [3, 3]], "has a degenerate polygon of 1 point;"),
+    ([[]], "has a degenerate polygon of 0 points"),
+    ([[1, 2, 3, 4, 5, 6, 7]], "has a polygon of 7 numbers; they go in pairs"),
+    (box(1, 1, 9, 9), "has a polygon that is not a list of numbers"),
+    ([["1", 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[float("nan"), 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[10**400, 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[0, 0, 1e9, 0, 0, 9]], "has a polygon that reaches far outside of its image of 61x48"),
+    (7, "has a segmentation that is neither polygons nor run lengths"),
+    ({"size": [HEIGHT, WIDTH]}, "has damaged run lengths"),
+    ({"size": [9, 9], "counts": [81]}, "has run lengths for a size of [9, 9]"),
+    (runs([5]), "has run lengths of 5 pixels, its image 2928"),
+    (runs([-5, HEIGHT * WIDTH + 5]), "has damaged run lengths"),
+    (runs(["5"]), "has damaged run lengths"),
+    (runs("\x00"), "has damaged run lengths"),
+    (runs("o"), "has run lengths that end too early"),
+]
+"""Segmentations, and what the failure of an image that has such a one says."""
+
+
+def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    for number, (segmentation, _) in enumerate(FAILED, 100):
+        content["images"].append({**content["images"][0], "id": number, "file_name": f"{number}.png"})
+        annotation = {"id": number, "image_id": number, "category_id": CAT, "segmentation": segmentation}
+        if segmentation is None:
+            del annotation["segmentation"]
+        content["annotations"].append(annotation)
+        (photos / f"{number}.png").write_bytes((photos / "1.png").read_bytes())
+    got, said = evaluate(fcn, photos, content, code=1)
+    assert (got["images"], got["images_given"]) == (4, 4 + len(FAILED))
+    failures = {Path(one["image"]).stem: one for one in got["failures"]}
+    for number, (_, text) in enumerate(FAILED, 100):
+        assert failures[str(number)]["kind"] == "BadLabels"
+        assert f"instances.json: annotation {number} (cat) {text}" in failures[str(number)]["message"]
+        assert f"{number}.png: instances.json: annotation {number} (cat) {text}" in said
+
+
+def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    content["images"].append({**content["images"][0], "id": 77})
+    del content["images"][1]["width"]
+    got, _ = evaluate(fcn, photos, content, code=1)
+    assert {Path(one["image"]).name: one["message"] for one in got["failures"]} == {
+        "1.png": "2 images of the annotations have this file_name",
+        "2.png": "the annotations do not give its width and height in whole pixels",
+    }
+
+
+def test_two_images_with_one_id_both_fail(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    content["images"][1]["id"] = 1
+    got, _ = evaluate(fcn, photos, content, code=1)
+    assert [Path(one["image"]).name for one in got["failures"]] == ["1.png", "2.png"]
+    assert "2 images of the annotations have its id, 1" in got["failures"][0]["message"]
+
+
+def test_other_classes_than_pascal_vocs_are_refused(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(["ground", *(f"thing {n}" for n in range(20))]))
+    _, said = evaluate(fcn, photos, coco_file(), "--class-names", "names.txt", code=2)
+    assert "--class-names voc" in said
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_run_lengths_become_the_pixels_that_they_were_made_of(seed: int, share: float) -> None:
+    labels = np.random.default_rng(seed).random((HEIGHT, WIDTH)) < share
+    text = mask.encode(np.asfortranarray(labels.astype(np.uint8)))["counts"].decode()
+    truth = CocoTruth.__new__(CocoTruth)
+    assert np.array_equal(truth._pixels(runs(text), HEIGHT, WIDTH), labels)
