@@ -47,6 +47,8 @@ def segment(
     inputs: options.Inputs = None,
     files_from: options.FilesFrom = None,
     null: options.Null = False,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     root: options.Root = None,
     output: options.Output = "fcn_output",
     backbone: options.BackboneOption = options.BackboneName.RESNET50,
@@ -95,8 +97,11 @@ def segment(
     listed = _listed(files_from, null=null)
     if not inputs and listed is None:
         raise RequestError(
-            "nothing to segment was given; name an image, a folder, or a list with --files-from"
+            "nothing to segment was given; name an image, a directory, or a list with --files-from"
         )
+    if not inputs and not listed:
+        say(f"nothing to do: --files-from {files_from} is an empty list", show=not quiet)
+        return
     job = Job(
         inputs=inputs or (),
         listed=listed,
@@ -113,6 +118,8 @@ def segment(
         kinds=write,
         palette=palette,
         keep_extension=keep_extension,
+        include=include or (),
+        exclude=exclude or (),
         overwrite=overwrite,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
@@ -133,7 +140,7 @@ def segment(
 
 
 def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
-    from .sources import parse_list
+    from .filelists import parse_list
 
     if files_from is None:
         if null:
@@ -143,7 +150,10 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
         data = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()
     except OSError as error:
         raise RequestError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
-    return parse_list(data, null=null)
+    try:
+        return parse_list(data, null=null)
+    except RequestError as error:
+        raise RequestError(f"--files-from {files_from}: {error}") from None
 
 
 @app.command()
