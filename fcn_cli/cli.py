@@ -57,6 +57,8 @@ def segment(
     inputs: options.Inputs = None,
     files_from: options.FilesFrom = None,
     null: options.Null = False,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     root: options.Root = None,
     output: options.Output = "fcn_output",
     backbone: options.BackboneOption = options.BackboneName.RESNET50,
@@ -106,7 +108,7 @@ def segment(
     listed = _listed(files_from, null=null)
     if not inputs and listed is None:
         raise RequestError(
-            "nothing to segment was given; name an image, a folder, or a list with --files-from"
+            "nothing to segment was given; name an image, a directory, or a list with --files-from"
         )
     job = Job(
         inputs=inputs or (),
@@ -124,6 +126,8 @@ def segment(
         kinds=write,
         palette=palette,
         keep_extension=keep_extension,
+        include=include or (),
+        exclude=exclude or (),
         overwrite=overwrite,
         retry_failed=retry_failed,
         prune=prune.value if prune is not None else None,
@@ -145,7 +149,7 @@ def segment(
 
 
 def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
-    from .sources import parse_list
+    from .filelists import parse_list
 
     if files_from is None:
         if null:
@@ -155,7 +159,10 @@ def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
         data = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()
     except OSError as error:
         raise RequestError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
-    return parse_list(data, null=null)
+    try:
+        return parse_list(data, null=null)
+    except RequestError as error:
+        raise RequestError(f"--files-from {files_from}: {error}") from None
 
 
 @app.command(cls=command_line.Command)

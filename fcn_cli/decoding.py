@@ -219,7 +219,9 @@ class _Pool:
             elif index != IDLE and patient and time.monotonic() - since > seconds:
                 well = False
                 lost[index] = Failure(
-                    FailureKind.DECODER_HUNG, f"its decoder did not come back within {seconds:g} s", seconds
+                    FailureKind.DECODER_HUNG,
+                    f"its decoder did not come back within {seconds:g} s; --decode-timeout gives it longer",
+                    seconds,
                 )
         return None if well else lost
 

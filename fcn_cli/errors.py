@@ -109,6 +109,7 @@ class FailureKind(StrEnum):
     BROKEN = "BrokenImage"
     TOO_MANY_PIXELS = "TooManyPixels"
     OUT_OF_MEMORY = "OutOfMemory"
+    NO_DECODER = "DecoderMissing"
     DECODER_DIED = "DecoderDied"
     DECODER_HUNG = "DecoderHung"
     CHANGED = "ChangedWhileReading"

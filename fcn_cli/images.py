@@ -6,34 +6,18 @@ import io
 import logging
 import os
 import stat
-import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError, features
+from PIL import Image, ImageCms
 
-from . import exif
+from . import exif, formats, refusals
 from .errors import FailureKind, ImageError
-from .wording import counted
-
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "AVIF": (".avif", ".avifs"),
-    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
-}
-# What Pillow may try on a file, whatever its suffix says: no vector formats, nothing that starts a program.
-_FORMATS = (*_SUFFIXES, "DIB")
-_OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
+from .formats import photo_suffixes as photo_suffixes
 
 _STRIP_PIXELS = 1 << 20
 
@@ -72,28 +56,29 @@ class Measured(NamedTuple):
     turn: int
 
 
-def photo_suffixes() -> frozenset[str]:
-    """Return the lower-case suffixes of photo formats that this Pillow can decode."""
-    return frozenset(
-        suffix
-        for name, suffixes in _SUFFIXES.items()
-        if name not in _OPTIONAL_FEATURES or features.check(_OPTIONAL_FEATURES[name])
-        for suffix in suffixes
-    )
-
-
 def prepare_process(max_pixels: int) -> None:
     """Set Pillow's process-wide switches for a process that does nothing but our work.
 
-    Its warnings are silenced (what matters is a note in the record), and its own bomb check is moved out of
-    the way of `decode`'s, which knows the user's limit.
+    Its warnings and those of its native decoders are silenced (what matters is a note in the record), and its
+    own bomb check is moved out of the way of `decode`'s, which knows the user's limit.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    formats.prepare_process()
+    warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     logging.getLogger("PIL").propagate = False
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+def prepare_worker(max_pixels: int) -> None:
+    """Set Pillow's switches as `prepare_process`, and hold pictures inside a file to the limit as well.
+
+    An icon, for example, is a small header with a PNG in it that may claim any size. Pillow checks its size
+    when it gets there, against twice the number that is set here.
+    """
+    prepare_process(max_pixels)
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
 
 
 def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
@@ -105,7 +90,8 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     Parameters
     ----------
     path
-        A regular file in any of the formats of `photo_suffixes`, whatever its own suffix.
+        A regular file. Its content says which format it is in; its suffix says so where a format has no
+        signature.
     max_pixels
         An image that claims more is refused before its pixels are decoded.
 
@@ -117,12 +103,12 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     try:
         with _open_regular(path) as file:
             status = os.fstat(file.fileno())
-            with Image.open(file, formats=_FORMATS) as opened:
+            with formats.open_image(file, path) as opened:
                 image, notes, turn = _load(opened, max_pixels)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; each is this file's fault
-        _refuse(error)
+        refusals.refuse(error, path, max_pixels)
     return Decoded(image, notes, status.st_size, status.st_mtime_ns, turn)
 
 
@@ -135,7 +121,7 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
         As `decode`, as far as the header shows it.
     """
     try:
-        with _open_regular(path) as file, Image.open(file, formats=_FORMATS) as opened:
+        with _open_regular(path) as file, formats.open_image(file, path) as opened:
             _check_pixels(opened, max_pixels)
             size, turn = opened.size, exif.tiff_turn(opened)
             if turn == 1:
@@ -144,7 +130,7 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in `decode`
-        _refuse(error)
+        refusals.refuse(error, path, max_pixels)
     return Measured(size, turn)
 
 
@@ -155,7 +141,7 @@ def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - it may not be decoded yet, see `decode`
-        _refuse(error)
+        refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
 def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
@@ -163,12 +149,12 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     if not data:
         raise ImageError(FailureKind.EMPTY_FILE, "there is nothing in it (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        with formats.open_image(io.BytesIO(data)) as opened:
             return _load(opened, DEFAULT_MAX_PIXELS)[:2]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode`
-        _refuse(error)
+        refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
 def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -223,27 +209,16 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def _check_pixels(opened: Image.Image, max_pixels: int) -> None:
-    width, height = opened.size
-    if width * height > max_pixels:
-        raise ImageError(
-            FailureKind.TOO_MANY_PIXELS,
-            f"{width}x{height} is more than {counted(max_pixels, 'pixel')}; "
-            "if that is right, raise --max-image-pixels",
-            max_pixels,
-        )
-
-
 def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...], int]:
     """Return RGB, upright, with notes and the EXIF orientation that was undone."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
-    notes = []
-    frames = _frame_count(opened)
-    if frames > 1:
-        notes.append(f"first of {frames} frames")
+    frames = formats.note_on_frames(opened)
+    notes = [frames] if frames else []
     # No `draft`: it would change pixels to save time. The load may rotate (TIFF), so EXIF is read after it.
     opened.load()
+    # A container's header may say one size, and the picture in it have another.
+    _check_pixels(opened, max_pixels)
     orientation = exif.orientation(opened)
     if orientation is None:
         notes.append("unreadable EXIF data ignored")
@@ -254,11 +229,10 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
     return exif.upright(rgb, turn), tuple(notes), tiff_turn if turn == 1 else turn
 
 
-def _frame_count(opened: Image.Image) -> int:
-    try:
-        return int(getattr(opened, "n_frames", 1))
-    except Exception:  # noqa: BLE001 - a broken later frame does not concern the first
-        return 1
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        refusals.refuse_pixels(f"{width}x{height}", max_pixels)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -301,7 +275,7 @@ def _scaled(image: Image.Image, what: str) -> tuple[Image.Image, str]:
         grey.paste(Image.fromarray(np.rint(scaled).astype(np.uint8)), (0, top))
     note = f"{what} samples scaled from {low:g}..{high:g}"
     if strange:
-        note += f", {strange} that are not finite taken as black"
+        note += f", {strange} that {'is' if strange == 1 else 'are'} not finite taken as black"
     return grey.convert("RGB"), note
 
 
@@ -309,30 +283,12 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        yield top, np.asarray(strip).astype(np.float64)
+        # A signalling NaN makes NumPy warn; what is not finite is counted anyway.
+        with np.errstate(invalid="ignore"):
+            yield top, np.asarray(strip).astype(np.float64)
 
 
 def _on_white(rgba: Image.Image) -> Image.Image:
     rgb = Image.new("RGB", rgba.size, "white")
     rgb.paste(rgba, mask=rgba.getchannel("A"))
     return rgb
-
-
-def _refuse(error: Exception) -> NoReturn:
-    text = " ".join(str(error).split()) or type(error).__name__
-    match error:
-        case FileNotFoundError():
-            kind, message = FailureKind.NOT_FOUND, "no such file (or a link that leads nowhere)"
-        case UnidentifiedImageError():
-            kind, message = FailureKind.NOT_AN_IMAGE, "not an image in any format this Pillow can read"
-        case Image.DecompressionBombError():
-            kind, message = FailureKind.TOO_MANY_PIXELS, f"refused as a decompression bomb ({text})"
-        case MemoryError():
-            kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
-        case OSError(errno=int()):
-            kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
-        case _ if "truncated" in text.lower() or isinstance(error, EOFError | struct.error | IndexError):
-            kind, message = FailureKind.TRUNCATED, f"the file ends too early ({text})"
-        case _:
-            kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
-    raise ImageError(kind, message) from error

@@ -39,6 +39,8 @@ class Job:
     kinds: Sequence[str] = DEFAULT_KINDS
     palette: str = "hub"
     keep_extension: bool = False
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
     overwrite: bool = False
     retry_failed: bool = False
     fail_fast: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -159,20 +160,57 @@ def _not_both(context: typer.Context, parameter: typer.CallbackParam, value: boo
     return value
 
 
+def _not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise RequestError(f"{parameter.opts[0]}: the name is empty; is a variable in your script not set?")
+    return value
+
+
+def _not_a_file(parameter: typer.CallbackParam, value: str) -> str:
+    _not_empty(parameter, value)
+    if value == "-" or "://" in value:
+        return value
+    for place in (Path(value), *Path(value).parents):
+        if os.path.isdir(place):
+            break
+        if os.path.lexists(place):
+            which = "this" if place == Path(value) else place
+            raise RequestError(f"{parameter.opts[0]} {value}: {which} is a file, not a directory")
+    return value
+
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...", help="Image files, folders (with all below them), quoted glob patterns."
+        metavar="INPUT...", help="Image files, directories (with all below them), quoted glob patterns."
     ),
 ]
 FilesFrom = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Take a list of image files, one a line; '-' is stdin."),
+    typer.Option(
+        metavar="FILE", callback=_not_empty, help="Take a list of image files, one a line; '-' is stdin."
+    ),
 ]
 Null = Annotated[bool, typer.Option("--null", help="The list is separated by NUL bytes (find -print0).")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Of what is found by searching, take only paths below the directory that a pattern matches: "
+        "* stops at /, ** does not, as in '**/*.jpg'. Repeatable.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Leave out what a pattern matches, included or not: 'raw/**' is all below raw. Repeatable.",
+    ),
+]
 Root = Annotated[
     str | None,
     typer.Option(
+        callback=_not_empty,
         metavar="DIR",
         envvar="FCN_ROOT",
         show_default="current directory",
@@ -180,7 +218,15 @@ Root = Annotated[
     ),
 ]
 Output = Annotated[
-    str, typer.Option("--output", "-o", metavar="DIR", envvar="FCN_OUTPUT", help="Output directory.")
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        envvar="FCN_OUTPUT",
+        callback=_not_a_file,
+        help="Output directory.",
+    ),
 ]
 BackboneOption = Annotated[
     BackboneName,

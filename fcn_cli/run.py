@@ -57,7 +57,14 @@ def segment(job: Job, observer: Observer) -> Summary:
 
 def _find(job: Job) -> Found:
     request = sources.Request(
-        job.inputs, job.listed, job.root, job.output, images.photo_suffixes(), job.keep_extension
+        job.inputs,
+        job.listed,
+        job.root,
+        job.output,
+        images.photo_suffixes(),
+        job.keep_extension,
+        job.include,
+        job.exclude,
     )
     found = sources.discover(request)
     if not found.sources and job.prune is None:

@@ -11,14 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from . import storage
+from . import formats, storage
 from .errors import Failure, FailureKind, RequestError
+from .patterns import PathFilter
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_MARK = "fcn_settings"
 """The key that makes a ``settings.json`` ours, and its folder an output directory."""
-OUTPUT_FOLDERS = frozenset({"masks", "color", "overlay", "confidence"})
-_HEIC = (".heic", ".heif")
+OUTPUT_FOLDERS = frozenset({"masks", "color", "overlay", "confidence", "cutout"})
+
+_EXCLUDED_DIRECTORY = "excluded directory"
+_LISTED_DIRECTORY = "directory in the list"
+_PLURALS = {_EXCLUDED_DIRECTORY: "excluded directories", _LISTED_DIRECTORY: "directories in the list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,13 @@ class Found:
         """Say what was ignored in one line, with the hint for HEIC; empty when nothing was."""
         if not self.ignored:
             return ""
-        parts = [f"{count} {reason}" for reason, count in sorted(self.ignored.items())]
+        parts = [
+            f"{count} {reason if count == 1 else _PLURALS.get(reason, reason)}"
+            for reason, count in sorted(self.ignored.items())
+        ]
         text = f"ignored {sum(self.ignored.values())}: {', '.join(parts)}"
-        if any(reason in _HEIC for reason in self.ignored):
-            text += " (HEIC photos: convert them to JPEG first, for example with `heif-convert`)"
+        if any(reason in formats.HEIF_SUFFIXES for reason in self.ignored):
+            text += f" (for HEIC photos {formats.HEIF_HINT})"
         return text
 
 
@@ -67,7 +74,7 @@ class Request:
     Parameters
     ----------
     inputs
-        Image files, folders, glob patterns.
+        Image files, directories, glob patterns.
     listed
         The names in a ``--files-from`` list, or None without one.
     root
@@ -75,9 +82,11 @@ class Request:
     output
         The output directory, never taken as input, or None where there is none.
     suffixes
-        Lower-case suffixes of photos.
+        Lower-case suffixes by which directories and patterns are searched.
     keep_extension
         Name outputs ``cat.jpg.png`` instead of ``cat.png``.
+    include, exclude
+        Patterns (see `patterns`) that narrow what directories and patterns are searched for.
     """
 
     inputs: Sequence[str]
@@ -86,6 +95,8 @@ class Request:
     output: str | None
     suffixes: frozenset[str]
     keep_extension: bool = False
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
 
 
 def discover(request: Request) -> Found:
@@ -94,17 +105,9 @@ def discover(request: Request) -> Found:
     Raises
     ------
     RequestError
-        An input does not exist, is not supported, or lies outside ``--root``.
+        An input does not exist, is not supported, or lies outside ``--root``; a pattern is wrong.
     """
     return _Discovery(request).run()
-
-
-def parse_list(data: bytes, *, null: bool) -> list[str]:
-    """Split a ``--files-from`` list into names; empty ones are dropped, any bytes are allowed in a name."""
-    names = [name for name in data.split(b"\0" if null else b"\n") if name]
-    if not null and all(name.endswith(b"\r") for name in names):
-        names = [name[:-1] for name in names]
-    return [os.fsdecode(name) for name in names if name]
 
 
 def is_output_folder(folder: str) -> bool:
@@ -119,6 +122,7 @@ def is_output_folder(folder: str) -> bool:
 class _Discovery:
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.filter = PathFilter(request.include, request.exclude)
         self.found = Found()
         self.output = os.path.realpath(request.output) if request.output is not None else None
         self.several = len(request.inputs) > 1
@@ -135,6 +139,8 @@ class _Discovery:
         return self.found
 
     def _add_input(self, given: str) -> None:
+        if not given:
+            raise RequestError("an input is an empty name; is a variable in your script not set?")
         if "://" in given:
             raise RequestError(f"{given}: URLs are not supported as input; copy the photos here first")
         path = Path(given)
@@ -143,19 +149,25 @@ class _Discovery:
             self._add_folder(given, prefix)
         elif os.path.lexists(path):
             name = self._below_root(given) if self.request.root is not None else path.name
-            self._add_file(given, given, name)
+            self._add_file(given, name)
         elif glob.has_magic(given):
             self._add_glob(given)
         else:
-            raise RequestError(f"{given}: no such file or folder")
+            raise RequestError(f"{given}: no such file or directory")
 
     def _add_folder(self, given: str, prefix: str) -> None:
         real = os.path.realpath(given)
         if real == self.output or is_output_folder(real) or self._is_written_by_us(given):
-            self.found.ignored[f"output directory of fcn ({given})"] += 1
+            self.found.ignored[f"output directory of fcn ({given})"] = 1
             return
 
         self.found.directories.append(os.path.abspath(given))
+
+        def leave_out(folder: str) -> bool:
+            if not self.filter.leaves_out_all_below(_below(folder, given)):
+                return False
+            self.found.ignored[_EXCLUDED_DIRECTORY] += 1
+            return True
 
         def enter(folder: str, names: list[str]) -> bool:
             if folder == given:
@@ -170,11 +182,10 @@ class _Discovery:
         def failed(folder: str, error: OSError) -> None:
             self._add_unlistable(given, folder, prefix, error)
 
-        for folder, names in storage.walk(given, enter, failed):
-            below = PurePosixPath(prefix, Path(folder).relative_to(given).as_posix())
+        for folder, names in storage.walk(given, enter, failed, leave_out):
+            start = f"{_below(folder, given)}/".removeprefix("/")
             for name in names:
-                path = os.path.join(folder, name)
-                self._add_file(path, path, str(below / name))
+                self._search_file(os.path.join(folder, name), start + name, prefix)
 
     def _is_written_by_us(self, folder: str) -> bool:
         """Say whether a folder is (below) one that a run keeps its masks, colours … in."""
@@ -193,8 +204,8 @@ class _Discovery:
         if Path(folder).name == "lost+found":
             self.found.ignored["lost+found"] += 1
             return
-        name = str(PurePosixPath(prefix, Path(folder).relative_to(given).as_posix()))
-        problem = Failure(FailureKind.UNREADABLE, f"this folder cannot be listed ({error.strerror})")
+        name = str(PurePosixPath(prefix, _below(folder, given)))
+        problem = Failure(FailureKind.UNREADABLE, f"this directory cannot be listed ({error.strerror})")
         self.found.sources.append(Source(name, folder, folder, "", None, None, problem))
 
     def _add_glob(self, pattern: str) -> None:
@@ -203,17 +214,16 @@ class _Discovery:
             fixed = os.path.dirname(fixed)
         matches = sorted(glob.iglob(pattern, recursive=True, include_hidden=False))
         if not matches:
-            raise RequestError(f"{pattern}: no such file or folder, and as a pattern it matches nothing")
+            raise RequestError(f"{pattern}: no such file or directory, and as a pattern it matches nothing")
         for match in matches:
-            if Path(match).is_dir():
-                continue
-            self._add_file(match, match, os.path.relpath(match, fixed or "."))
+            if not os.path.isdir(match):
+                self._search_file(match, Path(os.path.relpath(match, fixed or ".")).as_posix())
 
     def _add_listed(self, given: str) -> None:
-        if Path(given).is_dir():
-            self.found.ignored["in the list, but a folder"] += 1
+        if os.path.isdir(given):
+            self.found.ignored[_LISTED_DIRECTORY] += 1
         else:
-            self._add_file(given, given, self._below_root(given))
+            self._add_file(given, self._below_root(given))
 
     def _below_root(self, given: str) -> str:
         path = os.path.abspath(given)
@@ -221,24 +231,30 @@ class _Discovery:
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         for root in (self.root, os.path.realpath(self.root)):
             if storage.is_within(path, root) and path != root:
-                return os.path.relpath(path, root)
+                return Path(os.path.relpath(path, root)).as_posix()
         raise RequestError(
-            f"{given}: not below {self.root}; name the folder its outputs are relative to with --root"
+            f"{given}: not below {self.root}; name the directory its outputs are relative to with --root"
         )
 
-    def _add_file(self, path: str, given: str, name: str) -> None:
-        image = PurePosixPath(Path(name).as_posix())
-        if any(part.startswith(".") for part in image.parts):
+    def _search_file(self, path: str, below: str, prefix: str = "") -> None:
+        """Add a file that was found by searching, if it is what is searched for."""
+        if below.startswith(".") or "/." in below:
             self.found.ignored["hidden"] += 1
             return
-        suffix = image.suffix.lower()
+        suffix = os.path.splitext(below)[1].lower()
         if suffix not in self.request.suffixes:
             self.found.ignored[suffix or "without a suffix"] += 1
-            return
+        elif not self.filter.wants(below):
+            self.found.ignored["excluded"] += 1
+        else:
+            self._add_file(path, f"{prefix}/{below}" if prefix else below)
+
+    def _add_file(self, path: str, image: str) -> None:
+        """Add a file, whatever its suffix."""
         if self._is_written_by_us(os.path.dirname(path)):
             self.found.ignored["in an output directory of fcn"] += 1
             return
-        identity = (str(image), os.path.abspath(path))
+        identity = (image, os.path.abspath(path))
         if identity in self.taken:
             return
         self.taken.add(identity)
@@ -246,5 +262,13 @@ class _Discovery:
         with contextlib.suppress(OSError):
             status = os.stat(path)
             size, mtime = status.st_size, status.st_mtime_ns
-        output = f"{image}.png" if self.request.keep_extension else str(image.with_suffix(".png"))
-        self.found.sources.append(Source(str(image), path, given, output, size, mtime))
+        output = image
+        if not self.request.keep_extension:
+            stem, suffix = os.path.splitext(image)
+            output = stem if suffix.lower() in formats.KNOWN_SUFFIXES else image
+        self.found.sources.append(Source(image, path, path, f"{output}.png", size, mtime))
+
+
+def _below(folder: str, top: str) -> str:
+    """Return a directory's path below the one that is searched, with slashes; empty for that one itself."""
+    return "" if folder == top else Path(folder).relative_to(top).as_posix()

@@ -95,7 +95,10 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 def walk(
-    top: str, enter: Callable[[str, list[str]], bool], failed: Callable[[str, OSError], None]
+    top: str,
+    enter: Callable[[str, list[str]], bool],
+    failed: Callable[[str, OSError], None],
+    leave_out: Callable[[str], bool] = lambda _folder: False,
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, names of its non-folders) for a tree, in sorted order.
 
@@ -110,6 +113,8 @@ def walk(
         Asked with each folder and the names in it; False leaves it and what is below it out.
     failed
         Told of each folder that cannot be listed.
+    leave_out
+        Asked with each folder before it is listed; True leaves it and what is below it out.
     """
     seen: set[tuple[int, int]] = set()
     real_top = os.path.realpath(top)
@@ -117,7 +122,7 @@ def walk(
     while waiting:
         linked: list[str] = []
         for start in waiting:
-            yield from _walk_real(start, enter, failed, seen, linked)
+            yield from _walk_real(start, leave_out, enter, failed, seen, linked)
         waiting = sorted(link for link in linked if not is_within(real_top, os.path.realpath(link)))
 
 
@@ -128,6 +133,7 @@ def is_within(path: str, folder: str) -> bool:
 
 def _walk_real(
     top: str,
+    leave_out: Callable[[str], bool],
     enter: Callable[[str, list[str]], bool],
     failed: Callable[[str, OSError], None],
     seen: set[tuple[int, int]],
@@ -136,6 +142,8 @@ def _walk_real(
     stack = [top]
     while stack:
         folder = stack.pop()
+        if leave_out(folder):
+            continue
         try:
             status = Path(folder).stat()
             with os.scandir(folder) as entries:

@@ -164,5 +164,5 @@ def _become_worker(max_pixels: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    images.prepare_process(max_pixels)
+    images.prepare_worker(max_pixels)
     machine.bound_memory(images.DECODE_BYTES + images.DECODE_BYTES_PER_PIXEL * max_pixels)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import images
-from fcn_cli.sources import Found, Request, discover, parse_list
+from fcn_cli.filelists import parse_list
+from fcn_cli.sources import Found, Request, discover
 
 from .conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
 

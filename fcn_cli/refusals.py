@@ -1,0 +1,55 @@
+"""What a decoder raises, as the failure of one image: a kind for programs, a sentence for people."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from typing import NoReturn
+
+from PIL import Image, UnidentifiedImageError
+
+from . import formats
+from .errors import FailureKind, ImageError
+from .wording import counted
+
+_TOO_SHORT = re.compile(r"truncated|not enough image data", re.IGNORECASE)
+
+
+def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> NoReturn:
+    """Raise the ImageError that an exception while an image was opened or decoded stands for."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case FileNotFoundError():
+            kind, message = FailureKind.NOT_FOUND, "no such file (or a link that leads nowhere)"
+        case UnidentifiedImageError():
+            why = formats.why_not(path)
+            kind = FailureKind.NOT_AN_IMAGE
+            message = f"not an image in any format that is read here{f' ({why})' if why else ''}"
+        case Image.DecompressionBombError():
+            claimed = re.search(r"\d+ pixels", text)
+            refuse_pixels(claimed[0] if claimed else "a picture in it", max_pixels)
+        case MemoryError():
+            kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
+        case OSError(errno=errno.EINVAL, filename=None):
+            # A decoder that looks for something before the beginning of a short file.
+            kind, message = FailureKind.TRUNCATED, "the file ends too early"
+        case OSError(errno=int()):
+            kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
+        case KeyError():
+            kind, message = FailureKind.BROKEN, f"cannot be decoded (unsupported variant {text})"
+        case _ if _TOO_SHORT.search(text) or isinstance(error, EOFError | struct.error | IndexError):
+            kind, message = FailureKind.TRUNCATED, f"the file ends too early ({text})"
+        case _:
+            kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
+    raise ImageError(kind, message) from error
+
+
+def refuse_pixels(size: str, max_pixels: int) -> NoReturn:
+    """Raise the ImageError of an image that is too large."""
+    raise ImageError(
+        FailureKind.TOO_MANY_PIXELS,
+        f"{size} is more than {counted(max_pixels, 'pixel')}; if that is right, raise --max-image-pixels",
+        max_pixels,
+    )
