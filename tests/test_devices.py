@@ -153,8 +153,8 @@ def test_llvmlite_is_imported_for_our_kernels_only(code: str, loaded: bool, tmp_
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError(
-        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 GiB "
-        "is free."
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 "
+        "GiB is free."
     ),
     torch.AcceleratorError(
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other call."
@@ -415,6 +415,6 @@ def test_a_batch_too_large_for_the_gpu_goes_in_parts() -> None:
     side = int((free_bytes / (3 * BYTES_PER_PIXEL)) ** 0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     ours = Segmenter("mobilenet_v2", resize=None, device="cuda", precision="fp32", batch_size=4)
-    results: list[Any] = list(ours.batch([pixels] * 4))
+    results: list[Any] = ours._engine.predict([pixels] * 4, [(500, 500)] * 4)
     assert all((one.labels != results[0].labels).mean() < 0.001 for one in results)
     assert len(results) == 4
