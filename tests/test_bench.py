@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
 from torchvision.models.segmentation import fcn_resnet50
 
-from fcn_cli import machine
+from fcn_cli import bench, machine
+from fcn_cli.execution import Plan
 
 from .conftest import Fcn
 
@@ -85,3 +88,80 @@ def test_helpers_step_back_and_the_network_does_not() -> None:
     thread.join()
     assert seen[0] > before
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+class Moves(TorchFunctionMode):
+    """Notes which tensors go to a device and come back, and in which type matrices are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to: list[torch.Size] = []
+        self.back: list[torch.Size] = []
+        self.products: set[torch.dtype] = set()
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function is Tensor.to and isinstance(args[1], torch.device):
+            self.to.append(args[0].shape)
+        elif function is Tensor.cpu:
+            self.back.append(args[0].shape)
+        elif function is torch.mm:
+            self.products.add(args[0].dtype)
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
+    precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: by torch's kernels. What a CPU is asked for here, a GPU does as well."""
+    how = Plan(torch.device("cpu"), precision, "torch", 2, 1)
+    types: dict[str, set[torch.dtype]] = {}
+    moves = Moves()
+    real = bench.in_turn
+
+    def in_turn(runs: Any, rounds: int, between: Any) -> Any:
+        def watched(name: str, run: Any) -> Any:
+            def watch() -> None:
+                before = len(moves.to), len(moves.back)
+                hook = register_module_forward_hook(
+                    lambda module, _, out: (
+                        types.setdefault(name, set()).add(out.dtype)
+                        if isinstance(module, nn.Conv2d)
+                        else None
+                    )
+                )
+                run()
+                hook.remove()
+                if name != bench.FCN:
+                    # The engine does both itself, for its device; torchvision's users as on the Hub page.
+                    assert moves.to[before[0] :] == [torch.Size([2, 3, 32, 48])]
+                    assert moves.back[before[1] :] == [torch.Size([2, 32, 48])]
+
+            return watch
+
+        with moves:
+            return real({name: watched(name, run) for name, run in runs.items()}, rounds, between)
+
+    monkeypatch.setattr(bench, "in_turn", in_turn)
+    monkeypatch.setattr(bench, "_GEMM_SIDE", 64)
+    measured = bench.measure("resnet50", 48, 32, how, 1)
+    assert types == {name: {dtype} for name in (bench.HUB, bench.PLAIN, bench.FCN)}
+    # The limit too.
+    assert moves.products == {dtype}
+    assert measured.as_json()["precision"] == precision
+
+
+def test_a_bench_that_does_not_fit_says_so(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2")
+    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    assert "not enough memory for an input of 48x32" in fcn("bench", *how, code=2).stderr
+
+    def forward(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    assert "not enough memory for batches of 2 images of 48x32" in fcn("bench", *how, code=2).stderr

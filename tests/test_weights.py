@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
+import json
 import os
 import pickle
 import shutil
@@ -18,20 +20,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import __version__, backbones, weights
+from fcn_cli import __version__, backbones, decoding, weights
 from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
 from fcn_cli.errors import WeightsError
 from fcn_cli.weights import OfficialWeights, Timeouts
 
-from .conftest import SMALL, Fcn, MakePhotos, command, tree
+from .conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
 
 assert isinstance(BACKBONES["mobilenet_v2"].weights, BundledWeights)
-CONTENT = BACKBONES["mobilenet_v2"].weights.path.read_bytes()
+BUNDLED = BACKBONES["mobilenet_v2"].weights.path
+CONTENT = BUNDLED.read_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -426,6 +430,92 @@ def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: S
         assert "bad.pth" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert "nowhere.pth: cannot be read" in fcn("segment", "made", "--weights", "nowhere.pth", code=2).stderr
+
+
+# ---- a file that is replaced while a run starts
+
+
+def with_other_classes() -> dict[str, torch.Tensor]:
+    """The preview's weights with the classes in another order: another hash, and other masks."""
+    loaded = torch.load(io.BytesIO(CONTENT), weights_only=True)
+    return {k: v.roll(1, 0) if k.startswith("classifier.4.") else v for k, v in loaded.items()}
+
+
+def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it_is(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png", "b.png"])
+    shutil.copy(BUNDLED, tmp_path / "mine.pth")
+    torch.save(with_other_classes(), tmp_path / "new.pth")
+    fcn("segment", "made", *SMALL, "--weights", tmp_path / "new.pth", "-o", "expected")
+    (tmp_path / "out").mkdir()
+    lock = filelock.FileLock(tmp_path / "out/.fcn.lock")
+    with lock, (tmp_path / "err").open("wb") as stream:
+        line = command("segment", "made", *SMALL, "--weights", "mine.pth", "-o", "out", "--wait", "60")
+        waiting = subprocess.Popen(line, cwd=tmp_path, stderr=stream)
+        wait_until(lambda: b"waiting for another run" in (tmp_path / "err").read_bytes())
+        os.replace(tmp_path / "new.pth", tmp_path / "mine.pth")
+    assert waiting.wait(timeout=90) == 0
+    recorded = json.loads((tmp_path / "out/settings.json").read_text())
+    digest = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
+    assert recorded["weights_sha256"] == digest
+    assert recorded["labels"]["weights"] == digest
+    masks = tree(tmp_path / "out/masks")
+    assert masks == tree(tmp_path / "expected/masks")
+    fcn("segment", "made", *SMALL, "-o", "old")
+    assert masks != tree(tmp_path / "old/masks")
+    # So the next run with it has nothing to do, and one with the old file is refused.
+    again = fcn("segment", "made", *SMALL, "--weights", "mine.pth", "-o", "out")
+    assert "nothing to do" in again.stderr
+    assert "--weights was" in fcn("segment", "made", *SMALL, "-o", "out", code=2).stderr
+
+
+def replacing(when: str, path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace a file after it was hashed for the request, before it is loaded."""
+    real: Callable[..., Any] = getattr(decoding, when)
+
+    def replaced(*arguments: Any) -> Any:
+        path.write_bytes(content)
+        return real(*arguments)
+
+    monkeypatch.setattr(decoding, when, replaced)
+
+
+def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
+    fcn: Fcn, make_photos: MakePhotos, save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    path = tmp_path / "mine.pth"
+    shutil.copy(BUNDLED, path)
+    torch.save(with_other_classes(), tmp_path / "new.pth")
+    new = (tmp_path / "new.pth").read_bytes()
+    with monkeypatch.context() as patch:
+        replacing("open_pool", path, new, patch)
+        done = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out", code=2)
+    assert f"{path}: was changed while this run started" in done.stderr
+    for digest in (DIGEST, hashlib.sha256(new).hexdigest()):
+        assert digest[:8] in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "preview" not in line]) == 1
+    assert not (tmp_path / "out").exists()
+    fcn("segment", "made", *SMALL, "--weights", path, "-o", "out")
+
+
+def test_official_weights_replaced_before_they_are_loaded_end_the_run(
+    fcn: Fcn,
+    make_photos: MakePhotos,
+    official: OfficialWeights,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    make_photos(["a.png"])
+    path = tmp_path / "torch/hub/checkpoints" / official.file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    torch.save(with_other_classes(), tmp_path / "new.pth")
+    replacing("open_pool", path, (tmp_path / "new.pth").read_bytes(), monkeypatch)
+    done = fcn("segment", "made", *SMALL, "-o", "out", code=2)
+    assert f"{path}: was changed while this run started" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_network_is_noticed_soon_by_the_command_itself(make_photos: MakePhotos, tmp_path: Path) -> None:

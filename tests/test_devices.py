@@ -1,0 +1,420 @@
+"""Devices: what they cannot do is refused, what does not fit goes in smaller batches, what is lost is named.
+
+Most of it is about GPUs, on machines without one: PyTorch's answers about them, and the errors that it raises
+on them, are put in by the tests.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fcn_cli import DeviceLost, RequestError, Segmenter, device_errors, machine
+from fcn_cli.backbones import BACKBONES
+from fcn_cli.batch_limits import BatchLimits
+from fcn_cli.execution import Plan, plan
+
+from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Make PyTorch speak of one GPU of some compute capability; nothing can be computed on it."""
+
+    def put_in(major: int, minor: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, minor))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla Test")
+
+    return put_in
+
+
+# ---- what is computed where
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "fallback"),
+    [
+        ((6, 1), "fp32", None),
+        ((7, 0), "fp16", "fp32"),
+        ((7, 5), "fp16", "fp32"),
+        ((8, 0), "bf16", None),
+        ((8, 6), "bf16", None),
+        ((12, 0), "bf16", None),
+    ],
+)
+def test_what_auto_precision_is_on_a_gpu(
+    capability: tuple[int, int],
+    precision: str,
+    fallback: str | None,
+    gpu: Callable[[int, int], None],
+) -> None:
+    gpu(*capability)
+    how = plan("auto")
+    assert (how.device.type, how.precision, how.fallback) == ("cuda", precision, fallback)
+    assert how.kernels == "torch"
+    for asked in ("fp32", "fp16"):
+        exact = plan("cuda:0", asked)
+        # What was asked for by name is not replaced.
+        assert (exact.precision, exact.fallback) == (asked, None)
+
+
+def test_bfloat16_is_refused_on_a_gpu_without_it(
+    gpu: Callable[[int, int], None], fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    gpu(7, 5)
+    arguments = ("segment", "made", *SMALL, "--device", "cuda", "--precision", "bf16", "-o", "out")
+    refused = fcn(*arguments, code=2)
+    for text in ("--precision bf16", "Tesla Test", "compute capability 7.5", "8.0", "fp16"):
+        assert text in refused.stderr
+    assert len([line for line in refused.stderr.splitlines() if "preview" not in line]) == 1
+    assert not (tmp_path / "out").exists()
+    gpu(8, 0)
+    assert plan("cuda", "bf16").precision == "bf16"
+
+
+def test_bfloat16_on_a_cpu_needs_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    with pytest.raises(RequestError, match=r"AVX512_BF16.*--kernels torch"):
+        plan("cpu", "bf16")
+    assert plan("cpu", "bf16", "torch").precision == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert plan("cpu", "bf16").kernels == "torch"
+    assert plan("cpu").precision == "fp32"
+
+
+def test_kernels_are_ours_for_float32_on_a_cpu_only() -> None:
+    assert [plan("cpu", kernels=name).kernels for name in ("auto", "fast", "torch")] == [
+        "fast",
+        "fast",
+        "torch",
+    ]
+    assert plan("cpu", "bf16", "torch").kernels == "torch"
+
+
+@pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:-1", "cuda:x", "cuda:", "mps", ""])
+def test_names_that_are_no_device(name: str) -> None:
+    with pytest.raises(RequestError, match="not one of auto, cpu, cuda, cuda:N"):
+        plan(name)
+
+
+LOADED = """
+import sys
+{code}
+print("LOADED", sorted(name for name in sys.modules if name.startswith(("llvmlite", "fcn_cli.jit"))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        # What a GPU takes.
+        ("import fcn_cli.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.run, fcn_cli.evaluate", False),
+        ("{segment} --kernels torch'.split())", False),
+        ("{segment} --kernels torch --write confidence'.split())", False),
+        ("{segment} --precision bf16 --kernels torch'.split())", False),
+        (
+            "from fcn_cli import Segmenter; Segmenter('mobilenet_v2', resize=64, kernels='torch')('{photo}')",
+            False,
+        ),
+        ("{run}('bench --backbone mobilenet_v2 --size 32x32 --rounds 1 --kernels torch'.split())", False),
+        ("{segment}'.split())", True),
+    ],
+)
+def test_llvmlite_is_imported_for_our_kernels_only(code: str, loaded: bool, tmp_path: Path) -> None:
+    run = "from fcn_cli.__main__ import run; code = run"
+    segment = f"{run}('segment {SAMPLES / 'chelsea.png'} {' '.join(SMALL)} -j 0 -o out"
+    source = LOADED.format(code=code.format(run=run, segment=segment, photo=SAMPLES / "chelsea.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "bug" not in done.stderr
+    if "segment" in code and "segmenter" not in code:
+        assert len(list((tmp_path / "out").glob("*/chelsea.png"))) >= 1
+    assert ("'llvmlite'" in done.stdout.split("LOADED")[1]) == loaded
+
+
+# ---- memory
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 "
+        "GiB is free."
+    ),
+    torch.AcceleratorError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other call."
+    ),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 10000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to "
+        "allocate 10000000000 bytes."
+    ),
+    MemoryError(),
+]
+LOST = [
+    torch.AcceleratorError(
+        "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in https://docs.nvidia.com/."
+    ),
+    torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`."),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+NEITHER = [
+    RuntimeError("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 1"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"),
+    ValueError("CUDA error: out of memory"),
+]
+
+
+def text(error: BaseException) -> str:
+    return str(error).split("\n")[0][:60] or type(error).__name__
+
+
+@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *LOST, *NEITHER], ids=text)
+def test_what_pytorchs_errors_mean(error: Exception) -> None:
+    assert device_errors.is_out_of_memory(error) == (error in OUT_OF_MEMORY)
+    assert device_errors.is_lost_device(error) == (error in LOST)
+
+
+Forward = Callable[[Tensor], None]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forward], None]:
+    """Have something called before every forward pass of the preview, with its batch."""
+
+    def put_in(watch: Forward) -> None:
+        preview = BACKBONES["mobilenet_v2"]
+
+        def build(classes: int) -> nn.Module:
+            model = preview.build(classes)
+            model.get_submodule("backbone").register_forward_pre_hook(lambda _, inputs: watch(*inputs))
+            return model
+
+        monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(preview, build=build))
+
+    return put_in
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=text)
+def test_a_photo_that_does_not_fit_changes_nothing_for_the_others(
+    error: Exception,
+    watched: Callable[[Forward], None],
+    fcn: Fcn,
+    make_photos: MakePhotos,
+    tmp_path: Path,
+) -> None:
+    """Two are too large for the memory alone, four go in halves; after them the batches are full again."""
+    batches: list[tuple[int, ...]] = []
+
+    def watch(batch: Tensor) -> None:
+        count, _, height, width = batch.shape
+        batches.append((width, count))
+        if count * height * width > 4 * 60 * 48:
+            raise error
+
+    watched(watch)
+    for names, size in (
+        (["a1.png", "a2.png"], (240, 192)),
+        (["b1.png", "b2.png", "b3.png", "b4.png"], (72, 60)),
+        (["c1.png", "c2.png", "c3.png", "c4.png"], (60, 48)),
+    ):
+        for name in names:
+            path = make_photos([name], size=(size[0], size[1])) / name
+            assert Image.open(path).size == size
+    common = ("segment", "made", *SMALL[:2], "--resize", "none", "--kernels", "torch", "-b", "4", "-j", "0")
+    done = fcn(*common, "-o", "out", code=1)
+    assert "10 images: 8 done, 2 failed" in done.stderr
+    assert "a1.png: the network has not enough memory for an input of 240x192" in done.stderr
+    assert "bug" not in done.stderr
+    assert batches == [
+        *[(72, 4), (72, 2), (72, 2)],
+        (60, 4),
+        # The rest, when no more photos come.
+        *[(240, 2), (240, 1), (240, 1)],
+    ]
+    kinds = [one["error"]["kind"] for one in journal_of(tmp_path / "out").values() if one["error"]]
+    assert kinds == ["OutOfMemory"] * 2
+
+
+@pytest.mark.parametrize("error", LOST, ids=text)
+def test_a_lost_device_ends_the_run_and_is_named(
+    error: Exception,
+    watched: Callable[[Forward], None],
+    fcn: Fcn,
+    make_photos: MakePhotos,
+    tmp_path: Path,
+) -> None:
+    make_photos([f"{index}.png" for index in range(6)])
+    passes = 0
+
+    def watch(_: Tensor) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == 4:
+            raise error
+
+    watched(watch)
+    common = ("segment", "made", *SMALL, "--kernels", "torch", "-o", "out")
+    done = fcn(*common, code=5)
+    assert "device cpu failed" in done.stderr
+    assert str(error).split("\n")[0] in done.stderr
+    assert "bug" not in done.stderr
+    # What came before is kept, and the next run does the rest.
+    records = journal_of(tmp_path / "out")
+    assert sorted(records) == ["0.png", "1.png", "2.png"]
+    assert {one["status"] for one in records.values()} == {"ok"}
+    before = tree(tmp_path / "out/masks")
+    assert len(before) == 3
+    again = fcn(*common)
+    assert "3 done, 3 done before, 0 failed" in again.stderr
+    assert before.items() <= tree(tmp_path / "out/masks").items()
+
+
+def test_a_lost_device_reaches_python_and_is_a_devicelost(
+    watched: Callable[[Forward], None],
+) -> None:
+    def watch(_: Tensor) -> None:
+        raise LOST[0]
+
+    watched(watch)
+    ours = Segmenter("mobilenet_v2", resize=64, kernels="torch")
+    with pytest.raises(DeviceLost, match=r"device cpu failed.*device-side assert"):
+        ours(SAMPLES / "chelsea.png")
+    with pytest.raises(DeviceLost, match="device cpu failed"):
+        list(ours.batch([SAMPLES / "chelsea.png"], on_error="return"))
+
+
+@pytest.mark.parametrize("error", NEITHER[:2], ids=text)
+def test_what_is_neither_is_a_bug(
+    error: Exception, watched: Callable[[Forward], None], fcn: Fcn, make_photos: MakePhotos
+) -> None:
+    def watch(_: Tensor) -> None:
+        raise error
+
+    watched(watch)
+    done = fcn("segment", make_photos(["a.png"]), *SMALL, "--kernels", "torch", code=70)
+    assert "this is a bug in fcn" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OUT_OF_MEMORY[0], "not enough free memory for the network itself"),
+        (LOST[1], "unspecified launch failure"),
+    ],
+    ids=text,
+)
+def test_a_device_that_cannot_take_the_network_is_named(
+    error: Exception,
+    said: str,
+    fcn: Fcn,
+    make_photos: MakePhotos,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def to(*_: object, **__: object) -> nn.Module:
+        raise error
+
+    monkeypatch.setattr(nn.Module, "to", to)
+    done = fcn("segment", make_photos(["a.png"]), *SMALL, code=5)
+    assert f"device cpu {'has' if 'memory' in said else 'failed'}" in done.stderr
+    assert said in done.stderr
+
+
+# ---- batches bounded by pixels
+
+BYTES_PER_PIXEL = 700
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The figures that CUDA gives of its memory."""
+    figures = {"free": 8 << 30, "reserved": 0, "allocated": 0}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (figures["free"], 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: figures["reserved"])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: figures["allocated"])
+    return figures
+
+
+def limits(precision: str = "fp32", batch_size: int = 16) -> BatchLimits:
+    return BatchLimits(Plan(CUDA, precision, "torch", batch_size, 1), BYTES_PER_PIXEL)
+
+
+def test_a_batch_on_a_gpu_is_bounded_by_its_pixels(free: dict[str, int]) -> None:
+    ours = limits()
+    assert ours.images((520, 693, 3)) == 16
+    for side in (1000, 1500, 2500):
+        count = ours.images((side, side, 3))
+        room = free["free"] - (1 << 30)
+        assert count * side * side * BYTES_PER_PIXEL <= room < (count + 1) * side * side * BYTES_PER_PIXEL
+    # Half as wide numbers, twice as many.
+    assert limits("bf16").images((2000, 2000, 3)) == 5 == 2 * ours.images((2000, 2000, 3)) + 1
+    # One is always tried: a GPU refuses without harm. What comes after it is bounded as before.
+    assert ours.images((40000, 40000, 3)) == 1
+    assert ours.images((520, 693, 3)) == 16
+
+
+def test_memory_that_pytorch_keeps_counts_as_free(free: dict[str, int]) -> None:
+    free.update(free=1 << 30, reserved=8 << 30, allocated=1 << 30)
+    kept = limits().images((1000, 1000, 3))
+    free.update(free=8 << 30, reserved=1 << 30, allocated=1 << 30)
+    assert kept == limits().images((1000, 1000, 3)) > 5
+
+
+def test_a_shape_that_did_not_fit_goes_in_smaller_batches_and_no_other(free: dict[str, int]) -> None:
+    ours = limits()
+    ours.did_not_fit((520, 693, 3), 16)
+    assert ours.images((520, 693, 3)) == 8
+    assert ours.images((520, 694, 3)) == 16
+    assert ours.images((693, 520, 3)) == 16
+    free["free"] = (1 << 30) + 3 * 520 * 693 * BYTES_PER_PIXEL
+    assert ours.images((520, 693, 3)) == 3
+
+
+def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: 10 * 100 * 100 * BYTES_PER_PIXEL)
+    plain = BatchLimits(Plan(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
+    assert plain.images((100, 100, 3)) == 10
+    assert plain.images((400, 400, 3)) == 0
+    # Our kernels take one image after the other.
+    ours = BatchLimits(Plan(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
+    assert ours.images((300, 300, 3)) == 16
+    assert ours.images((400, 400, 3)) == 0
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    assert plain.images((100000, 100000, 3)) == 16
+
+
+# ---- with a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_batch_too_large_for_the_gpu_goes_in_parts() -> None:
+    free_bytes = torch.cuda.mem_get_info()[0]
+    side = int((free_bytes / (3 * BYTES_PER_PIXEL)) ** 0.5)
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    ours = Segmenter("mobilenet_v2", resize=None, device="cuda", precision="fp32", batch_size=4)
+    results: list[Any] = ours._engine.predict([pixels] * 4, [(500, 500)] * 4)
+    assert all((one.labels != results[0].labels).mean() < 0.001 for one in results)
+    assert len(results) == 4
