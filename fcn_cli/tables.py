@@ -102,7 +102,7 @@ def evaluation(figures: dict[str, Any]) -> None:
         f"truth, {figures['images_failed']} failed; {figures['truth_without_image']} of the truth without an "
         f"image; {figures['void_fraction']:.2%} of the truth's pixels void"
     )
-    for line in _about_photos(figures) + _about_truth(figures["truth_counts"]):
+    for line in _about_photos(figures) + _about_truth(figures):
         say(line)
     protocol = figures["protocol"]
     say(
@@ -130,9 +130,13 @@ def _about_photos(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _about_truth(counts: dict[str, Any]) -> list[str]:
+def _about_truth(figures: dict[str, Any]) -> list[str]:
+    """Say what else people should know of the truth, so that they do not misread the figures."""
     lines = []
-    if counts:
+    true = [one["name"] for one in figures["classes"].values() if one["truth_pixels"]]
+    if len(true) == 1 and figures["void_fraction"]:
+        lines.append(f"the truth has no class but {one_line(true[0])}")
+    if counts := figures["truth_counts"]:
         lines.append(
             f"annotations: {counts['annotations_used']} used, "
             f"{counts['annotations_of_other_categories']} of other categories (background), "
