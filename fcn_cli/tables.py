@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
+_SHOWN_NAMES = 5
+
+
 class _Output(Console):
     """A console that leaves it to its caller what a reader who went away means."""
 
@@ -143,7 +146,9 @@ def _about_truth(figures: dict[str, Any]) -> list[str]:
             f"{counts['annotations_of_unknown_images']} of images that are not in the file"
         )
         if missing := counts["categories_missing"]:
-            lines.append(f"of the 20 categories the truth has no {', '.join(missing)}")
+            more = ", …" if len(missing) > _SHOWN_NAMES else ""
+            shown = ", ".join(missing[:_SHOWN_NAMES])
+            lines.append(f"of Pascal VOC's 20 categories the truth lacks {len(missing)}: {shown}{more}")
     return lines
 
 
