@@ -122,6 +122,7 @@ class _Reader:
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
         self._file = CocoFile()
+        self._known: Counter[int] = Counter()
 
     def run(self) -> CocoFile:
         known = self._categories()
@@ -158,7 +159,6 @@ class _Reader:
 
     def _images(self) -> None:
         names: Counter[str] = Counter()
-        identities: Counter[int] = Counter()
         entries: list[tuple[str, int, Mapping[str, Any]]] = []
         for number, one in enumerate(self._content["images"]):
             entry = _object(one, "images", number)
@@ -168,13 +168,13 @@ class _Reader:
             identity = _whole(entry, "id", "images", number)
             entries.append((name, identity, entry))
             names[name] += 1
-            identities[identity] += 1
+            self._known[identity] += 1
         for name, identity, entry in entries:
             width, height = entry.get("width"), entry.get("height")
             if names[name] > 1:
                 reason = f"{names[name]} images of the annotations have this file_name"
-            elif identities[identity] > 1:
-                reason = f"{identities[identity]} images of the annotations have its id, {identity}"
+            elif self._known[identity] > 1:
+                reason = f"{self._known[identity]} images of the annotations have its id, {identity}"
             elif _is_whole(width) and _is_whole(height) and min(width, height) > 0:
                 self._file.images[name] = ImageEntry(identity, (width, height))
                 continue
@@ -183,7 +183,6 @@ class _Reader:
             self._file.images[name] = ImageEntry(identity, Failure(FailureKind.BAD_LABELS, reason))
 
     def _annotations(self, names: Mapping[int, str]) -> None:
-        known = {image.identity for image in self._file.images.values()}
         counts: Counter[str] = Counter(
             annotations_used=0, annotations_of_other_categories=0, annotations_of_unknown_images=0
         )
@@ -191,7 +190,7 @@ class _Reader:
             entry = _object(one, "annotations", number)
             image = _whole(entry, "image_id", "annotations", number)
             category = _whole(entry, "category_id", "annotations", number)
-            if image not in known:
+            if image not in self._known:
                 counts["annotations_of_unknown_images"] += 1
             elif category not in CATEGORIES:
                 counts["annotations_of_other_categories"] += 1

@@ -133,7 +133,8 @@ def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
     def take(name: str, future: Future[_Counted]) -> None:
         _take(result, name, future, watcher)
 
-    with OrderedWork(machine.cpu_count(), take, "fcn-compare") as work:
+    # What waits are paths only, of no size.
+    with OrderedWork(machine.cpu_count(), take, "fcn-compare", max_bytes=0) as work:
         for name in both:
             work.submit(name, partial(_count, one.path(name), other.path(name)))
     result.most_different.sort(key=lambda one: (-one.fraction, one.image))

@@ -24,6 +24,8 @@ from .sources import Source
 from .truth import Truth
 
 _THREADS = 2
+MAX_HELD_BYTES = 256 << 20
+"""How many bytes of label maps may wait for their truth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def count(
             watcher.step(failed=True)
 
     # What takes time there is decoding PNGs.
-    with OrderedWork(_THREADS, take, "fcn-count") as work:
+    with OrderedWork(_THREADS, take, "fcn-count", max_bytes=MAX_HELD_BYTES) as work:
         for answer in answers:
             if answer is None:
                 watcher.waiting()

@@ -130,7 +130,7 @@ class Evaluation:
                 "fit_both_ways": self.notes.either,
                 "where_both_fit": self.where_both_fit,
             },
-            "images_fed_smaller": self.notes.smaller,
+            "images_fed_smaller": None if "predictions" in self.protocol else self.notes.smaller,
             "notes_by_kind": self.notes.by_kind(),
             "notes": [{"image": source.given, "notes": list(texts)} for source, texts in self.notes.texts],
             "failures": [

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
-MAX_COUNT = 64
-MAX_BYTES = 256 << 20
+_MAX_COUNT = 64
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -33,7 +32,7 @@ class OrderedWork(Generic[K, T]):
         Is called in the thread that submits.
     name
         Of the threads.
-    max_count, max_bytes
+    max_bytes, max_count
         At most so much is submitted and not taken; something larger than `max_bytes` goes alone.
     """
 
@@ -43,8 +42,8 @@ class OrderedWork(Generic[K, T]):
         take: Callable[[K, Future[T]], None],
         name: str,
         *,
-        max_count: int = MAX_COUNT,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int,
+        max_count: int = _MAX_COUNT,
     ) -> None:
         self._take = take
         self._max_count = max_count

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
+_SHOWN_NAMES = 5
+
+
 def run(summary: Summary) -> None:
     """Print the classes that a run found."""
     totals = summary.totals
@@ -96,7 +99,7 @@ def evaluation(figures: dict[str, Any]) -> None:
         f"{figures['truth_without_image']} of the truth without an image; "
         f"{figures['void_fraction']:.2%} of the truth's pixels void"
     )
-    for line in _about_photos(figures) + _about_truth(figures["truth_counts"]):
+    for line in _about_photos(figures) + _about_truth(figures):
         _say(line)
     protocol = figures["protocol"]
     _say(
@@ -124,16 +127,22 @@ def _about_photos(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _about_truth(counts: dict[str, Any]) -> list[str]:
+def _about_truth(figures: dict[str, Any]) -> list[str]:
+    """Say what else people should know of the truth, so that they do not misread the figures."""
     lines = []
-    if counts:
+    true = [one["name"] for one in figures["classes"].values() if one["truth_pixels"]]
+    if len(true) == 1 and figures["void_fraction"]:
+        lines.append(f"the truth has no class but {one_line(true[0])}")
+    if counts := figures["truth_counts"]:
         lines.append(
             f"annotations: {counts['annotations_used']} used, "
             f"{counts['annotations_of_other_categories']} of other categories (background), "
             f"{counts['annotations_of_unknown_images']} of images that are not in the file"
         )
         if missing := counts["categories_missing"]:
-            lines.append(f"of the 20 categories the truth has no {', '.join(missing)}")
+            more = ", …" if len(missing) > _SHOWN_NAMES else ""
+            shown = ", ".join(missing[:_SHOWN_NAMES])
+            lines.append(f"of Pascal VOC's 20 categories the truth lacks {len(missing)}: {shown}{more}")
     return lines
 
 

@@ -17,7 +17,8 @@ from .outputs import read_label_map
 from .sources import Source, is_output_folder
 
 _LOOKED_AT = 3
-_MANY = 2000
+_MANY = 100_000
+_COMPARED = 2000
 _MOST_CLASSES = 64
 """A label map with higher indices, void aside, is more likely a greyscale photo."""
 
@@ -143,13 +144,24 @@ def _most_alike(
         for name, other in zip(names, stems, strict=True):
             if stem in other or other in stem:
                 return source, name
-    close = difflib.get_close_matches(expected(photos[0].image), names, n=1, cutoff=0.0)
+    close = difflib.get_close_matches(expected(photos[0].image), names[:_COMPARED], n=1, cutoff=0.0)
     return photos[0], close[0] if close else None
 
 
 def _holds_label_maps(place: Path) -> bool:
-    looked_at = list(islice(_files(place), _LOOKED_AT)) if place.is_dir() else []
+    looked_at = _first_images(place)
     return bool(looked_at) and all(map(_is_label_map, looked_at))
+
+
+def _holds_photos(place: Path) -> bool:
+    looked_at = _first_images(place)
+    return bool(looked_at) and all(path.suffix.lower() != ".png" or _has_colors(path) for path in looked_at)
+
+
+def _first_images(place: Path) -> list[Path]:
+    suffixes = images.photo_suffixes()
+    found = (path for path in _files(place) if path.suffix.lower() in suffixes)
+    return list(islice(found, _LOOKED_AT)) if place.is_dir() else []
 
 
 def _is_label_map(path: Path) -> bool:
@@ -158,14 +170,6 @@ def _is_label_map(path: Path) -> bool:
     except ImageError:
         return False
     return highest_class(labels) < _MOST_CLASSES
-
-
-def _holds_photos(place: Path) -> bool:
-    suffixes = images.photo_suffixes()
-    if not place.is_dir():
-        return False
-    looked_at = list(islice((path for path in _files(place) if path.suffix.lower() in suffixes), _LOOKED_AT))
-    return bool(looked_at) and all(path.suffix.lower() != ".png" or _has_colors(path) for path in looked_at)
 
 
 def _has_colors(path: Path) -> bool:

@@ -165,8 +165,10 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     assert got["truth_counts"]["annotations_of_unknown_images"] == 2
     assert got["classes"] == plain["classes"]
     shown = fcn("evaluate", photos, "instances.json", *SMALL).stdout
-    assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in " ".join(
-        shown.split()
+    shown = " ".join(shown.split())
+    assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in shown
+    assert (
+        "of Pascal VOC's 20 categories the truth lacks 18: airplane, bicycle, bird, boat, bottle, …" in shown
     )
 
 
@@ -218,6 +220,7 @@ def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, p
 
 def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Path) -> None:
     content = coco_file()
+    # What belongs to the first of the two is known, but not whose it is.
     content["images"].append({**content["images"][0], "id": 77})
     del content["images"][1]["width"]
     got, _ = evaluate(fcn, photos, content, code=1)
@@ -225,6 +228,7 @@ def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Pa
         "1.png": "2 images of the annotations have this file_name",
         "2.png": "the annotations do not give its width and height in whole pixels",
     }
+    assert got["truth_counts"]["annotations_of_unknown_images"] == 0
 
 
 def test_two_images_with_one_id_both_fail(fcn: Fcn, photos: Path) -> None:

@@ -81,3 +81,39 @@ def test_what_cannot_be_compared(fcn: Fcn, tmp_path: Path) -> None:
     save([[0]], tmp_path / "c/other.png")
     assert "in both" in fcn("compare", "a", "c", code=3).stderr
     assert "nowhere" in fcn("compare", "a", "nowhere", code=2).stderr
+
+
+def test_suffixes_count_in_upper_and_lower_case(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """In both commands, on every side."""
+    for number in range(3):
+        save([[number, number]], tmp_path / f"lower/sub/{number}.png")
+        save([[number, 9]], tmp_path / f"upper/sub/{number}.PNG")
+    save([[0]], tmp_path / "upper/._0.png")
+    got = json.loads(fcn("compare", "lower", "upper", "--json").stdout)
+    assert (got["images"], got["pixels_equal"], got["only_in_a"], got["only_in_b"]) == (3, 0.5, 0, 0)
+    made = make_photos(["x.jpg", "y.jpg"], size=(4, 2))
+    for name, stem in (("x.PNG", "x"), ("y.jpg.Png", "y")):
+        save(np.full(Image.open(made / f"{stem}.jpg").size[::-1], 8, np.uint8), tmp_path / f"truth/{name}")
+    got = json.loads(fcn("evaluate", made, "truth", "--predictions", "truth", "--json").stdout)
+    assert (got["images"], got["pixel_accuracy"]) == (2, 1)
+
+
+def test_two_files_of_one_name_are_refused(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    save([[0]], tmp_path / "a/x.png")
+    save([[1]], tmp_path / "a/x.PNG")
+    save([[0]], tmp_path / "b/x.png")
+    for command in (("compare", "a", "b"), ("compare", "b", "a"), ("evaluate", make_photos(["x.png"]), "a")):
+        assert "have the same name; keep one" in fcn(*command, code=2).stderr
+
+
+def test_a_large_difference_is_counted_in_strips(fcn: Fcn, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    a, b = random.integers(0, 21, (2, 1300, 1700), dtype=np.uint8)
+    save(a, tmp_path / "a/x.png")
+    save(b, tmp_path / "b/x.png")
+    got = json.loads(fcn("compare", "a", "b", "--json").stdout)
+    assert got["pixels_equal"] == (a == b).mean()
+    for index in range(21):
+        either, both = ((a == index) | (b == index)).sum(), ((a == index) & (b == index)).sum()
+        assert got["classes"][str(index)]["iou"] == both / either
+        assert got["classes"][str(index)]["pixels_b"] == (b == index).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -314,7 +315,8 @@ def test_a_photo_is_taken_one_way_or_refused(
         allowed &= {asked}
     elif len(allowed) == 2:
         allowed = {either}
-    rule = OrientationRule([truth], asked, either)
+    # As it reaches the workers.
+    rule = pickle.loads(pickle.dumps(OrientationRule([truth], asked, either)))
     if allowed:
         assert rule(0, upright, turn) == (allowed == {"stored"})
     else:

@@ -1,0 +1,98 @@
+"""Results of threads come in order, and only so much waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcn_cli import counting
+from fcn_cli.engine import Engine
+from fcn_cli.labelmaps import Predicted
+from fcn_cli.ordered import OrderedWork
+from fcn_cli.truth import FolderTruth
+
+from .conftest import SMALL, Fcn, MakePhotos
+from .test_evaluate import evaluated, save
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 12), max_size=30), st.integers(1, 5), st.integers(1, 20))
+def test_order_count_and_bytes_hold(sizes: list[int], max_count: int, max_bytes: int) -> None:
+    waiting: dict[int, int] = {}
+    taken = []
+
+    def take(key: int, future: Future[int]) -> None:
+        assert future.result() == key * key
+        taken.append(key)
+        del waiting[key]
+
+    with OrderedWork(2, take, "test", max_count=max_count, max_bytes=max_bytes) as work:
+        for key, size in enumerate(sizes):
+            waiting[key] = size
+            work.submit(key, lambda key=key: key * key, size)  # type: ignore[misc]
+            assert len(waiting) <= max_count
+            assert sum(waiting.values()) <= max_bytes or len(waiting) == 1
+    assert taken == list(range(len(sizes)))
+
+
+def test_what_has_not_begun_is_dropped_when_the_work_is_broken_off() -> None:
+    begun, go = [], threading.Event()
+
+    def slow(key: int) -> None:
+        begun.append(key)
+        go.wait(10)
+
+    def take(key: int, future: Future[None]) -> None:
+        raise AssertionError(key)
+
+    def broken_off() -> None:
+        with OrderedWork(1, take, "test", max_bytes=0) as work:
+            for key in range(10):
+                work.submit(key, lambda key=key: slow(key))  # type: ignore[misc]
+            threading.Timer(0.1, go.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert len(begun) <= 2
+
+
+def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With truth that is slow to read, label maps pile up to the bound and no further."""
+    made = make_photos([f"{n:02}.png" for n in range(24)], size=(100, 100))
+    for path in made.iterdir():
+        save(np.full(Image.open(path).size[::-1], 8, np.uint8), tmp_path / "truth" / path.name)
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+    load = FolderTruth.load
+
+    def fast(engine: Engine, pixels: Any, sizes: list[tuple[int, int]]) -> list[Predicted]:
+        nonlocal most
+        results = [Predicted(np.full((height, width), 8, np.uint8)) for width, height in sizes]
+        alive.extend(weakref.ref(one.labels) for one in results)
+        most = max(most, sum(labels.nbytes for one in alive if (labels := one()) is not None))
+        return results
+
+    def slow(truth: FolderTruth, name: str) -> Any:
+        time.sleep(0.1)
+        return load(truth, name)
+
+    monkeypatch.setattr(Engine, "predict", fast)
+    monkeypatch.setattr(FolderTruth, "load", slow)
+    monkeypatch.setattr(counting, "MAX_HELD_BYTES", 60_000)
+    got = evaluated(fcn, made, "truth", *SMALL)
+    assert (got["images"], got["mean_iou"]) == (24, 1)
+    # Five of 10,000 to 10,200 bytes, one that has just come, and one that each thread has not let go yet.
+    assert 40_000 <= most <= 92_000
