@@ -242,8 +242,8 @@ class _Discovery:
         suffix = os.path.splitext(below)[1].lower()
         if suffix not in self.request.suffixes:
             self.found.ignored[suffix or "without a suffix"] += 1
-        elif not self.filter.wants(below):
-            self.found.ignored["excluded"] += 1
+        elif left_out := self.filter.left_out(below):
+            self.found.ignored[left_out] += 1
         else:
             self._add_file(path, f"{prefix}/{below}" if prefix else below)
 
