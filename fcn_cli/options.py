@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .errors import RequestError
+from .input_options import not_a_file, not_empty
 
 
 class BackboneName(StrEnum):
@@ -83,25 +82,6 @@ def _kinds(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in WRITERS if kind in asked)
 
 
-def _not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    if value is not None and not value.strip():
-        raise RequestError(f"{parameter.opts[0]}: the name is empty; is a variable in your script not set?")
-    return value
-
-
-def _not_a_file(parameter: typer.CallbackParam, value: str) -> str:
-    _not_empty(parameter, value)
-    if value == "-" or "://" in value:
-        return value
-    for place in (Path(value), *Path(value).parents):
-        if os.path.isdir(place):
-            break
-        if os.path.lexists(place):
-            which = "this" if place == Path(value) else place
-            raise RequestError(f"{parameter.opts[0]} {value}: {which} is a file, not a directory")
-    return value
-
-
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
@@ -111,29 +91,14 @@ Inputs = Annotated[
 FilesFrom = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", callback=_not_empty, help="Take a list of image files, one a line; '-' is stdin."
+        metavar="FILE", callback=not_empty, help="Take a list of image files, one a line; '-' is stdin."
     ),
 ]
 Null = Annotated[bool, typer.Option("--null", help="The list is separated by NUL bytes (find -print0).")]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GLOB",
-        help="Of what is found by searching, take only paths below the directory that a pattern matches: "
-        "* stops at /, ** does not, as in '**/*.jpg'. Repeatable.",
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GLOB",
-        help="Leave out what a pattern matches, included or not: 'raw/**' is all below raw. Repeatable.",
-    ),
-]
 Root = Annotated[
     str | None,
     typer.Option(
-        callback=_not_empty,
+        callback=not_empty,
         metavar="DIR",
         envvar="FCN_ROOT",
         help="Name outputs of listed files relative to this folder  [default: current folder]",
@@ -146,7 +111,7 @@ Output = Annotated[
         "-o",
         metavar="DIR",
         envvar="FCN_OUTPUT",
-        callback=_not_a_file,
+        callback=not_a_file,
         help="Output directory.",
     ),
 ]

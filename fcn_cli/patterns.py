@@ -113,14 +113,14 @@ class PathFilter:
 
 
 def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
-    """Return patterns as paths are written; a plain name may be a directory's, and stands for all below it."""
+    """Return patterns as paths are written; a plain name stands for all below such a directory, too."""
     written = []
     for pattern in patterns:
         if not pattern:
             raise RequestError(f"{option}: the pattern is empty; is a variable in your script not set?")
         if pattern.startswith(("/", "../")):
             raise RequestError(
-                f"{option} {pattern}: can match nothing; patterns are matched against paths below the directory"
+                f"{option} {pattern}: can match nothing, as paths below a directory never begin so"
             )
         path = pattern
         while path.startswith("./"):

@@ -260,10 +260,9 @@ class _Discovery:
         with contextlib.suppress(OSError):
             status = os.stat(path)
             size, mtime = status.st_size, status.st_mtime_ns
-        output = image
-        if not self.request.keep_extension:
-            stem, suffix = os.path.splitext(image)
-            output = stem if suffix.lower() in formats.KNOWN_SUFFIXES else image
+        stem, suffix = os.path.splitext(image)
+        replaced = suffix.lower() in formats.KNOWN_SUFFIXES and not self.request.keep_extension
+        output = stem if replaced else image
         self.found.sources.append(Source(image, path, path, f"{output}.png", size, mtime))
 
 
