@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__, cli_weights, command_line, options, options_evaluate
+from . import __version__, cli_weights, command_line, input_options, options, options_evaluate
 from .errors import ExitCode, OutputLost, RequestError
 from .evaluation_choices import Orientation, Protocol
 from .messages import give_up_stdout, open_log, say, write_line
@@ -57,8 +57,8 @@ def segment(
     inputs: options.Inputs = None,
     files_from: options.FilesFrom = None,
     null: options.Null = False,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    include: input_options.Include = None,
+    exclude: input_options.Exclude = None,
     root: options.Root = None,
     output: options.Output = "fcn_output",
     backbone: options.BackboneOption = options.BackboneName.RESNET50,

@@ -87,50 +87,54 @@ class PathFilter:
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        included = [_normal("--include", pattern) for pattern in include]
-        excluded = [_normal("--exclude", pattern) for pattern in exclude]
-        self._include = _union(included)
+        excluded = _as_paths("--exclude", exclude)
+        self._include = _union(_as_paths("--include", include))
         self._exclude = _union(excluded)
-        self._pruned = _union(pattern[: -len(_BELOW)] for pattern in excluded if _takes_all_below(pattern))
         self._everything = "**" in excluded
+        self._pruned = _union(
+            pattern.removesuffix(_BELOW)
+            for pattern in excluded
+            if pattern.endswith(_BELOW) and not pattern.endswith(f"\\{_BELOW}")
+        )
 
-    def wants(self, path: str) -> bool:
-        """Say whether a file is wanted, given its path with slashes below the directory that is searched."""
+    def left_out(self, path: str) -> str:
+        """Say how a file, by its path below the directory, is left out; nothing where it is wanted."""
         if self._exclude is not None and self._exclude.fullmatch(path):
-            return False
-        return self._include is None or self._include.fullmatch(path) is not None
+            return "excluded"
+        if self._include is not None and not self._include.fullmatch(path):
+            return "not included"
+        return ""
 
     def leaves_out_all_below(self, directory: str) -> bool:
         """Say whether nothing below a directory can be wanted; False also where that is not easy to tell."""
-        return self._everything or (
-            self._pruned is not None and self._pruned.fullmatch(directory) is not None
-        )
+        if self._everything or self._pruned is None or not directory:
+            return self._everything
+        return self._pruned.fullmatch(directory) is not None
 
 
-def _normal(option: str, pattern: str) -> str:
-    """Return a pattern as paths are written; a directory's plain name stands for all that is below it."""
-    if not pattern:
-        raise RequestError(f"{option}: the pattern is empty; is a variable in your script not set?")
-    if pattern.startswith(("/", "../")):
-        raise RequestError(
-            f"{option} {pattern}: can match nothing; patterns are matched against the paths below a directory"
-        )
-    while pattern.startswith("./"):
-        pattern = pattern[2:].lstrip("/")
-    if pattern in {"", "."}:
-        return "**"
-    return f"{pattern.rstrip('/')}{_BELOW}" if pattern.endswith("/") else pattern
-
-
-def _takes_all_below(pattern: str) -> bool:
-    return pattern.endswith(_BELOW) and not pattern.endswith(f"\\{_BELOW}")
+def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
+    """Return patterns as paths are written; a plain name stands for all below such a directory, too."""
+    written = []
+    for pattern in patterns:
+        if not pattern:
+            raise RequestError(f"{option}: the pattern is empty; is a variable in your script not set?")
+        if pattern.startswith(("/", "../")):
+            raise RequestError(
+                f"{option} {pattern}: can match nothing, as paths below a directory never begin so"
+            )
+        path = pattern
+        while path.startswith("./"):
+            path = path[2:].lstrip("/")
+        if path in {"", "."}:
+            path = "**"
+        elif path.endswith("/"):
+            path = path.rstrip("/") + _BELOW
+        written.append(path)
+        if not _MAGIC.search(path):
+            written.append(path + _BELOW)
+    return written
 
 
 def _union(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    alternatives = []
-    for pattern in patterns:
-        alternatives.append(to_regex(pattern))
-        if not _MAGIC.search(pattern):
-            # A file and a directory cannot have one name.
-            alternatives.append(to_regex(pattern + _BELOW))
-    return re.compile("|".join(f"(?:{one})" for one in alternatives), re.DOTALL) if alternatives else None
+    alternatives = [f"(?:{to_regex(pattern)})" for pattern in patterns]
+    return re.compile("|".join(alternatives), re.DOTALL) if alternatives else None

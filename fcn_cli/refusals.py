@@ -14,7 +14,7 @@ from . import formats
 from .errors import FailureKind, ImageError
 from .wording import counted
 
-_TOO_SHORT = re.compile(r"truncated|not enough image data", re.IGNORECASE)
+_TOO_SHORT = re.compile(r"truncated|not enough image data|unexpected end of file", re.IGNORECASE)
 
 
 def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> NoReturn:
@@ -26,7 +26,7 @@ def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> N
         case UnidentifiedImageError():
             why = formats.why_not(path)
             kind = FailureKind.NOT_AN_IMAGE
-            message = f"not an image in any format that is read here{f' ({why})' if why else ''}"
+            message = f"not an image in any format or variant that is read here{f' ({why})' if why else ''}"
         case Image.DecompressionBombError():
             claimed = re.search(r"\d+ pixels", text)
             refuse_pixels(claimed[0] if claimed else "a picture in it", max_pixels)
@@ -37,8 +37,6 @@ def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> N
             kind, message = FailureKind.TRUNCATED, "the file ends too early"
         case OSError(errno=int()):
             kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
-        case KeyError():
-            kind, message = FailureKind.BROKEN, f"cannot be decoded (unsupported variant {text})"
         case _ if _TOO_SHORT.search(text) or isinstance(error, EOFError | struct.error | IndexError):
             kind, message = FailureKind.TRUNCATED, f"the file ends too early ({text})"
         case _:

@@ -244,8 +244,8 @@ class _Discovery:
         suffix = os.path.splitext(below)[1].lower()
         if suffix not in self.request.suffixes:
             self.found.ignored[suffix or "without a suffix"] += 1
-        elif not self.filter.wants(below):
-            self.found.ignored["excluded"] += 1
+        elif left_out := self.filter.left_out(below):
+            self.found.ignored[left_out] += 1
         else:
             self._add_file(path, f"{prefix}/{below}" if prefix else below)
 
@@ -262,10 +262,9 @@ class _Discovery:
         with contextlib.suppress(OSError):
             status = os.stat(path)
             size, mtime = status.st_size, status.st_mtime_ns
-        output = image
-        if not self.request.keep_extension:
-            stem, suffix = os.path.splitext(image)
-            output = stem if suffix.lower() in formats.KNOWN_SUFFIXES else image
+        stem, suffix = os.path.splitext(image)
+        replaced = suffix.lower() in formats.KNOWN_SUFFIXES and not self.request.keep_extension
+        output = stem if replaced else image
         self.found.sources.append(Source(image, path, path, f"{output}.png", size, mtime))
 
 

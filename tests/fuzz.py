@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -29,6 +31,7 @@ from PIL import Image, features
 from fcn_cli.errors import FailureKind
 
 from .conftest import SAMPLES, command
+from .rare_formats import rare_formats
 
 FINDINGS = Path("fuzz_findings")
 SECONDS_A_FILE = 20
@@ -115,6 +118,31 @@ def bases() -> list[Encoded]:
     ):
         if features.check(feature):
             made.append(encoded(photo, suffix, **options))
+    return made + [(rare.suffix, rare.data) for rare in rare_formats(photo)] + heif_bases(frames)
+
+
+def heif_bases(frames: list[Image.Image]) -> list[Encoded]:
+    """Return HEIC images: with alpha, turned, of 10 bits, several in one; none without the extra."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return []
+    heif = importlib.import_module("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey16 = Image.fromarray(np.asarray(frames[0].convert("L")).astype(np.uint16) * 257)
+    several = heif.from_pillow(frames[0])
+    several.add_from_pillow(frames[1])
+    files: tuple[tuple[Any, dict[str, Any]], ...] = (
+        (heif.from_pillow(frames[0]), {"exif": exif.tobytes()}),
+        (heif.from_pillow(frames[0].convert("RGBA")), {"quality": -1, "chroma": 444}),
+        (heif.from_pillow(grey16), {}),
+        (heif.from_pillow(frames[0].resize((300, 200))), {"tile_size": 64}),
+        (several, {"save_all": True}),
+    )
+    made = []
+    for file, options in files:
+        stream = io.BytesIO()
+        file.save(stream, **options)
+        made.append((".heic", stream.getvalue()))
     return made
 
 

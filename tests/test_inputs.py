@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,23 +21,17 @@ from .conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
 
 
 def found(
-    inputs: Sequence[str | Path] = (), listed: Sequence[str] | None = None, **options: str | bool
+    inputs: Sequence[str | Path] = (),
+    listed: Sequence[str] | None = None,
+    root: str | None = None,
+    **options: Any,
 ) -> Found:
-    root = options.get("root")
-    return discover(
-        Request(
-            [str(one) for one in inputs],
-            listed,
-            str(root) if root is not None else None,
-            str(options.get("output", "fcn_output")),
-            images.photo_suffixes(),
-            bool(options.get("keep_extension", False)),
-        )
-    )
+    given = [str(one) for one in inputs]
+    return discover(Request(given, listed, root, "fcn_output", images.photo_suffixes(), **options))
 
 
-def outputs(*args: Sequence[str | Path], **options: str | bool) -> list[str]:
-    return [source.output for source in found(*args, **options).sources]  # type: ignore[arg-type]
+def outputs(*args: Any, **options: Any) -> list[str]:
+    return [source.output for source in found(*args, **options).sources]
 
 
 @pytest.fixture(autouse=True)
@@ -227,15 +222,18 @@ def test_stdin_is_left_alone_unless_it_is_asked_for(fcn: Fcn, make_photos: MakeP
 
 
 def test_what_cannot_be_right_is_said_in_one_line(fcn: Fcn) -> None:
-    touch("photo.heic", "b.txt")
+    touch("b.txt")
     Path("empty").mkdir()
     for arguments, code, text in [
         (["segment"], 2, "--files-from"),
-        (["segment", "nowhere"], 2, "nowhere: no such file or folder"),
+        (["segment", "nowhere"], 2, "nowhere: no such file or directory"),
         (["segment", "no*.jpg"], 2, "matches nothing"),
         (["segment", "s3://bucket/x"], 2, "URLs are not supported"),
         (["segment", "empty"], 3, "nothing to segment was found"),
-        (["segment", "."], 3, "HEIC photos: convert them to JPEG"),
+        (["segment", ""], 2, "an input is an empty name"),
+        (["segment", "b.txt", ""], 2, "an input is an empty name"),
+        (["segment", ".", "--root", ""], 2, "--root: the name is empty"),
+        (["segment", "--files-from", ""], 2, "--files-from: the name is empty"),
         (["segment", "--files-from", "nolist"], 2, "nolist: cannot be read"),
         (["segment", ".", "--null"], 2, "--files-from"),
         (["segment", ".", "--resize", "0"], 2, "none"),
@@ -284,8 +282,112 @@ def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos)
         done = run_line([*prefix, *command("segment", "made", *SMALL)], code=1)
     finally:
         (folder / "closed").chmod(0o755)
-    assert "closed: this folder cannot be listed (Permission denied)" in done.stderr
+    assert "closed: this directory cannot be listed (Permission denied)" in done.stderr
     assert "2 images: 1 done, 1 failed" in done.stderr
+
+
+def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    folder = make_photos(["a.jpg", "b.png"])
+    names = ["noext", "photo.v2", ".hidden", "a.heic", "b.weird.JPG", ".dir/x"]
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((folder / ("a.jpg" if name == "noext" else "b.png")).read_bytes())
+    (folder / "text").write_text("Dear diary")
+    paths = [f"made/{name}" for name in names]
+    masks = {"noext.png", "photo.v2.png", ".hidden.png", "a.png", "b.weird.png", "x.png"}
+    fcn("segment", *paths, *SMALL, "-o", "out", "--write", "masks")
+    assert set(tree(tmp_path / "out/masks")) == masks
+    (tmp_path / "list").write_text("\n".join([*paths, "made/text", "made"]))
+    done = fcn("segment", "--files-from", "list", "--root", "made", *SMALL, "-o", "two", "--json", code=1)
+    assert {record["status"] for record in done.records if record["image"] != "text"} == {"ok"}
+    assert set(tree(tmp_path / "two/masks")) == {".dir/x.png", *masks - {"x.png"}}
+    assert "made/text: not an image" in done.stderr
+    assert "ignored 1: 1 directory in the list" in done.stderr
+    # Found by searching, what is hidden or has no photo's suffix is not for us.
+    got = found(["made"], keep_extension=True)
+    assert {source.image for source in got.sources} >= {"a.jpg", "b.png", "b.weird.JPG"}
+    assert got.ignored["hidden"] == 2
+    assert got.ignored["without a suffix"] == 2
+
+
+def test_hidden_directories_can_be_named() -> None:
+    touch(".one/a.jpg", ".two/b.jpg", ".two/.c.jpg")
+    assert outputs([".one"]) == ["a.png"]
+    assert outputs([".one", ".two"]) == [".one/a.png", ".two/b.png"]
+
+
+def test_output_names_do_not_depend_on_what_is_installed() -> None:
+    names = ["a.heic", "b.avif", "c.webp", "d.tga", "e.eps", "f.tar.gz", "g.", "h"]
+    touch(*names)
+    expected = ["a.png", "b.png", "c.png", "d.png", "e.eps.png", "f.tar.gz.png", "g..png", "h.png"]
+    assert outputs(names) == expected
+    assert outputs(names, keep_extension=True) == [f"{name}.png" for name in names]
+
+
+def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
+    fcn: Fcn, make_photos: MakePhotos
+) -> None:
+    make_photos(["a.png"])
+    for content in (b"", b"\n\n", b"\r\n", b"\xef\xbb\xbf\n"):
+        Path("list").write_bytes(content)
+        assert "nothing to do: --files-from list" in fcn("segment", "--files-from", "list", *SMALL).stderr
+    assert fcn("segment", "--files-from", "list", "-q", *SMALL).stderr == ""
+    assert not Path("fcn_output").exists()
+    Path("empty").mkdir()
+    assert "nothing to segment was found" in fcn("segment", "empty", "--files-from", "list", code=3).stderr
+    assert "1 images: 1 done" in fcn("segment", "made", "--files-from", "list", *SMALL).stderr.replace(
+        "1 image:", "1 images:"
+    )
+
+
+def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -> None:
+    make_photos(["a.png", "b.png"])
+    for number, content in enumerate(
+        [
+            b"\xef\xbb\xbfmade/a.png\nmade/b.png\n",
+            b"\xef\xbb\xbfmade/a.png\r\nmade/b.png\r\n",
+            b"made/a.png\r\nmade/b.png",
+            b"\n\nmade/a.png\n\nmade/b.png",
+        ]
+    ):
+        Path("list").write_bytes(content)
+        fcn("segment", "--files-from", "list", *SMALL, "-o", f"out{number}", "--write", "masks")
+        assert sorted(tree(Path(f"out{number}/masks"))) == ["made/a.png", "made/b.png"]
+    for content, text in (
+        (b"made/a.png\0made/b.png\0", "give --null"),
+        (b"\xff\xfe" + "made/a.png\r\n".encode("utf-16-le"), "UTF-16 text; save it as UTF-8"),
+        (b"\xfe\xff" + "made/a.png\n".encode("utf-16-be"), "UTF-16 text; save it as UTF-8"),
+    ):
+        Path("list").write_bytes(content)
+        done = fcn("segment", "--files-from", "list", *SMALL, code=2)
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("fcn: --files-from list: the list")
+        assert text in done.stderr
+    assert parse_list(b"ends in\r\nx\n", null=False) == ["ends in\r", "x"]
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ("", "the name is empty"),
+        ("  ", "the name is empty"),
+        ("file", "--output file: this is a file, not a directory"),
+        ("file/below/it", "--output file/below/it: file is a file, not a directory"),
+        ("link", "--output link: this is a file, not a directory"),
+    ],
+)
+def test_an_output_that_can_be_no_directory_is_refused(
+    fcn: Fcn, make_photos: MakePhotos, output: str, text: str
+) -> None:
+    make_photos(["a.png"])
+    Path("file").write_text("keep")
+    Path("link").symlink_to("nowhere")
+    before = tree(Path())
+    done = fcn("segment", "made", *SMALL, "-o", output, code=2)
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert tree(Path()) == before
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name), max_size=5))
