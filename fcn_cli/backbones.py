@@ -130,7 +130,7 @@ BACKBONES = {
             "mobilenet_v2",
             BundledWeights(
                 Path(__file__).parent / "data" / "fcn_mobilenet_v2_preview.pth",
-                "59093c49ef311f987bad524b6f39b2d2c1f2e333398a8fe4dca67b23d03119b9",
+                "28cd0af6a50cd23c5df8289c3b496c27690c4e49777c3f0d734ee29d4002a6a7",
             ),
             stride=16,
             bytes_per_pixel=400,

@@ -17,10 +17,11 @@ from PIL import Image, ImageDraw
 from torchvision.transforms import functional as transforms
 
 from fcn_cli import backbones
+from fcn_cli.backbones import VOC_CLASSES
 from fcn_cli.confusion import Confusion
 from fcn_cli.job import Identity, Job
 
-from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos
+from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
 
 Labels = NDArray[np.uint8]
 
@@ -319,9 +320,28 @@ def test_the_samples_against_coarse_truth(fcn: Fcn, tmp_path: Path) -> None:
             drawn.save(tmp_path / f"truth/{path.stem}.png")
     got = evaluated(fcn, SAMPLES, "truth", *PREVIEW)
     assert got["images"] == 4
-    for shown in ("0", "8", "11", "15"):
-        assert got["classes"][shown]["iou"] > 0.3, got
-    assert got["pixel_accuracy"] > 0.6
+    # What fcn_cli/data/README.md says of the preview, a little less for other machines' rounding.
+    for shown, least in {"0": 0.51, "8": 0.75, "11": 0.41, "15": 0.63}.items():
+        assert got["classes"][shown]["iou"] > least, got
+    assert got["pixel_accuracy"] > 0.72
+    seen = sum(one["predicted_pixels"] for one in got["classes"].values())
+    confused = {
+        one["name"]
+        for one in got["classes"].values()
+        if not one["truth_pixels"] and one["predicted_pixels"] > seen / 1000
+    }
+    assert confused == {"bottle"}
     fcn("segment", SAMPLES, *PREVIEW, "-o", "out")
+    records = journal_of(tmp_path / "out")
+    largest = {
+        image: VOC_CLASSES[int(max(set(record["classes"]) - {"0"}, key=record["classes"].get))]
+        for image, record in records.items()
+    }
+    assert largest == {
+        "astronaut.png": "person",
+        "chelsea.png": "cat",
+        "coffee.png": "diningtable",
+        "grace_hopper.jpg": "person",
+    }
     folder = evaluated(fcn, SAMPLES, "truth", "--predictions", "out")
     assert folder["classes"] == got["classes"]
