@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from .errors import RequestError
+from . import option_values as values
 from .input_options import not_a_file, not_empty
 from .wording import alternatives
-
-_LONGEST_SIDE = 16384
-_Choices = TypeVar("_Choices", bound=StrEnum)
 
 
 class BackboneName(StrEnum):
@@ -47,117 +42,6 @@ class PruneHow(StrEnum):
 
     CAREFUL = "careful"
     FORCE = "force"
-
-
-def _refused(takes: str, text: object) -> typer.BadParameter:
-    return typer.BadParameter(f"takes {takes}, not {str(text)!r}")
-
-
-def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
-    """Return a parser for one of several names."""
-
-    def parse(text: str) -> _Choices:
-        try:
-            return choices(text)
-        except ValueError:
-            raise _refused(alternatives(choices), text) from None
-
-    return parse
-
-
-def _digits(text: str, least: int, most: int = 2**63 - 1) -> int | None:
-    """Return a whole number within bounds that is written in plain digits, or None."""
-    # Python refuses to convert thousands of digits; so many are out of any range.
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
-        return None
-    return int(text) if least <= int(text) <= most else None
-
-
-def _whole(least: int, *, word: str = "") -> Callable[[Any], int | None]:
-    """Return a parser for a whole number of at least `least`, or for a word that becomes None."""
-    takes = f"{word} or a whole number of at least {least}" if word else f"a whole number of at least {least}"
-
-    def parse(text: Any) -> int | None:
-        if word and text == word:
-            return None
-        number = _digits(str(text), least)
-        if number is None:
-            raise _refused(takes, text)
-        return number
-
-    return parse
-
-
-def _resize(text: str) -> int | None:
-    if text == "none":
-        return None
-    side = _digits(text, 1, _LONGEST_SIDE)
-    if side is None:
-        raise _refused(f"none or a short side of 1 to {_LONGEST_SIDE} pixels", text)
-    return side
-
-
-def _number(least: float, most: float | None = None) -> Callable[[Any], float]:
-    """Return a parser for a number from `least` to `most`."""
-    takes = f"a number of at least {least:g}" if most is None else f"a number from {least:g} to {most:g}"
-
-    def parse(text: Any) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number) or number < least or (most is not None and number > most):
-            raise _refused(takes, text)
-        return number
-
-    return parse
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = [_digits(part, 1, _LONGEST_SIDE) for part in text.split("x")]
-    if len(sides) != 2 or sides[0] is None or sides[1] is None:
-        raise _refused("WIDTHxHEIGHT in pixels, as 693x520", text)
-    return sides[0], sides[1]
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    from .outputs import WRITERS
-
-    asked = {part.strip() for part in text.split(",")} - {""}
-    if not asked or asked - set(WRITERS):
-        raise _refused(f"one or more of {', '.join(WRITERS)}, separated by commas", text)
-    return tuple(kind for kind in WRITERS if kind in asked)
-
-
-def complete(*names: str) -> Callable[[str], list[str]]:
-    """Return a shell completion from names; where none fits, the shell completes paths."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names if name.startswith(incomplete)]
-
-    return complete
-
-
-def _complete_kinds(incomplete: str) -> list[str]:
-    from .outputs import WRITERS
-
-    given, comma, last = incomplete.rpartition(",")
-    left = [kind for kind in WRITERS if kind not in given.split(",")]
-    return [f"{given}{comma}{kind}" for kind in left if kind.startswith(last)]
-
-
-def _complete_palettes(incomplete: str) -> list[str]:
-    from .palettes import BUILT_IN
-
-    return [name for name in BUILT_IN if name.startswith(incomplete)]
-
-
-def _not_both(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
-    """Refuse ``-q`` beside ``-v``, whichever comes first."""
-    other = "verbose" if parameter.name == "quiet" else "quiet"
-    if value and context.params.get(other):
-        raise RequestError("--quiet and --verbose exclude each other; leave one of them out")
-    return value
 
 
 Inputs = Annotated[
@@ -199,8 +83,8 @@ BackboneOption = Annotated[
     typer.Option(
         envvar="FCN_BACKBONE",
         metavar="NAME",
-        parser=choice(BackboneName),
-        autocompletion=complete(*BackboneName),
+        parser=values.choice(BackboneName),
+        autocompletion=values.complete(*BackboneName),
         help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
         "the tool: it mixes classes up; the ResNets are for real work.",
     ),
@@ -209,8 +93,8 @@ Backbones = Annotated[
     list[BackboneName] | None,
     typer.Argument(
         metavar="[BACKBONE]...",
-        parser=choice(BackboneName),
-        autocompletion=complete(*BackboneName),
+        parser=values.choice(BackboneName),
+        autocompletion=values.complete(*BackboneName),
         help=f"Some of {', '.join(BackboneName)}; all of them without a name.",
     ),
 ]
@@ -238,7 +122,7 @@ Device = Annotated[
     typer.Option(
         envvar="FCN_DEVICE",
         metavar="NAME",
-        autocompletion=complete("auto", "cpu", "cuda"),
+        autocompletion=values.complete("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N.",
     ),
 ]
@@ -247,8 +131,8 @@ Threads = Annotated[
     typer.Option(
         envvar="FCN_THREADS",
         metavar="N",
-        parser=_whole(1, word="auto"),
-        autocompletion=complete("auto"),
+        parser=values.whole(1, word="auto"),
+        autocompletion=values.complete("auto"),
         help="CPU threads of the network; auto: what affinity and cgroup allow.",
     ),
 ]
@@ -257,8 +141,8 @@ KernelsOption = Annotated[
     typer.Option(
         envvar="FCN_KERNELS",
         metavar="NAME",
-        parser=choice(Kernels),
-        autocompletion=complete(*Kernels),
+        parser=values.choice(Kernels),
+        autocompletion=values.complete(*Kernels),
         help="fast: our own on a CPU, in fp32; torch: plain torchvision's.",
     ),
 ]
@@ -267,8 +151,8 @@ PrecisionOption = Annotated[
     typer.Option(
         envvar="FCN_PRECISION",
         metavar="NAME",
-        parser=choice(Precision),
-        autocompletion=complete(*Precision),
+        parser=values.choice(Precision),
+        autocompletion=values.complete(*Precision),
         help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU, bf16 on a GPU that "
         "has it. fp32 on a GPU is without TF32.",
     ),
@@ -280,8 +164,8 @@ BatchSize = Annotated[
         "-b",
         envvar="FCN_BATCH_SIZE",
         metavar="N",
-        parser=_whole(1, word="auto"),
-        autocompletion=complete("auto"),
+        parser=values.whole(1, word="auto"),
+        autocompletion=values.complete("auto"),
         help="Images of one shape per forward pass; auto: 1 on a CPU, 16 on a GPU.",
     ),
 ]
@@ -292,23 +176,23 @@ Workers = Annotated[
         "-j",
         envvar="FCN_WORKERS",
         metavar="N",
-        parser=_whole(0, word="auto"),
-        autocompletion=complete("auto"),
+        parser=values.whole(0, word="auto"),
+        autocompletion=values.complete("auto"),
         help="Decoding processes; auto: one per CPU, at most 16. 0 decodes in the main process.",
     ),
 ]
 Size = Annotated[
     Any,
-    typer.Option(metavar="WxH", parser=_size, help="Size in pixels of what the network is fed."),
+    typer.Option(metavar="WxH", parser=values.size, help="Size in pixels of what the network is fed."),
 ]
-Rounds = Annotated[int, typer.Option(metavar="N", parser=_whole(1), help="How often each is timed.")]
+Rounds = Annotated[int, typer.Option(metavar="N", parser=values.whole(1), help="How often each is timed.")]
 Resize = Annotated[
     Any,
     typer.Option(
         envvar="FCN_RESIZE",
         metavar="N|none",
-        parser=_resize,
-        autocompletion=complete("none", "520"),
+        parser=values.short_side,
+        autocompletion=values.complete("none", "520"),
         help="Short side in pixels fed to the network; none: the photo's own size.",
     ),
 ]
@@ -317,8 +201,8 @@ Write = Annotated[
     typer.Option(
         envvar="FCN_WRITE",
         metavar="LIST",
-        parser=_kinds,
-        autocompletion=_complete_kinds,
+        parser=values.kinds,
+        autocompletion=values.complete_kinds,
         help="What to write, of masks, color, overlay and confidence; separated by commas.",
     ),
 ]
@@ -327,7 +211,7 @@ MinConfidence = Annotated[
     typer.Option(
         envvar="FCN_MIN_CONFIDENCE",
         metavar="P",
-        parser=_number(0, 1),
+        parser=values.number(0, 1),
         help="Pixels whose class has a smaller probability become void (255) in masks and colours.",
     ),
 ]
@@ -336,7 +220,7 @@ Palette = Annotated[
     typer.Option(
         envvar="FCN_PALETTE",
         metavar="NAME",
-        autocompletion=_complete_palettes,
+        autocompletion=values.complete_palettes,
         help="Class colours: hub (the PyTorch Hub page's), voc, or a JSON file of [r, g, b] triples.",
     ),
 ]
@@ -362,7 +246,7 @@ MaxImagePixels = Annotated[
     typer.Option(
         envvar="FCN_MAX_IMAGE_PIXELS",
         metavar="N",
-        parser=_whole(1),
+        parser=values.whole(1),
         show_default="178956970, Pillow's error limit",
         help="Refuse larger photos before decoding them.",
     ),
@@ -372,7 +256,7 @@ DecodeTimeout = Annotated[
     typer.Option(
         envvar="FCN_DECODE_TIMEOUT",
         metavar="SECONDS",
-        parser=_number(0.1),
+        parser=values.number(0.1),
         help="Give up on a photo after so long.",
     ),
 ]
@@ -381,7 +265,7 @@ Wait = Annotated[
     typer.Option(
         envvar="FCN_WAIT",
         metavar="SECONDS",
-        parser=_number(0),
+        parser=values.number(0),
         help="Wait so long for another run that holds the output directory; then exit 4.",
     ),
 ]
@@ -396,6 +280,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 AsJson = Annotated[bool, typer.Option("--json", help="Print each image's record on stdout as it finishes.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_not_both, help="Print only errors on stderr.")
+    bool, typer.Option("--quiet", "-q", callback=values.not_both, help="Print only errors on stderr.")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_not_both, help="Print more on stderr.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", callback=values.not_both, help="Print more on stderr.")
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .evaluation_choices import Orientation, Protocol, TruthColors
-from .options import choice, complete
+from .option_values import choice, complete
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="A directory of photos.")]
 Truth = Annotated[
