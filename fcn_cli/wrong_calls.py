@@ -92,7 +92,7 @@ def noticing_swapped(photos: str, truth: str) -> Iterator[None]:
         if not (_holds_label_maps(Path(photos)) and _holds_photos(Path(truth))):
             raise
         raise RequestError(
-            f"{photos} holds label maps and {truth} photos; the photos come first: "
+            f"{photos} holds label maps, {truth} holds photos; the photos come first: "
             f"fcn evaluate {truth} {photos}"
         ) from None
 

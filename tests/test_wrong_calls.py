@@ -59,7 +59,7 @@ def test_a_missing_truth_is_called_missing(fcn: Fcn, made: Path) -> None:
 def test_swapped_directories_are_noticed(
     fcn: Fcn, made: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    text = "holds label maps and made photos; the photos come first: fcn evaluate made truth"
+    text = "truth holds label maps, made holds photos; the photos come first: fcn evaluate made truth"
     assert text in refused(fcn, "truth", "made")
     # Photos that are PNGs themselves, under the same names.
     png = make_photos(["a.png", "b.png"], folder="photos")
