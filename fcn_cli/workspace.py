@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Workspace:
-    """Named float32 buffers on the CPU, each as large as the largest use of it so far. For one thread at a time.
+    """Named float32 buffers on the CPU, each as large as the largest use of it so far.
 
-    Memory fresh from the operating system costs a page fault every few KiB, a good part of what a transform
+    For one thread at a time. Memory fresh from the operating system costs a page fault every few KiB, a good part of what a transform
     takes; these pages are touched once.
     """
 
