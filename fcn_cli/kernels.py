@@ -47,6 +47,8 @@ class Block(Protocol):
 class FastNetwork:
     """An FCN of torchvision's kind, for a CPU.
 
+    It has one workspace: threads that share it must take turns, as `Engine` makes them.
+
     Parameters
     ----------
     model

@@ -11,8 +11,8 @@ from torch import Tensor
 class Workspace:
     """Named float32 buffers on the CPU, each as large as the largest use of it so far.
 
-    Memory fresh from the operating system costs a page fault every few KiB, a good part of what a transform
-    takes; these pages are touched once.
+    For one thread at a time. Memory fresh from the operating system costs a page fault every few KiB, a good
+    part of what a transform takes; these pages are touched once.
     """
 
     def __init__(self) -> None:
