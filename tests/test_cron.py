@@ -42,7 +42,7 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
     fcn("segment", "nowhere", *SMALL, "--log-file", log, code=2)
     text = log.read_text()
     assert text.splitlines()[: len(first)] == first
-    assert "nowhere: no such file or folder" in text
+    assert "nowhere: no such file or directory" in text
     refused = fcn("segment", "made", *SMALL, "--log-file", "no/such/folder.log", code=2)
     assert "--log-file no/such/folder.log: cannot be written" in refused.stderr
     fcn("segment", "made", *SMALL, "--log-file", "/dev/full", code=1)

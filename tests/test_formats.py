@@ -86,14 +86,15 @@ def test_rare_formats_have_the_pixels_that_were_put_in(rare: Rare, tmp_path: Pat
 
 
 def test_a_directory_of_rare_formats(fcn: Fcn, tmp_path: Path) -> None:
-    for number, rare in enumerate(RARE):
+    some = [rare for rare in RARE if rare.suffix in {".cur", ".ico", ".im", ".psd", ".tga", ".xbm", ".xpm"}]
+    for number, rare in enumerate(some):
         (tmp_path / f"photos/{number}").mkdir(parents=True)
         (tmp_path / f"photos/{number}/x{rare.suffix}").write_bytes(rare.data)
     done = fcn("segment", "photos", *SMALL, "-o", "out", "--write", "masks,overlay", "--json")
     assert {(r["image"], r["height"], r["width"]) for r in done.records} == {
-        (f"{number}/x{rare.suffix}", *rare.expected.shape[:2]) for number, rare in enumerate(RARE)
+        (f"{number}/x{rare.suffix}", *rare.expected.shape[:2]) for number, rare in enumerate(some)
     }
-    assert len(tree(tmp_path / "out/masks")) == len(tree(tmp_path / "out/overlay")) == len(RARE)
+    assert len(tree(tmp_path / "out/masks")) == len(tree(tmp_path / "out/overlay")) == len(some)
 
 
 def test_formats_without_a_signature_are_tried_under_their_own_suffix_only(
@@ -259,30 +260,32 @@ def test_nothing_starts_a_program(fcn: Fcn, tmp_path: Path, monkeypatch: pytest.
         assert not started.exists()
 
 
-@pytest.mark.parametrize("damage", ["while decoding", "beside the pixels"])
-def test_native_decoders_print_nothing(damage: str, photo: Image.Image, tmp_path: Path) -> None:
-    """In the main process, with --workers 0 and for overlays, where stderr is the user's."""
+@pytest.mark.parametrize(
+    ("compression", "damage", "workers"),
+    [("tiff_adobe_deflate", b"\xaa" * 40, "0"), ("jpeg", b"\xff\x1b", "1")],
+    ids=["a photo that fails, without workers", "a photo that is fine, as its overlay is written"],
+)
+def test_native_decoders_print_nothing(
+    compression: str, damage: bytes, workers: str, photo: Image.Image, tmp_path: Path
+) -> None:
+    """In the main process, where stderr is the user's."""
     path = tmp_path / "photos/x.tif"
     path.parent.mkdir()
-    deflate = damage == "while decoding"
-    compression, wrong = ("tiff_adobe_deflate", b"\xaa" * 40) if deflate else ("jpeg", b"\xff\x1b")
     photo.save(path, compression=compression)
     with Image.open(path) as opened:
         at = opened.tag_v2[273][0] + 300  # type: ignore[attr-defined]
     data = bytearray(path.read_bytes())
-    data[at : at + len(wrong)] = wrong
+    data[at : at + len(damage)] = damage
     path.write_bytes(data)
     plain = plain_pillow("import sys; from PIL import Image; Image.open(sys.argv[1]).load()", path)
     assert plain.stderr.startswith(("ZIPDecode", "JPEGLib"))
-    code = int(deflate)
-    for workers in ("0", "1"):
-        done = run_process(
-            *("segment", "photos", *SMALL, "-o", f"out{workers}", "--write", "overlay", "--workers", workers),
-            code=code,
-            cwd=tmp_path,
-        )
-        assert all(line.startswith(("fcn: ", "┃", "│", "┏", "┡", "└")) for line in done.stderr.splitlines())
-        assert sum("x.tif" in line for line in done.stderr.splitlines()) == code
+    done = run_process(
+        *("segment", "photos", *SMALL, "-o", "out", "--write", "overlay", "--workers", workers),
+        code=plain.returncode,
+        cwd=tmp_path,
+    )
+    assert all(line.startswith(("fcn: ", "┃", "│", "┏", "┡", "└")) for line in done.stderr.splitlines())
+    assert sum("x.tif" in line for line in done.stderr.splitlines()) == plain.returncode
 
 
 def heic(image: Image.Image, **options: Any) -> bytes:
