@@ -178,8 +178,10 @@ def prepare_process() -> None:
     global _one_thread  # as the libraries' own switches
     _one_thread = True
     spec = importlib.util.find_spec("PIL._imaging")
+    if spec is None or spec.origin is None:
+        return
     with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(spec.origin if spec is not None else None)
+        library = ctypes.CDLL(spec.origin)
         for name in ("ErrorHandler", "ErrorHandlerExt", "WarningHandler", "WarningHandlerExt"):
             set_handler = getattr(library, f"TIFFSet{name}")
             set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p

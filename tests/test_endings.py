@@ -163,12 +163,10 @@ def test_an_output_directory_that_becomes_read_only(
     assert assert_consistent(tmp_path / "out") == 3
 
 
-def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"])
-    (tmp_path / "file").write_text("")
-    for output in ("file", "file/below", "/proc/nowhere/x"):
-        done = fcn("segment", "made", *SMALL, "-o", output, code=5)
-        assert f"{output}: cannot be written" in done.stderr
+    done = fcn("segment", "made", *SMALL, "-o", "/proc/nowhere/x", code=5)
+    assert "/proc/nowhere/x: cannot be written" in done.stderr
 
 
 def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

@@ -184,8 +184,9 @@ def test_the_pixel_limit_counts_before_decoding(photo: Image.Image, tmp_path: Pa
     path = tmp_path / "x.png"
     photo.save(path)
     images.decode(path, max_pixels=90 * 60)
-    with pytest.raises(ImageError, match="--max-image-pixels"):
+    with pytest.raises(ImageError, match="--max-image-pixels") as caught:
         images.decode(path, max_pixels=90 * 60 - 1)
+    assert caught.value.failure.limit == 90 * 60 - 1
 
 
 sides = st.integers(1, 3000)

@@ -84,7 +84,10 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
         "segment", "made", *SMALL, "-o", "out", "--decode-timeout", "2", code=1, cwd=tmp_path, env=environment
     )
     for name in ("stuck1.png", "stuck2.png"):
-        assert f"no mask for made/{name}: its decoder did not come back within 2 s" in done.stderr
+        assert (
+            f"no mask for made/{name}: its decoder did not come back within 2 s; --decode-timeout"
+            in done.stderr
+        )
         # The stuck processes are gone.
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "touch" / name).read_text()), 0)
