@@ -178,8 +178,8 @@ class Engine:
         """Predict in a precision; None stands for an image whose logits are not finite in it."""
         with torch.inference_mode():
             logits = self._logits(pixels, precision)
-            # On the device, so that it is waited for once. Comparing with NaN is false.
-            finite = (logits.abs() <= _LARGEST_LOGIT).flatten(1).all(1)
+            # On the device, so that it is waited for once. NaN is the largest of all, and not below anything.
+            finite = logits.abs().amax((1, 2, 3)) <= _LARGEST_LOGIT
             pairs = [
                 upsampled(one, height, width, self._asked, compiled=self._fast is not None)
                 for one, (width, height) in zip(logits, sizes, strict=True)
