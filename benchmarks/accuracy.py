@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import material
 from fcn_cli import backbones
+from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.kernels import FastNetwork
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     print(material.machine())
     for name in options.backbone:
-        model = backbones.find(name).build(len(backbones.VOC_CLASSES)).eval()
+        model = backbones.find(name).build(len(VOC_CLASSES)).eval()
         material.randomise(model)
         for size in options.size:
             width, height = map(int, size.split("x"))

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import material
-from fcn_cli import machine
 from fcn_cli.bench import in_turn
+from fcn_cli.common import resources
+from fcn_cli.common.label_map import read_label_map
 from fcn_cli.compare import compare
-from fcn_cli.outputs import read_label_map
 from fcn_cli.progress import Progress
 
 WIDTH, HEIGHT = 500, 375
@@ -65,7 +65,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 
 def decode(folders: Iterable[Path]) -> None:
     """Read all masks with as many threads as the comparison has."""
-    with ThreadPoolExecutor(machine.cpu_count()) as threads:
+    with ThreadPoolExecutor(resources.cpu_count()) as threads:
         for folder in folders:
             for _ in threads.map(read_label_map, sorted(folder.iterdir())):
                 pass

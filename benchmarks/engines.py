@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fcn_cli import backbones, bench
 from fcn_cli.bench import Contender
-from fcn_cli.engine import plan
+from fcn_cli.execution import plan
 from fcn_cli.upsample import label_map
 
 

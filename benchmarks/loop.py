@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from benchmarks import material
 from fcn_cli import backbones, display, images, run
-from fcn_cli.engine import Engine, plan
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.engine import Engine
+from fcn_cli.execution import plan
 from fcn_cli.job import Job
 
 
@@ -36,7 +38,7 @@ def main() -> None:
         model = backbones.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
-        network = backbones.Network(backbones.find(options.backbone), model, backbones.VOC_CLASSES)
+        network = backbones.Network(backbones.find(options.backbone), model, VOC_CLASSES)
         engine = Engine(network, plan())
         photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
         print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")

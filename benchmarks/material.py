@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from fcn_cli.machine import describe
+from fcn_cli.common.resources import describe
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 

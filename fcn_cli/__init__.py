@@ -13,15 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
-    DeviceLost,
-    Failure,
-    FailureKind,
-    FcnError,
-    ImageError,
-    RequestError,
-    WeightsError,
-)
+from .common.errors import DeviceLost, Failure, FailureKind, FcnError, ImageError, RequestError, WeightsError
 
 if TYPE_CHECKING:
     from .segmenter import ClassShare as ClassShare

@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import interrupts
 from .cli import app
 from .command_line import UsageError, usage_message
-from .errors import ExitCode, FcnError, NameCollision
+from .common import signals
+from .common.errors import ExitCode, FcnError, NameCollision
 from .messages import close_log, say
 
 
@@ -21,7 +21,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     A traceback is printed for a bug only, when ``-v`` asks for it.
     """
-    interrupts.raise_on_signals()
+    signals.raise_on_signals()
     try:
         code = app(args=arguments, prog_name="fcn", standalone_mode=False)
     except UsageError as error:

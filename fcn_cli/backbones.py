@@ -11,37 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checkpoints import load_state_dict
-from .errors import RequestError, WeightsError
+from .common.errors import RequestError, WeightsError
+from .common.wording import counted
 from .weights import OfficialWeights, WeightsFile
-from .wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-VOC_CLASSES = (
-    "__background__",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-"""Class names in index order, spelled as in torchvision's weights."""
 
 MAX_CLASSES = 255
 """Label maps are uint8 and 255 is void."""

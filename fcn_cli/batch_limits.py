@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import machine
+from .common import resources
 from .execution import Plan
 
 Shape = tuple[int, ...]
@@ -56,7 +56,7 @@ class BatchLimits:
     def _free(self) -> int | None:
         """Return the bytes that a forward pass may take, or None where it cannot be told."""
         if self._plan.device.type != "cuda":
-            return machine.available_memory()
+            return resources.available_memory()
         device = self._plan.device
         free = torch.cuda.mem_get_info(device)[0]
         # What torch's allocator keeps is free for us, though not for others.

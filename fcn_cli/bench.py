@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from . import backbones, device_errors, machine
+from . import backbones, device_errors
+from .common import resources
+from .common.class_names import VOC_CLASSES
+from .common.errors import Failure, RequestError
 from .engine import DTYPES, MEAN, STD, Engine
-from .errors import Failure, RequestError
 from .execution import Plan
 
 _GEMM_SIDE = 2048
@@ -76,7 +78,7 @@ class Measured:
             "width": self.width,
             "height": self.height,
             "batch_size": self.batch_size,
-            "machine": machine.describe(),
+            "machine": resources.describe(),
             "torch": torch.__version__,
             "device": str(self.plan.device),
             "precision": self.plan.precision,
@@ -257,10 +259,8 @@ def _hub_model(backbone: str) -> nn.Module:
     """Return the model as the PyTorch Hub page has it: with its auxiliary head, where there is one."""
     build = {"resnet50": segmentation.fcn_resnet50, "resnet101": segmentation.fcn_resnet101}.get(backbone)
     if build is None:
-        return backbones.find(backbone).build(len(backbones.VOC_CLASSES)).eval()
-    model: nn.Module = build(
-        weights=None, weights_backbone=None, num_classes=len(backbones.VOC_CLASSES), aux_loss=True
-    )
+        return backbones.find(backbone).build(len(VOC_CLASSES)).eval()
+    model: nn.Module = build(weights=None, weights_backbone=None, num_classes=len(VOC_CLASSES), aux_loss=True)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # From their initial values, the features of 101 layers grow too large for float16.
@@ -270,11 +270,11 @@ def _hub_model(backbone: str) -> nn.Module:
 
 def _without_auxiliary(name: str, hub: nn.Module) -> backbones.Network:
     backbone = backbones.find(name)
-    model = backbone.build(len(backbones.VOC_CLASSES)).eval()
+    model = backbone.build(len(VOC_CLASSES)).eval()
     model.load_state_dict(
         {key: value for key, value in hub.state_dict().items() if not key.startswith("aux_classifier.")}
     )
-    return backbones.Network(backbone, model, backbones.VOC_CLASSES)
+    return backbones.Network(backbone, model, VOC_CLASSES)
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import WeightsError
+from .common.errors import WeightsError
 from .weights import WeightsFile
 
 if TYPE_CHECKING:

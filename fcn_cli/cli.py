@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__, cli_weights, command_line, input_options, options, options_evaluate
-from .errors import ExitCode, OutputLost, RequestError
+from .common.errors import ExitCode, OutputLost, RequestError
 from .evaluation_choices import Orientation, Protocol
 from .messages import give_up_stdout, open_log, say, write_line
 
@@ -283,7 +283,7 @@ def bench(
     """
     from . import bench as benchmark
     from . import tables
-    from .engine import plan
+    from .execution import plan
 
     how = plan(device, precision.value, kernels.value, batch_size, threads)
     measured = benchmark.measure(backbone.value, size[0], size[1], how, rounds)

@@ -65,7 +65,7 @@ def verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
     from . import backbones
     from . import weights as files
-    from .errors import WeightsError
+    from .common.errors import WeightsError
 
     damaged = None
     for name, backbone in backbones.BACKBONES.items():

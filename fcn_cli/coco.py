@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import cocofile
-from .errors import Failure, FailureKind, ImageError, RequestError
+from .common.errors import Failure, FailureKind, ImageError, RequestError
+from .common.label_map import VOID_INDEX, LabelMap
 from .evaluation_choices import Orientation
-from .labelmaps import LabelMap
 from .orientation import Frame
-from .palettes import VOID_INDEX
 
 # Run lengths as text, as in LEB128: a character from "0" on has five bits of a number and a sixth for "more".
 _FIRST_CHARACTER, _CHARACTERS = ord("0"), 64

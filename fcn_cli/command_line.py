@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from . import help_page
-from .wording import alternatives
+from .common.wording import alternatives
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What a wrong command line raises; Typer has no public name for it."""

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import backbones, machine
-from .errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
+from .common import resources
+from .common.class_names import VOC_CLASSES, class_name
+from .common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
+from .common.label_map import VOID_INDEX, read_label_map
+from .common.ordered_work import OrderedWork
 from .labelfolders import LabelFolder
 from .observer import Watcher
-from .ordered import OrderedWork
-from .outputs import class_name, read_label_map
-from .palettes import VOID_INDEX
 
 _VALUES = 256
 _STRIP_PIXELS = 1 << 20
@@ -123,7 +123,7 @@ def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
     if not both:
         raise NothingFound(f"no label map is in both {dir_a} ({len(in_a)}) and {dir_b} ({len(in_b)})")
     result = Comparison(
-        one.class_names or other.class_names or backbones.VOC_CLASSES,
+        one.class_names or other.class_names or VOC_CLASSES,
         len(in_a - in_b),
         len(in_b - in_a),
         _differing(one.settings, other.settings),
@@ -134,7 +134,7 @@ def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
         _take(result, name, future, watcher)
 
     # What waits are paths only, of no size.
-    with OrderedWork(machine.cpu_count(), take, "fcn-compare", max_bytes=0) as work:
+    with OrderedWork(resources.cpu_count(), take, "fcn-compare", max_bytes=0) as work:
         for name in both:
             work.submit(name, partial(_count, one.path(name), other.path(name)))
     result.most_different.sort(key=lambda one: (-one.fraction, one.image))

@@ -9,7 +9,8 @@ from torch import Tensor
 from . import product
 from .argmax import argmax
 from .interpolation import Taps, bounds, widening
-from .product import DEPTH, in_panels, pointwise
+from .product import in_panels, pointwise
+from .product_kernels import DEPTH
 from .workspace import Workspace
 
 # Elements of the logits that are widened together: 32 MiB, whatever the label map's size.

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .labelmaps import LabelMap
-from .palettes import VOID_INDEX
+from .common.label_map import VOID_INDEX, LabelMap
 
 Matrix = NDArray[np.int64]
 

@@ -12,14 +12,13 @@ import numpy as np
 from PIL import Image
 
 from . import exif
+from .common.errors import Failure, FailureKind, ImageError
+from .common.label_map import LabelMap, read_label_map
+from .common.ordered_work import OrderedWork
 from .confusion import Confusion
-from .errors import Failure, FailureKind, ImageError
 from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Protocol
-from .labelmaps import LabelMap
 from .observer import Watcher
-from .ordered import OrderedWork
-from .outputs import read_label_map
 from .sources import Source
 from .truth import Truth
 

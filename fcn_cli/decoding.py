@@ -27,9 +27,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from . import machine
-from .errors import Failure, FailureKind, FcnError
-from .interrupts import ENDING_SIGNALS
+from .common import resources
+from .common.errors import Failure, FailureKind, FcnError
+from .common.signals import ENDING_SIGNALS
 from .settings import Machinery
 from .sources import Source
 from .workers import IDLE, Board, DecodeSettings, Item, Orient, Photos, decode_item
@@ -132,7 +132,7 @@ def open_pool(
     measure_only: bool = False,
 ) -> DecodePool:
     """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
-    workers = how.workers if how.workers is not None else min(machine.cpu_count(), _MAX_AUTO_WORKERS)
+    workers = how.workers if how.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
     settings = DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds, orient, measure_only)
     return DecodePool(sources, settings, workers)
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .errors import FailureKind
+from .common.errors import FailureKind
+from .common.wording import counted
 from .journal import JOURNAL_FILE
 from .messages import give_up_stdout, one_line, say
 from .plan import Action
 from .progress import Progress
 from .record import begun, printable_utf8, to_line
-from .wording import counted
 
 if TYPE_CHECKING:
     from .plan import Plan, Step

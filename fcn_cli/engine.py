@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from . import device_errors
 from .backbones import Network
 from .batch_limits import BatchLimits
-from .errors import Failure, FailureKind
-from .execution import Plan as Plan
-from .execution import plan as plan
-from .labelmaps import LabelMap, Predicted
+from .common.errors import Failure, FailureKind
+from .common.label_map import LabelMap, Predicted
+from .execution import Plan
 from .upsample import NOTHING_MORE, Asked, upsampled
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import backbones, counting, images, sources, truthcheck, wrong_calls
+from . import backbones, counting, formats, images, sources, truthcheck, wrong_calls
+from .common.class_names import VOC_CLASSES, load_class_names
+from .common.errors import Failure, NothingFound, RequestError
 from .confusion import Confusion
 from .counting import Answer
-from .errors import Failure, NothingFound, RequestError
 from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Orientation, Protocol, TruthColors
-from .job import Identity, Job, class_names
+from .job import Identity, Job
 from .labelfolders import LabelFolder
 from .observer import Watcher
 from .orientation import OrientationRule
@@ -119,7 +120,7 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
     """Find all photos, match them with the truth, and see whether that truth can be used at all."""
     wrong_calls.refuse_images(request.images, request.truth)
     found = sources.discover(
-        sources.Request((request.images,), None, None, None, images.photo_suffixes(), keep_extension=True)
+        sources.Request((request.images,), None, None, None, formats.photo_suffixes(), keep_extension=True)
     )
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
@@ -144,9 +145,9 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
 
 def _known_classes(request: Request) -> tuple[str, ...] | None:
     """Return the names of the classes as far as they are known before anything is loaded."""
-    asked = class_names(request.job.class_names)
+    asked = load_class_names(request.job.class_names)
     official = request.predictions is None and request.job.weights_file is None
-    return asked or (backbones.VOC_CLASSES if official else None)
+    return asked or (VOC_CLASSES if official else None)
 
 
 def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
@@ -167,7 +168,7 @@ def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
 
 
 def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
-    if truth.voc_classes_only and names[1:] != backbones.VOC_CLASSES[1:]:
+    if truth.voc_classes_only and names[1:] != VOC_CLASSES[1:]:
         raise RequestError(
             f"this truth has Pascal VOC's classes, what is measured has others ({', '.join(names[:3])}, …); "
             "if they are Pascal VOC's under other names, give --class-names voc"
@@ -182,7 +183,7 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
         raise wrong_calls.unmatched(
             matched.photos, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
         )
-    classes = class_names(request.job.class_names) or folder.class_names or backbones.VOC_CLASSES
+    classes = load_class_names(request.job.class_names) or folder.class_names or VOC_CLASSES
     _check_classes(matched.truth, classes)
     # The photos tell their sizes, and which way EXIF turns them: masks of ours are upright.
     pool = open_pool(matched.photos, request.job.machinery, None, orient=matched.rule, measure_only=True)
@@ -201,14 +202,14 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
 
 
 def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
-    from . import engine, predictions
+    from . import engine, execution, predictions
     from .decoding import open_pool
 
     job, how = request.job, request.job.machinery
     pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)
     try:
         # A device that is not there is a reason not to look for weights, which may take a download.
-        chosen = engine.plan(how.device, job.precision, job.kernels, how.batch_size, how.threads)
+        chosen = execution.plan(how.device, job.precision, job.kernels, how.batch_size, how.threads)
         identity = Identity.of(job)
         file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
         network = backbones.load(identity.backbone, file, identity.names)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import exif
+from .common.errors import ExitCode, Failure
 from .confusion import Confusion
-from .errors import ExitCode, Failure
 from .evaluation_choices import Orientation
 from .sources import Source
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from . import machine
-from .errors import RequestError
+from .common import resources
+from .common.errors import RequestError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "fast", "torch")
@@ -70,7 +70,7 @@ def plan(
         kernels = "torch"
     auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
     return Plan(
-        chosen, precision, kernels, batch_size or auto_batch, threads or machine.cpu_count(), fallback
+        chosen, precision, kernels, batch_size or auto_batch, threads or resources.cpu_count(), fallback
     )
 
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from . import exif, formats, refusals
-from .errors import FailureKind, ImageError
-from .formats import photo_suffixes as photo_suffixes
+from .common.errors import FailureKind, ImageError
 
 _STRIP_PIXELS = 1 << 20
 

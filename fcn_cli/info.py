@@ -10,16 +10,18 @@ import torch
 import torchvision
 from PIL import features
 
-from . import __version__, jit, machine, weights
-from .engine import ONEDNN_PRIMITIVES, plan
-from .wording import counted
+from . import __version__, jit, weights
+from .common import resources
+from .common.wording import counted
+from .engine import ONEDNN_PRIMITIVES
+from .execution import plan
 
 
 def describe() -> list[tuple[str, str]]:
     """Return (name, value) pairs about this installation and this machine."""
     auto = plan()
-    quota = machine.cgroup_cpus() or "none"
-    memory = machine.available_memory()
+    quota = resources.cgroup_cpus() or "none"
+    memory = resources.available_memory()
     cuda = [
         f"cuda:{index} {torch.cuda.get_device_name(index)}"
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
@@ -37,8 +39,8 @@ def describe() -> list[tuple[str, str]]:
             f"{auto.device}, {auto.precision}, {auto.kernels} kernels, batches of {auto.batch_size}, "
             f"{counted(auto.threads, 'thread')}",
         ),
-        ("cpu", f"{machine.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
-        ("cpu limits", f"affinity {machine.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
+        ("cpu", f"{resources.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
+        ("cpu limits", f"affinity {resources.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
         ("kernels", jit.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),

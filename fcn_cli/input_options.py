@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import RequestError
+from .common.errors import RequestError
 
 Include = Annotated[
     list[str] | None,

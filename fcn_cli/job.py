@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import backbones, palettes, weights
-from .errors import RequestError
+from . import backbones, weights
+from .common import palettes
+from .common.class_names import VOC_CLASSES, load_class_names
 from .settings import (
     DEFAULT_KINDS,
     DEFAULT_SHORT_SIDE,
@@ -16,8 +17,6 @@ from .settings import (
     Machinery,
     RequestedSettings,
 )
-
-VOC_NAMES = "voc"
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ class Identity:
             A backbone, palette, names file or checkpoint does not exist or cannot be read.
         """
         backbone = backbones.find(job.backbone)
-        asked = class_names(job.class_names)
+        asked = load_class_names(job.class_names)
         checkpoint = None
         identity = backbone.sha256
-        names: tuple[str, ...] | None = backbones.VOC_CLASSES
+        names: tuple[str, ...] | None = VOC_CLASSES
         if job.weights_file is not None:
             path = Path(job.weights_file)
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
@@ -119,20 +118,3 @@ class Identity:
     def load_network(self, *, offline: bool = False) -> backbones.Network:
         """Get the weights and load the network; raises what `weights_file` and `backbones.load` do."""
         return backbones.load(self.backbone, self.weights_file(offline=offline), self.names)
-
-
-def class_names(option: str | None) -> tuple[str, ...] | None:
-    """Return what ``--class-names`` stands for, or None without it; raises RequestError."""
-    if option is None:
-        return None
-    if option == VOC_NAMES:
-        return backbones.VOC_CLASSES
-    try:
-        lines = Path(option).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RequestError(f"--class-names {option}: cannot be read ({reason})") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names or len(set(names)) != len(names):
-        raise RequestError(f"--class-names {option}: needs one name a line, each only once")
-    return names

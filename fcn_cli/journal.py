@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from . import storage
 from .collisions import folded
+from .common import files
 from .record import Record, to_line
 
 JOURNAL_FILE = "manifest.jsonl"
@@ -172,7 +172,7 @@ class Journal:
         new = not self.path.exists()
         stream = self.path.open("ab")
         if new:
-            storage.sync_folders([self.path.parent])
+            files.sync_folders([self.path.parent])
         return stream
 
     def _replay(self) -> None:
@@ -220,8 +220,8 @@ class Journal:
 
     def _compact(self) -> None:
         lines = [line + b"\n" for line in self.index.lines()]
-        storage.write_whole(self.path, lambda stream: stream.writelines(lines))
-        storage.sync_folders([self.path.parent])
+        files.write_whole(self.path, lambda stream: stream.writelines(lines))
+        files.sync_folders([self.path.parent])
         self.index.forget_gone()
         self._whole_bytes = sum(map(len, lines))
         self._line_count = len(lines)
@@ -232,4 +232,4 @@ def set_aside(output: Path) -> None:
     path = output / JOURNAL_FILE
     with contextlib.suppress(FileNotFoundError):
         path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
-        storage.sync_folders([output])
+        files.sync_folders([output])

@@ -6,10 +6,10 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import storage
-from .errors import RequestError
+from .common.errors import RequestError
+from .common.files import walk
+from .common.output_layout import SETTINGS_FILE, is_output_folder
 from .outputs import read_classes
-from .sources import SETTINGS_FILE, is_output_folder
 
 # The kinds of output that are label maps, the better one first.
 _KINDS = ("masks", "color")
@@ -35,7 +35,7 @@ def label_files(root: Path) -> dict[str, Path]:
         raise RequestError(f"{folder}: cannot be listed ({error.strerror})") from None
 
     files: dict[str, Path] = {}
-    for folder, names in storage.walk(str(root), enter, failed):
+    for folder, names in walk(str(root), enter, failed):
         for file_name in names:
             path = Path(folder, file_name)
             if file_name.startswith(".") or path.suffix.lower() != _SUFFIX or not path.is_file():

@@ -13,8 +13,8 @@ from typing import Any
 
 import filelock
 
-from . import storage
-from .errors import OutputLocked, OutputLost
+from .common import files
+from .common.errors import OutputLocked, OutputLost
 
 _LOCK_FILE = ".fcn.lock"
 _HOLDER_FILE = ".fcn.holder.json"
@@ -63,8 +63,8 @@ class OutputLock:
             self._acquire()
             holder = self.output / _HOLDER_FILE
             if holder.exists():
-                storage.sweep_temporaries(self.output)
-            storage.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+                files.sweep_temporaries(self.output)
+            files.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
             undo.pop_all()
         return self
 
@@ -95,7 +95,7 @@ class OutputLock:
             time.sleep(_POLL_SECONDS)
 
     def _try(self) -> bool:
-        storage.make_folders(self.output)
+        files.make_folders(self.output)
         try:
             self._lock.acquire(timeout=0)
         except (filelock.Timeout, FileNotFoundError):

@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from . import machine, photos
+from . import photos
 from .batches import LOOK_AHEAD_BYTES
-from .errors import ImageError
+from .common import resources
+from .common.errors import ImageError
 from .photos import Photo, Prepared
 
 _MAX_THREADS = 8
@@ -45,10 +46,10 @@ class LookAhead(Generic[Outcome]):
         self._given = iter(given)
         self._short_side = short_side
         self._batch_size = batch_size
-        self._count = min(machine.cpu_count(), _MAX_THREADS)
+        self._count = min(resources.cpu_count(), _MAX_THREADS)
         self._most = 2 * batch_size + self._count
         self._threads = ThreadPoolExecutor(
-            self._count, thread_name_prefix="fcn-decode", initializer=machine.step_back
+            self._count, thread_name_prefix="fcn-decode", initializer=resources.step_back
         )
         self._largest = 0
         self._entries: deque[Entry[Outcome]] = deque()

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import backbones, palettes, record
-from .errors import DeviceLost, Failure, OutputLost
-from .interrupts import Stop
+from . import backbones, record
+from .common import palettes
+from .common.errors import DeviceLost, Failure, OutputLost
+from .common.label_map import Predicted
+from .common.signals import Stop
+from .common.wording import counted
 from .job import Identity, Job
-from .labelmaps import Predicted
 from .observer import Observer
 from .outputs import OutputFolder
 from .plan import Plan, Step
 from .run_report import RunReport
 from .weights import WeightsFile
-from .wording import counted
 from .writing import WriteQueue
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import typer
 
-from .errors import RequestError
-from .wording import alternatives
+from .common.errors import RequestError
+from .common.wording import alternatives
 
 _LONGEST_SIDE = 16384
 _Choices = TypeVar("_Choices", bound=StrEnum)
@@ -120,7 +120,7 @@ def complete_kinds(incomplete: str) -> list[str]:
 
 def complete_palettes(incomplete: str) -> list[str]:
     """Complete a built-in palette's name."""
-    from .palettes import BUILT_IN
+    from .common.palettes import BUILT_IN
 
     return [name for name in BUILT_IN if name.startswith(incomplete)]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from . import option_values as values
+from .common.wording import alternatives
 from .input_options import not_a_file, not_empty
-from .wording import alternatives
 
 
 class BackboneName(StrEnum):

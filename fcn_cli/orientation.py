@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import exif, truthfiles
-from .errors import Failure, FailureKind, ImageError
+from .common.errors import Failure, FailureKind, ImageError
 from .evaluation_choices import Orientation
 
 Size = tuple[int, int]

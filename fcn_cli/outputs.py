@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-import numpy as np
 from PIL import Image
 
-from . import storage
-from .errors import FailureKind, ImageError, OutputLost
-from .labelmaps import LabelMap, Predicted, count_classes
-from .palettes import VOID_INDEX, Palette
+from .common import files
+from .common.errors import FailureKind, ImageError, OutputLost
+from .common.label_map import VOID_INDEX, LabelMap, Predicted, count_classes, read_label_map
+from .common.palettes import Palette
 from .record import Record
 
 CLASSES_FILE = "classes.json"
@@ -215,7 +214,7 @@ class OutputFolder:
             path = self.root / name
             try:
                 self._make_ready(path.parent)
-                size = storage.write_whole(path, lambda stream, w=writer: w.write(predicted, photo, stream))  # type: ignore[misc]
+                size = files.write_whole(path, lambda stream, w=writer: w.write(predicted, photo, stream))  # type: ignore[misc]
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:
@@ -232,7 +231,7 @@ class OutputFolder:
             As `write`.
         """
         with OutputLost.when_refused(self.root):
-            storage.sync_folders((self.root / name).parent for name in names)
+            files.sync_folders((self.root / name).parent for name in names)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files that no longer belong to a photo; one that cannot be deleted is left."""
@@ -280,48 +279,21 @@ class OutputFolder:
         with contextlib.suppress(OSError, ValueError):
             if path.read_text(encoding="utf-8") == text:
                 return
-        storage.write_text(path, text)
+        files.write_text(path, text)
 
     def _make_ready(self, folder: Path) -> None:
         if folder in self._ready and folder.is_dir():
             return
         # A lost output directory is not made again: its journal and its lock are gone with it.
         self.root.stat()
-        changed = storage.make_folders(folder)
+        changed = files.make_folders(folder)
         inside = os.path.join(self._real, folder.relative_to(self.root))
         if os.path.realpath(folder) != inside:
             raise ImageError(
                 FailureKind.OUTPUT_REFUSED, f"{folder} is a link; outputs are never written through links"
             )
-        storage.sync_folders(changed)
+        files.sync_folders(changed)
         self._ready.add(folder)
-
-
-def read_label_map(path: Path) -> LabelMap:
-    """Return the class indices in a greyscale or paletted PNG, whoever wrote it.
-
-    Raises
-    ------
-    ImageError
-        It is missing, broken, or something else.
-    """
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            mode, labels = image.mode, np.array(image, dtype=np.uint8) if image.mode in {"L", "P"} else None
-    except FileNotFoundError:
-        raise ImageError(FailureKind.NOT_FOUND, f"{path}: no such file") from None
-    except Exception as error:  # noqa: BLE001 - as in `images`: decoders raise anything on broken data
-        raise ImageError(FailureKind.BAD_LABELS, f"{path}: cannot be decoded ({error})") from None
-    if labels is None:
-        raise ImageError(
-            FailureKind.BAD_LABELS, f"{path}: {mode} pixels; label maps are 8-bit grey or paletted"
-        )
-    return labels
-
-
-def class_name(names: Sequence[str], index: int) -> str:
-    """Return the name of a label map value: a class's, or void's."""
-    return names[index] if index < len(names) else ("void" if index == VOID_INDEX else f"class_{index}")
 
 
 def read_classes(root: Path) -> list[str] | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import images
-from .errors import FailureKind, ImageError
+from .common.errors import FailureKind, ImageError
 
 Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
 """What can be segmented: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB

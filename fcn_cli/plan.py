@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 from . import collisions
-from .errors import Failure, FailureKind, NameCollision
+from .common.errors import Failure, FailureKind, NameCollision
 from .journal import Journal
 from .outputs import WRITERS, OutputFolder
 from .record import Record, failed

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .batches import by_shape
+from .common.errors import Failure
+from .common.label_map import Predicted
 from .engine import Engine
-from .errors import Failure
-from .labelmaps import Predicted
 from .sources import Source
 from .workers import Item
 

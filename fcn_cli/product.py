@@ -20,7 +20,7 @@ from torch import Tensor
 from . import jit, product_kernels
 from .emit import FLOAT_BYTES
 from .jit import Limits, Processor
-from .product_kernels import DEPTH as DEPTH
+from .product_kernels import DEPTH
 from .workspace import Workspace
 
 # Bytes of the left factor that a thread goes through for each panel of the right one: both stay in its L2.

@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .common.wording import counted
 from .messages import say
 from .text_table import draws
-from .wording import counted
 
 _PLAIN_SECONDS = 30.0
 

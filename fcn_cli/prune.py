@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import storage
-from .errors import RequestError
+from .common import files
+from .common.errors import RequestError
+from .common.wording import counted
 from .record import Record
 from .sources import Source
-from .wording import counted
 
 CAREFUL, FORCE = "careful", "force"
 """How ``--prune`` works: refusing what looks like a disk that is not mounted, or not."""
@@ -62,7 +62,7 @@ def find(
 def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None:
     paths = [os.path.abspath(source.path) for source in sources]
     for directory in directories:
-        if not any(storage.is_within(path, directory) for path in paths):
+        if not any(files.is_within(path, directory) for path in paths):
             raise RequestError(
                 f"--prune: {directory} holds no photo; is its disk not mounted? "
                 "If its photos are really gone, give --prune=force"
@@ -70,10 +70,10 @@ def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None
 
 
 def _is_gone(path: str, directory: str) -> bool:
-    if path == directory or not storage.is_within(path, directory) or _exists(path) is not False:
+    if path == directory or not files.is_within(path, directory) or _exists(path) is not False:
         return False
     parent = os.path.dirname(path)
-    while storage.is_within(parent, directory):
+    while files.is_within(parent, directory):
         exists = _exists(parent)
         if exists is None:
             return False

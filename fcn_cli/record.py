@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import Failure, FailureKind
+from .common.errors import Failure, FailureKind
 from .sources import Source
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"

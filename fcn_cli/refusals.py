@@ -11,8 +11,8 @@ from typing import NoReturn
 from PIL import Image, UnidentifiedImageError
 
 from . import formats
-from .errors import FailureKind, ImageError
-from .wording import counted
+from .common.errors import FailureKind, ImageError
+from .common.wording import counted
 
 _TOO_SHORT = re.compile(r"truncated|not enough image data|unexpected end of file", re.IGNORECASE)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import images, journal, plan, prune, settings, sources
-from .errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from .interrupts import Stop
+from . import formats, images, journal, plan, prune, settings, sources
+from .common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
+from .common.label_map import Predicted
+from .common.output_layout import SETTINGS_FILE
+from .common.signals import Stop
+from .common.wording import counted
 from .job import Identity, Job
 from .journal import Journal
-from .labelmaps import Predicted
 from .lock import OutputLock
 from .network_stage import NetworkStage
 from .observer import Observer
@@ -20,7 +22,6 @@ from .record import Record, gone
 from .run_report import RunReport
 from .sources import Found
 from .summary import Summary
-from .wording import counted
 from .writing import WriteQueue
 
 # How many photos are made ready at once for files that a record stands for to be written again.
@@ -61,7 +62,7 @@ def _find(job: Job) -> Found:
         job.listed,
         job.root,
         job.output,
-        images.photo_suffixes(),
+        formats.photo_suffixes(),
         job.keep_extension,
         job.include,
         job.exclude,
@@ -147,7 +148,7 @@ class _Run:
         if not described and len(opened):
             known = self.identity.label.weights
             self.identity.settings.save(self.output, known if len(known) == 64 else None)
-            self.observer.warn(f"{self.output / sources.SETTINGS_FILE} was missing or damaged: written again")
+            self.observer.warn(f"{self.output / SETTINGS_FILE} was missing or damaged: written again")
 
     def _update(self, made: Plan, opened: Journal) -> None:
         """Remove photos that are gone, first from the journal, then their files; note moves and colours."""

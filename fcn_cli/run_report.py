@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import __version__, stats
-from .errors import OutputLost, StoppedEarly
+from .common.errors import OutputLost, StoppedEarly
+from .common.label_map import VOID_INDEX
 from .job import Identity, Job
 from .journal import Journal
 from .observer import Observer
 from .outputs import read_classes
-from .palettes import VOID_INDEX
 from .plan import Action, Plan
 from .record import Record
 from .sources import Found

@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import backbones, outputs, palettes, photos
+from . import backbones, outputs, photos
 from .backbones import Network
-from .engine import Engine, plan
-from .errors import Failure, ImageError, RequestError
+from .common import palettes
+from .common.class_names import class_name
+from .common.errors import Failure, ImageError, RequestError
+from .common.label_map import Predicted, count_classes
+from .engine import Engine
+from .execution import plan
 from .job import Identity, Job
-from .labelmaps import Predicted, count_classes
 from .look_ahead import LookAhead
 from .photos import Photo, Prepared
 from .settings import DEFAULT_SHORT_SIDE
@@ -66,7 +69,7 @@ class Result:
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
         return [
-            ClassShare(index, outputs.class_name(self.class_names, index), pixels, pixels / self.labels.size)
+            ClassShare(index, class_name(self.class_names, index), pixels, pixels / self.labels.size)
             for index, pixels in count_classes(self.labels).items()
         ]
 

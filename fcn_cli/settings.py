@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import storage
-from .errors import RequestError, SettingsMismatch
+from .common import files
+from .common.errors import RequestError, SettingsMismatch
+from .common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 from .images import DEFAULT_MAX_PIXELS
-from .sources import SETTINGS_FILE, SETTINGS_MARK
 
 SCHEMA = 2
 """Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -98,7 +98,7 @@ class RequestedSettings:
             "fingerprint": self.labels.fingerprint(),
             "weights_sha256": weights_sha256,
         }
-        storage.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
+        files.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
 
     def check(self, output: Path, fingerprints: Iterable[str]) -> bool:
         """Compare with the settings that an output directory was written with.

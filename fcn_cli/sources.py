@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from . import formats, storage
-from .errors import Failure, FailureKind, RequestError
+from . import formats
+from .common import files
+from .common.errors import Failure, FailureKind, RequestError
+from .common.output_layout import OUTPUT_FOLDERS, SETTINGS_FILE, is_output_folder
 from .patterns import PathFilter
-
-SETTINGS_FILE = "settings.json"
-SETTINGS_MARK = "fcn_settings"
-"""The key that makes a ``settings.json`` ours, and its folder an output directory."""
-OUTPUT_FOLDERS = frozenset({"masks", "color", "overlay", "confidence", "cutout"})
 
 _EXCLUDED_DIRECTORY = "excluded directory"
 _LISTED_DIRECTORY = "directory in the list"
@@ -110,15 +106,6 @@ def discover(request: Request) -> Found:
     return _Discovery(request).run()
 
 
-def is_output_folder(folder: str) -> bool:
-    """Say whether a folder is the output directory of some run (known by its settings file)."""
-    try:
-        content = json.loads(Path(folder, SETTINGS_FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and SETTINGS_MARK in content
-
-
 class _Discovery:
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -182,7 +169,7 @@ class _Discovery:
         def failed(folder: str, error: OSError) -> None:
             self._add_unlistable(given, folder, prefix, error)
 
-        for folder, names in storage.walk(given, enter, failed, leave_out):
+        for folder, names in files.walk(given, enter, failed, leave_out):
             start = f"{_below(folder, given)}/".removeprefix("/")
             for name in names:
                 self._search_file(os.path.join(folder, name), start + name, prefix)
@@ -227,10 +214,10 @@ class _Discovery:
 
     def _below_root(self, given: str) -> str:
         path = os.path.abspath(given)
-        if not storage.is_within(path, self.root):
+        if not files.is_within(path, self.root):
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         for root in (self.root, os.path.realpath(self.root)):
-            if storage.is_within(path, root) and path != root:
+            if files.is_within(path, root) and path != root:
                 return Path(os.path.relpath(path, root)).as_posix()
         raise RequestError(
             f"{given}: not below {self.root}; name the directory its outputs are relative to with --root"

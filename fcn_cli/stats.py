@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import storage
+from .common import files
+from .common.class_names import class_name
 from .journal import Journal
-from .outputs import class_name
 from .record import Record, printable_utf8
 
 STATS_FILE = "stats.csv"
@@ -82,9 +82,9 @@ def write(
     """
     totals = Totals()
     records = (record for record in journal if record.fingerprint == fingerprint)
-    storage.write_text(output / STATS_FILE, _csv(records, class_names, totals))
+    files.write_text(output / STATS_FILE, _csv(records, class_names, totals))
     summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
-    storage.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    files.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def up_to_date(output: Path, journal: Journal) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ExitCode, FcnError
-from .palettes import Palette
+from .common.errors import ExitCode, FcnError
+from .common.palettes import Palette
 from .record import Record, printable_utf8
 from .stats import Totals
 

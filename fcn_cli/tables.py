@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .common.class_names import class_name
+from .common.wording import counted
 from .messages import one_line, write_line
-from .outputs import class_name
 from .text_table import Color, write_table
-from .wording import counted
 
 if TYPE_CHECKING:
     from .summary import Summary

@@ -14,8 +14,8 @@ from torch import Tensor
 from . import jit, tile_kernels
 from .grid import Grid
 from .jit import Limits
-from .product import DEPTH
-from .tile_kernels import Matrix as Matrix
+from .product_kernels import DEPTH
+from .tile_kernels import Matrix
 
 
 def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Matrix, result: Tensor) -> None:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from . import truthfiles, wrong_calls
 from .coco import CocoTruth
-from .errors import RequestError
+from .common.errors import RequestError
+from .common.label_map import LabelMap
 from .evaluation_choices import Orientation, TruthColors
 from .labelfolders import find_label_file, label_files
-from .labelmaps import LabelMap
 from .orientation import Frame
 
 _VOC_LISTS = Path("ImageSets", "Segmentation")

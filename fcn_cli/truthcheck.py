@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from .common.errors import FailureKind, ImageError, RequestError
+from .common.label_map import LabelMap
 from .confusion import highest_class
-from .errors import FailureKind, ImageError, RequestError
-from .labelmaps import LabelMap
 from .truth import FolderTruth
 
 _LOOKED_AT = 8

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import palettes
-from .errors import FailureKind, ImageError
+from .common import palettes
+from .common.errors import FailureKind, ImageError
+from .common.label_map import VOID_INDEX, LabelMap, read_label_map
 from .evaluation_choices import TruthColors
-from .labelmaps import LabelMap
-from .outputs import read_label_map
-from .palettes import VOID_INDEX
 
 _STRIP_PIXELS = 1 << 20
 _COLOR_MODES = frozenset({"RGB", "RGBA"})

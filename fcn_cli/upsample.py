@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .common.label_map import VOID_INDEX
 from .interpolation import Taps, bounds, taps, widening
-from .palettes import VOID_INDEX
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
 _STRIP_ELEMENTS_CPU = 1 << 19

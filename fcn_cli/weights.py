@@ -20,9 +20,10 @@ from pathlib import Path
 
 import filelock
 
-from . import __version__, storage
-from .errors import WeightsError
-from .wording import counted
+from . import __version__
+from .common import files
+from .common.errors import WeightsError
+from .common.wording import counted
 
 CONNECT_SECONDS = 10.0
 """How long a server may take to answer at all, name look-up and redirects included."""
@@ -162,13 +163,13 @@ def fetch(
     folder = folder or hub_folder()
     target = folder / official.file_name
     try:
-        storage.make_folders(folder)
+        files.make_folders(folder)
         with filelock.FileLock(folder / f".{official.file_name}.lock"):
             if not (target.is_file() and sha256_of(target).startswith(official.sha256_prefix)):
-                storage.write_whole(
+                files.write_whole(
                     target, lambda stream: _download(official, stream.write, progress, timeouts or Timeouts())
                 )
-                storage.sync_folders([folder])
+                files.sync_folders([folder])
     except OSError as error:
         raise WeightsError(
             f"{folder}: cannot be written ({error.strerror or error}); {_ways(official)}"

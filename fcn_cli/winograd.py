@@ -19,7 +19,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from . import jit, product, tiles
+from . import jit, product, product_kernels, tile_kernels, tiles
 from .grid import Grid
 from .jit import Limits
 from .workspace import Workspace
@@ -139,7 +139,15 @@ class Winograd:
         for first in range(0, grid.tiles, most):
             count = min(most, grid.tiles - first)
             blocks = -(-count // rows)
-            left = _apart(space, "tiles", matrices, blocks, self._in // product.DEPTH, rows, product.DEPTH)
+            left = _apart(
+                space,
+                "tiles",
+                matrices,
+                blocks,
+                self._in // product_kernels.DEPTH,
+                rows,
+                product_kernels.DEPTH,
+            )
             products = _apart(space, "products", matrices, blocks * rows, product.padded(self._out))
             tiles.transform_input(x, grid, first, count, self._input, left)
             product.tiles(left, self._filters, products)
@@ -152,7 +160,7 @@ def _apart(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
     return space.take(name, count, size + _APART)[:, :size].unflatten(1, shape)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _rows(matrix: Tensor) -> tiles.Matrix:
+def _rows(matrix: Tensor) -> tile_kernels.Matrix:
     return tuple(tuple(row) for row in matrix.tolist())
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from . import exif, images, machine
-from .errors import Failure, FailureKind, ImageError
-from .interrupts import ENDING_SIGNALS
+from . import exif, images
+from .common import resources
+from .common.errors import Failure, FailureKind, ImageError
+from .common.signals import ENDING_SIGNALS
 from .sources import Source
 
 IDLE = -1
@@ -147,7 +148,7 @@ class Photos(Dataset[Item]):
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
         self.board.pid[worker] = os.getpid()
-        machine.step_back()
+        resources.step_back()
         _become_worker(self.settings.max_pixels)
 
 
@@ -165,4 +166,4 @@ def _become_worker(max_pixels: int) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     images.prepare_worker(max_pixels)
-    machine.bound_memory(images.DECODE_BYTES + images.DECODE_BYTES_PER_PIXEL * max_pixels)
+    resources.bound_memory(images.DECODE_BYTES + images.DECODE_BYTES_PER_PIXEL * max_pixels)

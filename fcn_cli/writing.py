@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import images, machine
-from .errors import ImageError, OutputLost
+from . import images
+from .common import resources
+from .common.errors import ImageError, OutputLost
+from .common.label_map import Predicted, count_classes
 from .journal import Journal
-from .labelmaps import Predicted, count_classes
 from .outputs import OutputFolder
 from .record import Record, failed, gone, now
 from .sources import Source
@@ -55,7 +56,7 @@ class WriteQueue:
         self._finished = finished
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(
-            _THREADS, thread_name_prefix="fcn-write", initializer=machine.step_back
+            _THREADS, thread_name_prefix="fcn-write", initializer=resources.step_back
         )
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from . import images, truthfiles
+from . import formats, truthfiles
+from .common.errors import ImageError, NothingFound, RequestError
+from .common.label_map import read_label_map
+from .common.output_layout import is_output_folder
 from .confusion import highest_class
-from .errors import ImageError, NothingFound, RequestError
-from .outputs import read_label_map
-from .sources import Source, is_output_folder
+from .sources import Source
 
 _LOOKED_AT = 3
 _MANY = 100_000
@@ -159,7 +160,7 @@ def _holds_photos(place: Path) -> bool:
 
 
 def _first_images(place: Path) -> list[Path]:
-    suffixes = images.photo_suffixes()
+    suffixes = formats.photo_suffixes()
     found = (path for path in _files(place) if path.suffix.lower() in suffixes)
     return list(islice(found, _LOOKED_AT)) if place.is_dir() else []
 

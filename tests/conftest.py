@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fcn_cli.__main__ import run
-from fcn_cli.interrupts import ENDING_SIGNALS
+from fcn_cli.common.signals import ENDING_SIGNALS
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # One CPU for each of the workers, and for what they start: two processes' OpenMP threads on the same

@@ -31,19 +31,9 @@ from typing import Any, BinaryIO, NoReturn
 import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
-from fcn_cli import (  # noqa: F401
-    decoding,
-    engine,
-    images,
-    network_stage,
-    palettes,
-    predictions,
-    run,
-    stats,
-    storage,
-    workers,
-)
+from fcn_cli import decoding, engine, images, network_stage, predictions, run, stats, workers  # noqa: F401
 from fcn_cli.__main__ import main as fcn_main
+from fcn_cli.common import files, palettes
 from fcn_cli.journal import Journal
 
 from .conftest import SAMPLES, SMALL
@@ -90,8 +80,8 @@ class Moments:
         engine.Engine.predict = self.around(engine.Engine.predict, before="predict")  # type: ignore[method-assign]
         Path.replace = self.around(Path.replace, "rename", "renamed")  # type: ignore[method-assign]
         os.fsync = self.fsync(os.fsync)
-        storage.write_whole = self.write_whole(storage.write_whole)
-        storage.write_text = self.write_text(storage.write_text)
+        files.write_whole = self.write_whole(files.write_whole)
+        files.write_text = self.write_text(files.write_text)
         Journal.append = self.append(Journal.append)  # type: ignore[method-assign]
 
     def around(self, function: Any, before: str = "", after: str = "") -> Any:

@@ -16,7 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torchvision.models.segmentation import fcn_resnet50
 
-from fcn_cli import bench, machine
+from fcn_cli import bench
+from fcn_cli.common import resources
 from fcn_cli.execution import Plan
 
 from .conftest import Fcn
@@ -79,7 +80,7 @@ def test_helpers_step_back_and_the_network_does_not() -> None:
     seen: list[int] = []
 
     def helper() -> None:
-        machine.step_back()
+        resources.step_back()
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     before = os.getpriority(os.PRIO_PROCESS, 0)
@@ -157,7 +158,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
 
 def test_a_bench_that_does_not_fit_says_so(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
     how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2")
-    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    monkeypatch.setattr(resources, "available_memory", lambda: 1000)
     assert "not enough memory for an input of 48x32" in fcn("bench", *how, code=2).stderr
 
     def forward(*_: object) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fcn_cli import options
 from fcn_cli.cli import app
 from fcn_cli.command_line import UsageError, usage_message
-from fcn_cli.wording import alternatives, counted
+from fcn_cli.common.wording import alternatives, counted
 
 from .conftest import SMALL, Fcn, MakePhotos
 from .terminal import BOXES

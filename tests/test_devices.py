@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcn_cli import DeviceLost, RequestError, Segmenter, device_errors, machine
+from fcn_cli import DeviceLost, RequestError, Segmenter, device_errors
 from fcn_cli.backbones import BACKBONES
 from fcn_cli.batch_limits import BatchLimits
+from fcn_cli.common import resources
 from fcn_cli.execution import Plan, plan
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
@@ -393,7 +394,7 @@ def test_a_shape_that_did_not_fit_goes_in_smaller_batches_and_no_other(free: dic
 
 
 def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: 10 * 100 * 100 * BYTES_PER_PIXEL)
+    monkeypatch.setattr(resources, "available_memory", lambda: 10 * 100 * 100 * BYTES_PER_PIXEL)
     plain = BatchLimits(Plan(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
     assert plain.images((100, 100, 3)) == 10
     assert plain.images((400, 400, 3)) == 0
@@ -401,7 +402,7 @@ def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = BatchLimits(Plan(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
     assert ours.images((300, 300, 3)) == 16
     assert ours.images((400, 400, 3)) == 0
-    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    monkeypatch.setattr(resources, "available_memory", lambda: None)
     assert plain.images((100000, 100000, 3)) == 16
 
 

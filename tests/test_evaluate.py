@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torchvision.transforms import functional as transforms
 
-from fcn_cli import backbones
-from fcn_cli.backbones import VOC_CLASSES
+from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.confusion import Confusion
 from fcn_cli.job import Identity, Job
 
@@ -284,9 +283,7 @@ def test_classes_of_ones_own(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     got = evaluated(fcn, made, "truth", "--predictions", "truth", "--class-names", names)
     assert [one["name"] for one in got["classes"].values()] == ["ground", "house"]
     assert got["mean_iou"] == 1
-    assert len(backbones.VOC_CLASSES) == len(
-        evaluated(fcn, made, "truth", "--predictions", "truth")["classes"]
-    )
+    assert len(VOC_CLASSES) == len(evaluated(fcn, made, "truth", "--predictions", "truth")["classes"])
 
 
 # Outlines drawn by hand around what the photos show, and the table's cup, which is void.

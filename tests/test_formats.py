@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fcn_cli import formats, images
-from fcn_cli.errors import FailureKind, ImageError
+from fcn_cli.common.errors import FailureKind, ImageError
 
 from .conftest import SAMPLES, SMALL, Fcn, journal_of, python_with, run_process, tree
 from .rare_formats import Rare, cursor, photo_cd, photoshop, rare_formats, saved

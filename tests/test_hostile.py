@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import formats, images
-from fcn_cli.errors import RequestError
+from fcn_cli.common.errors import RequestError
 from fcn_cli.outputs import WRITERS, OutputFolder
 from fcn_cli.sources import Request, discover
 
@@ -98,7 +98,7 @@ def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[
     """On names alone: listed files need not exist to be planned."""
     listed = sorted({f"/nowhere/{name}.png" for name in names})
     try:
-        found = discover(Request((), listed, "/nowhere", "/out", images.photo_suffixes(), keep))
+        found = discover(Request((), listed, "/nowhere", "/out", formats.photo_suffixes(), keep))
     except RequestError:
         return
     assert len(found.sources) + found.ignored.total() == len(listed)

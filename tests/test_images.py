@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import functional
 
-from fcn_cli import images
-from fcn_cli.errors import FailureKind, ImageError
+from fcn_cli import formats, images
+from fcn_cli.common.errors import FailureKind, ImageError
 
 from .conftest import SAMPLES
 
@@ -48,7 +48,7 @@ EVERYDAY = [
 ]
 
 
-@pytest.mark.parametrize("suffix", [one for one in EVERYDAY if one in images.photo_suffixes()])
+@pytest.mark.parametrize("suffix", [one for one in EVERYDAY if one in formats.photo_suffixes()])
 def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli import images
+from fcn_cli import formats
 from fcn_cli.filelists import parse_list
 from fcn_cli.sources import Found, Request, discover
 
@@ -27,7 +27,7 @@ def found(
     **options: Any,
 ) -> Found:
     given = [str(one) for one in inputs]
-    return discover(Request(given, listed, root, "fcn_output", images.photo_suffixes(), **options))
+    return discover(Request(given, listed, root, "fcn_output", formats.photo_suffixes(), **options))
 
 
 def outputs(*args: Any, **options: Any) -> list[str]:

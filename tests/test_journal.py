@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli.errors import Failure, FailureKind
+from fcn_cli.common.errors import Failure, FailureKind
 from fcn_cli.journal import Journal
 from fcn_cli.record import Record, to_line
 

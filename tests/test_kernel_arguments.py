@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli import argmax, jit, product, tiles, winograd
+from fcn_cli import argmax, jit, product, product_kernels, tiles, winograd
 from fcn_cli.grid import Grid
 from fcn_cli.winograd import Transforms
 from fcn_cli.workspace import Workspace
@@ -38,7 +38,7 @@ def for_pointwise() -> Arguments:
 def for_tiles() -> Arguments:
     rows = jit.processor().rows
     return {
-        "left": torch.rand(PLACES, 3, DEPTH // product.DEPTH, rows, product.DEPTH),
+        "left": torch.rand(PLACES, 3, DEPTH // product_kernels.DEPTH, rows, product_kernels.DEPTH),
         "panels": product.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
         "result": torch.zeros(PLACES, 3 * rows, product.padded(COLUMNS)),
     }
@@ -58,7 +58,7 @@ def for_transform_input() -> Arguments:
         "first": 0,
         "tiles": GRID.tiles,
         "transform": matrix("input"),
-        "result": torch.zeros(PLACES, blocks, CHANNELS // product.DEPTH, rows, product.DEPTH),
+        "result": torch.zeros(PLACES, blocks, CHANNELS // product_kernels.DEPTH, rows, product_kernels.DEPTH),
     }
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import backbones, compiled_labels, jit, kernel_costs, product, winograd
+from fcn_cli import backbones, compiled_labels, jit, kernel_costs, product, product_kernels, winograd
 from fcn_cli.emit import Emitter
 from fcn_cli.jit import Kernel, Processor
 from fcn_cli.kernels import FastNetwork
@@ -241,7 +241,7 @@ def test_a_pointwise_product_is_the_product(
     threads: int,
     seed: int,
 ) -> None:
-    depth, columns = lines * product.DEPTH, panels * 16
+    depth, columns = lines * product_kernels.DEPTH, panels * 16
     random = seeded(seed)
     # What lies around the result must stay.
     around = torch.full((rows + 2, columns), 7.0)

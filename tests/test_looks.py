@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_cli import palettes
+from fcn_cli.common import palettes
 from fcn_cli.outputs import OutputFolder
 
 from .conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree

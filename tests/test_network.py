@@ -18,9 +18,10 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, backbones, batches, engine, options
-from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
-from fcn_cli.errors import Failure, FailureKind, ImageError
+from fcn_cli import Segmenter, backbones, batches, engine, execution, options
+from fcn_cli.backbones import BACKBONES, BundledWeights
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.upsample import label_map
 from fcn_cli.weights import OfficialWeights
 from fcn_cli.workers import Item
@@ -188,7 +189,7 @@ def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model.backbone = ScarceMemory(holds)
     model.classifier = torch.nn.Identity()
     network = backbones.Network(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
-    return engine.Engine(network, engine.plan("cpu", kernels="torch", batch_size=8)), model.backbone
+    return engine.Engine(network, execution.plan("cpu", kernels="torch", batch_size=8)), model.backbone
 
 
 def test_out_of_memory_halves_the_batch_down_to_one_by_one() -> None:
@@ -218,11 +219,11 @@ def test_an_image_that_does_not_fit_alone_fails_alone() -> None:
 def test_too_large_at_native_size_fails_before_the_machine_does(
     fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from fcn_cli import machine
+    from fcn_cli.common import resources
 
     make_photos(["small.png"])
     Image.new("RGB", (800, 600)).save(tmp_path / "made/large.png")
-    monkeypatch.setattr(machine, "available_memory", lambda: 50_000_000)
+    monkeypatch.setattr(resources, "available_memory", lambda: 50_000_000)
     done = fcn("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out", code=1)
     assert "large.png: the network has not enough memory for an input of 800x600" in done.stderr
     assert "--resize" in done.stderr

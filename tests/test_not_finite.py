@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fcn_cli import FailureKind, ImageError, Segmenter, backbones, engine, images
-from fcn_cli.backbones import BACKBONES, VOC_CLASSES
-from fcn_cli.errors import Failure
+from fcn_cli.backbones import BACKBONES
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.common.errors import Failure
+from fcn_cli.common.label_map import Predicted
 from fcn_cli.execution import Plan
 from fcn_cli.job import Identity, Job
-from fcn_cli.labelmaps import Predicted
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import functional as transforms
 
 from fcn_cli import exif, images
-from fcn_cli.errors import FailureKind, ImageError
+from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation_choices import Orientation
 from fcn_cli.job import Identity, Job
 from fcn_cli.orientation import OrientationRule

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from fcn_cli import palettes
-from fcn_cli.backbones import VOC_CLASSES
+from fcn_cli.common import palettes
+from fcn_cli.common.class_names import VOC_CLASSES
 
 from .conftest import PREVIEW, SMALL, Fcn, MakePhotos, journal_of
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn_cli.errors import RequestError
+from fcn_cli.common.errors import RequestError
 from fcn_cli.patterns import PathFilter, to_regex
 
 from .conftest import SMALL, Fcn, MakePhotos, tree

@@ -30,9 +30,9 @@ from fcn_cli import (
     backbones,
     engine,
     look_ahead,
-    machine,
     photos,
 )
+from fcn_cli.common import resources
 from fcn_cli.photos import Photo
 
 from .conftest import SAMPLES
@@ -288,7 +288,7 @@ def test_buffers_may_be_used_again_for_the_next_photo(segmenter: Segmenter, tmp_
 def test_photos_are_taken_a_bounded_number_ahead(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cpu_count", lambda: 2)
+    monkeypatch.setattr(resources, "cpu_count", lambda: 2)
     ahead = []
     taken = 0
 

@@ -27,8 +27,9 @@ import torch
 from PIL import Image
 
 from fcn_cli import __version__, backbones, decoding, weights
-from fcn_cli.backbones import BACKBONES, VOC_CLASSES, BundledWeights
-from fcn_cli.errors import WeightsError
+from fcn_cli.backbones import BACKBONES, BundledWeights
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.common.errors import WeightsError
 from fcn_cli.weights import OfficialWeights, Timeouts
 
 from .conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import palettes
+from fcn_cli.common import palettes
 
 from .conftest import SMALL, Fcn, MakePhotos
 from .test_evaluate import evaluated, save

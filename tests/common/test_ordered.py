@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import counting
+from fcn_cli.common.label_map import Predicted
+from fcn_cli.common.ordered_work import OrderedWork
 from fcn_cli.engine import Engine
-from fcn_cli.labelmaps import Predicted
-from fcn_cli.ordered import OrderedWork
 from fcn_cli.truth import FolderTruth
 
-from .conftest import SMALL, Fcn, MakePhotos
-from .test_evaluate import evaluated, save
+from ..conftest import SMALL, Fcn, MakePhotos
+from ..test_evaluate import evaluated, save
 
 
 @settings(deadline=None, max_examples=50)

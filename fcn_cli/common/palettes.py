@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RequestError
+from .label_map import VOID_INDEX
 from .wording import counted
-
-VOID_INDEX = 255
-"""The label map value that means "no class", as in Pascal VOC's ground truth."""
 
 Palette = NDArray[np.uint8]
 """uint8, shape (256, 3): the RGB colour of each class index."""

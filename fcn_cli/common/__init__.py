@@ -1,0 +1,1 @@
+"""What every package may use: errors, label maps, class names, palettes, files, resources, signals."""

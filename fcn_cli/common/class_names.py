@@ -1,0 +1,58 @@
+"""Names of the classes: Pascal VOC's, a user's own, and the name of a label map value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import RequestError
+from .label_map import VOID_INDEX
+
+VOC_CLASSES = (
+    "__background__",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""Class names in index order, spelled as in torchvision's weights."""
+
+VOC_NAMES = "voc"
+
+
+def load_class_names(option: str | None) -> tuple[str, ...] | None:
+    """Return what ``--class-names`` stands for, or None without it; raises RequestError."""
+    if option is None:
+        return None
+    if option == VOC_NAMES:
+        return VOC_CLASSES
+    try:
+        lines = Path(option).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RequestError(f"--class-names {option}: cannot be read ({reason})") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) != len(names):
+        raise RequestError(f"--class-names {option}: needs one name a line, each only once")
+    return names
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """Return the name of a label map value: a class's, or void's."""
+    return names[index] if index < len(names) else ("void" if index == VOID_INDEX else f"class_{index}")
