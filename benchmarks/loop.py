@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import material
-from fcn_cli import backbones, display, images, run
+from fcn_cli import backbones, display, run
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.engine import Engine
 from fcn_cli.execution import plan
+from fcn_cli.inputs import decoder, resizing
 from fcn_cli.job import Job
 
 
@@ -57,8 +58,8 @@ Ready = tuple[NDArray[np.uint8], tuple[int, int]]
 
 def ready(path: Path) -> Ready:
     """Return the network's input for a photo, and the size its label map shall have."""
-    image = images.decode(path).image
-    return images.network_input(image, 520)[0], image.size
+    image = decoder.decode(path).image
+    return resizing.network_input(image, 520)[0], image.size
 
 
 def bare(engine: Engine, photos: list[Ready]) -> float:

@@ -99,9 +99,8 @@ def segment(
     """
     from . import run
     from .display import Display
-    from .images import DEFAULT_MAX_PIXELS
-    from .job import Job
-    from .settings import Machinery
+    from .inputs.decoder import DEFAULT_MAX_PIXELS
+    from .job import Job, Machinery
 
     if log_file is not None:
         open_log(log_file)
@@ -149,7 +148,7 @@ def segment(
 
 
 def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
-    from .filelists import parse_list
+    from .inputs.file_lists import parse_list
 
     if files_from is None:
         if null:
@@ -200,10 +199,9 @@ def evaluate(
     """
     from . import evaluate as evaluation
     from . import tables
-    from .images import DEFAULT_MAX_PIXELS
-    from .job import Job
+    from .inputs.decoder import DEFAULT_MAX_PIXELS
+    from .job import Job, Machinery
     from .progress import Progress
-    from .settings import Machinery
 
     job = Job(
         backbone=backbone.value,

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import exif
 from .common.errors import Failure, FailureKind, ImageError
 from .common.label_map import LabelMap, read_label_map
 from .common.ordered_work import OrderedWork
 from .confusion import Confusion
 from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Protocol
+from .inputs import exif
+from .inputs.discovery import Source
 from .observer import Watcher
-from .sources import Source
 from .truth import Truth
 
 _THREADS = 2

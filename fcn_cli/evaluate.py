@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import backbones, counting, formats, images, sources, truthcheck, wrong_calls
+from . import backbones, counting, truthcheck, wrong_calls
 from .common.class_names import VOC_CLASSES, load_class_names
 from .common.errors import Failure, NothingFound, RequestError
 from .confusion import Confusion
 from .counting import Answer
 from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Orientation, Protocol, TruthColors
+from .inputs import decoder, discovery, formats
+from .inputs.discovery import Source
 from .job import Identity, Job
 from .labelfolders import LabelFolder
 from .observer import Watcher
 from .orientation import OrientationRule
-from .sources import Source
 from .truth import FolderTruth, Truth, open_truth
 
 PROTOCOLS = {
@@ -85,7 +86,7 @@ def evaluate(request: Request, watcher: Watcher) -> Evaluation:
             f"--protocol {request.protocol} compares at the network's input size, and masks in a directory "
             "have the photos'; use --protocol original, or leave --predictions out"
         )
-    images.prepare_process(job.machinery.max_image_pixels)
+    decoder.prepare_process(job.machinery.max_image_pixels)
     photos, matched = _find(request)
     truth = matched.truth
     watcher.begin(len(matched.photos))
@@ -119,8 +120,8 @@ def evaluate(request: Request, watcher: Watcher) -> Evaluation:
 def _find(request: Request) -> tuple[list[Source], _Matched]:
     """Find all photos, match them with the truth, and see whether that truth can be used at all."""
     wrong_calls.refuse_images(request.images, request.truth)
-    found = sources.discover(
-        sources.Request((request.images,), None, None, None, formats.photo_suffixes(), keep_extension=True)
+    found = discovery.discover(
+        discovery.Request((request.images,), None, None, None, formats.photo_suffixes(), keep_extension=True)
     )
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
@@ -176,7 +177,7 @@ def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
 
 
 def _from_folder(request: Request, matched: _Matched) -> _Answers:
-    from .decoding import open_pool
+    from .predictions import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
     if not any(folder.has(source.image) for source in matched.photos):
@@ -203,7 +204,7 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
 
 def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
     from . import engine, execution, predictions
-    from .decoding import open_pool
+    from .predictions import open_pool
 
     job, how = request.job, request.job.machinery
     pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import exif
 from .common.errors import ExitCode, Failure
 from .confusion import Confusion
 from .evaluation_choices import Orientation
-from .sources import Source
+from .inputs import exif
+from .inputs.discovery import Source
 
 if TYPE_CHECKING:
-    from .workers import Item
+    from .inputs.decode_worker import Item
 
 
 @dataclass(frozen=True, slots=True)

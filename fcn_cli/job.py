@@ -10,13 +10,23 @@ from pathlib import Path
 from . import backbones, weights
 from .common import palettes
 from .common.class_names import VOC_CLASSES, load_class_names
-from .settings import (
-    DEFAULT_KINDS,
-    DEFAULT_SHORT_SIDE,
-    LabelSettings,
-    Machinery,
-    RequestedSettings,
-)
+from .inputs.decoder import DEFAULT_MAX_PIXELS
+from .settings import DEFAULT_KINDS, DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """How the work is done; none of it shapes a label map.
+
+    None stands for ``auto``. `decode_seconds` is how long one image may take to decode.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    max_image_pixels: int = DEFAULT_MAX_PIXELS
+    decode_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

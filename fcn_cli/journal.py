@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .collisions import folded
 from .common import files
+from .inputs.collisions import folded
 from .record import Record, to_line
 
 JOURNAL_FILE = "manifest.jsonl"

@@ -66,8 +66,7 @@ class NetworkStage:
         execution = self._execution() if self._job.machinery.device not in {"auto", "cpu"} else None
         # Weights that cannot be had end the run before torch is imported.
         file = self._identity.weights_file(offline=self._job.offline, progress=self._observer.downloading)
-        from .decoding import open_pool
-        from .predictions import predict
+        from .predictions import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
         to_complete = {step.image: step for step in steps if step.kinds}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import exif, truthfiles
+from . import truthfiles
 from .common.errors import Failure, FailureKind, ImageError
 from .evaluation_choices import Orientation
+from .inputs import exif
 
 Size = tuple[int, int]
 Frame = Size | Path | Failure
@@ -17,7 +18,7 @@ Frame = Size | Path | Failure
 
 @dataclass(frozen=True)
 class OrientationRule:
-    """Decides for each photo; it is asked in the decoding workers (see `workers.Orient`).
+    """Decides for each photo; it is asked in the decoding workers (see `decode_worker.Orient`).
 
     Parameters
     ----------

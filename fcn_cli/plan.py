@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn
 
-from . import collisions
 from .common.errors import Failure, FailureKind, NameCollision
+from .inputs import collisions
+from .inputs.discovery import Source
 from .journal import Journal
 from .outputs import WRITERS, OutputFolder
 from .record import Record, failed
-from .sources import Source
 
 # The kinds of output from which a label map can be read back, the better one first.
 _LABEL_KINDS = ("masks", "color")

@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .batches import by_shape
+from .common import resources
 from .common.errors import Failure
 from .common.label_map import Predicted
 from .engine import Engine
-from .sources import Source
-from .workers import Item
+from .inputs.decode_pool import DecodePool
+from .inputs.decode_worker import DecodeSettings, Item, Orient
+from .inputs.discovery import Source
+from .inputs.shape_batches import by_shape
+from .job import Machinery
+
+_MAX_AUTO_WORKERS = 16
 
 Size = tuple[int, int]
 
@@ -87,3 +92,17 @@ def _batch(
         Prediction(sources[item.index], item, result, share)
         for item, result in zip(items, results, strict=True)
     ]
+
+
+def open_pool(
+    sources: Sequence[Source],
+    how: Machinery,
+    short_side: int | None,
+    *,
+    orient: Orient | None = None,
+    measure_only: bool = False,
+) -> DecodePool:
+    """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
+    workers = how.workers if how.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
+    settings = DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds, orient, measure_only)
+    return DecodePool(sources, settings, workers)

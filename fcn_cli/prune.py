@@ -9,8 +9,8 @@ from pathlib import Path
 from .common import files
 from .common.errors import RequestError
 from .common.wording import counted
+from .inputs.discovery import Source
 from .record import Record
-from .sources import Source
 
 CAREFUL, FORCE = "careful", "force"
 """How ``--prune`` works: refusing what looks like a disk that is not mounted, or not."""

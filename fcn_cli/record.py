@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .common.errors import Failure, FailureKind
-from .sources import Source
+from .inputs.discovery import Source
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _CONTENT_KINDS = frozenset(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import formats, images, journal, plan, prune, settings, sources
+from . import journal, plan, prune, settings
 from .common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from .common.label_map import Predicted
 from .common.output_layout import SETTINGS_FILE
 from .common.signals import Stop
 from .common.wording import counted
+from .inputs import decoder, discovery, formats
+from .inputs.discovery import Found
 from .job import Identity, Job
 from .journal import Journal
 from .lock import OutputLock
@@ -20,7 +22,6 @@ from .outputs import OutputFolder
 from .plan import Action, Plan, Step
 from .record import Record, gone
 from .run_report import RunReport
-from .sources import Found
 from .summary import Summary
 from .writing import WriteQueue
 
@@ -42,7 +43,7 @@ def segment(job: Job, observer: Observer) -> Summary:
     OutputLocked, OutputLost
         The output directory is another run's, or cannot be written.
     """
-    images.prepare_process(job.machinery.max_image_pixels)
+    decoder.prepare_process(job.machinery.max_image_pixels)
     if not job.inputs and job.listed is not None and not job.listed:
         return Summary(Path(job.output))
     found = _find(job)
@@ -57,7 +58,7 @@ def segment(job: Job, observer: Observer) -> Summary:
 
 
 def _find(job: Job) -> Found:
-    request = sources.Request(
+    request = discovery.Request(
         job.inputs,
         job.listed,
         job.root,
@@ -67,7 +68,7 @@ def _find(job: Job) -> Found:
         job.include,
         job.exclude,
     )
-    found = sources.discover(request)
+    found = discovery.discover(request)
     if not found.sources and job.prune is None:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     return found

@@ -12,13 +12,13 @@ from pathlib import Path
 from . import __version__, stats
 from .common.errors import OutputLost, StoppedEarly
 from .common.label_map import VOID_INDEX
+from .inputs.discovery import Found
 from .job import Identity, Job
 from .journal import Journal
 from .observer import Observer
 from .outputs import read_classes
 from .plan import Action, Plan
 from .record import Record
-from .sources import Found
 from .summary import Summary
 
 

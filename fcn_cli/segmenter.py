@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import backbones, outputs, photos
+from . import backbones, outputs
 from .backbones import Network
 from .common import palettes
 from .common.class_names import class_name
@@ -22,9 +22,10 @@ from .common.errors import Failure, ImageError, RequestError
 from .common.label_map import Predicted, count_classes
 from .engine import Engine
 from .execution import plan
+from .inputs import photos
+from .inputs.look_ahead import LookAhead
+from .inputs.photos import Photo, Prepared
 from .job import Identity, Job
-from .look_ahead import LookAhead
-from .photos import Photo, Prepared
 from .settings import DEFAULT_SHORT_SIDE
 from .upsample import Asked
 

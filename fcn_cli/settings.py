@@ -12,7 +12,6 @@ from typing import Any
 from .common import files
 from .common.errors import RequestError, SettingsMismatch
 from .common.output_layout import SETTINGS_FILE, SETTINGS_MARK
-from .images import DEFAULT_MAX_PIXELS
 
 SCHEMA = 2
 """Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -53,21 +52,6 @@ class LabelSettings:
             "class_names": list(self.class_names) if self.class_names is not None else None,
             "min_confidence": self.min_confidence,
         }
-
-
-@dataclass(frozen=True)
-class Machinery:
-    """How the work is done; none of it shapes a label map.
-
-    None stands for ``auto``. `decode_seconds` is how long one image may take to decode.
-    """
-
-    device: str = "auto"
-    threads: int | None = None
-    batch_size: int | None = None
-    workers: int | None = None
-    max_image_pixels: int = DEFAULT_MAX_PIXELS
-    decode_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import images
 from .common import resources
 from .common.errors import ImageError, OutputLost
 from .common.label_map import Predicted, count_classes
+from .inputs import decoder
+from .inputs.discovery import Source
 from .journal import Journal
 from .outputs import OutputFolder
 from .record import Record, failed, gone, now
-from .sources import Source
 
 _THREADS = 2
 _MAX_PENDING_IMAGES = 64
@@ -170,7 +170,7 @@ class WriteQueue:
         classes = count_classes(labels)
         try:
             written = self._folder.write(
-                source.output, kinds, predicted, lambda: images.decode(source.path, self._max_pixels).image
+                source.output, kinds, predicted, lambda: decoder.decode(source.path, self._max_pixels).image
             )
         except ImageError as error:
             # No record stands for these: what an earlier run left there is of another look or photo.

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from . import formats, truthfiles
+from . import truthfiles
 from .common.errors import ImageError, NothingFound, RequestError
 from .common.label_map import read_label_map
 from .common.output_layout import is_output_folder
 from .confusion import highest_class
-from .sources import Source
+from .inputs import formats
+from .inputs.discovery import Source
 
 _LOOKED_AT = 3
 _MANY = 100_000

@@ -31,9 +31,10 @@ from typing import Any, BinaryIO, NoReturn
 import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
-from fcn_cli import decoding, engine, images, network_stage, predictions, run, stats, workers  # noqa: F401
+from fcn_cli import engine, network_stage, predictions, run, stats  # noqa: F401
 from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.common import files, palettes
+from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
 from fcn_cli.journal import Journal
 
 from .conftest import SAMPLES, SMALL
@@ -76,7 +77,7 @@ class Moments:
 
     def install(self) -> None:
         """Put this into the way of everything that is counted."""
-        images.decode = self.around(images.decode, before="decode")
+        decoder.decode = self.around(decoder.decode, before="decode")
         engine.Engine.predict = self.around(engine.Engine.predict, before="predict")  # type: ignore[method-assign]
         Path.replace = self.around(Path.replace, "rename", "renamed")  # type: ignore[method-assign]
         os.fsync = self.fsync(os.fsync)

@@ -18,13 +18,14 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, backbones, batches, engine, execution, options
+from fcn_cli import Segmenter, backbones, engine, execution, options
 from fcn_cli.backbones import BACKBONES, BundledWeights
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
+from fcn_cli.inputs import shape_batches
+from fcn_cli.inputs.decode_worker import Item
 from fcn_cli.upsample import label_map
 from fcn_cli.weights import OfficialWeights
-from fcn_cli.workers import Item
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
@@ -81,7 +82,7 @@ def test_batches_hold_every_item_once_in_one_shape_each(
             yield item(index, shape)
             assert waiting <= 4 * size + 1
 
-    for got in batches.by_shape(items(), size):  # type: ignore[arg-type]
+    for got in shape_batches.by_shape(items(), size):  # type: ignore[arg-type]
         if isinstance(got, list):
             assert 1 <= len(got) <= size
             assert len({one.pixels.shape for one in got if one.pixels is not None}) == 1
@@ -98,7 +99,7 @@ def test_batches_hold_every_item_once_in_one_shape_each(
 def test_large_pixels_do_not_wait() -> None:
     shape = (9000, 9000)
     big = [Item(i, np.zeros((*shape, 3), dtype=np.uint8)) for i in range(3)]
-    sizes = [len(got) for got in batches.by_shape(big, 8) if isinstance(got, list)]
+    sizes = [len(got) for got in shape_batches.by_shape(big, 8) if isinstance(got, list)]
     assert sizes == [2, 1]
 
 

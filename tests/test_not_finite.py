@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcn_cli import FailureKind, ImageError, Segmenter, backbones, engine, images
+from fcn_cli import FailureKind, ImageError, Segmenter, backbones, engine
 from fcn_cli.backbones import BACKBONES
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure
 from fcn_cli.common.label_map import Predicted
 from fcn_cli.execution import Plan
+from fcn_cli.inputs import resizing
 from fcn_cli.job import Identity, Job
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
@@ -74,7 +75,7 @@ def test_a_checkpoint_that_overflows_fails_every_image_by_name(
 def largest_logit(photo: Path) -> float:
     """Return the largest absolute logit of the preview at ``--resize 64``, by plain torchvision."""
     network = Identity.of(Job(backbone="mobilenet_v2")).load_network()
-    pixels, _ = images.network_input(Image.open(photo).convert("RGB"), 64)
+    pixels, _ = resizing.network_input(Image.open(photo).convert("RGB"), 64)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (engine.MEAN, engine.STD))
     with torch.inference_mode():

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 from torchvision.transforms import functional as transforms
 
-from fcn_cli import exif, images
 from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation_choices import Orientation
+from fcn_cli.inputs import decoder, exif
 from fcn_cli.job import Identity, Job
 from fcn_cli.orientation import OrientationRule
 
@@ -278,9 +278,9 @@ def test_measuring_agrees_with_decoding(orientation: int, suffix: str, tmp_path:
     path = tmp_path / f"x{suffix}"
     with Image.open(SAMPLES / "coffee.png") as opened:
         opened.convert("RGB").resize(STORED).save(path, exif=tagged(orientation))
-    decoded = images.decode(path)
+    decoded = decoder.decode(path)
     assert decoded.turn == orientation
-    assert images.measure(path) == (decoded.image.size, orientation)
+    assert decoder.measure(path) == (decoded.image.size, orientation)
     assert exif.as_stored(decoded.image, orientation).size == STORED
 
 

@@ -20,20 +20,10 @@ from PIL import Image, ImageSequence
 
 import fcn_cli
 from benchmarks.material import randomise
-from fcn_cli import (
-    FailureKind,
-    ImageError,
-    RequestError,
-    Result,
-    Segmenter,
-    WeightsError,
-    backbones,
-    engine,
-    look_ahead,
-    photos,
-)
+from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError, backbones, engine
 from fcn_cli.common import resources
-from fcn_cli.photos import Photo
+from fcn_cli.inputs import look_ahead, photos
+from fcn_cli.inputs.photos import Photo
 
 from .conftest import SAMPLES
 

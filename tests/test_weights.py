@@ -26,10 +26,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import __version__, backbones, decoding, weights
+from fcn_cli import __version__, backbones, weights
 from fcn_cli.backbones import BACKBONES, BundledWeights
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
+from fcn_cli.inputs import decode_pool
 from fcn_cli.weights import OfficialWeights, Timeouts
 
 from .conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
@@ -473,13 +474,13 @@ def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it
 
 def replacing(when: str, path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace a file after it was hashed for the request, before it is loaded."""
-    real: Callable[..., Any] = getattr(decoding, when)
+    real: Callable[..., Any] = getattr(decode_pool, when)
 
     def replaced(*arguments: Any) -> Any:
         path.write_bytes(content)
         return real(*arguments)
 
-    monkeypatch.setattr(decoding, when, replaced)
+    monkeypatch.setattr(decode_pool, when, replaced)
 
 
 def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(

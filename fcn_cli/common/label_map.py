@@ -55,7 +55,7 @@ def read_label_map(path: Path) -> LabelMap:
             mode, labels = image.mode, np.array(image, dtype=np.uint8) if image.mode in {"L", "P"} else None
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{path}: no such file") from None
-    except Exception as error:  # noqa: BLE001 - as in `images`: decoders raise anything on broken data
+    except Exception as error:  # noqa: BLE001 - as in `decoder`: decoders raise anything on broken data
         raise ImageError(FailureKind.BAD_LABELS, f"{path}: cannot be decoded ({error})") from None
     if labels is None:
         raise ImageError(

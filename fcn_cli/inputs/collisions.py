@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .sources import Source
+from .discovery import Source
 
 
 @dataclass(frozen=True, slots=True)

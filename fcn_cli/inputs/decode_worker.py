@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from . import exif, images
-from .common import resources
-from .common.errors import Failure, FailureKind, ImageError
-from .common.signals import ENDING_SIGNALS
-from .sources import Source
+from ..common import resources
+from ..common.errors import Failure, FailureKind, ImageError
+from ..common.signals import ENDING_SIGNALS
+from . import decoder, exif, resizing
+from .discovery import Source
 
 IDLE = -1
 """Stands on the board for a worker without a photo."""
@@ -55,14 +55,14 @@ Raises ImageError when the photo fits neither way. It travels to the workers, so
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How photos are decoded (see `images`), and for how many seconds one may be.
+    """How photos are decoded (see `decoder`), and for how many seconds one may be.
 
     Without `orient` every photo is taken upright. With `measure_only` pixels are neither decoded nor
     returned: sizes and orientations are all that is wanted.
     """
 
     short_side: int | None
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    max_pixels: int = decoder.DEFAULT_MAX_PIXELS
     seconds: float = 60.0
     orient: Orient | None = None
     measure_only: bool = False
@@ -76,10 +76,10 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
     try:
         if settings.measure_only:
             return _measured(index, source, settings)
-        decoded = images.decode(source.path, settings.max_pixels)
+        decoded = decoder.decode(source.path, settings.max_pixels)
         stored = _is_stored(index, decoded.image.size, decoded.turn, settings)
         image = exif.as_stored(decoded.image, decoded.turn) if stored else decoded.image
-        pixels, notes = images.network_input(image, settings.short_side)
+        pixels, notes = resizing.network_input(image, settings.short_side)
     except ImageError as error:
         return _failed(index, source, error.failure)
     except MemoryError:
@@ -99,7 +99,7 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
 
 
 def _measured(index: int, source: Source, settings: DecodeSettings) -> Item:
-    size, turn = images.measure(source.path, settings.max_pixels)
+    size, turn = decoder.measure(source.path, settings.max_pixels)
     stored = _is_stored(index, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
     return Item(index, width=width, height=height, turn=turn, stored=stored)
@@ -165,5 +165,5 @@ def _become_worker(max_pixels: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    images.prepare_worker(max_pixels)
-    resources.bound_memory(images.DECODE_BYTES + images.DECODE_BYTES_PER_PIXEL * max_pixels)
+    decoder.prepare_worker(max_pixels)
+    resources.bound_memory(decoder.DECODE_BYTES + decoder.DECODE_BYTES_PER_PIXEL * max_pixels)

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
+from ..common.errors import FailureKind, ImageError
+from ..common.wording import counted
 from . import formats
-from .common.errors import FailureKind, ImageError
-from .common.wording import counted
 
 _TOO_SHORT = re.compile(r"truncated|not enough image data|unexpected end of file", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image, UnidentifiedImageError, features
 
-from .common.errors import FailureKind, ImageError
+from ..common.errors import FailureKind, ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import images
-from .common.errors import FailureKind, ImageError
+from ..common.errors import FailureKind, ImageError
+from . import decoder, resizing
 
 Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
 """What can be segmented: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
@@ -56,7 +56,7 @@ def take(photo: Photo) -> Callable[[], Upright]:
     """
     match photo:
         case Image.Image():
-            image, notes = images.from_image(photo)
+            image, notes = decoder.from_image(photo)
             own = Upright(image.copy() if image is photo else image, notes)
             return lambda: own
         case np.ndarray():
@@ -65,7 +65,7 @@ def take(photo: Photo) -> Callable[[], Upright]:
         case bytes() | bytearray():
             return _decoder(bytes(photo))
         case str() | os.PathLike():
-            return lambda: Upright(*images.decode(photo)[:2])
+            return lambda: Upright(*decoder.decode(photo)[:2])
     if not callable(getattr(photo, "read", None)):
         raise TypeError(
             "a photo is a path, bytes, an open binary file, a Pillow image or an array; "
@@ -84,14 +84,14 @@ def prepare(decode: Callable[[], Upright], short_side: int | None) -> Prepared:
     """
     try:
         image, notes = decode()
-        pixels, more = images.network_input(image, short_side)
+        pixels, more = resizing.network_input(image, short_side)
     except MemoryError:
         raise ImageError(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it") from None
     return Prepared(image, pixels, notes + more)
 
 
 def _decoder(data: bytes) -> Callable[[], Upright]:
-    return lambda: Upright(*images.from_bytes(data))
+    return lambda: Upright(*decoder.from_bytes(data))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_cli.common.errors import RequestError
-from fcn_cli.patterns import PathFilter, to_regex
+from fcn_cli.inputs.patterns import PathFilter, to_regex
 
-from .conftest import SMALL, Fcn, MakePhotos, tree
+from ..conftest import SMALL, Fcn, MakePhotos, tree
 from .test_inputs import found, touch
 
 

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..common import resources
+from ..common.errors import ImageError
 from . import photos
-from .batches import LOOK_AHEAD_BYTES
-from .common import resources
-from .common.errors import ImageError
 from .photos import Photo, Prepared
+from .shape_batches import LOOK_AHEAD_BYTES
 
 _MAX_THREADS = 8
 
@@ -37,7 +37,7 @@ class LookAhead(Generic[Outcome]):
     given
         The photos; taken from it a bounded number ahead, in the caller's thread.
     short_side
-        See `images.network_input`.
+        See `resizing.network_input`.
     batch_size
         How many photos of one shape are wanted together; the window has room to look for them.
     """

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import functional
 
-from fcn_cli import formats, images
 from fcn_cli.common.errors import FailureKind, ImageError
+from fcn_cli.inputs import decoder, formats, resizing
 
-from .conftest import SAMPLES
+from ..conftest import SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def photo() -> Image.Image:
 
 
 def decoded(path: Path) -> np.ndarray:
-    return np.array(images.decode(path).image)
+    return np.array(decoder.decode(path).image)
 
 
 # test_formats has the others.
@@ -54,7 +54,7 @@ def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str,
     mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")
     photo.convert(mode).save(path)
     expected = np.array(Image.open(path).convert("RGB"))
-    got = images.decode(path)
+    got = decoder.decode(path)
     assert np.array_equal(np.array(got.image), expected)
     assert got.image.mode == "RGB"
     assert got.notes == ()
@@ -72,7 +72,7 @@ def test_exif_orientation_is_applied_once(
     with Image.open(path) as opened:
         expected = ImageOps.exif_transpose(opened).convert("RGB")
     assert np.array_equal(decoded(path), np.array(expected))
-    assert images.decode(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
+    assert decoder.decode(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
 
 
 def test_broken_exif_is_no_reason_to_fail(photo: Image.Image, tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_32_bit_images_are_scaled_with_a_note(tmp_path: Path) -> None:
     values = np.linspace(-3, 5, 400, dtype=np.float32).reshape(20, 20)
     values[0, 0] = np.nan
     Image.fromarray(values).save(tmp_path / "f.tif")
-    got = images.decode(tmp_path / "f.tif")
+    got = decoder.decode(tmp_path / "f.tif")
     assert "scaled from" in got.notes[0]
     assert "1 that is not finite" in got.notes[0]
     low, high = np.nanmin(values), 5.0
     expected = np.nan_to_num(np.rint((values.astype(float) - low) / (high - low) * 255))
     assert np.array_equal(np.array(got.image)[..., 0], expected)
     Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)).save(tmp_path / "i.tif")
-    got = images.decode(tmp_path / "i.tif")
+    got = decoder.decode(tmp_path / "i.tif")
     assert "32-bit integer" in got.notes[0]
     assert not np.array(got.image).any()
 
@@ -157,7 +157,7 @@ def test_of_several_frames_the_first_is_taken_and_said(photo: Image.Image, tmp_p
         path = tmp_path / f"x{suffix}"
         options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
         photo.save(path, save_all=True, append_images=frames, **options)
-        got = images.decode(path)
+        got = decoder.decode(path)
         assert got.notes == ("first of 4 frames",)
         assert np.abs(np.array(got.image).astype(int) - np.array(photo)).mean() < 8
 
@@ -175,7 +175,7 @@ def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError) as caught:
-        images.decode(path)
+        decoder.decode(path)
     assert caught.value.failure.kind == kind
     assert "\n" not in str(caught.value)
 
@@ -183,9 +183,9 @@ def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
 def test_the_pixel_limit_counts_before_decoding(photo: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     photo.save(path)
-    images.decode(path, max_pixels=90 * 60)
+    decoder.decode(path, max_pixels=90 * 60)
     with pytest.raises(ImageError, match="--max-image-pixels") as caught:
-        images.decode(path, max_pixels=90 * 60 - 1)
+        decoder.decode(path, max_pixels=90 * 60 - 1)
     assert caught.value.failure.limit == 90 * 60 - 1
 
 
@@ -194,26 +194,26 @@ sides = st.integers(1, 3000)
 
 @given(sides, sides, st.integers(1, 600))
 def test_the_size_rule_is_torchvisions(width: int, height: int, short_side: int) -> None:
-    size = images.network_size(width, height, short_side)
-    assert size[0] * size[1] <= images.CAP_ASPECT * short_side**2
+    size = resizing.network_size(width, height, short_side)
+    assert size[0] * size[1] <= resizing.CAP_ASPECT * short_side**2
     assert min(size) >= 1
-    if max(width, height) < images.CAP_ASPECT * min(width, height):
+    if max(width, height) < resizing.CAP_ASPECT * min(width, height):
         tiny = Image.new("1", (width, height))
         assert size == functional.resize(tiny, short_side).size
-    assert images.network_size(width, height, None) == (width, height)
+    assert resizing.network_size(width, height, None) == (width, height)
 
 
 @given(st.integers(1, 70000), st.integers(1, 70000), st.integers(1, 2000))
 def test_the_cap_holds_for_any_strip(width: int, height: int, short_side: int) -> None:
-    new_width, new_height = images.network_size(width, height, short_side)
-    assert 1 <= new_width * new_height <= images.CAP_ASPECT * short_side**2
+    new_width, new_height = resizing.network_size(width, height, short_side)
+    assert 1 <= new_width * new_height <= resizing.CAP_ASPECT * short_side**2
     assert (new_width >= new_height) == (width >= height) or new_width == new_height
 
 
 def test_a_strip_is_capped_with_a_note() -> None:
-    assert images.network_size(451, 300, 520) == (781, 520)
-    pixels, notes = images.network_input(Image.new("RGB", (65500, 1)), 520)
+    assert resizing.network_size(451, 300, 520) == (781, 520)
+    pixels, notes = resizing.network_input(Image.new("RGB", (65500, 1)), 520)
     assert pixels.shape[0] * pixels.shape[1] <= 8 * 520**2
     assert "long and thin" in notes[0]
-    _, notes = images.network_input(Image.new("RGB", (100, 300)), None)
+    _, notes = resizing.network_input(Image.new("RGB", (100, 300)), None)
     assert "224" in notes[0]

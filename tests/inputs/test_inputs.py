@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli import formats
-from fcn_cli.filelists import parse_list
-from fcn_cli.sources import Found, Request, discover
+from fcn_cli.inputs import formats
+from fcn_cli.inputs.discovery import Found, Request, discover
+from fcn_cli.inputs.file_lists import parse_list
 
-from .conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
+from ..conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
 
 
 def found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 
-from .common.errors import RequestError
+from ..common.errors import RequestError
 
 
 def parse_list(data: bytes, *, null: bool) -> list[str]:

@@ -27,17 +27,14 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from .common import resources
-from .common.errors import Failure, FailureKind, FcnError
-from .common.signals import ENDING_SIGNALS
-from .settings import Machinery
-from .sources import Source
-from .workers import IDLE, Board, DecodeSettings, Item, Orient, Photos, decode_item
+from ..common.errors import Failure, FailureKind, FcnError
+from ..common.signals import ENDING_SIGNALS
+from .decode_worker import IDLE, Board, DecodeSettings, Item, Photos, decode_item
+from .discovery import Source
 
 POLL_SECONDS = 0.5
 """How often a waiting caller gets control back, and how soon a dead worker is noticed."""
 
-_MAX_AUTO_WORKERS = 16
 _PREFETCH = 2
 _MAX_FRUITLESS_REBUILDS = 3
 _PATIENCE_SECONDS = 5.0
@@ -121,20 +118,6 @@ class DecodePool:
     def _start(self, context: BaseContext) -> _Pool:
         remaining = range(self._position, len(self._sources))
         return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
-
-
-def open_pool(
-    sources: Sequence[Source],
-    how: Machinery,
-    short_side: int | None,
-    *,
-    orient: Orient | None = None,
-    measure_only: bool = False,
-) -> DecodePool:
-    """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
-    workers = how.workers if how.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
-    settings = DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds, orient, measure_only)
-    return DecodePool(sources, settings, workers)
 
 
 def _unchanged(item: Item) -> Item:

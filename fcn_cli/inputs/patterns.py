@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from .common.errors import RequestError
+from ..common.errors import RequestError
 
 _BELOW = "/**"
 _MAGIC = re.compile(r"[*?\[\\]")

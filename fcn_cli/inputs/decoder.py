@@ -1,4 +1,4 @@
-"""Image files to upright RGB, and RGB to what the network is fed."""
+"""Image files to upright RGB."""
 
 from __future__ import annotations
 
@@ -15,24 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from ..common.errors import FailureKind, ImageError
 from . import exif, formats, refusals
-from .common.errors import FailureKind, ImageError
 
 _STRIP_PIXELS = 1 << 20
 
 DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pillow's own limit for a decompression bomb error: twice its warning limit."""
 
-CAP_ASPECT = 8
-"""A network input has at most this many times ``short_side ** 2`` pixels."""
 
 DECODE_BYTES = 512 << 20
 DECODE_BYTES_PER_PIXEL = 32
 """What decoding may take at most, whatever a file asks for: a fixed part, and by pixel of the largest allowed
 photo. JPEG 2000 with alpha was measured to take the most, 25 bytes."""
-
-HUB_MIN_SIDE = 224
-"""The PyTorch Hub page advises images of at least this many pixels a side."""
 
 
 class Decoded(NamedTuple):
@@ -154,44 +149,6 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
-
-
-def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Return the (width, height) in pixels at which an image is fed to the network.
-
-    The short side becomes `short_side` and the long side follows, truncated (torchvision's rule for
-    ``Resize`` with one number). An input of more than ``CAP_ASPECT * short_side**2`` pixels is scaled down
-    to that. None keeps the size.
-    """
-    if short_side is None:
-        return width, height
-    short, long = sorted((width, height))
-    new_short, new_long = short_side, int(short_side * long / short)
-    cap = CAP_ASPECT * short_side**2
-    if new_short * new_long > cap:
-        scale = (cap / (new_short * new_long)) ** 0.5
-        new_short = max(1, int(new_short * scale))
-        new_long = min(int(new_long * scale), cap // new_short)
-    return (new_short, new_long) if width <= height else (new_long, new_short)
-
-
-def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Resize an RGB image for the network with Pillow's antialiased bilinear filter.
-
-    Returns
-    -------
-    tuple
-        A writable uint8 array of shape (height, width, 3), and notes for the record.
-    """
-    size = network_size(*image.size, short_side)
-    notes: tuple[str, ...] = ()
-    if short_side is None:
-        if min(size) < HUB_MIN_SIDE:
-            notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
-    elif min(size) != short_side:
-        notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
-    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.uint8), notes
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ..common import files
+from ..common.errors import Failure, FailureKind, RequestError
+from ..common.output_layout import OUTPUT_FOLDERS, SETTINGS_FILE, is_output_folder
 from . import formats
-from .common import files
-from .common.errors import Failure, FailureKind, RequestError
-from .common.output_layout import OUTPUT_FOLDERS, SETTINGS_FILE, is_output_folder
 from .patterns import PathFilter
 
 _EXCLUDED_DIRECTORY = "excluded directory"

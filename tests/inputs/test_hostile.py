@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli import formats, images
 from fcn_cli.common.errors import RequestError
+from fcn_cli.inputs import decoder, formats
+from fcn_cli.inputs.discovery import Request, discover
 from fcn_cli.outputs import WRITERS, OutputFolder
-from fcn_cli.sources import Request, discover
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, exact_names, journal_of, run_process, tree
-from .fuzz import bases
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, exact_names, journal_of, run_process, tree
+from ..fuzz import bases
 
 NAMES = [
     "new\nline.png",
@@ -143,7 +143,7 @@ def test_a_decoder_that_takes_too_much_memory_costs_its_photo(
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(GREEDY)
-    path = os.pathsep.join([str(site), str(Path(__file__).parent.parent)])
+    path = os.pathsep.join([str(site), str(Path(__file__).parents[2])])
     done = run_process(
         *("segment", "made", *SMALL, "-o", "out", "--json", "--max-image-pixels", "1000000"),
         code=1,
@@ -174,19 +174,19 @@ def test_32_bit_samples_are_scaled_over_the_whole_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In strips as in one: the least and the greatest sample of all, what is not finite being black."""
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 70)
+    monkeypatch.setattr(decoder, "_STRIP_PIXELS", 70)
     random = np.random.default_rng(0)
     values = random.normal(0, 1000, (40, 30)).astype(np.float32)
     values[7, 3], values[30, 2], values[31, 1] = np.nan, np.inf, -np.inf
     Image.fromarray(values).save(tmp_path / "f.tif")
-    decoded = images.decode(tmp_path / "f.tif")
+    decoded = decoder.decode(tmp_path / "f.tif")
     finite = np.isfinite(values)
     low, high = values[finite].min().astype(float), values[finite].max().astype(float)
     expected = np.rint(np.where(finite, (values.astype(float) - low) / (high - low), 0) * 255)
     assert np.array_equal(np.array(decoded.image)[..., 0], expected.astype(np.uint8))
     assert "3 that are not finite taken as black" in decoded.notes[0]
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "nan.tif")
-    assert not np.array(images.decode(tmp_path / "nan.tif").image).any()
+    assert not np.array(decoder.decode(tmp_path / "nan.tif").image).any()
 
 
 def test_a_mask_file_is_a_plain_png(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

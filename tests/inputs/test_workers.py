@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SMALL, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
+from ..conftest import SMALL, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
 
 SLOW = """
 import os, time, signal, sys
@@ -42,7 +42,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (site / "sitecustomize.py").write_text(SLOW)
     touch = tmp_path / "touch"
     touch.mkdir()
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}", "TOUCH": str(touch)}
 
 

@@ -1,0 +1,1 @@
+"""From paths to decoded, resized RGB photos in batches of one shape."""

@@ -1,0 +1,51 @@
+"""The size at which a photo is fed to the network."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+CAP_ASPECT = 8
+"""A network input has at most this many times ``short_side ** 2`` pixels."""
+
+HUB_MIN_SIDE = 224
+"""The PyTorch Hub page advises images of at least this many pixels a side."""
+
+
+def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Return the (width, height) in pixels at which an image is fed to the network.
+
+    The short side becomes `short_side` and the long side follows, truncated (torchvision's rule for
+    ``Resize`` with one number). An input of more than ``CAP_ASPECT * short_side**2`` pixels is scaled down
+    to that. None keeps the size.
+    """
+    if short_side is None:
+        return width, height
+    short, long = sorted((width, height))
+    new_short, new_long = short_side, int(short_side * long / short)
+    cap = CAP_ASPECT * short_side**2
+    if new_short * new_long > cap:
+        scale = (cap / (new_short * new_long)) ** 0.5
+        new_short = max(1, int(new_short * scale))
+        new_long = min(int(new_long * scale), cap // new_short)
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Resize an RGB image for the network with Pillow's antialiased bilinear filter.
+
+    Returns
+    -------
+    tuple
+        A writable uint8 array of shape (height, width, 3), and notes for the record.
+    """
+    size = network_size(*image.size, short_side)
+    notes: tuple[str, ...] = ()
+    if short_side is None:
+        if min(size) < HUB_MIN_SIDE:
+            notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
+    elif min(size) != short_side:
+        notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
+    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    return np.array(resized, dtype=np.uint8), notes
