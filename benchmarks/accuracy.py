@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import material
-from fcn_cli import backbones
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.kernels import FastNetwork
+from fcn_cli.models import registry
 
 
 def main() -> None:
     """Print the largest difference of a logit over the largest logit, for every network and size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", nargs="+", default=list(backbones.BACKBONES))
+    parser.add_argument("--backbone", nargs="+", default=list(registry.BACKBONES))
     parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
     options = parser.parse_args()
     print(material.machine())
     for name in options.backbone:
-        model = backbones.find(name).build(len(VOC_CLASSES)).eval()
+        model = registry.find(name).build(len(VOC_CLASSES)).eval()
         material.randomise(model)
         for size in options.size:
             width, height = map(int, size.split("x"))

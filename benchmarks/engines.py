@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fcn_cli import backbones, bench
+from fcn_cli import bench
 from fcn_cli.bench import Contender
 from fcn_cli.execution import plan
+from fcn_cli.models import registry
 from fcn_cli.upsample import label_map
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     """Print a line per contender and configuration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--backbone", nargs="+", default=["resnet50", "resnet101"], choices=backbones.BACKBONES
+        "--backbone", nargs="+", default=["resnet50", "resnet101"], choices=registry.BACKBONES
     )
     parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 4, 8])

@@ -18,28 +18,29 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import material
-from fcn_cli import backbones, display, run
+from fcn_cli import display, run
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.engine import Engine
 from fcn_cli.execution import plan
 from fcn_cli.inputs import decoder, resizing
 from fcn_cli.job import Job
+from fcn_cli.models import loading, registry
 
 
 def main() -> None:
     """Print each round's rates and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="resnet50", choices=list(backbones.BACKBONES))
+    parser.add_argument("--backbone", default="resnet50", choices=list(registry.BACKBONES))
     parser.add_argument("--photos", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         material.make_photos(folder / "photos", options.photos, 500, 400)
-        model = backbones.find(options.backbone).build(21).eval()
+        model = registry.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
-        network = backbones.Network(backbones.find(options.backbone), model, VOC_CLASSES)
+        network = loading.Network(registry.find(options.backbone), model, VOC_CLASSES)
         engine = Engine(network, plan())
         photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
         print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")

@@ -16,20 +16,20 @@ import torch
 from PIL import Image
 
 from benchmarks import material
-from fcn_cli import backbones
+from fcn_cli.models import registry
 
 
 def main() -> None:
     """Print the peak on one huge photo, and the use over many small ones."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="resnet50", choices=list(backbones.BACKBONES))
+    parser.add_argument("--backbone", default="resnet50", choices=list(registry.BACKBONES))
     parser.add_argument("--small", type=int, default=2000, help="how many small photos")
     parser.add_argument("--write", default="masks,color")
     parser.add_argument("--sizes", type=int, default=500, help="how many photos, each of another size")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = backbones.find(options.backbone).build(21)
+        model = registry.find(options.backbone).build(21)
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
         del model

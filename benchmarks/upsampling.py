@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import material
-from fcn_cli import backbones
 from fcn_cli.bench import in_turn
 from fcn_cli.kernels import FastNetwork
+from fcn_cli.models import registry
 from fcn_cli.upsample import label_map
 
 ROUNDS = 7
@@ -18,7 +18,7 @@ ROUNDS = 7
 
 def main() -> None:
     """Print medians and shares, of a resnet50 with seeded random weights."""
-    model = backbones.find("resnet50").build(21).eval()
+    model = registry.find("resnet50").build(21).eval()
     material.randomise(model)
     print(material.machine())
     with torch.inference_mode():

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from . import backbones, device_errors
+from . import device_errors
 from .common import resources
 from .common.class_names import VOC_CLASSES
 from .common.errors import Failure, RequestError
 from .engine import DTYPES, MEAN, STD, Engine
 from .execution import Plan
+from .models import loading, registry
 
 _GEMM_SIDE = 2048
 _GEMMS_PER_TURN = 3
@@ -259,7 +260,7 @@ def _hub_model(backbone: str) -> nn.Module:
     """Return the model as the PyTorch Hub page has it: with its auxiliary head, where there is one."""
     build = {"resnet50": segmentation.fcn_resnet50, "resnet101": segmentation.fcn_resnet101}.get(backbone)
     if build is None:
-        return backbones.find(backbone).build(len(VOC_CLASSES)).eval()
+        return registry.find(backbone).build(len(VOC_CLASSES)).eval()
     model: nn.Module = build(weights=None, weights_backbone=None, num_classes=len(VOC_CLASSES), aux_loss=True)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -268,13 +269,13 @@ def _hub_model(backbone: str) -> nn.Module:
     return model.eval()
 
 
-def _without_auxiliary(name: str, hub: nn.Module) -> backbones.Network:
-    backbone = backbones.find(name)
+def _without_auxiliary(name: str, hub: nn.Module) -> loading.Network:
+    backbone = registry.find(name)
     model = backbone.build(len(VOC_CLASSES)).eval()
     model.load_state_dict(
         {key: value for key, value in hub.state_dict().items() if not key.startswith("aux_classifier.")}
     )
-    return backbones.Network(backbone, model, VOC_CLASSES)
+    return loading.Network(backbone, model, VOC_CLASSES)
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

@@ -25,15 +25,14 @@ def _main(context: typer.Context) -> None:
 @app.command("list", cls=command_line.Command)
 def list_weights() -> None:
     """Say for each backbone where its weights are."""
-    from . import backbones
-    from . import weights as files
+    from .models import registry, weights
 
-    for name, backbone in backbones.BACKBONES.items():
-        if isinstance(backbone.weights, backbones.BundledWeights):
+    for name, backbone in registry.BACKBONES.items():
+        if isinstance(backbone.weights, registry.BundledWeights):
             place = f"bundled ({backbone.weights.path})"
         else:
-            found = files.cached(backbone.weights)
-            place = str(found) if found else f"not here yet ({files.download_url(backbone.weights)})"
+            found = weights.cached(backbone.weights)
+            place = str(found) if found else f"not here yet ({weights.download_url(backbone.weights)})"
         write_line(f"{name:14}{place}", sys.stdout)
 
 
@@ -47,32 +46,30 @@ def fetch(
     quiet: options.Quiet = False,
 ) -> None:
     """Download official weights, check them, and print where they are."""
-    from . import backbones
-    from . import weights as files
+    from .models import download, registry
     from .progress import Progress
 
     for name in names or list(options.BackboneName):
-        official = backbones.find(name.value).weights
-        if isinstance(official, backbones.BundledWeights):
+        official = registry.find(name.value).weights
+        if isinstance(official, registry.BundledWeights):
             write_line(str(official.path), sys.stdout)
             continue
-        path = files.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
+        path = download.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
         write_line(str(path), sys.stdout)
 
 
 @app.command("verify", cls=command_line.Command)
 def verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
-    from . import backbones
-    from . import weights as files
     from .common.errors import WeightsError
+    from .models import registry, weights
 
     damaged = None
-    for name, backbone in backbones.BACKBONES.items():
+    for name, backbone in registry.BACKBONES.items():
         own = backbone.weights
-        path = own.path if isinstance(own, backbones.BundledWeights) else files.cached(own)
+        path = own.path if isinstance(own, registry.BundledWeights) else weights.cached(own)
         try:
-            state = f"ok       {files.verify(path, backbone.sha256).path}" if path else "not here yet"
+            state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not here yet"
         except WeightsError as error:
             state, damaged = f"damaged  {path}", error
         write_line(f"{name:14}{state}", sys.stdout)

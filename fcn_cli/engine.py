@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import device_errors
-from .backbones import Network
 from .batch_limits import BatchLimits
 from .common.errors import Failure, FailureKind
 from .common.label_map import LabelMap, Predicted
 from .execution import Plan
+from .models.loading import Network
 from .upsample import NOTHING_MORE, Asked, upsampled
 
 if TYPE_CHECKING:

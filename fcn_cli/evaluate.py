@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import backbones, counting, truthcheck, wrong_calls
+from . import counting, truthcheck, wrong_calls
 from .common.class_names import VOC_CLASSES, load_class_names
 from .common.errors import Failure, NothingFound, RequestError
 from .confusion import Confusion
@@ -20,6 +20,7 @@ from .inputs import decoder, discovery, formats
 from .inputs.discovery import Source
 from .job import Identity, Job
 from .labelfolders import LabelFolder
+from .models import loading
 from .observer import Watcher
 from .orientation import OrientationRule
 from .truth import FolderTruth, Truth, open_truth
@@ -213,7 +214,7 @@ def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Ans
         chosen = execution.plan(how.device, job.precision, job.kernels, how.batch_size, how.threads)
         identity = Identity.of(job)
         file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
-        network = backbones.load(identity.backbone, file, identity.names)
+        network = loading.load(identity.backbone, file, identity.names)
         _check_classes(matched.truth, network.class_names)
         ready = engine.Engine(network, chosen)
     except BaseException:

@@ -10,11 +10,12 @@ import torch
 import torchvision
 from PIL import features
 
-from . import __version__, jit, weights
+from . import __version__, jit
 from .common import resources
 from .common.wording import counted
 from .engine import ONEDNN_PRIMITIVES
 from .execution import plan
+from .models import weights
 
 
 def describe() -> list[tuple[str, str]]:

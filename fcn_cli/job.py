@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import backbones, weights
 from .common import palettes
 from .common.class_names import VOC_CLASSES, load_class_names
 from .inputs.decoder import DEFAULT_MAX_PIXELS
+from .models import download, loading, registry, weights
 from .settings import DEFAULT_KINDS, DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
 
 
@@ -37,7 +37,7 @@ class Job:
     listed: Sequence[str] | None = None
     root: str | None = None
     output: str = "fcn_output"
-    backbone: str = backbones.DEFAULT_BACKBONE
+    backbone: str = registry.DEFAULT_BACKBONE
     weights_file: str | None = None
     class_names: str | None = None
     offline: bool = False
@@ -69,7 +69,7 @@ class Identity:
     """
 
     settings: RequestedSettings
-    backbone: backbones.Backbone
+    backbone: registry.Backbone
     palette: palettes.Palette
     palette_name: str
     checkpoint: weights.WeightsFile | None
@@ -84,7 +84,7 @@ class Identity:
         RequestError
             A backbone, palette, names file or checkpoint does not exist or cannot be read.
         """
-        backbone = backbones.find(job.backbone)
+        backbone = registry.find(job.backbone)
         asked = load_class_names(job.class_names)
         checkpoint = None
         identity = backbone.sha256
@@ -110,7 +110,7 @@ class Identity:
         return self.settings.labels
 
     def weights_file(
-        self, *, offline: bool = False, progress: weights.Progress | None = None
+        self, *, offline: bool = False, progress: download.Progress | None = None
     ) -> weights.WeightsFile:
         """Return the weights, verified: the user's checkpoint, the bundled ones, or official ones.
 
@@ -121,10 +121,10 @@ class Identity:
         """
         if self.checkpoint is not None:
             return self.checkpoint
-        if isinstance(self.backbone.weights, backbones.BundledWeights):
+        if isinstance(self.backbone.weights, registry.BundledWeights):
             return weights.verify(self.backbone.weights.path, self.backbone.sha256)
-        return weights.obtain(self.backbone.weights, offline=offline, progress=progress)
+        return download.obtain(self.backbone.weights, offline=offline, progress=progress)
 
-    def load_network(self, *, offline: bool = False) -> backbones.Network:
-        """Get the weights and load the network; raises what `weights_file` and `backbones.load` do."""
-        return backbones.load(self.backbone, self.weights_file(offline=offline), self.names)
+    def load_network(self, *, offline: bool = False) -> loading.Network:
+        """Get the weights and load the network; raises what `weights_file` and `loading.load` do."""
+        return loading.load(self.backbone, self.weights_file(offline=offline), self.names)

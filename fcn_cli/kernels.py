@@ -16,18 +16,9 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 
-from .convolution import (
-    NO_LIMITS,
-    RELU,
-    RELU6,
-    Convolution,
-    Folded,
-    Pointwise,
-    as_batch,
-    as_image,
-    convolution,
-)
+from .convolution import NO_LIMITS, RELU, RELU6, Convolution, Pointwise, as_batch, as_image, convolution
 from .jit import Limits
+from .models.batchnorm_folding import Folded
 from .workspace import Workspace
 
 

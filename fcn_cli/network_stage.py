@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import backbones, record
+from . import record
 from .common import palettes
 from .common.errors import DeviceLost, Failure, OutputLost
 from .common.label_map import Predicted
 from .common.signals import Stop
 from .common.wording import counted
 from .job import Identity, Job
+from .models import loading
+from .models.weights import WeightsFile
 from .observer import Observer
 from .outputs import OutputFolder
 from .plan import Plan, Step
 from .run_report import RunReport
-from .weights import WeightsFile
 from .writing import WriteQueue
 
 if TYPE_CHECKING:
@@ -201,12 +202,12 @@ class NetworkStage:
                 f"there: {there}. They can differ in single pixels; --device and --precision settle it"
             )
 
-    def _network(self, file: WeightsFile) -> backbones.Network:
+    def _network(self, file: WeightsFile) -> loading.Network:
         """Load the network; then, with all of the request known to be right, write what describes the run."""
         identity = self._identity
         if identity.backbone.note and identity.checkpoint is None:
             self._observer.note(identity.backbone.note)
-        network = backbones.load(identity.backbone, file, identity.names)
+        network = loading.load(identity.backbone, file, identity.names)
         palettes.load(self._job.palette, len(network.class_names))
         with OutputLost.when_refused(self._folder.root):
             identity.settings.save(Path(self._folder.root), file.sha256)

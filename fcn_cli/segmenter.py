@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import backbones, outputs
-from .backbones import Network
+from . import outputs
 from .common import palettes
 from .common.class_names import class_name
 from .common.errors import Failure, ImageError, RequestError
@@ -26,6 +25,8 @@ from .inputs import photos
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
 from .job import Identity, Job
+from .models import registry
+from .models.loading import Network
 from .settings import DEFAULT_SHORT_SIDE
 from .upsample import Asked
 
@@ -123,7 +124,7 @@ class Segmenter:
 
     def __init__(
         self,
-        backbone: str = backbones.DEFAULT_BACKBONE,
+        backbone: str = registry.DEFAULT_BACKBONE,
         *,
         weights: str | os.PathLike[str] | None = None,
         class_names: str | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_cli.backbones import BACKBONES
+from fcn_cli.models.registry import BACKBONES
 
 from .conftest import Fcn, Finished, command, need, run_process
 from .terminal import read_until

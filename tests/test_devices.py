@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fcn_cli import DeviceLost, RequestError, Segmenter, device_errors
-from fcn_cli.backbones import BACKBONES
 from fcn_cli.batch_limits import BatchLimits
 from fcn_cli.common import resources
 from fcn_cli.execution import Plan, plan
+from fcn_cli.models.registry import BACKBONES
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import backbones, compiled_labels, jit, kernel_costs, product, product_kernels, winograd
+from fcn_cli import compiled_labels, jit, kernel_costs, product, product_kernels, winograd
 from fcn_cli.emit import Emitter
 from fcn_cli.jit import Kernel, Processor
 from fcn_cli.kernels import FastNetwork
+from fcn_cli.models import registry
 from fcn_cli.upsample import label_map, upsampled
 from fcn_cli.winograd import Winograd
 from fcn_cli.workspace import Workspace
@@ -142,7 +143,7 @@ def worst(logits: Tensor, exact: Tensor) -> float:
 
 
 def random_model(name: str) -> nn.Module:
-    model = backbones.find(name).build(21).eval()
+    model = registry.find(name).build(21).eval()
     randomise(model)
     return model
 

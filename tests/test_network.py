@@ -18,14 +18,15 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, backbones, engine, execution, options
-from fcn_cli.backbones import BACKBONES, BundledWeights
+from fcn_cli import Segmenter, engine, execution, options
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decode_worker import Item
+from fcn_cli.models import loading
+from fcn_cli.models.registry import BACKBONES, BundledWeights
+from fcn_cli.models.weights import OfficialWeights
 from fcn_cli.upsample import label_map
-from fcn_cli.weights import OfficialWeights
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
@@ -189,7 +190,7 @@ def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model = torch.nn.Module()
     model.backbone = ScarceMemory(holds)
     model.classifier = torch.nn.Identity()
-    network = backbones.Network(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
+    network = loading.Network(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
     return engine.Engine(network, execution.plan("cpu", kernels="torch", batch_size=8)), model.backbone
 
 

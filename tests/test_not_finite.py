@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcn_cli import FailureKind, ImageError, Segmenter, backbones, engine
-from fcn_cli.backbones import BACKBONES
+from fcn_cli import FailureKind, ImageError, Segmenter, engine
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure
 from fcn_cli.common.label_map import Predicted
 from fcn_cli.execution import Plan
 from fcn_cli.inputs import resizing
 from fcn_cli.job import Identity, Job
+from fcn_cli.models import loading
+from fcn_cli.models.registry import BACKBONES
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
@@ -130,7 +131,7 @@ class Stub(nn.Module):
 def stub_engine(classifier: nn.Module, **plan: Any) -> engine.Engine:
     model = nn.Module()
     model.backbone, model.classifier = Stub(), classifier
-    network = backbones.Network(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
+    network = loading.Network(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     return engine.Engine(network, Plan(torch.device("cpu"), **how))
 

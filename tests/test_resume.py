@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn_cli.backbones import BACKBONES
+from fcn_cli.models.registry import BACKBONES
 
 from .conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
 

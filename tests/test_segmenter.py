@@ -20,10 +20,11 @@ from PIL import Image, ImageSequence
 
 import fcn_cli
 from benchmarks.material import randomise
-from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError, backbones, engine
+from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError, engine
 from fcn_cli.common import resources
 from fcn_cli.inputs import look_ahead, photos
 from fcn_cli.inputs.photos import Photo
+from fcn_cli.models import registry
 
 from .conftest import SAMPLES
 
@@ -39,7 +40,7 @@ def segmenter() -> Segmenter:
 @pytest.fixture(scope="module")
 def random_resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that sees several classes everywhere."""
-    model = backbones.find("resnet50").build(21).eval()
+    model = registry.find("resnet50").build(21).eval()
     randomise(model)
     path = tmp_path_factory.mktemp("weights") / "random.pth"
     torch.save(model.state_dict(), path)

@@ -26,14 +26,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import __version__, backbones, weights
-from fcn_cli.backbones import BACKBONES, BundledWeights
+from fcn_cli import __version__
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
 from fcn_cli.inputs import decode_pool
-from fcn_cli.weights import OfficialWeights, Timeouts
+from fcn_cli.models import download, registry
+from fcn_cli.models.download import Timeouts
+from fcn_cli.models.registry import BACKBONES, BundledWeights
+from fcn_cli.models.weights import OfficialWeights
 
-from .conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
+from ..conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
 
 assert isinstance(BACKBONES["mobilenet_v2"].weights, BundledWeights)
 BUNDLED = BACKBONES["mobilenet_v2"].weights.path
@@ -95,7 +97,7 @@ def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     fields = {
         name: getattr(backbone, name) for name in ("name", "stride", "bytes_per_pixel", "build", "note")
     }
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", backbones.Backbone(weights=injected, **fields))
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", registry.Backbone(weights=injected, **fields))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return injected
 
@@ -160,7 +162,7 @@ def test_a_server_that_stalls_half_way(server: Server, official: OfficialWeights
     release = threading.Event()
     server.serve(CONTENT[:100_000], claim=len(CONTENT), then=lambda: release.wait(20))
     with pytest.raises(WeightsError, match="did not answer in time"):
-        weights.fetch(official, timeouts=Timeouts(connect=5, read=0.3))
+        download.fetch(official, timeouts=Timeouts(connect=5, read=0.3))
     release.set()
     assert cache(tmp_path) == []
 
@@ -170,9 +172,9 @@ def test_a_server_that_never_answers(official: OfficialWeights, tmp_path: Path) 
         silent = OfficialWeights(f"http://127.0.0.1:{mute.getsockname()[1]}/x.pth", "00000000")
         started = time.monotonic()
         with pytest.raises(WeightsError, match="did not answer in time"):
-            weights.fetch(silent, timeouts=Timeouts(connect=0.3, read=5))
+            download.fetch(silent, timeouts=Timeouts(connect=0.3, read=5))
         assert time.monotonic() - started < 3
-    assert weights.CONNECT_SECONDS <= 10
+    assert download.CONNECT_SECONDS <= 10
 
 
 def test_two_processes_at_once_download_once(
@@ -180,8 +182,8 @@ def test_two_processes_at_once_download_once(
 ) -> None:
     server.serve(CONTENT)
     script = (
-        "import sys; from fcn_cli import weights\n"
-        "print(weights.fetch(weights.OfficialWeights(sys.argv[1], sys.argv[2])))"
+        "import sys; from fcn_cli.models import download, weights\n"
+        "print(download.fetch(weights.OfficialWeights(sys.argv[1], sys.argv[2])))"
     )
     arguments = [sys.executable, "-c", script, official.url, official.sha256_prefix]
     running = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(3)]
@@ -200,12 +202,12 @@ def test_order_of_places_and_the_mirror(
     own.mkdir()
     (own / official.file_name).write_bytes(CONTENT)
     monkeypatch.setenv("FCN_WEIGHTS_DIR", str(own))
-    assert weights.obtain(official).path == own / official.file_name
+    assert download.obtain(official).path == own / official.file_name
     assert server.requests == []
     monkeypatch.setenv("FCN_WEIGHTS_DIR", str(tmp_path / "nothing"))
     monkeypatch.setenv("FCN_WEIGHTS_MIRROR", f"{server.url}/company/")
     server.serve(CONTENT)
-    assert weights.obtain(official).path == tmp_path / "torch/hub/checkpoints" / official.file_name
+    assert download.obtain(official).path == tmp_path / "torch/hub/checkpoints" / official.file_name
     assert server.requests == [f"/company/{official.file_name}"]
 
 
@@ -215,7 +217,7 @@ def test_a_proxy_is_used(official: OfficialWeights, server: Server, monkeypatch:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     far = OfficialWeights("http://weights.invalid/net.pth", DIGEST[:8])
-    weights.fetch(far)
+    download.fetch(far)
     assert server.requests == ["http://weights.invalid/net.pth"]
 
 
@@ -237,13 +239,13 @@ def test_a_companys_own_certificate_authority(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FCN_WEIGHTS_MIRROR", server.url.replace("http:", "https:"))
     with pytest.raises(WeightsError, match="CERTIFICATE_VERIFY_FAILED"):
-        weights.fetch(official)
+        download.fetch(official)
     monkeypatch.setenv(variable, str(certificate))
-    assert weights.fetch(official).read_bytes() == CONTENT
+    assert download.fetch(official).read_bytes() == CONTENT
     monkeypatch.setenv(variable, str(tmp_path / "nowhere.pem"))
-    weights.fetch(official).unlink()
+    download.fetch(official).unlink()
     with pytest.raises(WeightsError, match="not a usable file of CA certificates"):
-        weights.fetch(official)
+        download.fetch(official)
 
 
 def test_a_damaged_cached_file_is_named_with_the_fix_and_fetch_replaces_it(
@@ -284,7 +286,7 @@ def test_an_unwritable_cache_is_said(official: OfficialWeights, server: Server, 
     server.serve(CONTENT)
     (tmp_path / "torch").write_text("a file where a folder should be")
     with pytest.raises(WeightsError, match="cannot be written"):
-        weights.fetch(official)
+        download.fetch(official)
 
 
 # ---- checkpoints of the user's own

@@ -1,4 +1,4 @@
-"""Checkpoint files to clean state dicts, without ever running what is in them."""
+"""Fill a network from a checkpoint file, without ever running what is in the file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.errors import WeightsError
+from ..common.errors import RequestError, WeightsError
+from ..common.wording import counted
+from .registry import MAX_CLASSES, Backbone
 from .weights import WeightsFile
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
@@ -102,3 +105,73 @@ def _first_line(error: Exception) -> str:
     with contextlib.suppress(IndexError):
         return str(error).splitlines()[0][:200]
     return type(error).__name__
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with its weights, in eval mode on the CPU in float32, and the names of its classes."""
+
+    backbone: Backbone
+    model: nn.Module
+    class_names: tuple[str, ...]
+
+
+def load(backbone: Backbone, file: WeightsFile, class_names: Sequence[str] | None = None) -> Network:
+    """Build a network and fill it from a checkpoint; the number of classes is the classifier's.
+
+    Parameters
+    ----------
+    backbone
+        The architecture that the checkpoint must have.
+    file
+        A verified weights file.
+    class_names
+        One name per class, or None for ``class_0``, ``class_1``, ….
+
+    Raises
+    ------
+    WeightsError
+        The checkpoint has missing, unexpected or wrongly shaped entries, or other than 2 to 255 classes.
+    RequestError
+        `class_names` are more or fewer than the classes.
+    """
+    state = load_state_dict(file)
+    classes = _class_count(state, file)
+    names = tuple(class_names) if class_names is not None else tuple(f"class_{i}" for i in range(classes))
+    if len(names) != classes:
+        raise RequestError(
+            f"--class-names: {counted(len(names), 'name')} for the {classes} classes of {file.path}"
+        )
+    model = backbone.build(classes)
+    _refuse_mismatch(model, state, f"{file.path}: does not fit {backbone.name}")
+    model.load_state_dict(state, strict=False)
+    return Network(backbone, model.eval(), names)
+
+
+def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:
+    final = state.get("classifier.4.weight")
+    if final is None or final.ndim != 4:
+        raise WeightsError(f"{file.path}: no FCN classifier in it (classifier.4.weight is missing)")
+    if not 2 <= len(final) <= MAX_CLASSES:
+        raise WeightsError(
+            f"{file.path}: has {counted(len(final), 'class', 'classes')}; 2 to {MAX_CLASSES} are supported"
+        )
+    return len(final)
+
+
+def _refuse_mismatch(model: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    # BatchNorm's batch counters play no part in prediction, and some checkpoints leave them out.
+    own = {k: v for k, v in model.state_dict().items() if not k.endswith(".num_batches_tracked")}
+    given = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
+    if missing := sorted(own.keys() - given.keys()):
+        raise WeightsError(f"{what}: {_some(missing)} missing")
+    if unexpected := sorted(given.keys() - own.keys()):
+        raise WeightsError(f"{what}: {_some(unexpected)} unexpected")
+    if wrong := sorted(k for k in own if own[k].shape != given[k].shape):
+        shapes = f"{tuple(given[wrong[0]].shape)} where {tuple(own[wrong[0]].shape)} belongs"
+        raise WeightsError(f"{what}: {_some(wrong)} of another shape ({shapes})")
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

@@ -1,0 +1,1 @@
+"""The networks: their architectures, their weights, and how one is filled."""
