@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import material
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.kernels import FastNetwork
+from fcn_cli.cpu.network import FastNetwork
 from fcn_cli.models import registry
 
 

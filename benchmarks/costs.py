@@ -1,4 +1,4 @@
-"""Fit the constants of `fcn_cli.kernel_costs`: what a Winograd convolution costs beside a direct one."""
+"""Fit the constants of `fcn_cli.cpu.cost_model`: what a Winograd convolution costs beside a direct one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
-from fcn_cli import kernel_costs
 from fcn_cli.bench import in_turn
-from fcn_cli.winograd import POINTS, Winograd
-from fcn_cli.workspace import Workspace
+from fcn_cli.cpu import cost_model
+from fcn_cli.cpu.winograd import POINTS, Winograd
+from fcn_cli.cpu.workspace import Workspace
 
 ROUNDS = 9
 # Channels in and out, height, width, dilation: the ResNets' and the preview's layers at several sizes.
@@ -33,7 +33,7 @@ SHAPES = [
 
 
 Times = dict[int | None, float]
-# What the fit tries, in the order of `kernel_costs.Costs`.
+# What the fit tries, in the order of `cost_model.Costs`.
 TRIED = (
     (20, 30, 40, 60, 80, 120),
     (10, 20, 30, 40, 60),
@@ -47,23 +47,23 @@ def main() -> None:
     print(material.machine())
     with torch.inference_mode():
         measured: dict[tuple[int, ...], Times] = {shape: measure(*shape) for shape in SHAPES}
-    losses = choices(measured, kernel_costs.COSTS)
+    losses = choices(measured, cost_model.COSTS)
     for (shape, times), (chosen, loss) in zip(measured.items(), losses, strict=True):
         shown = ", ".join(f"{name or 'direct'} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
         print(f"{shape}: {shown}; chosen {chosen or 'direct'}, {loss:.2f} of the fastest")
-    print(f"mean of {kernel_costs.COSTS}: {mean(losses):.3f}")
-    tried = [kernel_costs.Costs(*each) for each in itertools.product(*TRIED)]
+    print(f"mean of {cost_model.COSTS}: {mean(losses):.3f}")
+    tried = [cost_model.Costs(*each) for each in itertools.product(*TRIED)]
     best = min(tried, key=lambda costs: mean(choices(measured, costs)))
     print(f"mean of {best}, the best of those tried: {mean(choices(measured, best)):.3f}")
 
 
 def choices(
-    measured: dict[tuple[int, ...], Times], costs: kernel_costs.Costs
+    measured: dict[tuple[int, ...], Times], costs: cost_model.Costs
 ) -> list[tuple[int | None, float]]:
     """Return for every shape what would be chosen, and how much slower that is than the fastest."""
     result = []
     for (channels, out, height, width, dilation), times in measured.items():
-        chosen = kernel_costs.choose_tile(height, width, dilation, channels, out, costs)
+        chosen = cost_model.choose_tile(height, width, dilation, channels, out, costs)
         result.append((chosen, times[chosen] / min(times.values())))
     return result
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import material
 from fcn_cli.bench import in_turn
-from fcn_cli.kernels import FastNetwork
+from fcn_cli.cpu.network import FastNetwork
 from fcn_cli.models import registry
 from fcn_cli.upsample import label_map
 

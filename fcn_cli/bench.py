@@ -249,8 +249,8 @@ class _Gemm:
 
 def _by_our_kernel(factor: Tensor, result: Tensor) -> Callable[[], None]:
     # Here, because llvmlite comes with them, which neither a GPU nor PyTorch's own kernels need.
-    from .product import in_panels, pointwise
-    from .workspace import Workspace
+    from .cpu.kernels.matmul import in_panels, pointwise
+    from .cpu.workspace import Workspace
 
     panels, bias, space = in_panels(factor), torch.zeros(len(factor)), Workspace()
     return lambda: pointwise(factor, panels, bias, result, (None, None), space, add=False)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from . import product
-from .argmax import argmax
+from .cpu.kernels import matmul
+from .cpu.kernels.argmax import argmax
+from .cpu.kernels.matmul import in_panels, pointwise
+from .cpu.kernels.matmul_ir import DEPTH
+from .cpu.workspace import Workspace
 from .interpolation import Taps, bounds, widening
-from .product import in_panels, pointwise
-from .product_kernels import DEPTH
-from .workspace import Workspace
 
 # Elements of the logits that are widened together: 32 MiB, whatever the label map's size.
 _WIDE_ELEMENTS = 1 << 23
@@ -21,7 +21,7 @@ def labels_between(logits: Tensor, x: Taps, y: Taps) -> Tensor:
     """Return the label map by the kernel."""
     classes, _, size = logits.shape
     height, width = len(y.low), len(x.low)
-    padded = product.padded(width)
+    padded = matmul.padded(width)
     depth = -(-size // DEPTH) * DEPTH
     # Equal logits stay equal: our product sums up every row in one order, other libraries' need not.
     widen, nothing = in_panels(widening(x, depth, padded)), torch.zeros(padded)

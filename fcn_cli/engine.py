@@ -23,7 +23,7 @@ from .upsample import NOTHING_MORE, Asked, upsampled
 
 if TYPE_CHECKING:
     # llvmlite comes with it, which neither a GPU nor PyTorch's own kernels need.
-    from .kernels import FastNetwork
+    from .cpu.network import FastNetwork
 
 # ImageNet's, as torchvision's weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
@@ -82,7 +82,7 @@ class Engine:
             self._mean = torch.tensor(MEAN, device=how.device).view(3, 1, 1)
             self._std = torch.tensor(STD, device=how.device).view(3, 1, 1)
         if how.kernels == "fast":
-            from .kernels import FastNetwork
+            from .cpu.network import FastNetwork
 
             self._fast = FastNetwork(model)
         self._network: Callable[[Tensor], Tensor] = self._fast or _plain(model)

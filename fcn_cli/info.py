@@ -10,9 +10,10 @@ import torch
 import torchvision
 from PIL import features
 
-from . import __version__, jit
+from . import __version__
 from .common import resources
 from .common.wording import counted
+from .cpu.kernels import compiler
 from .engine import ONEDNN_PRIMITIVES
 from .execution import plan
 from .models import weights
@@ -42,7 +43,7 @@ def describe() -> list[tuple[str, str]]:
         ),
         ("cpu", f"{resources.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
         ("cpu limits", f"affinity {resources.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
-        ("kernels", jit.describe()),
+        ("kernels", compiler.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
         ("weights in", ", ".join(str(folder) for folder in weights.search_folders())),

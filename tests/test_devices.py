@@ -117,7 +117,9 @@ def test_names_that_are_no_device(name: str) -> None:
 LOADED = """
 import sys
 {code}
-print("LOADED", sorted(name for name in sys.modules if name.startswith(("llvmlite", "fcn_cli.jit"))))
+print("LOADED", sorted(name for name in sys.modules if name.startswith(
+    ("llvmlite", "fcn_cli.cpu.kernels.compiler")
+)))
 """
 
 

@@ -12,9 +12,9 @@ import functools
 import torch
 from torch import Tensor
 
-from . import jit
-from .emit import Emitter, Value
-from .jit import Kernel, Processor
+from . import compiler
+from .compiler import Kernel, Processor
+from .ir_builder import Emitter, Value
 
 # Columns that a thread does together: their logits of two rows and all classes stay in its L1.
 _COLUMNS = 256
@@ -50,22 +50,22 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     """
     _check(wide, ends, rows, weights, labels)
     chunks = -(-wide.shape[2] // _COLUMNS)
-    _kernel(jit.processor())(
+    _kernel(compiler.processor())(
         len(rows) * chunks,
-        wide=jit.address(wide),
+        wide=compiler.address(wide),
         classes=wide.shape[1],
         width=wide.shape[2],
-        ends=jit.address(ends, torch.int64),
-        rows=jit.address(rows, torch.int64),
-        weights=jit.address(weights),
+        ends=compiler.address(ends, torch.int64),
+        rows=compiler.address(rows, torch.int64),
+        weights=compiler.address(weights),
         chunks=chunks,
-        labels=jit.address(labels, torch.uint8),
+        labels=compiler.address(labels, torch.uint8),
     )
 
 
 def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Tensor) -> None:
     """Refuse what the kernel would read or write out of bounds."""
-    lanes = jit.processor().lanes
+    lanes = compiler.processor().lanes
     if wide.ndim != 3 or not wide.numel() or wide.shape[1] > _MOST_CLASSES or wide.shape[2] % lanes:
         raise ValueError(
             f"wide has shape {tuple(wide.shape)}, "
@@ -76,10 +76,10 @@ def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
             f"labels has shape {tuple(labels.shape)} and rows {tuple(rows.shape)}, "
             "(rows, width) and (strips, 2) are needed"
         )
-    jit.need_shape("labels", labels, len(labels), wide.shape[2])
-    jit.need_shape("weights", weights, len(labels))
-    jit.need_shape("rows", rows, len(rows), 2)
-    jit.need_shape("ends", ends, len(rows) + 1)
+    compiler.need_shape("labels", labels, len(labels), wide.shape[2])
+    compiler.need_shape("weights", weights, len(labels))
+    compiler.need_shape("rows", rows, len(rows), 2)
+    compiler.need_shape("ends", ends, len(rows) + 1)
     # What these two hold become addresses; there is one strip for every row of logits.
     low, high = (int(one) for one in rows.aminmax())
     if low < 0 or high >= len(wide):

@@ -11,11 +11,11 @@ import math
 
 from torch import Tensor
 
-from . import jit, tile_kernels
-from .grid import Grid
-from .jit import Limits
-from .product_kernels import DEPTH
-from .tile_kernels import Matrix
+from . import compiler, tile_transforms_ir
+from .compiler import Limits
+from .matmul_ir import DEPTH
+from .tile_grid import Grid
+from .tile_transforms_ir import Matrix
 
 
 def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Matrix, result: Tensor) -> None:
@@ -33,30 +33,30 @@ def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Ma
         m + 2 rows of m + 2 numbers, applied to rows and columns.
     result
         float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), all but the first dimension
-        contiguous: what `product.tiles` takes. Rows of the last block beyond the last tile stay as they are.
+        contiguous: what `matmul.tiles` takes. Rows of the last block beyond the last tile stay as they are.
 
     Raises
     ------
     ValueError
         A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
-    here = jit.processor()
+    here = compiler.processor()
     size = grid.tile + 2
     _need_tiles(grid, first, tiles, transform, (size, size))
     channels = _channels("x", x, grid, DEPTH)
     blocks = math.ceil(tiles / here.rows)
-    jit.need_shape("result", result, size**2, blocks, channels // DEPTH, here.rows, DEPTH)
+    compiler.need_shape("result", result, size**2, blocks, channels // DEPTH, here.rows, DEPTH)
     if x.stride(2) != 1:
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
-    jit.need_matrices("result", result)
-    tile_kernels.input_kernel(here, grid.tile, transform)(
+    compiler.need_matrices("result", result)
+    tile_transforms_ir.input_kernel(here, grid.tile, transform)(
         result.shape[1],
         **grid.fields(first, tiles),
         channels=x.shape[2],
-        image=jit.start(x),
+        image=compiler.start(x),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
-        result=jit.start(result),
+        result=compiler.start(result),
         matrix_floats=result.stride(0),
     )
 
@@ -95,27 +95,27 @@ def transform_output(
     ValueError
         A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
     """
-    here = jit.processor()
+    here = compiler.processor()
     size = grid.tile + 2
     _need_tiles(grid, first, tiles, transform, (grid.tile, size))
     channels = _channels("out", out, grid, here.lanes)
-    jit.need_shape("bias", bias, channels)
+    compiler.need_shape("bias", bias, channels)
     needed = (size**2, tiles, channels)
     if products.ndim != 3 or any(has < least for has, least in zip(products.shape, needed, strict=True)):
         raise ValueError(f"products has shape {tuple(products.shape)}, at least {needed} is needed")
-    jit.need_matrices("products", products)
-    tile_kernels.output_kernel(here, grid.tile, transform)(
+    compiler.need_matrices("products", products)
+    tile_transforms_ir.output_kernel(here, grid.tile, transform)(
         math.ceil(tiles / here.rows),
         **grid.fields(first, tiles),
         channels=out.shape[2],
-        products=jit.start(products),
+        products=compiler.start(products),
         matrix_floats=products.stride(0),
         product_floats=products.stride(1),
-        image=jit.address(out),
+        image=compiler.address(out),
         row_floats=out.stride(0),
         pixel_floats=out.stride(1),
-        bias=jit.address(bias),
-        **jit.bounds(limits),
+        bias=compiler.address(bias),
+        **compiler.bounds(limits),
     )
 
 

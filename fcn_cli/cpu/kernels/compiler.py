@@ -17,7 +17,7 @@ import torch
 from llvmlite import binding, ir
 from torch import Tensor
 
-from . import emit
+from . import ir_builder
 
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a result may have, if any: (0, None) is ReLU."""
@@ -141,14 +141,14 @@ class Kernel:
     """
 
     def __init__(
-        self, name: str, fields: Sequence[str], write: Callable[[emit.Emitter], None], lanes: int
+        self, name: str, fields: Sequence[str], write: Callable[[ir_builder.Emitter], None], lanes: int
     ) -> None:
         module = ir.Module(name)
-        write(emit.Emitter(module, name, fields, lanes))
+        write(ir_builder.Emitter(module, name, fields, lanes))
         self._engine = _compiled(str(module))
         self._address = self._engine.get_function_address(name)
         self._fields = frozenset(fields)
-        self._places = {field: index for index, field in enumerate(emit.task_fields(fields))}
+        self._places = {field: index for index, field in enumerate(ir_builder.task_fields(fields))}
 
     def __call__(self, items: int, **values: int | float) -> None:
         """Do all items, on all of torch's threads; every field has a value.
@@ -158,7 +158,7 @@ class Kernel:
         if values.keys() != self._fields:
             raise TypeError(f"a task with {sorted(self._fields ^ values.keys())} missing or unknown")
         task = (ctypes.c_int64 * len(self._places))()
-        task[self._places[emit.ITEMS]] = items
+        task[self._places[ir_builder.ITEMS]] = items
         for field, value in values.items():
             task[self._places[field]] = value if isinstance(value, int) else _bits(value)
         threads = torch.get_num_threads()

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from . import jit, product_kernels
-from .emit import FLOAT_BYTES
-from .jit import Limits, Processor
-from .product_kernels import DEPTH
-from .workspace import Workspace
+from ..workspace import Workspace
+from . import compiler, matmul_ir
+from .compiler import Limits, Processor
+from .ir_builder import FLOAT_BYTES
+from .matmul_ir import DEPTH
 
 # Bytes of the left factor that a thread goes through for each panel of the right one: both stay in its L2.
 _BLOCKS_BYTES = 384 << 10
@@ -29,12 +29,12 @@ _BLOCKS_BYTES = 384 << 10
 
 def fits(depth: int, columns: int) -> bool:
     """Say whether a right factor of this shape can be multiplied with."""
-    return depth % DEPTH == 0 and columns % max(each.lanes for each in jit.PROCESSORS) == 0
+    return depth % DEPTH == 0 and columns % max(each.lanes for each in compiler.PROCESSORS) == 0
 
 
 def padded(columns: int) -> int:
     """Return how many columns whole panels have."""
-    width = jit.processor().columns
+    width = compiler.processor().columns
     return -(-columns // width) * width
 
 
@@ -46,7 +46,7 @@ def filled(columns: Tensor) -> Tensor:
 
 def in_panels(weights: Tensor) -> Tensor:
     """Return (..., depth, columns) as float32 panels (..., panels, depth, width), filled up with zeros."""
-    width = jit.processor().columns
+    width = compiler.processor().columns
     panels = filled(weights.float()).unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
     result: Tensor = panels.transpose(-3, -2).contiguous()
     return result
@@ -86,30 +86,30 @@ def pointwise(
     ValueError
         A tensor's shape, type or strides are not as said above.
     """
-    here = jit.processor()
+    here = compiler.processor()
     _need_factors("pixels", pixels, result)
     rows, depth = pixels.shape
-    jit.need_shape("result", result, rows, result.shape[1])
-    jit.need_shape("panels", panels, padded(result.shape[1]) // here.columns, depth, here.columns)
-    jit.need_shape("bias", bias, padded(result.shape[1]))
+    compiler.need_shape("result", result, rows, result.shape[1])
+    compiler.need_shape("panels", panels, padded(result.shape[1]) // here.columns, depth, here.columns)
+    compiler.need_shape("bias", bias, padded(result.shape[1]))
     threads = torch.get_num_threads()
     # Some items a thread, so that none waits long for the last one.
     fair = math.ceil(rows / (8 * threads * here.rows))
     rows_per_item = min(_most_blocks(depth, here), fair) * here.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     whole = result.shape[1] % here.columns == 0
-    product_kernels.pointwise(here, add=add, whole=whole, deep=depth > product_kernels.SUMMED)(
+    matmul_ir.pointwise(here, add=add, whole=whole, deep=depth > matmul_ir.SUMMED)(
         math.ceil(rows / rows_per_item),
-        left=jit.address(pixels),
-        panels=jit.address(panels),
-        result=jit.address(result),
+        left=compiler.address(pixels),
+        panels=compiler.address(panels),
+        result=compiler.address(result),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
         rows_per_item=rows_per_item,
-        bias=jit.address(bias),
-        **jit.bounds(limits),
-        packed=jit.address(packed),
+        bias=compiler.address(bias),
+        **compiler.bounds(limits),
+        packed=compiler.address(packed),
         packed_floats=packed.shape[1],
     )
 
@@ -132,24 +132,24 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     ValueError
         A tensor's shape, type or strides are not as said above.
     """
-    here = jit.processor()
+    here = compiler.processor()
     if left.ndim != 5 or not left.numel():
         raise ValueError(f"left has shape {tuple(left.shape)}, five dimensions are needed")
     matrices, blocks, depths = left.shape[:3]
     depth = depths * DEPTH
-    jit.need_shape("left", left, matrices, blocks, depths, here.rows, DEPTH)
+    compiler.need_shape("left", left, matrices, blocks, depths, here.rows, DEPTH)
     count = panels.shape[1] if panels.ndim == 4 else 1
-    jit.need_shape("panels", panels, matrices, max(1, count), depth, here.columns)
-    jit.need_shape("result", result, matrices, blocks * here.rows, count * here.columns)
-    jit.need_matrices("left", left)
-    jit.need_matrices("result", result)
+    compiler.need_shape("panels", panels, matrices, max(1, count), depth, here.columns)
+    compiler.need_shape("result", result, matrices, blocks * here.rows, count * here.columns)
+    compiler.need_matrices("left", left)
+    compiler.need_matrices("result", result)
     blocks_per_item = min(_most_blocks(depth, here), blocks)
     items = math.ceil(blocks / blocks_per_item)
-    product_kernels.tiles(here, deep=depth > product_kernels.SUMMED)(
+    matmul_ir.tiles(here, deep=depth > matmul_ir.SUMMED)(
         matrices * items,
-        left=jit.start(left),
-        panels=jit.address(panels),
-        result=jit.start(result),
+        left=compiler.start(left),
+        panels=compiler.address(panels),
+        result=compiler.start(result),
         depth=depth,
         columns=result.shape[2],
         rows=result.shape[1],
@@ -165,7 +165,7 @@ def _need_factors(name: str, left: Tensor, result: Tensor) -> None:
     """Check what makes the other shapes of a product computable: the left factor's, and the columns."""
     if left.ndim != 2 or not left.numel() or left.shape[1] % DEPTH:
         raise ValueError(f"{name} has shape {tuple(left.shape)}, (rows, a multiple of {DEPTH}) is needed")
-    lanes = jit.processor().lanes
+    lanes = compiler.processor().lanes
     if result.ndim != 2 or not result.numel() or result.shape[1] % lanes:
         raise ValueError(f"result has shape {tuple(result.shape)}, (rows, a multiple of {lanes}) is needed")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from . import jit
-from .grid import Grid
+from .kernels import compiler
+from .kernels.tile_grid import Grid
 from .winograd import POINTS, TAPS
 
 _TILES = tuple(POINTS)
@@ -47,7 +47,7 @@ def choose_tile(
 
 def winograd_cost(grid: Grid, channels_in: int, channels_out: int, costs: Costs) -> float:
     """Return what it costs: the products, the filters' way from memory, and the transforms."""
-    rows = jit.processor().rows
+    rows = compiler.processor().rows
     products_each = (math.ceil(grid.tiles / rows) * rows + costs.filters) * channels_in * channels_out
     transforms = grid.tiles * (costs.transform_in * channels_in + costs.transform_out * channels_out)
     return (grid.tile + TAPS - 1) ** 2 * (products_each + transforms)

@@ -1,7 +1,7 @@
 """A torchvision FCN in the form in which a CPU computes it fastest, in float32.
 
 Built once from a loaded model: BatchNorm folded in float64, images channels-last throughout, residuals added
-by the GEMM that computes them. `convolution` has the layers.
+by the GEMM that computes them. `layers` has the layers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 
-from .convolution import NO_LIMITS, RELU, RELU6, Convolution, Pointwise, as_batch, as_image, convolution
-from .jit import Limits
-from .models.batchnorm_folding import Folded
+from ..models.batchnorm_folding import Folded
+from .kernels.compiler import Limits
+from .layers import NO_LIMITS, RELU, RELU6, Convolution, Pointwise, as_batch, as_image, convolution
 from .workspace import Workspace
 
 

@@ -1,13 +1,13 @@
-"""Writes the two kernels of Winograd's tiles; `tiles` says what they do, and checks what they get."""
+"""Write the two kernels of Winograd's tiles; `tile_transforms` checks what they get."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
 
-from .emit import Emitter, Table, Value
-from .jit import Kernel, Processor
-from .product_kernels import DEPTH
+from .compiler import Kernel, Processor
+from .ir_builder import Emitter, Table, Value
+from .matmul_ir import DEPTH
 
 _GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles")
 _IMAGE = (*_GRID, "channels", "image", "row_floats", "pixel_floats")
@@ -19,7 +19,7 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @functools.lru_cache
 def input_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tiles.transform_input`."""
+    """Return the kernel of `tile_transforms.transform_input`."""
     return Kernel(
         "transform_input", _INPUT, lambda emitter: _Tiles(emitter, on, tile, transform).input(), on.lanes
     )
@@ -27,7 +27,7 @@ def input_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
 
 @functools.lru_cache
 def output_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tiles.transform_output`."""
+    """Return the kernel of `tile_transforms.transform_output`."""
     return Kernel(
         "transform_output", _OUTPUT, lambda emitter: _Tiles(emitter, on, tile, transform).output(), on.lanes
     )

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli import argmax, jit, product, product_kernels, tiles, winograd
-from fcn_cli.grid import Grid
-from fcn_cli.winograd import Transforms
-from fcn_cli.workspace import Workspace
+from fcn_cli.cpu import winograd
+from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, tile_transforms
+from fcn_cli.cpu.kernels.tile_grid import Grid
+from fcn_cli.cpu.winograd import Transforms
+from fcn_cli.cpu.workspace import Workspace
 
 Arguments = dict[str, Any]
 Wrong = Callable[[Any], Any]
@@ -26,8 +27,8 @@ CHANNELS = 32
 def for_pointwise() -> Arguments:
     return {
         "pixels": torch.rand(ROWS, DEPTH),
-        "panels": product.in_panels(torch.rand(DEPTH, COLUMNS)),
-        "bias": torch.rand(product.padded(COLUMNS)),
+        "panels": matmul.in_panels(torch.rand(DEPTH, COLUMNS)),
+        "bias": torch.rand(matmul.padded(COLUMNS)),
         "result": torch.zeros(ROWS, COLUMNS),
         "limits": (None, None),
         "space": Workspace(),
@@ -36,11 +37,11 @@ def for_pointwise() -> Arguments:
 
 
 def for_tiles() -> Arguments:
-    rows = jit.processor().rows
+    rows = compiler.processor().rows
     return {
-        "left": torch.rand(PLACES, 3, DEPTH // product_kernels.DEPTH, rows, product_kernels.DEPTH),
-        "panels": product.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
-        "result": torch.zeros(PLACES, 3 * rows, product.padded(COLUMNS)),
+        "left": torch.rand(PLACES, 3, DEPTH // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
+        "panels": matmul.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
+        "result": torch.zeros(PLACES, 3 * rows, matmul.padded(COLUMNS)),
     }
 
 
@@ -50,7 +51,7 @@ def matrix(name: str) -> tuple[tuple[float, ...], ...]:
 
 
 def for_transform_input() -> Arguments:
-    rows = jit.processor().rows
+    rows = compiler.processor().rows
     blocks = -(-GRID.tiles // rows)
     return {
         "x": torch.rand(GRID.height, GRID.width, CHANNELS),
@@ -58,7 +59,7 @@ def for_transform_input() -> Arguments:
         "first": 0,
         "tiles": GRID.tiles,
         "transform": matrix("input"),
-        "result": torch.zeros(PLACES, blocks, CHANNELS // product_kernels.DEPTH, rows, product_kernels.DEPTH),
+        "result": torch.zeros(PLACES, blocks, CHANNELS // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
     }
 
 
@@ -110,7 +111,7 @@ def instead(value: Any) -> Wrong:
 
 CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, list[Wrong]]]] = {
     "pointwise": (
-        product.pointwise,
+        matmul.pointwise,
         for_pointwise,
         {
             "pixels": [short(0), short(1), strided, of_another_type, torch.flatten],
@@ -120,7 +121,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         },
     ),
     "tiles": (
-        product.tiles,
+        matmul.tiles,
         for_tiles,
         {
             "left": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],
@@ -129,7 +130,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         },
     ),
     "transform_input": (
-        tiles.transform_input,
+        tile_transforms.transform_input,
         for_transform_input,
         {
             "x": [*map(short, range(3)), strided, of_another_type, torch.flatten],
@@ -141,7 +142,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         },
     ),
     "transform_output": (
-        tiles.transform_output,
+        tile_transforms.transform_output,
         for_transform_output,
         {
             "products": [*map(short, range(3)), strided, of_another_type, torch.flatten, same],
@@ -203,7 +204,7 @@ def test_a_wrong_argument_raises_before_the_kernel_runs(
     arguments = make()
     arguments[argument] = wrong[argument][index](arguments[argument])
     started: list[str] = []
-    monkeypatch.setattr(jit.Kernel, "__call__", lambda *_, **__: started.append(name))
+    monkeypatch.setattr(compiler.Kernel, "__call__", lambda *_, **__: started.append(name))
     with pytest.raises((ValueError, TypeError)) as raised:
         wrapper(**arguments)
     assert not started

@@ -19,9 +19,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from . import jit, product, product_kernels, tile_kernels, tiles
-from .grid import Grid
-from .jit import Limits
+from .kernels import compiler, matmul, matmul_ir, tile_transforms, tile_transforms_ir
+from .kernels.compiler import Limits
+from .kernels.tile_grid import Grid
 from .workspace import Workspace
 
 TAPS = 3
@@ -135,7 +135,7 @@ class Winograd:
         grid = Grid(x.shape[0], x.shape[1], self.dilation, self.tile)
         matrices = (self.tile + TAPS - 1) ** 2
         most = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
-        rows = jit.processor().rows
+        rows = compiler.processor().rows
         for first in range(0, grid.tiles, most):
             count = min(most, grid.tiles - first)
             blocks = -(-count // rows)
@@ -144,14 +144,16 @@ class Winograd:
                 "tiles",
                 matrices,
                 blocks,
-                self._in // product_kernels.DEPTH,
+                self._in // matmul_ir.DEPTH,
                 rows,
-                product_kernels.DEPTH,
+                matmul_ir.DEPTH,
             )
-            products = _apart(space, "products", matrices, blocks * rows, product.padded(self._out))
-            tiles.transform_input(x, grid, first, count, self._input, left)
-            product.tiles(left, self._filters, products)
-            tiles.transform_output(products, grid, first, count, self._output, self._bias, self.limits, out)
+            products = _apart(space, "products", matrices, blocks * rows, matmul.padded(self._out))
+            tile_transforms.transform_input(x, grid, first, count, self._input, left)
+            matmul.tiles(left, self._filters, products)
+            tile_transforms.transform_output(
+                products, grid, first, count, self._output, self._bias, self.limits, out
+            )
 
 
 def _apart(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
@@ -160,19 +162,19 @@ def _apart(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
     return space.take(name, count, size + _APART)[:, :size].unflatten(1, shape)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _rows(matrix: Tensor) -> tile_kernels.Matrix:
+def _rows(matrix: Tensor) -> tile_transforms_ir.Matrix:
     return tuple(tuple(row) for row in matrix.tolist())
 
 
 def _transform_filter(weight: Tensor, transform: Tensor) -> Tensor:
-    """Return float32 panels, as `product.in_panels` of ((m + 2)^2, in, out), computed in float64.
+    """Return float32 panels, as `matmul.in_panels` of ((m + 2)^2, in, out), computed in float64.
 
     The two axes are swapped on the way: the transforms of tiles leave columns first.
     """
     both = torch.kron(transform, transform)
-    channels, width = weight.shape[1], jit.processor().columns
+    channels, width = weight.shape[1], compiler.processor().columns
     # Zeros fill the last panel.
-    result = torch.zeros(len(both), product.padded(len(weight)) // width, channels, width)
+    result = torch.zeros(len(both), matmul.padded(len(weight)) // width, channels, width)
     # In parts: in float64 all of the largest layer would take half a GiB more.
     for index, part in enumerate(torch.split(weight, width)):
         columns = part.double().permute(3, 2, 1, 0).reshape(TAPS * TAPS, -1)

@@ -18,23 +18,25 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import compiled_labels, jit, kernel_costs, product, product_kernels, winograd
-from fcn_cli.emit import Emitter
-from fcn_cli.jit import Kernel, Processor
-from fcn_cli.kernels import FastNetwork
+from fcn_cli import compiled_labels
+from fcn_cli.cpu import cost_model, winograd
+from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
+from fcn_cli.cpu.kernels.compiler import Kernel, Processor
+from fcn_cli.cpu.kernels.ir_builder import Emitter
+from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.cpu.winograd import Winograd
+from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.models import registry
 from fcn_cli.upsample import label_map, upsampled
-from fcn_cli.winograd import Winograd
-from fcn_cli.workspace import Workspace
 
-from .conftest import SAMPLES, Fcn
+from ..conftest import SAMPLES, Fcn
 
 
 @pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Processor:
     """Write kernels as for any processor, whichever this one is: LLVM makes do with what there is."""
-    chosen: Processor = getattr(jit, request.param)
-    monkeypatch.setattr(jit, "processor", lambda: chosen)
+    chosen: Processor = getattr(compiler, request.param)
+    monkeypatch.setattr(compiler, "processor", lambda: chosen)
     return chosen
 
 
@@ -218,9 +220,9 @@ def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
 def test_the_choice_of_kernel() -> None:
     # The head of the ResNets at 520x693; one feature; few channels and features, where sums cost more than
     # they save.
-    assert kernel_costs.choose_tile(65, 87, 1, 2048, 512) == 6
-    assert kernel_costs.choose_tile(1, 1, 1, 512, 512) is None
-    assert kernel_costs.choose_tile(5, 5, 1, 32, 32) is None
+    assert cost_model.choose_tile(65, 87, 1, 2048, 512) == 6
+    assert cost_model.choose_tile(1, 1, 1, 512, 512) is None
+    assert cost_model.choose_tile(5, 5, 1, 32, 32) is None
 
 
 @settings(deadline=None, max_examples=60)
@@ -242,20 +244,20 @@ def test_a_pointwise_product_is_the_product(
     threads: int,
     seed: int,
 ) -> None:
-    depth, columns = lines * product_kernels.DEPTH, panels * 16
+    depth, columns = lines * matmul_ir.DEPTH, panels * 16
     random = seeded(seed)
     # What lies around the result must stay.
     around = torch.full((rows + 2, columns), 7.0)
     result = around[1:-1]
     result.copy_(torch.randn(rows, columns, generator=random))
     left, right = torch.randn(rows, depth, generator=random), torch.randn(depth, columns, generator=random)
-    bias = torch.zeros(product.padded(columns))
+    bias = torch.zeros(matmul.padded(columns))
     bias[:columns] = torch.randn(columns, generator=random)
     exact = left.double() @ right.double() + bias[:columns] + (result if add else 0)
     if limits != (None, None):
         exact = exact.clamp(*limits)
     with torch_threads(threads):
-        product.pointwise(left, product.in_panels(right), bias, result, limits, Workspace(), add=add)
+        matmul.pointwise(left, matmul.in_panels(right), bias, result, limits, Workspace(), add=add)
     assert (result - exact).abs().max() < 1e-6 * depth
     assert (around[[0, -1]] == 7).all()
 
@@ -268,17 +270,17 @@ def test_threads_change_nothing() -> None:
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
             if not openmp:
-                patch.setattr(jit, "_openmp", lambda: None)
+                patch.setattr(compiler, "_openmp", lambda: None)
             with torch_threads(threads):
                 results.append(fast(batch))
     # torch's own convolutions, in a few layers, may sum up in another order.
     assert all(worst(result, results[0]) < 1e-6 for result in results)
-    pixels, right, bias = torch.randn(500, 64), product.in_panels(torch.randn(64, 96)), torch.randn(96)
+    pixels, right, bias = torch.randn(500, 64), matmul.in_panels(torch.randn(64, 96)), torch.randn(96)
     products = []
     for threads in (1, 2, 3):
         products.append(torch.empty(500, 96))
         with torch_threads(threads):
-            product.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
+            matmul.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
     assert all(torch.equal(one, products[0]) for one in products)
 
 
@@ -286,8 +288,8 @@ def test_not_a_number_stays_one() -> None:
     pixels = torch.ones(3, 16)
     pixels[1, 4] = float("nan")
     result = torch.empty(3, 32)
-    ones = product.in_panels(torch.ones(16, 32))
-    product.pointwise(pixels, ones, torch.zeros(32), result, (0.0, 6.0), Workspace(), add=False)
+    ones = matmul.in_panels(torch.ones(16, 32))
+    matmul.pointwise(pixels, ones, torch.zeros(32), result, (0.0, 6.0), Workspace(), add=False)
     assert result[1].isnan().all()
     assert (result[[0, 2]] == 6).all()
 
@@ -323,11 +325,11 @@ def test_the_lowest_of_equal_classes_wins_in_many_strips(monkeypatch: pytest.Mon
 
 
 def test_what_a_kernel_cannot_read_is_refused() -> None:
-    good, panels, bias = torch.zeros(4, 16), product.in_panels(torch.zeros(16, 32)), torch.zeros(32)
+    good, panels, bias = torch.zeros(4, 16), matmul.in_panels(torch.zeros(16, 32)), torch.zeros(32)
     for bad in (torch.zeros(16, 4).t(), torch.zeros(4, 16, dtype=torch.float64), torch.zeros(4, 20)[:, :16]):
         with pytest.raises(ValueError, match="tensor"):
-            product.pointwise(bad, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
-    product.pointwise(good, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
+            matmul.pointwise(bad, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
+    matmul.pointwise(good, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
 
 
 def test_a_task_has_every_field() -> None:

@@ -1,4 +1,4 @@
-"""Writes the two kernels of the matrix products; `product` says how they work, and checks what they get."""
+"""Writes the two kernels of the matrix products; `matmul` says how they work, and checks what they get."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
-from .emit import Emitter, Value
-from .jit import Kernel, Processor
+from .compiler import Kernel, Processor
+from .ir_builder import Emitter, Value
 
 DEPTH = 16
 """A product's depth is a multiple of this: a cache line of float32."""
@@ -25,7 +25,7 @@ _TILES = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result
 
 @functools.lru_cache
 def pointwise(on: Processor, *, add: bool, whole: bool, deep: bool) -> Kernel:
-    """Return the kernel of `product.pointwise`: adding or not, for whole panels only, for long sums."""
+    """Return the kernel of `matmul.pointwise`: adding or not, for whole panels only, for long sums."""
 
     def write(emitter: Emitter) -> None:
         _Product(emitter, on, deep=deep).pointwise(add=add, whole=whole)
@@ -35,7 +35,7 @@ def pointwise(on: Processor, *, add: bool, whole: bool, deep: bool) -> Kernel:
 
 @functools.lru_cache
 def tiles(on: Processor, *, deep: bool) -> Kernel:
-    """Return the kernel of `product.tiles`, for long sums or not."""
+    """Return the kernel of `matmul.tiles`, for long sums or not."""
     return Kernel("tiles", _TILES, lambda emitter: _Product(emitter, on, deep=deep).tiles(), on.lanes)
 
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor
 
-from . import kernel_costs, product
-from .jit import Limits
-from .models.batchnorm_folding import Folded
+from ..models.batchnorm_folding import Folded
+from . import cost_model
+from .kernels import matmul
+from .kernels.compiler import Limits
 from .winograd import Winograd
 from .workspace import Workspace
 
@@ -36,7 +37,7 @@ class Convolution(Protocol):
 def convolution(folded: Folded, limits: Limits) -> Convolution:
     """Return the form of a convolution that computes fastest."""
     conv = folded.conv
-    plain = conv.groups == 1 and conv.stride == (1, 1) and product.fits(conv.in_channels, conv.out_channels)
+    plain = conv.groups == 1 and conv.stride == (1, 1) and matmul.fits(conv.in_channels, conv.out_channels)
     if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
         return Pointwise(folded, limits)
     same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
@@ -51,9 +52,9 @@ class Pointwise:
     kernel = "pointwise"
 
     def __init__(self, folded: Folded, limits: Limits) -> None:
-        self._panels = product.in_panels(folded.weight()[:, :, 0, 0].t())
+        self._panels = matmul.in_panels(folded.weight()[:, :, 0, 0].t())
         self._out = folded.conv.out_channels
-        self._bias = product.filled(folded.bias.float())
+        self._bias = matmul.filled(folded.bias.float())
         self._limits = limits
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
@@ -68,7 +69,7 @@ class Pointwise:
 
     def _multiply(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
         pixels, result = x.view(-1, x.shape[2]), out.view(-1, out.shape[2])
-        product.pointwise(pixels, self._panels, self._bias, result, self._limits, space, add=add)
+        matmul.pointwise(pixels, self._panels, self._bias, result, self._limits, space, add=add)
 
 
 class Direct:
@@ -115,7 +116,7 @@ class Spatial:
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result, in the workspace or not."""
-        tile = kernel_costs.choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
+        tile = cost_model.choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
         self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
         if tile is None:
             self._direct = self._direct or Direct(self._folded, self._limits)

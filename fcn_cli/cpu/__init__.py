@@ -1,0 +1,1 @@
+"""A network in the form that a CPU computes fastest: layers, Winograd, cost model, workspace."""

@@ -1,0 +1,1 @@
+"""Compiled functions: matrix products, transforms of tiles, labels from logits."""
