@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from . import tables
 from .common.errors import FailureKind
 from .common.wording import counted
-from .journal import JOURNAL_FILE
 from .messages import give_up_stdout, one_line, say
+from .outputs.journal import JOURNAL_FILE
+from .outputs.record import begun, printable_utf8, to_line
 from .plan import Action
 from .progress import Progress
-from .record import begun, printable_utf8, to_line
 
 if TYPE_CHECKING:
+    from .outputs.record import Record
     from .plan import Plan, Step
-    from .record import Record
     from .summary import Summary
 
 _SHOWN_FAILURES = 10

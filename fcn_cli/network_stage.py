@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import record
 from .common import palettes
 from .common.errors import DeviceLost, Failure, OutputLost
 from .common.label_map import Predicted
@@ -17,10 +16,11 @@ from .job import Identity, Job
 from .models import loading
 from .models.weights import WeightsFile
 from .observer import Observer
-from .outputs import OutputFolder
+from .outputs import record
+from .outputs.directory import OutputFolder
+from .outputs.write_queue import WriteQueue
 from .plan import Plan, Step
 from .run_report import RunReport
-from .writing import WriteQueue
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.

@@ -11,9 +11,10 @@ from typing import NoReturn
 from .common.errors import Failure, FailureKind, NameCollision
 from .inputs import collisions
 from .inputs.discovery import Source
-from .journal import Journal
-from .outputs import WRITERS, OutputFolder
-from .record import Record, failed
+from .outputs.directory import OutputFolder
+from .outputs.journal import Journal
+from .outputs.record import Record, failed
+from .outputs.writers import WRITERS
 
 # The kinds of output from which a label map can be read back, the better one first.
 _LABEL_KINDS = ("masks", "color")

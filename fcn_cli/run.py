@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import journal, plan, prune, settings
+from . import plan
 from .common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from .common.label_map import Predicted
 from .common.output_layout import SETTINGS_FILE
@@ -14,16 +14,17 @@ from .common.wording import counted
 from .inputs import decoder, discovery, formats
 from .inputs.discovery import Found
 from .job import Identity, Job
-from .journal import Journal
-from .lock import OutputLock
 from .network_stage import NetworkStage
 from .observer import Observer
-from .outputs import OutputFolder
+from .outputs import journal, pruning, settings
+from .outputs.directory import OutputFolder
+from .outputs.journal import Journal
+from .outputs.lock import OutputLock
+from .outputs.record import Record, gone
+from .outputs.write_queue import WriteQueue
 from .plan import Action, Plan, Step
-from .record import Record, gone
 from .run_report import RunReport
 from .summary import Summary
-from .writing import WriteQueue
 
 # How many photos are made ready at once for files that a record stands for to be written again.
 _REWRITE_GROUP = 16
@@ -133,8 +134,8 @@ class _Run:
         )
         pruned: Sequence[Record] = ()
         if self.job.prune is not None:
-            force = self.job.prune == prune.FORCE
-            pruned = prune.find(opened, self.found.sources, self.found.directories, force=force)
+            force = self.job.prune == pruning.FORCE
+            pruned = pruning.find(opened, self.found.sources, self.found.directories, force=force)
         return plan.make(self.found.sources, opened, self.folder, wanted, pruned)
 
     def _limit_of(self, kind: FailureKind) -> float | None:

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__, stats
+from . import __version__
 from .common.errors import OutputLost, StoppedEarly
 from .common.label_map import VOID_INDEX
 from .inputs.discovery import Found
 from .job import Identity, Job
-from .journal import Journal
 from .observer import Observer
-from .outputs import read_classes
+from .outputs import statistics
+from .outputs.directory import read_classes
+from .outputs.journal import Journal
+from .outputs.record import Record
 from .plan import Action, Plan
-from .record import Record
 from .summary import Summary
 
 
@@ -89,13 +90,13 @@ class RunReport:
         changed = changed or {record.image for record in self.summary.refused} != _refused_last_time(
             self._output
         )
-        if not changed and stats.up_to_date(self._output, journal):
+        if not changed and statistics.up_to_date(self._output, journal):
             return
         self.summary.how.update(kinds=list(self._job.kinds), versions=_versions())
         fingerprint = self._identity.label.fingerprint()
         try:
             with OutputLost.when_refused(self._output):
-                stats.write(self._output, journal, fingerprint, names, self.summary.as_json())
+                statistics.write(self._output, journal, fingerprint, names, self.summary.as_json())
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
 
@@ -114,7 +115,7 @@ class RunReport:
 def _refused_last_time(output: Path) -> set[str]:
     """Return the photos that the last run refused: they are in no journal."""
     try:
-        refused = json.loads((output / stats.SUMMARY_FILE).read_bytes())["run"]["refused"]
+        refused = json.loads((output / statistics.SUMMARY_FILE).read_bytes())["run"]["refused"]
         return {Record.image_of(one) for one in refused}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import outputs
 from .common import palettes
 from .common.class_names import class_name
 from .common.errors import Failure, ImageError, RequestError
@@ -27,7 +26,8 @@ from .inputs.photos import Photo, Prepared
 from .job import Identity, Job
 from .models import registry
 from .models.loading import Network
-from .settings import DEFAULT_SHORT_SIDE
+from .outputs import writers
+from .outputs.settings import DEFAULT_SHORT_SIDE
 from .upsample import Asked
 
 _NOTEBOOK_SIDE = 800
@@ -62,11 +62,11 @@ class Result:
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
-        return outputs.colored(self.labels, palettes.load(palette))
+        return writers.colored(self.labels, palettes.load(palette))
 
     def overlay(self, palette: str = "hub") -> Image.Image:
         """Return the photo blended with the class colours, class 0 left as it is."""
-        return outputs.blended(self.image, self.labels, palettes.load(palette))
+        return writers.blended(self.image, self.labels, palettes.load(palette))
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""

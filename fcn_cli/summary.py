@@ -9,8 +9,8 @@ from typing import Any
 
 from .common.errors import ExitCode, FcnError
 from .common.palettes import Palette
-from .record import Record, printable_utf8
-from .stats import Totals
+from .outputs.record import Record, printable_utf8
+from .outputs.statistics import Totals
 
 _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
 

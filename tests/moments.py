@@ -31,11 +31,12 @@ from typing import Any, BinaryIO, NoReturn
 import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
-from fcn_cli import engine, network_stage, predictions, run, stats  # noqa: F401
+from fcn_cli import engine, network_stage, predictions, run  # noqa: F401
 from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.common import files, palettes
 from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
-from fcn_cli.journal import Journal
+from fcn_cli.outputs import statistics
+from fcn_cli.outputs.journal import Journal
 
 from .conftest import SAMPLES, SMALL
 
@@ -121,7 +122,7 @@ class Moments:
 
     def write_text(self, function: Any) -> Any:
         def write_text(path: Path, text: str) -> None:
-            if path.name == stats.SUMMARY_FILE:
+            if path.name == statistics.SUMMARY_FILE:
                 self.at("projection")
             function(path, text)
 

@@ -18,7 +18,8 @@ from PIL import Image
 from fcn_cli.common.errors import RequestError
 from fcn_cli.inputs import decoder, formats
 from fcn_cli.inputs.discovery import Request, discover
-from fcn_cli.outputs import WRITERS, OutputFolder
+from fcn_cli.outputs.directory import OutputFolder
+from fcn_cli.outputs.writers import WRITERS
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, exact_names, journal_of, run_process, tree
 from ..fuzz import bases

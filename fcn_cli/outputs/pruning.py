@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .common import files
-from .common.errors import RequestError
-from .common.wording import counted
-from .inputs.discovery import Source
+from ..common import files
+from ..common.errors import RequestError
+from ..common.wording import counted
+from ..inputs.discovery import Source
 from .record import Record
 
 CAREFUL, FORCE = "careful", "force"

@@ -13,8 +13,8 @@ from typing import Any
 
 import filelock
 
-from .common import files
-from .common.errors import OutputLocked, OutputLost
+from ..common import files
+from ..common.errors import OutputLocked, OutputLost
 
 _LOCK_FILE = ".fcn.lock"
 _HOLDER_FILE = ".fcn.holder.json"

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_cli.common.errors import Failure, FailureKind
-from fcn_cli.journal import Journal
-from fcn_cli.record import Record, to_line
+from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.record import Record, to_line
 
-from .conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .common import files
-from .common.class_names import class_name
+from ..common import files
+from ..common.class_names import class_name
 from .journal import Journal
 from .record import Record, printable_utf8
 

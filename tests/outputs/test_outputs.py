@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 
-from .conftest import PREVIEW, SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import PREVIEW, SMALL, Fcn, MakePhotos, journal_of
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .common.errors import Failure, FailureKind
-from .inputs.discovery import Source
+from ..common.errors import Failure, FailureKind
+from ..inputs.discovery import Source
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _CONTENT_KINDS = frozenset(

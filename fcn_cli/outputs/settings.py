@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .common import files
-from .common.errors import RequestError, SettingsMismatch
-from .common.output_layout import SETTINGS_FILE, SETTINGS_MARK
+from ..common import files
+from ..common.errors import RequestError, SettingsMismatch
+from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 
 SCHEMA = 2
 """Of the settings file and the journal's records; 0.1.0 wrote schema 1."""

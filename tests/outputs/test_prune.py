@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fcn_cli.outputs import OutputFolder
+from fcn_cli.outputs.directory import OutputFolder
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_line, tree, without_roots_rights
+from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_line, tree, without_roots_rights
 
 NAMES = ["a.png", "b.png", "c.png", "sub/d.png", "sub/e.png", "sub/deep/f.png"]
 

@@ -1,4 +1,4 @@
-"""What is done: one JSON object a line in ``manifest.jsonl``, the last one of an image counts."""
+"""The journal, ``manifest.jsonl``: one record a line; the last one of an image counts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .common import files
-from .inputs.collisions import folded
+from ..common import files
+from ..inputs.collisions import folded
 from .record import Record, to_line
 
 JOURNAL_FILE = "manifest.jsonl"

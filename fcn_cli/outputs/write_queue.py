@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .common import resources
-from .common.errors import ImageError, OutputLost
-from .common.label_map import Predicted, count_classes
-from .inputs import decoder
-from .inputs.discovery import Source
+from ..common import resources
+from ..common.errors import ImageError, OutputLost
+from ..common.label_map import Predicted, count_classes
+from ..inputs import decoder
+from ..inputs.discovery import Source
+from .directory import OutputFolder
 from .journal import Journal
-from .outputs import OutputFolder
 from .record import Record, failed, gone, now
 
 _THREADS = 2

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from fcn_cli.common import palettes
-from fcn_cli.outputs import OutputFolder
+from fcn_cli.outputs.directory import OutputFolder
 
-from .conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 VOC = ("--palette", "voc")
@@ -137,7 +137,7 @@ def test_a_palette_change_that_is_killed_is_finished_or_undone(
     arguments = ["segment", "made", *SMALL, "-o", "out", "--workers", "0"]
     with monkeypatch.context() as patch:
         patch.setattr(OutputFolder, "write", write)
-        patch.setattr("fcn_cli.writing._THREADS", 1)
+        patch.setattr("fcn_cli.outputs.write_queue._THREADS", 1)
         with pytest.raises(Killed):
             fcn(*arguments, *VOC, *(["--overwrite"] if overwrite else []))
     for record in journal_of(out).values():

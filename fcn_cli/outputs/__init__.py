@@ -1,0 +1,1 @@
+"""All about an output directory: a record on disk means that its files are whole."""
