@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fcn_cli import bench
 from fcn_cli.bench import Contender
-from fcn_cli.execution import plan
+from fcn_cli.inference.execution import plan
+from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
-from fcn_cli.upsample import label_map
 
 
 def main() -> None:

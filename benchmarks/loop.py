@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks import material
 from fcn_cli import display, run
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.engine import Engine
-from fcn_cli.execution import plan
+from fcn_cli.inference.engine import Engine
+from fcn_cli.inference.execution import plan
 from fcn_cli.inputs import decoder, resizing
 from fcn_cli.job import Job
 from fcn_cli.models import loading, registry

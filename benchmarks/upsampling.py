@@ -10,8 +10,8 @@ import torch
 from benchmarks import material
 from fcn_cli.bench import in_turn
 from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
-from fcn_cli.upsample import label_map
 
 ROUNDS = 7
 

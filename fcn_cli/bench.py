@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from . import device_errors
 from .common import resources
 from .common.class_names import VOC_CLASSES
 from .common.errors import Failure, RequestError
-from .engine import DTYPES, MEAN, STD, Engine
-from .execution import Plan
+from .inference import device_errors
+from .inference.engine import DTYPES, MEAN, STD, Engine
+from .inference.execution import Plan
 from .models import loading, registry
 
 _GEMM_SIDE = 2048

@@ -281,7 +281,7 @@ def bench(
     """
     from . import bench as benchmark
     from . import tables
-    from .execution import plan
+    from .inference.execution import plan
 
     how = plan(device, precision.value, kernels.value, batch_size, threads)
     measured = benchmark.measure(backbone.value, size[0], size[1], how, rounds)

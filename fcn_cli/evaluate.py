@@ -204,7 +204,8 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
 
 
 def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
-    from . import engine, execution, predictions
+    from . import predictions
+    from .inference import engine, execution
     from .predictions import open_pool
 
     job, how = request.job, request.job.machinery

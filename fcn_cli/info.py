@@ -14,8 +14,7 @@ from . import __version__
 from .common import resources
 from .common.wording import counted
 from .cpu.kernels import compiler
-from .engine import ONEDNN_PRIMITIVES
-from .execution import plan
+from .inference.execution import ONEDNN_PRIMITIVES, plan
 from .models import weights
 
 

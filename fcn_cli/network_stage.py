@@ -24,8 +24,8 @@ from .run_report import RunReport
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
-    from .engine import Engine
-    from .execution import Plan as Execution
+    from .inference.engine import Engine
+    from .inference.execution import Plan as Execution
     from .predictions import Prediction
 
 
@@ -159,14 +159,14 @@ class NetworkStage:
 
     def _execution(self) -> Execution:
         """Decide on device, precision and kernels; refuses what this machine does not have."""
-        from . import execution
+        from .inference import execution
 
         how = self._job.machinery
         return execution.plan(how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads)
 
     def _engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
-        from . import engine
-        from .upsample import Asked
+        from .inference import engine
+        from .inference.upsampling import Asked
 
         network = self._network(file)
         self._observer.detail(

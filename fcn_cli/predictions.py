@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .common import resources
 from .common.errors import Failure
 from .common.label_map import Predicted
-from .engine import Engine
+from .inference.engine import Engine
 from .inputs.decode_pool import DecodePool
 from .inputs.decode_worker import DecodeSettings, Item, Orient
 from .inputs.discovery import Source

@@ -18,8 +18,9 @@ from .common import palettes
 from .common.class_names import class_name
 from .common.errors import Failure, ImageError, RequestError
 from .common.label_map import Predicted, count_classes
-from .engine import Engine
-from .execution import plan
+from .inference.engine import Engine
+from .inference.execution import plan
+from .inference.upsampling import Asked
 from .inputs import photos
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
@@ -28,7 +29,6 @@ from .models import registry
 from .models.loading import Network
 from .outputs import writers
 from .outputs.settings import DEFAULT_SHORT_SIDE
-from .upsample import Asked
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""

@@ -18,7 +18,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from fcn_cli import bench
 from fcn_cli.common import resources
-from fcn_cli.execution import Plan
+from fcn_cli.inference.execution import Plan
 
 from .conftest import Fcn
 

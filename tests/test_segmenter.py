@@ -20,8 +20,9 @@ from PIL import Image, ImageSequence
 
 import fcn_cli
 from benchmarks.material import randomise
-from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError, engine
+from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError
 from fcn_cli.common import resources
+from fcn_cli.inference import engine
 from fcn_cli.inputs import look_ahead, photos
 from fcn_cli.inputs.photos import Photo
 from fcn_cli.models import registry

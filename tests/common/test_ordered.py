@@ -18,7 +18,7 @@ from PIL import Image
 from fcn_cli import counting
 from fcn_cli.common.label_map import Predicted
 from fcn_cli.common.ordered_work import OrderedWork
-from fcn_cli.engine import Engine
+from fcn_cli.inference.engine import Engine
 from fcn_cli.truth import FolderTruth
 
 from ..conftest import SMALL, Fcn, MakePhotos

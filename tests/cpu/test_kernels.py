@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
-from fcn_cli import compiled_labels
 from fcn_cli.cpu import cost_model, winograd
 from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
 from fcn_cli.cpu.kernels.compiler import Kernel, Processor
@@ -26,8 +25,9 @@ from fcn_cli.cpu.kernels.ir_builder import Emitter
 from fcn_cli.cpu.network import FastNetwork
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
+from fcn_cli.inference import compiled_labels
+from fcn_cli.inference.upsampling import label_map, upsampled
 from fcn_cli.models import registry
-from fcn_cli.upsample import label_map, upsampled
 
 from ..conftest import SAMPLES, Fcn
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .cpu.kernels import matmul
-from .cpu.kernels.argmax import argmax
-from .cpu.kernels.matmul import in_panels, pointwise
-from .cpu.kernels.matmul_ir import DEPTH
-from .cpu.workspace import Workspace
+from ..cpu.kernels import matmul
+from ..cpu.kernels.argmax import argmax
+from ..cpu.kernels.matmul import in_panels, pointwise
+from ..cpu.kernels.matmul_ir import DEPTH
+from ..cpu.workspace import Workspace
 from .interpolation import Taps, bounds, widening
 
 # Elements of the logits that are widened together: 32 MiB, whatever the label map's size.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .common.label_map import VOID_INDEX
+from ..common.label_map import VOID_INDEX
 from .interpolation import Taps, bounds, taps, widening
 
 # Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.

@@ -15,7 +15,7 @@ from torchvision.models.segmentation import FCN_ResNet101_Weights, fcn_resnet101
 
 from benchmarks.material import randomise
 
-from .conftest import SAMPLES, Fcn
+from ..conftest import SAMPLES, Fcn
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .common import resources
+from ..common import resources
 from .execution import Plan
 
 Shape = tuple[int, ...]

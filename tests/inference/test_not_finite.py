@@ -13,17 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcn_cli import FailureKind, ImageError, Segmenter, engine
+from fcn_cli import FailureKind, ImageError, Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure
 from fcn_cli.common.label_map import Predicted
-from fcn_cli.execution import Plan
+from fcn_cli.inference import engine
+from fcn_cli.inference.execution import Plan
 from fcn_cli.inputs import resizing
 from fcn_cli.job import Identity, Job
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
 Change = Callable[[dict[str, Tensor]], None]
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .common import resources
-from .common.errors import RequestError
+from ..common import resources
+from ..common.errors import RequestError
+
+ONEDNN_PRIMITIVES = 256
+"""How many compiled operators oneDNN keeps: those of a dozen shapes of input. Its own default is 1024."""
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "fast", "torch")

@@ -18,17 +18,18 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, engine, execution, options
+from fcn_cli import Segmenter, options
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
+from fcn_cli.inference import engine, execution
+from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decode_worker import Item
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
-from fcn_cli.upsample import label_map
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
 
 @settings(deadline=None, max_examples=60)

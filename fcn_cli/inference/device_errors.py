@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .common.errors import DeviceLost
+from ..common.errors import DeviceLost
 
 # The CPU's allocator (its second text is Windows's); CUDA calls outside torch's allocator, such as for pinned
 # memory; cuBLAS's status; cuDNN's status up to version 8, and since version 9.

@@ -1,4 +1,4 @@
-"""Batches of RGB pixels to label maps: device, precision, forward pass, upsampling and argmax."""
+"""Batches of RGB pixels to label maps: forward pass, upsampling and argmax."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..common.errors import Failure, FailureKind
+from ..common.label_map import LabelMap, Predicted
+from ..models.loading import Network
 from . import device_errors
 from .batch_limits import BatchLimits
-from .common.errors import Failure, FailureKind
-from .common.label_map import LabelMap, Predicted
-from .execution import Plan
-from .models.loading import Network
-from .upsample import NOTHING_MORE, Asked, upsampled
+from .execution import ONEDNN_PRIMITIVES, Plan
+from .upsampling import NOTHING_MORE, Asked, upsampled
 
 if TYPE_CHECKING:
     # llvmlite comes with it, which neither a GPU nor PyTorch's own kernels need.
-    from .cpu.network import FastNetwork
+    from ..cpu.network import FastNetwork
 
 # ImageNet's, as torchvision's weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-ONEDNN_PRIMITIVES = 256
-"""How many compiled operators oneDNN keeps: those of a dozen shapes of input. Its own default is 1024."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in, by the name of the precision; float32 has none."""
@@ -82,7 +80,7 @@ class Engine:
             self._mean = torch.tensor(MEAN, device=how.device).view(3, 1, 1)
             self._std = torch.tensor(STD, device=how.device).view(3, 1, 1)
         if how.kernels == "fast":
-            from .cpu.network import FastNetwork
+            from ..cpu.network import FastNetwork
 
             self._fast = FastNetwork(model)
         self._network: Callable[[Tensor], Tensor] = self._fast or _plain(model)

@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcn_cli import DeviceLost, RequestError, Segmenter, device_errors
-from fcn_cli.batch_limits import BatchLimits
+from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
-from fcn_cli.execution import Plan, plan
+from fcn_cli.inference import device_errors
+from fcn_cli.inference.batch_limits import BatchLimits
+from fcn_cli.inference.execution import Plan, plan
 from fcn_cli.models.registry import BACKBONES
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
 CUDA = torch.device("cuda")
 
@@ -127,7 +128,11 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
     ("code", "loaded"),
     [
         # What a GPU takes.
-        ("import fcn_cli.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.run, fcn_cli.evaluate", False),
+        (
+            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.run, "
+            "fcn_cli.evaluate",
+            False,
+        ),
         ("{segment} --kernels torch --write masks,confidence'.split())", False),
         ("{segment} --precision bf16 --kernels torch'.split())", False),
         (

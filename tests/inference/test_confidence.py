@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import Segmenter
+from fcn_cli.inference.upsampling import Asked, upsampled
 from fcn_cli.job import Identity, Job
-from fcn_cli.upsample import Asked, upsampled
 
-from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
 SIZE = ("--resize", "200")
 

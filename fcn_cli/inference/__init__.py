@@ -1,0 +1,1 @@
+"""From pixels to label maps on a device; knows no files."""
