@@ -97,10 +97,10 @@ def segment(
     3 nothing to segment was found; 4 another run holds the output directory; 5 ended early (disk full,
     output lost, --fail-fast); 70 a bug; 129, 130 and 143 ended by a signal.
     """
-    from . import run
     from .display import Display
     from .inputs.decoder import DEFAULT_MAX_PIXELS
-    from .job import Job, Machinery
+    from .runs import segment as segmentation
+    from .runs.request import Job, Machinery
 
     if log_file is not None:
         open_log(log_file)
@@ -138,7 +138,7 @@ def segment(
         ),
     )
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
-    summary = run.segment(job, display)
+    summary = segmentation.segment(job, display)
     display.summed_up(summary)
     if dry_run:
         return
@@ -200,8 +200,8 @@ def evaluate(
     from . import evaluate as evaluation
     from . import tables
     from .inputs.decoder import DEFAULT_MAX_PIXELS
-    from .job import Job, Machinery
     from .progress import Progress
+    from .runs.request import Job, Machinery
 
     job = Job(
         backbone=backbone.value,

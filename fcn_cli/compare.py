@@ -19,7 +19,7 @@ from .common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFo
 from .common.label_map import VOID_INDEX, read_label_map
 from .common.ordered_work import OrderedWork
 from .labelfolders import LabelFolder
-from .observer import Watcher
+from .runs.observers import Watcher
 
 _VALUES = 256
 _STRIP_PIXELS = 1 << 20

@@ -19,7 +19,7 @@ from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Protocol
 from .inputs import exif
 from .inputs.discovery import Source
-from .observer import Watcher
+from .runs.observers import Watcher
 from .truth import Truth
 
 _THREADS = 2

@@ -13,13 +13,13 @@ from .common.wording import counted
 from .messages import give_up_stdout, one_line, say
 from .outputs.journal import JOURNAL_FILE
 from .outputs.record import begun, printable_utf8, to_line
-from .plan import Action
 from .progress import Progress
+from .runs.resume_plan import Action
 
 if TYPE_CHECKING:
     from .outputs.record import Record
-    from .plan import Plan, Step
-    from .summary import Summary
+    from .runs.resume_plan import Plan, Step
+    from .runs.summary import Summary
 
 _SHOWN_FAILURES = 10
 

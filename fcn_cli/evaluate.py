@@ -18,11 +18,11 @@ from .evaluation import Evaluation, SeenPhoto
 from .evaluation_choices import Orientation, Protocol, TruthColors
 from .inputs import decoder, discovery, formats
 from .inputs.discovery import Source
-from .job import Identity, Job
 from .labelfolders import LabelFolder
 from .models import loading
-from .observer import Watcher
 from .orientation import OrientationRule
+from .runs.observers import Watcher
+from .runs.request import Identity, Job
 from .truth import FolderTruth, Truth, open_truth
 
 PROTOCOLS = {
@@ -178,7 +178,7 @@ def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
 
 
 def _from_folder(request: Request, matched: _Matched) -> _Answers:
-    from .predictions import open_pool
+    from .runs.prediction_stream import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
     if not any(folder.has(source.image) for source in matched.photos):
@@ -204,9 +204,9 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
 
 
 def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
-    from . import predictions
     from .inference import engine, execution
-    from .predictions import open_pool
+    from .runs import prediction_stream
+    from .runs.prediction_stream import open_pool
 
     job, how = request.job, request.job.machinery
     pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)
@@ -221,11 +221,15 @@ def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Ans
     except BaseException:
         pool.close()
         raise
-    size = predictions.original_size if request.protocol is Protocol.ORIGINAL else predictions.network_size
+    size = (
+        prediction_stream.original_size
+        if request.protocol is Protocol.ORIGINAL
+        else prediction_stream.network_size
+    )
 
     def answers() -> Generator[Answer | None]:
         with pool:
-            for batch in predictions.predict(pool, matched.photos, ready, size):
+            for batch in prediction_stream.predict(pool, matched.photos, ready, size):
                 if not batch:
                     yield None
                 for one in batch:

@@ -24,11 +24,11 @@ from .inference.upsampling import Asked
 from .inputs import photos
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
-from .job import Identity, Job
 from .models import registry
 from .models.loading import Network
 from .outputs import writers
 from .outputs.settings import DEFAULT_SHORT_SIDE
+from .runs.request import Identity, Job
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""

@@ -31,13 +31,13 @@ from typing import Any, BinaryIO, NoReturn
 import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
-from fcn_cli import network_stage, predictions, run  # noqa: F401
 from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.common import files, palettes
 from fcn_cli.inference import engine
 from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
 from fcn_cli.outputs import statistics
 from fcn_cli.outputs.journal import Journal
+from fcn_cli.runs import network_stage, prediction_stream, segment  # noqa: F401
 
 from .conftest import SAMPLES, SMALL
 

@@ -18,7 +18,7 @@ from torchvision.transforms import functional as transforms
 
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.confusion import Confusion
-from fcn_cli.job import Identity, Job
+from fcn_cli.runs.request import Identity, Job
 
 from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
 

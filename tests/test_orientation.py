@@ -20,8 +20,8 @@ from torchvision.transforms import functional as transforms
 from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation_choices import Orientation
 from fcn_cli.inputs import decoder, exif
-from fcn_cli.job import Identity, Job
 from fcn_cli.orientation import OrientationRule
+from fcn_cli.runs.request import Identity, Job
 
 from .conftest import SAMPLES, SMALL, Fcn, MakePhotos
 from .test_evaluate import Labels, by_definition, evaluated, save

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcn_cli import Segmenter
 from fcn_cli.inference.upsampling import Asked, upsampled
-from fcn_cli.job import Identity, Job
+from fcn_cli.runs.request import Identity, Job
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 

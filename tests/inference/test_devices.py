@@ -129,7 +129,7 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
     [
         # What a GPU takes.
         (
-            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.run, "
+            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.runs.segment, "
             "fcn_cli.evaluate",
             False,
         ),

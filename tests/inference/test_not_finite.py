@@ -20,9 +20,9 @@ from fcn_cli.common.label_map import Predicted
 from fcn_cli.inference import engine
 from fcn_cli.inference.execution import Plan
 from fcn_cli.inputs import resizing
-from fcn_cli.job import Identity, Job
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
+from fcn_cli.runs.request import Identity, Job
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 

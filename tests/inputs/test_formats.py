@@ -19,7 +19,7 @@ from fcn_cli.inputs import decoder, formats
 
 from ..conftest import SAMPLES, SMALL, Fcn, journal_of, python_with, run_process, tree
 from ..rare_formats import Rare, cursor, photo_cd, photoshop, rare_formats, saved
-from ..test_bad_files import claimed_png
+from ..runs.test_bad_files import claimed_png
 
 WITHOUT_HEIF = "import sys; sys.modules['pillow_heif'] = None"
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn
 
-from .common.errors import Failure, FailureKind, NameCollision
-from .inputs import collisions
-from .inputs.discovery import Source
-from .outputs.directory import OutputFolder
-from .outputs.journal import Journal
-from .outputs.record import Record, failed
-from .outputs.writers import WRITERS
+from ..common.errors import Failure, FailureKind, NameCollision
+from ..inputs import collisions
+from ..inputs.discovery import Source
+from ..outputs.directory import OutputFolder
+from ..outputs.journal import Journal
+from ..outputs.record import Record, failed
+from ..outputs.writers import WRITERS
 
 # The kinds of output from which a label map can be read back, the better one first.
 _LABEL_KINDS = ("masks", "color")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .outputs.record import Record
-from .plan import Plan
+from ..outputs.record import Record
+from .resume_plan import Plan
 
 
 class Observer(Protocol):

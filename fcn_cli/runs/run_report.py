@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__
-from .common.errors import OutputLost, StoppedEarly
-from .common.label_map import VOID_INDEX
-from .inputs.discovery import Found
-from .job import Identity, Job
-from .observer import Observer
-from .outputs import statistics
-from .outputs.directory import read_classes
-from .outputs.journal import Journal
-from .outputs.record import Record
-from .plan import Action, Plan
+from .. import __version__
+from ..common.errors import OutputLost, StoppedEarly
+from ..common.label_map import VOID_INDEX
+from ..inputs.discovery import Found
+from ..outputs import statistics
+from ..outputs.directory import read_classes
+from ..outputs.journal import Journal
+from ..outputs.record import Record
+from .observers import Observer
+from .request import Identity, Job
+from .resume_plan import Action, Plan
 from .summary import Summary
 
 

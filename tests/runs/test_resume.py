@@ -11,7 +11,7 @@ import torch
 
 from fcn_cli.models.registry import BACKBONES
 
-from .conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 

@@ -10,17 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import (
-    HELD,
-    SMALL,
-    Fcn,
-    MakePhotos,
-    command,
-    journal_of,
-    python_with,
-    run_process,
-    wait_until,
-)
+from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, journal_of, python_with, run_process, wait_until
 
 
 @pytest.mark.parametrize("how", ["replaced", "grown", "rewritten", "gone"])

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fcn_cli import plan
+from fcn_cli.runs import resume_plan
 
-from .conftest import (
+from ..conftest import (
     SAMPLES,
     SMALL,
     Fcn,
@@ -125,15 +125,15 @@ def test_one_that_vanishes_between_the_plan_and_the_read(
     fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = make_photos([f"p{i}.png" for i in range(3)])
-    real = plan.make
+    real = resume_plan.make
 
-    def make(*arguments: Any) -> plan.Plan:
+    def make(*arguments: Any) -> resume_plan.Plan:
         # The one moment that counts.
         made = real(*arguments)
         (folder / "p1.png").unlink()
         return made
 
-    monkeypatch.setattr(plan, "make", make)
+    monkeypatch.setattr(resume_plan, "make", make)
     done = fcn("segment", "made", *SMALL, code=1)
     assert "p1.png: no such file" in done.stderr
     assert journal_of(tmp_path / "fcn_output")["p1.png"]["error"]["kind"] == "NotFound"

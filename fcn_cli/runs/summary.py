@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .common.errors import ExitCode, FcnError
-from .common.palettes import Palette
-from .outputs.record import Record, printable_utf8
-from .outputs.statistics import Totals
+from ..common.errors import ExitCode, FcnError
+from ..common.palettes import Palette
+from ..outputs.record import Record, printable_utf8
+from ..outputs.statistics import Totals
 
 _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
 

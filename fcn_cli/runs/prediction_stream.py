@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .common import resources
-from .common.errors import Failure
-from .common.label_map import Predicted
-from .inference.engine import Engine
-from .inputs.decode_pool import DecodePool
-from .inputs.decode_worker import DecodeSettings, Item, Orient
-from .inputs.discovery import Source
-from .inputs.shape_batches import by_shape
-from .job import Machinery
+from ..common import resources
+from ..common.errors import Failure
+from ..common.label_map import Predicted
+from ..inference.engine import Engine
+from ..inputs.decode_pool import DecodePool
+from ..inputs.decode_worker import DecodeSettings, Item, Orient
+from ..inputs.discovery import Source
+from ..inputs.shape_batches import by_shape
+from .request import Machinery
 
 _MAX_AUTO_WORKERS = 16
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .common import palettes
-from .common.class_names import VOC_CLASSES, load_class_names
-from .inputs.decoder import DEFAULT_MAX_PIXELS
-from .models import download, loading, registry, weights
-from .outputs.settings import DEFAULT_KINDS, DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
+from ..common import palettes
+from ..common.class_names import VOC_CLASSES, load_class_names
+from ..inputs.decoder import DEFAULT_MAX_PIXELS
+from ..models import download, loading, registry, weights
+from ..outputs.settings import DEFAULT_KINDS, DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
 
 
 @dataclass(frozen=True)

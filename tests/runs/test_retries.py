@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Fcn, MakePhotos, command, journal_of, python_with, run_line, without_roots_rights
+from ..conftest import (
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    python_with,
+    run_line,
+    without_roots_rights,
+)
 
 
 def test_a_photo_without_permission_is_done_when_it_has_it(make_photos: MakePhotos, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from .conftest import (
+from ..conftest import (
     HELD,
     SMALL,
     Fcn,
@@ -288,13 +288,13 @@ def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> N
 
 
 def test_a_bug_is_owned_up_to(fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fcn_cli import plan
+    from fcn_cli.runs import resume_plan
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
     make_photos(["a.png"])
-    monkeypatch.setattr(plan, "make", broken)
+    monkeypatch.setattr(resume_plan, "make", broken)
     done = fcn("segment", "made", *SMALL, code=70)
     assert "this is a bug in fcn (ZeroDivisionError: oh)" in done.stderr
 

@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import palettes
-from .common.errors import DeviceLost, Failure, OutputLost
-from .common.label_map import Predicted
-from .common.signals import Stop
-from .common.wording import counted
-from .job import Identity, Job
-from .models import loading
-from .models.weights import WeightsFile
-from .observer import Observer
-from .outputs import record
-from .outputs.directory import OutputFolder
-from .outputs.write_queue import WriteQueue
-from .plan import Plan, Step
+from ..common import palettes
+from ..common.errors import DeviceLost, Failure, OutputLost
+from ..common.label_map import Predicted
+from ..common.signals import Stop
+from ..common.wording import counted
+from ..models import loading
+from ..models.weights import WeightsFile
+from ..outputs import record
+from ..outputs.directory import OutputFolder
+from ..outputs.write_queue import WriteQueue
+from .observers import Observer
+from .request import Identity, Job
+from .resume_plan import Plan, Step
 from .run_report import RunReport
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
-    from .inference.engine import Engine
-    from .inference.execution import Plan as Execution
-    from .predictions import Prediction
+    from ..inference.engine import Engine
+    from ..inference.execution import Plan as Execution
+    from .prediction_stream import Prediction
 
 
 class NetworkStage:
@@ -67,7 +67,7 @@ class NetworkStage:
         execution = self._execution() if self._job.machinery.device not in {"auto", "cpu"} else None
         # Weights that cannot be had end the run before torch is imported.
         file = self._identity.weights_file(offline=self._job.offline, progress=self._observer.downloading)
-        from .predictions import open_pool, predict
+        from .prediction_stream import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
         to_complete = {step.image: step for step in steps if step.kinds}
@@ -159,14 +159,14 @@ class NetworkStage:
 
     def _execution(self) -> Execution:
         """Decide on device, precision and kernels; refuses what this machine does not have."""
-        from .inference import execution
+        from ..inference import execution
 
         how = self._job.machinery
         return execution.plan(how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads)
 
     def _engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
-        from .inference import engine
-        from .inference.upsampling import Asked
+        from ..inference import engine
+        from ..inference.upsampling import Asked
 
         network = self._network(file)
         self._observer.detail(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 
 
 @pytest.fixture

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import plan
-from .common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from .common.label_map import Predicted
-from .common.output_layout import SETTINGS_FILE
-from .common.signals import Stop
-from .common.wording import counted
-from .inputs import decoder, discovery, formats
-from .inputs.discovery import Found
-from .job import Identity, Job
+from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
+from ..common.label_map import Predicted
+from ..common.output_layout import SETTINGS_FILE
+from ..common.signals import Stop
+from ..common.wording import counted
+from ..inputs import decoder, discovery, formats
+from ..inputs.discovery import Found
+from ..outputs import journal, pruning, settings
+from ..outputs.directory import OutputFolder
+from ..outputs.journal import Journal
+from ..outputs.lock import OutputLock
+from ..outputs.record import Record, gone
+from ..outputs.write_queue import WriteQueue
+from . import resume_plan
 from .network_stage import NetworkStage
-from .observer import Observer
-from .outputs import journal, pruning, settings
-from .outputs.directory import OutputFolder
-from .outputs.journal import Journal
-from .outputs.lock import OutputLock
-from .outputs.record import Record, gone
-from .outputs.write_queue import WriteQueue
-from .plan import Action, Plan, Step
+from .observers import Observer
+from .request import Identity, Job
+from .resume_plan import Action, Plan, Step
 from .run_report import RunReport
 from .summary import Summary
 
@@ -125,7 +125,7 @@ class _Run:
         return self.identity.settings.check(self.output, (record.fingerprint for record in opened))
 
     def _plan(self, opened: Journal) -> Plan:
-        wanted = plan.Wanted(
+        wanted = resume_plan.Wanted(
             self.job.kinds,
             self.identity.label.fingerprint(),
             self.job.overwrite,
@@ -136,7 +136,7 @@ class _Run:
         if self.job.prune is not None:
             force = self.job.prune == pruning.FORCE
             pruned = pruning.find(opened, self.found.sources, self.found.directories, force=force)
-        return plan.make(self.found.sources, opened, self.folder, wanted, pruned)
+        return resume_plan.make(self.found.sources, opened, self.folder, wanted, pruned)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.job.machinery.max_image_pixels if kind == FailureKind.TOO_MANY_PIXELS else None

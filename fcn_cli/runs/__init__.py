@@ -1,0 +1,1 @@
+"""One run from request to summary: it decides, joins the other packages, and tells observers."""
