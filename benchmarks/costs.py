@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
-from fcn_cli.bench import in_turn
 from fcn_cli.cpu import cost_model
 from fcn_cli.cpu.winograd import POINTS, Winograd
 from fcn_cli.cpu.workspace import Workspace
+from fcn_cli.evaluation.speed import in_turn
 
 ROUNDS = 9
 # Channels in and out, height, width, dilation: the ResNets' and the preview's layers at several sizes.

@@ -1,6 +1,6 @@
 """`fcn` beside ONNX Runtime, OpenVINO and torch.compile, on one CPU, in turn, in one process.
 
-As ``fcn bench``, with more contenders (extra ``bench``). All have the same weights and number of threads,
+As ``fcn bench``, with more contenders (extra ``speed``). All have the same weights and number of threads,
 none but the first the auxiliary head, none spins between operators; what they leave, low-resolution logits,
 becomes label maps by the same code. Results are appended to a file of JSON lines, one a configuration.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fcn_cli import bench
-from fcn_cli.bench import Contender
+from fcn_cli.evaluation import speed
+from fcn_cli.evaluation.speed import Contender
 from fcn_cli.inference.execution import plan
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
@@ -46,11 +46,11 @@ def main() -> None:
                 def more(model: nn.Module, batch: Tensor) -> list[Contender]:
                     return [maker(model, batch) for maker in makers.values()]
 
-                measured = bench.measure(backbone, width, height, how, options.rounds, more)
+                measured = speed.measure(backbone, width, height, how, options.rounds, more)
                 report(measured, options.results)
 
 
-def report(measured: bench.Measured, results: Path) -> None:
+def report(measured: speed.Measured, results: Path) -> None:
     """Print and append one configuration."""
     with results.open("a") as file:
         file.write(json.dumps(measured.as_json()) + "\n")
@@ -62,7 +62,7 @@ def report(measured: bench.Measured, results: Path) -> None:
     for name in measured.seconds:
         print(
             f"  {name:32} {1 / measured.median(name):.3f} images/s, "
-            f"{measured.median(bench.HUB) / measured.median(name):.2f} of torchvision, "
+            f"{measured.median(speed.HUB) / measured.median(name):.2f} of torchvision, "
             f"{measured.of_limit(name):.2f} of the direct limit",
             flush=True,
         )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import material
-from fcn_cli.bench import in_turn
 from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.evaluation.speed import in_turn
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
 

@@ -13,7 +13,7 @@ import typer
 
 from . import __version__, cli_weights, command_line, input_options, options, options_evaluate
 from .common.errors import ExitCode, OutputLost, RequestError
-from .evaluation_choices import Orientation, Protocol
+from .evaluation.choices import Orientation, Protocol
 from .messages import give_up_stdout, open_log, say, write_line
 
 app = typer.Typer(
@@ -197,8 +197,8 @@ def evaluate(
     Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong, or no truth can
     be used; 3 there is no photo, or none with truth.
     """
-    from . import evaluate as evaluation
     from . import tables
+    from .evaluation import accuracy
     from .inputs.decoder import DEFAULT_MAX_PIXELS
     from .progress import Progress
     from .runs.request import Job, Machinery
@@ -215,10 +215,10 @@ def evaluate(
             device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
         ),
     )
-    request = evaluation.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
+    request = accuracy.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
     progress = Progress(quiet=quiet)
     with contextlib.closing(progress):
-        result = evaluation.evaluate(request, progress)
+        result = accuracy.evaluate(request, progress)
     _print_figures(result.as_json(), tables.evaluation, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
@@ -234,8 +234,8 @@ def compare(
 
     Exit codes: 0 all were compared; 1 some could not be; 2 the request is wrong; 3 no name is in both.
     """
-    from . import compare as comparison
     from . import tables
+    from .evaluation import comparison
     from .progress import Progress
 
     progress = Progress(quiet=quiet)
@@ -279,12 +279,12 @@ def bench(
     torchvision runs as on the PyTorch Hub page, auxiliary head and all, and without that head. The limit of
     direct convolution is what the machine's best matrix product would reach without a break.
     """
-    from . import bench as benchmark
     from . import tables
+    from .evaluation import speed
     from .inference.execution import plan
 
     how = plan(device, precision.value, kernels.value, batch_size, threads)
-    measured = benchmark.measure(backbone.value, size[0], size[1], how, rounds)
+    measured = speed.measure(backbone.value, size[0], size[1], how, rounds)
     _print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 

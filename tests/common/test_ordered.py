@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli import counting
 from fcn_cli.common.label_map import Predicted
 from fcn_cli.common.ordered_work import OrderedWork
+from fcn_cli.evaluation import counting
+from fcn_cli.evaluation.ground_truth import FolderTruth
 from fcn_cli.inference.engine import Engine
-from fcn_cli.truth import FolderTruth
 
 from ..conftest import SMALL, Fcn, MakePhotos
-from ..test_evaluate import evaluated, save
+from ..evaluation.test_evaluate import evaluated, save
 
 
 @settings(deadline=None, max_examples=50)

@@ -129,8 +129,9 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
     [
         # What a GPU takes.
         (
-            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.bench, fcn_cli.runs.segment, "
-            "fcn_cli.evaluate",
+            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.evaluation.speed, "
+            "fcn_cli.runs.segment, "
+            "fcn_cli.evaluation.accuracy",
             False,
         ),
         ("{segment} --kernels torch --write masks,confidence'.split())", False),

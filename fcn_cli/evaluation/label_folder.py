@@ -6,10 +6,10 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .common.errors import RequestError
-from .common.files import walk
-from .common.output_layout import SETTINGS_FILE, is_output_folder
-from .outputs.directory import read_classes
+from ..common.errors import RequestError
+from ..common.files import walk
+from ..common.output_layout import SETTINGS_FILE, is_output_folder
+from ..outputs.directory import read_classes
 
 # The kinds of output that are label maps, the better one first.
 _KINDS = ("masks", "color")

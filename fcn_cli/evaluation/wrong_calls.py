@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from . import truthfiles
-from .common.errors import ImageError, NothingFound, RequestError
-from .common.label_map import read_label_map
-from .common.output_layout import is_output_folder
-from .confusion import highest_class
-from .inputs import formats
-from .inputs.discovery import Source
+from ..common.errors import ImageError, NothingFound, RequestError
+from ..common.label_map import read_label_map
+from ..common.output_layout import is_output_folder
+from ..inputs import formats
+from ..inputs.discovery import Source
+from . import truth_files
+from .confusion_matrix import highest_class
 
 _LOOKED_AT = 3
 _MANY = 100_000
@@ -176,7 +176,7 @@ def _is_label_map(path: Path) -> bool:
 
 def _has_colors(path: Path) -> bool:
     try:
-        truthfiles.read(path, None)
+        truth_files.read(path, None)
     except ImageError:
         return True
     return False

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from .common.errors import FailureKind, ImageError, RequestError
-from .common.label_map import LabelMap
-from .confusion import highest_class
-from .truth import FolderTruth
+from ..common.errors import FailureKind, ImageError, RequestError
+from ..common.label_map import LabelMap
+from .confusion_matrix import highest_class
+from .ground_truth import FolderTruth
 
 _LOOKED_AT = 8
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .common.errors import ExitCode, Failure
-from .confusion import Confusion
-from .evaluation_choices import Orientation
-from .inputs import exif
-from .inputs.discovery import Source
+from ..common.errors import ExitCode, Failure
+from ..inputs import exif
+from ..inputs.discovery import Source
+from .choices import Orientation
+from .confusion_matrix import Confusion
 
 if TYPE_CHECKING:
-    from .inputs.decode_worker import Item
+    from ..inputs.decode_worker import Item
 
 
 @dataclass(frozen=True, slots=True)

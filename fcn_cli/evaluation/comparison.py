@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .common import resources
-from .common.class_names import VOC_CLASSES, class_name
-from .common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
-from .common.label_map import VOID_INDEX, read_label_map
-from .common.ordered_work import OrderedWork
-from .labelfolders import LabelFolder
-from .runs.observers import Watcher
+from ..common import resources
+from ..common.class_names import VOC_CLASSES, class_name
+from ..common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
+from ..common.label_map import VOID_INDEX, read_label_map
+from ..common.ordered_work import OrderedWork
+from ..runs.observers import Watcher
+from .label_folder import LabelFolder
 
 _VALUES = 256
 _STRIP_PIXELS = 1 << 20

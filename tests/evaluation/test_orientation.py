@@ -18,12 +18,12 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import functional as transforms
 
 from fcn_cli.common.errors import FailureKind, ImageError
-from fcn_cli.evaluation_choices import Orientation
+from fcn_cli.evaluation.choices import Orientation
+from fcn_cli.evaluation.orientation import OrientationRule
 from fcn_cli.inputs import decoder, exif
-from fcn_cli.orientation import OrientationRule
 from fcn_cli.runs.request import Identity, Job
 
-from .conftest import SAMPLES, SMALL, Fcn, MakePhotos
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
 from .test_evaluate import Labels, by_definition, evaluated, save
 
 Way = Literal["upright", "stored"]

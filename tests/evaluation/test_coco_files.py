@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli.coco import CocoTruth
+from fcn_cli.evaluation.coco import CocoTruth
 
-from .conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakePhotos
 from .test_coco import CAT, GIRAFFE, HEIGHT, PERSON, WIDTH, box, coco_file
 
 mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")

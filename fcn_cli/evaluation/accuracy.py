@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import counting, truthcheck, wrong_calls
-from .common.class_names import VOC_CLASSES, load_class_names
-from .common.errors import Failure, NothingFound, RequestError
-from .confusion import Confusion
+from ..common.class_names import VOC_CLASSES, load_class_names
+from ..common.errors import Failure, NothingFound, RequestError
+from ..inputs import decoder, discovery, formats
+from ..inputs.discovery import Source
+from ..models import loading
+from ..runs.observers import Watcher
+from ..runs.request import Identity, Job
+from . import counting, truth_check, wrong_calls
+from .choices import Orientation, Protocol, TruthColors
+from .confusion_matrix import Confusion
 from .counting import Answer
-from .evaluation import Evaluation, SeenPhoto
-from .evaluation_choices import Orientation, Protocol, TruthColors
-from .inputs import decoder, discovery, formats
-from .inputs.discovery import Source
-from .labelfolders import LabelFolder
-from .models import loading
+from .ground_truth import FolderTruth, Truth, open_truth
+from .label_folder import LabelFolder
 from .orientation import OrientationRule
-from .runs.observers import Watcher
-from .runs.request import Identity, Job
-from .truth import FolderTruth, Truth, open_truth
+from .result import Evaluation, SeenPhoto
 
 PROTOCOLS = {
     Protocol.ORIGINAL: "label map and truth compared at the photo's own size",
@@ -37,8 +37,8 @@ class Request:
     """What to measure against what.
 
     `images` is a directory (or a file, or a pattern), `truth`, `split` and `colors` as for
-    `truth.open_truth`. With `predictions`, a directory of label maps, those are measured; else the network
-    that `job` describes.
+    `ground_truth.open_truth`. With `predictions`, a directory of label maps, those are measured; else the
+    network that `job` describes.
     """
 
     images: str
@@ -137,7 +137,7 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
         if known is not None:
             _check_classes(truth, known)
         if isinstance(truth, FolderTruth):
-            truthcheck.check(truth, list(names.values()), len(known) if known else None)
+            truth_check.check(truth, list(names.values()), len(known) if known else None)
     either = Orientation.STORED if request.protocol is Protocol.TORCHVISION else truth.drawn_on
     frames = [truth.frame(name) for name in names.values()]
     photos = [source for source in found.sources if source.image in names]
@@ -178,7 +178,7 @@ def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
 
 
 def _from_folder(request: Request, matched: _Matched) -> _Answers:
-    from .runs.prediction_stream import open_pool
+    from ..runs.prediction_stream import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
     if not any(folder.has(source.image) for source in matched.photos):
@@ -204,9 +204,9 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
 
 
 def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
-    from .inference import engine, execution
-    from .runs import prediction_stream
-    from .runs.prediction_stream import open_pool
+    from ..inference import engine, execution
+    from ..runs import prediction_stream
+    from ..runs.prediction_stream import open_pool
 
     job, how = request.job, request.job.machinery
     pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakePhotos
 from .test_evaluate import save
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cocofile
-from .common.errors import Failure, FailureKind, ImageError, RequestError
-from .common.label_map import VOID_INDEX, LabelMap
-from .evaluation_choices import Orientation
+from ..common.errors import Failure, FailureKind, ImageError, RequestError
+from ..common.label_map import VOID_INDEX, LabelMap
+from . import coco_file
+from .choices import Orientation
 from .orientation import Frame
 
 # Run lengths as text, as in LEB128: a character from "0" on has five bits of a number and a sixth for "more".
@@ -30,7 +30,7 @@ _MORE, _NEGATIVE, _BITS, _BIT_COUNT = 32, 16, 31, 5
 
 
 class CocoTruth:
-    """Ground truth in COCO's format; see `truth.Truth`.
+    """Ground truth in COCO's format; see `ground_truth.Truth`.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class CocoTruth:
             "COCO instances: the 20 Pascal VOC categories, crowds as instances, overlaps void, "
             "images without annotations as background"
         )
-        self._file = cocofile.read(path)
+        self._file = coco_file.read(path)
         self.counts: Mapping[str, Any] = self._file.counts
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class CocoTruth:
                 here = self._pixels(instance.segmentation, height, width)
             except ValueError as error:
                 raise ImageError(FailureKind.BAD_LABELS, f"{self.path}: {instance.title} {error}") from None
-            labels[here] = cocofile.CLASS_INDEX[instance.category]
+            labels[here] = coco_file.CLASS_INDEX[instance.category]
             # Two are as good as more.
             covered[here] = np.minimum(covered[here] + 1, 2)
         labels[covered > 1] = VOID_INDEX

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .common.errors import Failure, FailureKind, ImageError
-from .common.label_map import LabelMap, read_label_map
-from .common.ordered_work import OrderedWork
-from .confusion import Confusion
-from .evaluation import Evaluation, SeenPhoto
-from .evaluation_choices import Protocol
-from .inputs import exif
-from .inputs.discovery import Source
-from .runs.observers import Watcher
-from .truth import Truth
+from ..common.errors import Failure, FailureKind, ImageError
+from ..common.label_map import LabelMap, read_label_map
+from ..common.ordered_work import OrderedWork
+from ..inputs import exif
+from ..inputs.discovery import Source
+from ..runs.observers import Watcher
+from .choices import Protocol
+from .confusion_matrix import Confusion
+from .ground_truth import Truth
+from .result import Evaluation, SeenPhoto
 
 _THREADS = 2
 MAX_HELD_BYTES = 256 << 20

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .common.class_names import VOC_CLASSES
-from .common.errors import Failure, FailureKind, RequestError
+from ..common.class_names import VOC_CLASSES
+from ..common.errors import Failure, FailureKind, RequestError
 
 CATEGORIES = {
     5: "airplane",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .common.label_map import VOID_INDEX, LabelMap
+from ..common.label_map import VOID_INDEX, LabelMap
 
 Matrix = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_cli.common import palettes
 
-from .conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakePhotos
 from .test_evaluate import evaluated, save
 
 # No weights are on this machine, and none may be fetched: what is said must not be about weights.

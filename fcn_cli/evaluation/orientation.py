@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import truthfiles
-from .common.errors import Failure, FailureKind, ImageError
-from .evaluation_choices import Orientation
-from .inputs import exif
+from ..common.errors import Failure, FailureKind, ImageError
+from ..inputs import exif
+from . import truth_files
+from .choices import Orientation
 
 Size = tuple[int, int]
 Frame = Size | Path | Failure
@@ -45,7 +45,7 @@ class OrientationRule:
         frame = self.frames[index]
         if isinstance(frame, Failure):
             raise ImageError(*frame)
-        truth = truthfiles.size_of(frame) if isinstance(frame, Path) else frame
+        truth = truth_files.size_of(frame) if isinstance(frame, Path) else frame
         stored = exif.turned_size(upright, turn)
         fits = {Orientation.UPRIGHT: truth == upright, Orientation.STORED: truth == stored}
         if turn == 1:

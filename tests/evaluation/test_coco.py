@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from fcn_cli.coco import CocoTruth
+from fcn_cli.evaluation.coco import CocoTruth
 
-from .conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakePhotos
 
 mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .common import palettes
-from .common.errors import FailureKind, ImageError
-from .common.label_map import VOID_INDEX, LabelMap, read_label_map
-from .evaluation_choices import TruthColors
+from ..common import palettes
+from ..common.errors import FailureKind, ImageError
+from ..common.label_map import VOID_INDEX, LabelMap, read_label_map
+from .choices import TruthColors
 
 _STRIP_PIXELS = 1 << 20
 _COLOR_MODES = frozenset({"RGB", "RGBA"})

@@ -16,11 +16,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torchvision.models.segmentation import fcn_resnet50
 
-from fcn_cli import bench
 from fcn_cli.common import resources
+from fcn_cli.evaluation import speed
 from fcn_cli.inference.execution import Plan
 
-from .conftest import Fcn
+from ..conftest import Fcn
 
 
 def gflop_by_hand(model: nn.Module, height: int, width: int) -> float:
@@ -122,7 +122,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
     how = Plan(torch.device("cpu"), precision, "torch", 2, 1)
     types: dict[str, set[torch.dtype]] = {}
     moves = Moves()
-    real = bench.in_turn
+    real = speed.in_turn
 
     def in_turn(runs: Any, rounds: int, between: Any) -> Any:
         def watched(name: str, run: Any) -> Any:
@@ -137,7 +137,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
                 )
                 run()
                 hook.remove()
-                if name != bench.FCN:
+                if name != speed.FCN:
                     # The engine does both itself, for its device; torchvision's users as on the Hub page.
                     assert moves.to[before[0] :] == [torch.Size([2, 3, 32, 48])]
                     assert moves.back[before[1] :] == [torch.Size([2, 32, 48])]
@@ -147,10 +147,10 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
         with moves:
             return real({name: watched(name, run) for name, run in runs.items()}, rounds, between)
 
-    monkeypatch.setattr(bench, "in_turn", in_turn)
-    monkeypatch.setattr(bench, "_GEMM_SIDE", 64)
-    measured = bench.measure("resnet50", 48, 32, how, 1)
-    assert types == {name: {dtype} for name in (bench.HUB, bench.PLAIN, bench.FCN)}
+    monkeypatch.setattr(speed, "in_turn", in_turn)
+    monkeypatch.setattr(speed, "_GEMM_SIDE", 64)
+    measured = speed.measure("resnet50", 48, 32, how, 1)
+    assert types == {name: {dtype} for name in (speed.HUB, speed.PLAIN, speed.FCN)}
     # The limit too.
     assert moves.products == {dtype}
     assert measured.as_json()["precision"] == precision

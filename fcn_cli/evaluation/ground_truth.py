@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from . import truthfiles, wrong_calls
+from ..common.errors import RequestError
+from ..common.label_map import LabelMap
+from . import truth_files, wrong_calls
+from .choices import Orientation, TruthColors
 from .coco import CocoTruth
-from .common.errors import RequestError
-from .common.label_map import LabelMap
-from .evaluation_choices import Orientation, TruthColors
-from .labelfolders import find_label_file, label_files
+from .label_folder import find_label_file, label_files
 from .orientation import Frame
 
 _VOC_LISTS = Path("ImageSets", "Segmentation")
@@ -129,11 +129,11 @@ class FolderTruth:
 
     def load(self, name: str) -> LabelMap:
         """Return the label map; raises ImageError."""
-        return truthfiles.read(self.root / name, self._colors)
+        return truth_files.read(self.root / name, self._colors)
 
     def is_black_and_white(self, name: str, labels: LabelMap) -> bool:
-        """Say whether a label map looks like a mask of one object; see `truthfiles`."""
-        return self._colors is None and truthfiles.is_black_and_white(self.root / name, labels)
+        """Say whether a label map looks like a mask of one object; see `truth_files`."""
+        return self._colors is None and truth_files.is_black_and_white(self.root / name, labels)
 
 
 class VocTruth(FolderTruth):

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
-from .common import resources
-from .common.class_names import VOC_CLASSES
-from .common.errors import Failure, RequestError
-from .inference import device_errors
-from .inference.engine import DTYPES, MEAN, STD, Engine
-from .inference.execution import Plan
-from .models import loading, registry
+from ..common import resources
+from ..common.class_names import VOC_CLASSES
+from ..common.errors import Failure, RequestError
+from ..inference import device_errors
+from ..inference.engine import DTYPES, MEAN, STD, Engine
+from ..inference.execution import Plan
+from ..models import loading, registry
 
 _GEMM_SIDE = 2048
 _GEMMS_PER_TURN = 3
@@ -249,8 +249,8 @@ class _Gemm:
 
 def _by_our_kernel(factor: Tensor, result: Tensor) -> Callable[[], None]:
     # Here, because llvmlite comes with them, which neither a GPU nor PyTorch's own kernels need.
-    from .cpu.kernels.matmul import in_panels, pointwise
-    from .cpu.workspace import Workspace
+    from ..cpu.kernels.matmul import in_panels, pointwise
+    from ..cpu.workspace import Workspace
 
     panels, bias, space = in_panels(factor), torch.zeros(len(factor)), Workspace()
     return lambda: pointwise(factor, panels, bias, result, (None, None), space, add=False)

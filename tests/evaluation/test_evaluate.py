@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 from torchvision.transforms import functional as transforms
 
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.confusion import Confusion
+from fcn_cli.evaluation.confusion_matrix import Confusion
 from fcn_cli.runs.request import Identity, Job
 
-from .conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
 
 Labels = NDArray[np.uint8]
 

@@ -1,0 +1,1 @@
+"""How right, how different, how fast: result objects; prints nothing."""
