@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import material
+from fcn_cli.cli.progress_bar import Progress
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import read_label_map
 from fcn_cli.evaluation.comparison import compare
 from fcn_cli.evaluation.speed import in_turn
-from fcn_cli.progress import Progress
 
 WIDTH, HEIGHT = 500, 375
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import material
-from fcn_cli import display
+from fcn_cli.cli import run_display
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import plan
@@ -80,7 +80,7 @@ def fcn(folder: Path, backbone: str, index: int) -> float:
         backbone=backbone,
         weights_file=str(folder / "weights.pth"),
     )
-    summary = segment.segment(job, display.Display(quiet=True))
+    summary = segment.segment(job, run_display.Display(quiet=True))
     assert summary.exit_code == 0
     assert summary.images_per_second is not None
     return summary.images_per_second

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .cli import app
-from .command_line import UsageError, usage_message
+from .cli.app import app
+from .cli.command_line import UsageError, usage_message
+from .cli.console import close_log, say
 from .common import signals
 from .common.errors import ExitCode, FcnError, NameCollision
-from .messages import close_log, say
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

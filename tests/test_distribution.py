@@ -148,7 +148,7 @@ def test_the_sdist_holds_what_its_tests_need(built: Built, tmp_path: Path) -> No
     assert Path(where.strip()).is_relative_to(unpacked)
     said = done(
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        "tests/test_start.py", "tests/outputs/test_outputs.py",
+        "tests/cli/test_start.py", "tests/outputs/test_outputs.py",
         cwd=unpacked, PYTHONPATH=str(unpacked),
     )  # fmt: skip
     assert " passed" in said

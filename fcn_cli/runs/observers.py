@@ -9,7 +9,7 @@ from .resume_plan import Plan
 
 
 class Observer(Protocol):
-    """Is told what happens; see `display` for the one of the command line."""
+    """Is told what happens; see `run_display` for the one of the command line."""
 
     def planned(self, made: Plan) -> None:
         """Be told that the photos are found and sorted, and the work begins."""
@@ -37,7 +37,7 @@ class Observer(Protocol):
 
 
 class Watcher(Protocol):
-    """Is told how far other work on images is; see `progress`."""
+    """Is told how far other work on images is; see `progress_bar`."""
 
     def begin(self, total: int) -> None:
         """Be told how many images there are."""

@@ -18,7 +18,8 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from fcn_cli import Segmenter, options
+from fcn_cli import Segmenter
+from fcn_cli.cli import options
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inference import engine, execution

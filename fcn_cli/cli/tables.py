@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .common.class_names import class_name
-from .common.wording import counted
-from .messages import one_line, write_line
+from ..common.class_names import class_name
+from ..common.wording import counted
+from .console import one_line, write_line
 from .text_table import Color, write_table
 
 if TYPE_CHECKING:
-    from .runs.summary import Summary
+    from ..runs.summary import Summary
 
 
 _SHOWN_NAMES = 5

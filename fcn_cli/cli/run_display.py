@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import FailureKind
+from ..common.wording import counted
+from ..outputs.journal import JOURNAL_FILE
+from ..outputs.record import begun, printable_utf8, to_line
+from ..runs.resume_plan import Action
 from . import tables
-from .common.errors import FailureKind
-from .common.wording import counted
-from .messages import give_up_stdout, one_line, say
-from .outputs.journal import JOURNAL_FILE
-from .outputs.record import begun, printable_utf8, to_line
-from .progress import Progress
-from .runs.resume_plan import Action
+from .console import give_up_stdout, one_line, say
+from .progress_bar import Progress
 
 if TYPE_CHECKING:
-    from .outputs.record import Record
-    from .runs.resume_plan import Plan, Step
-    from .runs.summary import Summary
+    from ..outputs.record import Record
+    from ..runs.resume_plan import Plan, Step
+    from ..runs.summary import Summary
 
 _SHOWN_FAILURES = 10
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from .common.errors import RequestError
+from ..common.errors import RequestError
 
 _log: TextIO | None = None
 

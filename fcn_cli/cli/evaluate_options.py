@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .evaluation.choices import Orientation, Protocol, TruthColors
+from ..evaluation.choices import Orientation, Protocol, TruthColors
 from .option_values import choice, complete
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="A directory of photos.")]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .messages import write_line
+from .console import write_line
 
 Color = tuple[int, int, int]
 

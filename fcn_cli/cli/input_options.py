@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common.errors import RequestError
+from ..common.errors import RequestError
 
 Include = Annotated[
     list[str] | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcn_cli import __version__
 
-from .conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakePhotos
 
 OPTIONS = re.findall(
     r"--[a-z-]+",

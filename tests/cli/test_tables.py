@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
 
-from fcn_cli.text_table import write_table
+from fcn_cli.cli.text_table import write_table
 
-from .conftest import SMALL, Fcn, MakePhotos, command, run_process
-from .terminal import BOXES, COLORS, on_a_terminal
+from ..conftest import SMALL, Fcn, MakePhotos, command, run_process
+from ..terminal import BOXES, COLORS, on_a_terminal
 
 NUMBER = re.compile(r"(?<![\d,.])\d[\d,.]*%?(?!\d)")
 
@@ -184,7 +184,7 @@ def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_photos: MakePhotos,
     Image.fromarray(labels).save(tmp_path / "two/a.png")
     assert ": 1 pixel differs (6.250%)" in fcn("compare", "one", "two").stdout
     (tmp_path / "names.txt").write_text("thing\n")
-    weights = Path(__file__).parent.parent / "fcn_cli/data/fcn_mobilenet_v2_preview.pth"
+    weights = Path(__file__).parents[2] / "fcn_cli/data/fcn_mobilenet_v2_preview.pth"
     done = fcn("segment", "made", *SMALL, "--weights", weights, "--class-names", "names.txt", code=2)
     assert "1 name for the 21 classes" in done.stderr
     (tmp_path / "palette.json").write_text("[[1, 2, 3]]")

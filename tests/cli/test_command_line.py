@@ -13,13 +13,13 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli import options
-from fcn_cli.cli import app
-from fcn_cli.command_line import UsageError, usage_message
+from fcn_cli.cli import options
+from fcn_cli.cli.app import app
+from fcn_cli.cli.command_line import UsageError, usage_message
 from fcn_cli.common.wording import alternatives, counted
 
-from .conftest import SMALL, Fcn, MakePhotos
-from .terminal import BOXES
+from ..conftest import SMALL, Fcn, MakePhotos
+from ..terminal import BOXES
 
 BACKBONES = "resnet50, resnet101 or mobilenet_v2"
 BOOLEAN = "1, true, yes or on, or 0, false, no or off"

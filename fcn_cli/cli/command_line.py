@@ -11,8 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..common.wording import alternatives
 from . import help_page
-from .common.wording import alternatives
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What a wrong command line raises; Typer has no public name for it."""

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import typer
 
-from .common.errors import RequestError
-from .common.wording import alternatives
+from ..common.errors import RequestError
+from ..common.wording import alternatives
 
 _LONGEST_SIDE = 16384
 _Choices = TypeVar("_Choices", bound=StrEnum)
@@ -92,7 +92,7 @@ def size(text: str) -> tuple[int, int]:
 
 def kinds(text: str) -> tuple[str, ...]:
     """Parse the kinds of output to write, in the order in which they are written."""
-    from .outputs.writers import WRITERS
+    from ..outputs.writers import WRITERS
 
     asked = {part.strip() for part in text.split(",")} - {""}
     if not asked or asked - set(WRITERS):
@@ -111,7 +111,7 @@ def complete(*names: str) -> Callable[[str], list[str]]:
 
 def complete_kinds(incomplete: str) -> list[str]:
     """Complete the last of several kinds of output, leaving out those that are there."""
-    from .outputs.writers import WRITERS
+    from ..outputs.writers import WRITERS
 
     given, comma, last = incomplete.rpartition(",")
     left = [kind for kind in WRITERS if kind not in given.split(",")]
@@ -120,7 +120,7 @@ def complete_kinds(incomplete: str) -> list[str]:
 
 def complete_palettes(incomplete: str) -> list[str]:
     """Complete a built-in palette's name."""
-    from .common.palettes import BUILT_IN
+    from ..common.palettes import BUILT_IN
 
     return [name for name in BUILT_IN if name.startswith(incomplete)]
 

@@ -12,7 +12,7 @@ import filelock
 import pytest
 from PIL import Image
 
-from .conftest import HELD, SMALL, Fcn, MakePhotos, command, need, python_with, tree, wait_until
+from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, need, python_with, tree, wait_until
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
@@ -140,7 +140,7 @@ def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path
         done = subprocess.run(
             command("segment", "made", *SMALL, "--overwrite", "--json"),
             cwd=tmp_path,
-            env={"PYTHONPATH": str(Path(__file__).parent.parent), **locale},
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), **locale},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

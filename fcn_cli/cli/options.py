@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import option_values as values
-from .common.wording import alternatives
+from ..common.wording import alternatives
+from . import option_values
 from .input_options import not_a_file, not_empty
 
 
@@ -83,8 +83,8 @@ BackboneOption = Annotated[
     typer.Option(
         envvar="FCN_BACKBONE",
         metavar="NAME",
-        parser=values.choice(BackboneName),
-        autocompletion=values.complete(*BackboneName),
+        parser=option_values.choice(BackboneName),
+        autocompletion=option_values.complete(*BackboneName),
         help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
         "the tool: it mixes classes up; the ResNets are for real work.",
     ),
@@ -93,8 +93,8 @@ Backbones = Annotated[
     list[BackboneName] | None,
     typer.Argument(
         metavar="[BACKBONE]...",
-        parser=values.choice(BackboneName),
-        autocompletion=values.complete(*BackboneName),
+        parser=option_values.choice(BackboneName),
+        autocompletion=option_values.complete(*BackboneName),
         help=f"Some of {', '.join(BackboneName)}; all of them without a name.",
     ),
 ]
@@ -122,7 +122,7 @@ Device = Annotated[
     typer.Option(
         envvar="FCN_DEVICE",
         metavar="NAME",
-        autocompletion=values.complete("auto", "cpu", "cuda"),
+        autocompletion=option_values.complete("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N.",
     ),
 ]
@@ -131,8 +131,8 @@ Threads = Annotated[
     typer.Option(
         envvar="FCN_THREADS",
         metavar="N",
-        parser=values.whole(1, word="auto"),
-        autocompletion=values.complete("auto"),
+        parser=option_values.whole(1, word="auto"),
+        autocompletion=option_values.complete("auto"),
         help="CPU threads of the network; auto: what affinity and cgroup allow.",
     ),
 ]
@@ -141,8 +141,8 @@ KernelsOption = Annotated[
     typer.Option(
         envvar="FCN_KERNELS",
         metavar="NAME",
-        parser=values.choice(Kernels),
-        autocompletion=values.complete(*Kernels),
+        parser=option_values.choice(Kernels),
+        autocompletion=option_values.complete(*Kernels),
         help="fast: our own on a CPU, in fp32; torch: plain torchvision's.",
     ),
 ]
@@ -151,8 +151,8 @@ PrecisionOption = Annotated[
     typer.Option(
         envvar="FCN_PRECISION",
         metavar="NAME",
-        parser=values.choice(Precision),
-        autocompletion=values.complete(*Precision),
+        parser=option_values.choice(Precision),
+        autocompletion=option_values.complete(*Precision),
         help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU, bf16 on a GPU that "
         "has it. fp32 on a GPU is without TF32.",
     ),
@@ -164,8 +164,8 @@ BatchSize = Annotated[
         "-b",
         envvar="FCN_BATCH_SIZE",
         metavar="N",
-        parser=values.whole(1, word="auto"),
-        autocompletion=values.complete("auto"),
+        parser=option_values.whole(1, word="auto"),
+        autocompletion=option_values.complete("auto"),
         help="Images of one shape per forward pass; auto: 1 on a CPU, 16 on a GPU.",
     ),
 ]
@@ -176,23 +176,25 @@ Workers = Annotated[
         "-j",
         envvar="FCN_WORKERS",
         metavar="N",
-        parser=values.whole(0, word="auto"),
-        autocompletion=values.complete("auto"),
+        parser=option_values.whole(0, word="auto"),
+        autocompletion=option_values.complete("auto"),
         help="Decoding processes; auto: one per CPU, at most 16. 0 decodes in the main process.",
     ),
 ]
 Size = Annotated[
     Any,
-    typer.Option(metavar="WxH", parser=values.size, help="Size in pixels of what the network is fed."),
+    typer.Option(metavar="WxH", parser=option_values.size, help="Size in pixels of what the network is fed."),
 ]
-Rounds = Annotated[int, typer.Option(metavar="N", parser=values.whole(1), help="How often each is timed.")]
+Rounds = Annotated[
+    int, typer.Option(metavar="N", parser=option_values.whole(1), help="How often each is timed.")
+]
 Resize = Annotated[
     Any,
     typer.Option(
         envvar="FCN_RESIZE",
         metavar="N|none",
-        parser=values.short_side,
-        autocompletion=values.complete("none", "520"),
+        parser=option_values.short_side,
+        autocompletion=option_values.complete("none", "520"),
         help="Short side in pixels fed to the network; none: the photo's own size.",
     ),
 ]
@@ -201,8 +203,8 @@ Write = Annotated[
     typer.Option(
         envvar="FCN_WRITE",
         metavar="LIST",
-        parser=values.kinds,
-        autocompletion=values.complete_kinds,
+        parser=option_values.kinds,
+        autocompletion=option_values.complete_kinds,
         help="What to write, of masks, color, overlay and confidence; separated by commas.",
     ),
 ]
@@ -211,7 +213,7 @@ MinConfidence = Annotated[
     typer.Option(
         envvar="FCN_MIN_CONFIDENCE",
         metavar="P",
-        parser=values.number(0, 1),
+        parser=option_values.number(0, 1),
         help="Pixels whose class has a smaller probability become void (255) in masks and colours.",
     ),
 ]
@@ -220,7 +222,7 @@ Palette = Annotated[
     typer.Option(
         envvar="FCN_PALETTE",
         metavar="NAME",
-        autocompletion=values.complete_palettes,
+        autocompletion=option_values.complete_palettes,
         help="Class colours: hub (the PyTorch Hub page's), voc, or a JSON file of [r, g, b] triples.",
     ),
 ]
@@ -246,7 +248,7 @@ MaxImagePixels = Annotated[
     typer.Option(
         envvar="FCN_MAX_IMAGE_PIXELS",
         metavar="N",
-        parser=values.whole(1),
+        parser=option_values.whole(1),
         show_default="178956970, Pillow's error limit",
         help="Refuse larger photos before decoding them.",
     ),
@@ -256,7 +258,7 @@ DecodeTimeout = Annotated[
     typer.Option(
         envvar="FCN_DECODE_TIMEOUT",
         metavar="SECONDS",
-        parser=values.number(0.1),
+        parser=option_values.number(0.1),
         help="Give up on a photo after so long.",
     ),
 ]
@@ -265,7 +267,7 @@ Wait = Annotated[
     typer.Option(
         envvar="FCN_WAIT",
         metavar="SECONDS",
-        parser=values.number(0),
+        parser=option_values.number(0),
         help="Wait so long for another run that holds the output directory; then exit 4.",
     ),
 ]
@@ -280,8 +282,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 AsJson = Annotated[bool, typer.Option("--json", help="Print each image's record on stdout as it finishes.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=values.not_both, help="Print only errors on stderr.")
+    bool, typer.Option("--quiet", "-q", callback=option_values.not_both, help="Print only errors on stderr.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=values.not_both, help="Print more on stderr.")
+    bool, typer.Option("--verbose", "-v", callback=option_values.not_both, help="Print more on stderr.")
 ]

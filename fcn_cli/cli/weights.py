@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import command_line, options
-from .messages import write_line
+from .console import write_line
 
 app = typer.Typer(
     help="See, fetch and check the networks' weights.", cls=command_line.Group, rich_markup_mode=None
@@ -25,7 +25,7 @@ def _main(context: typer.Context) -> None:
 @app.command("list", cls=command_line.Command)
 def list_weights() -> None:
     """Say for each backbone where its weights are."""
-    from .models import registry, weights
+    from ..models import registry, weights
 
     for name, backbone in registry.BACKBONES.items():
         if isinstance(backbone.weights, registry.BundledWeights):
@@ -46,8 +46,8 @@ def fetch(
     quiet: options.Quiet = False,
 ) -> None:
     """Download official weights, check them, and print where they are."""
-    from .models import download, registry
-    from .progress import Progress
+    from ..models import download, registry
+    from .progress_bar import Progress
 
     for name in names or list(options.BackboneName):
         official = registry.find(name.value).weights
@@ -61,8 +61,8 @@ def fetch(
 @app.command("verify", cls=command_line.Command)
 def verify() -> None:
     """Check the hash of every weights file that is here; exit 2 if one is damaged."""
-    from .common.errors import WeightsError
-    from .models import registry, weights
+    from ..common.errors import WeightsError
+    from ..models import registry, weights
 
     damaged = None
     for name, backbone in registry.BACKBONES.items():

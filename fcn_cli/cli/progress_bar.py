@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .common.wording import counted
-from .messages import say
+from ..common.wording import counted
+from .console import say
 from .text_table import draws
 
 _PLAIN_SECONDS = 30.0
@@ -71,7 +71,7 @@ class Progress:
             self.close()
 
     def line(self, text: str, *, show: bool = True) -> None:
-        """Print a message without tearing the bar; see `messages.say`."""
+        """Print a message without tearing the bar; see `console.say`."""
         if show and self._terminal and self._bar is not None:
             with tqdm.external_write_mode(file=sys.stderr):
                 say(text)

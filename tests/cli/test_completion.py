@@ -13,8 +13,8 @@ import pytest
 
 from fcn_cli.models.registry import BACKBONES
 
-from .conftest import Fcn, Finished, command, need, run_process
-from .terminal import read_until
+from ..conftest import Fcn, Finished, command, need, run_process
+from ..terminal import read_until
 
 
 def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
@@ -69,12 +69,12 @@ def test_completing_loads_no_torch_and_minds_no_bad_setting(tmp_path: Path) -> N
     report = tmp_path / "modules"
     at_exit = f"open({str(report)!r}, 'w').write(' '.join(sys.modules))"
     (tmp_path / "sitecustomize.py").write_text(f"import atexit, sys\natexit.register(lambda: {at_exit})\n")
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     path = os.pathsep.join([str(tmp_path), root])
     got = completed("fcn segment --backbone res", PYTHONPATH=path, FCN_OFFLINE="maybe", FCN_RESIZE="x")
     assert got == ["resnet50", "resnet101"]
     loaded = set(report.read_text().split())
-    assert "fcn_cli.options" in loaded
+    assert "fcn_cli.cli.options" in loaded
     assert not {"torch", "torchvision"} & loaded
 
 
@@ -89,7 +89,7 @@ def in_shell(name: str, folder: Path, option: str, **environment: str) -> Finish
     shell = folder / name
     shutil.copy(bash, shell)
     line = [str(shell), "-c", '"$@"; exit $?', name, *command(option)]
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environment}
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
     done = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=60, check=True)
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -124,7 +124,7 @@ def test_a_real_bash_completes_values_and_paths(tmp_path: Path) -> None:
     if pid == 0:
         os.chdir(tmp_path)
         os.environ["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
         os.execlp("bash", "bash", "--rcfile", "rc", "-i")
     try:
         read_until(terminal, "ready> ")

@@ -10,12 +10,12 @@ import torch
 import torchvision
 from PIL import features
 
-from . import __version__
-from .common import resources
-from .common.wording import counted
-from .cpu.kernels import compiler
-from .inference.execution import ONEDNN_PRIMITIVES, plan
-from .models import weights
+from .. import __version__
+from ..common import resources
+from ..common.wording import counted
+from ..cpu.kernels import compiler
+from ..inference.execution import ONEDNN_PRIMITIVES, plan
+from ..models import weights
 
 
 def describe() -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""The command line: parse, call, print. No other package knows stdout and stderr."""

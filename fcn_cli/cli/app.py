@@ -1,0 +1,57 @@
+"""The application: registers the commands; each is a plain function in a module of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from . import command_line, weights
+from .bench import bench
+from .compare import compare
+from .evaluate import evaluate
+from .info import info
+from .segment import segment
+
+app = typer.Typer(
+    name="fcn",
+    help="Segment folders of images with torchvision's Fully Convolutional Networks.",
+    cls=command_line.Group,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fcn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+class _SegmentCommand(command_line.Command):
+    """Lets ``--prune`` stand alone: Typer has no options with an optional value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with the bare option's value filled in."""
+        end = args.index("--") if "--" in args else len(args)
+        filled = ["--prune=careful" if argument == "--prune" else argument for argument in args[:end]]
+        return super().parse_args(ctx, [*filled, *args[end:]])
+
+
+app.command(cls=_SegmentCommand)(segment)
+app.command(cls=command_line.Command)(evaluate)
+app.command(cls=command_line.Command)(compare)
+app.command(cls=command_line.Command)(bench)
+app.command(cls=command_line.Command)(info)

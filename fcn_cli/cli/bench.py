@@ -1,0 +1,31 @@
+"""``fcn bench``: time this machine."""
+
+from __future__ import annotations
+
+from . import options
+from .figures import print_figures
+
+
+def bench(
+    backbone: options.BackboneOption = options.BackboneName.RESNET50,
+    size: options.Size = "693x520",
+    batch_size: options.BatchSize = "auto",
+    rounds: options.Rounds = 5,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.FAST,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    as_json: options.FiguresAsJson = False,
+) -> None:
+    """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
+
+    torchvision runs as on the PyTorch Hub page, auxiliary head and all, and without that head. The limit of
+    direct convolution is what the machine's best matrix product would reach without a break.
+    """
+    from ..evaluation import speed
+    from ..inference.execution import plan
+    from . import tables
+
+    how = plan(device, precision.value, kernels.value, batch_size, threads)
+    measured = speed.measure(backbone.value, size[0], size[1], how, rounds)
+    print_figures(measured.as_json(), tables.bench, as_json=as_json)

@@ -1,0 +1,69 @@
+"""``fcn evaluate``: measure a network or masks against ground truth."""
+
+from __future__ import annotations
+
+import contextlib
+
+import typer
+
+from ..evaluation.choices import Orientation, Protocol
+from . import evaluate_options, options
+from .figures import print_figures
+
+
+def evaluate(
+    images: evaluate_options.Images,
+    truth: evaluate_options.Truth,
+    predictions: evaluate_options.Predictions = None,
+    split: evaluate_options.Split = None,
+    truth_colors: evaluate_options.TruthColorsOption = None,
+    protocol: evaluate_options.ProtocolOption = Protocol.ORIGINAL,
+    orientation: evaluate_options.OrientationOption = Orientation.AUTO,
+    backbone: options.BackboneOption = options.BackboneName.RESNET50,
+    weights: options.Weights = None,
+    class_names: options.ClassNames = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.FAST,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    batch_size: options.BatchSize = "auto",
+    workers: options.Workers = "auto",
+    resize: options.Resize = "520",
+    max_image_pixels: options.MaxImagePixels = None,
+    decode_timeout: options.DecodeTimeout = 60.0,
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a network, or a directory of masks, against ground truth: IoU and accuracy.
+
+    Photos without truth are left out, and counted. A photo that fails, because its truth has another size
+    for example, is left out too.
+
+    Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong, or no truth can
+    be used; 3 there is no photo, or none with truth.
+    """
+    from ..evaluation import accuracy
+    from ..inputs.decoder import DEFAULT_MAX_PIXELS
+    from ..runs.request import Job, Machinery
+    from . import tables
+    from .progress_bar import Progress
+
+    job = Job(
+        backbone=backbone.value,
+        weights_file=weights,
+        class_names=class_names,
+        offline=offline,
+        resize=resize,
+        precision=precision.value,
+        kernels=kernels.value,
+        machinery=Machinery(
+            device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
+        ),
+    )
+    request = accuracy.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
+    progress = Progress(quiet=quiet)
+    with contextlib.closing(progress):
+        result = accuracy.evaluate(request, progress)
+    print_figures(result.as_json(), tables.evaluation, as_json=as_json)
+    raise typer.Exit(result.exit_code)

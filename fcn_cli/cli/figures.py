@@ -1,0 +1,26 @@
+"""Figures that a command was asked for, on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..common.errors import OutputLost
+from .console import give_up_stdout, say
+
+
+def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], None], *, as_json: bool) -> None:
+    """Print what was asked for on stdout, and what failed on stderr."""
+    for failure in figures.get("failures", ()):
+        say(f"{failure['image']}: {failure['message']}")
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(figures) + "\n")
+        else:
+            table(figures)
+        sys.stdout.flush()
+    except OSError as error:
+        if reason := give_up_stdout(error):
+            raise OutputLost(f"stdout: cannot be written ({reason})") from None

@@ -1,0 +1,123 @@
+"""``fcn segment``: the main command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from ..common.errors import ExitCode, OutputLost, RequestError
+from . import input_options, options
+from .console import open_log
+
+
+def segment(
+    inputs: options.Inputs = None,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    include: input_options.Include = None,
+    exclude: input_options.Exclude = None,
+    root: options.Root = None,
+    output: options.Output = "fcn_output",
+    backbone: options.BackboneOption = options.BackboneName.RESNET50,
+    weights: options.Weights = None,
+    class_names: options.ClassNames = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.FAST,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    batch_size: options.BatchSize = "auto",
+    workers: options.Workers = "auto",
+    resize: options.Resize = "520",
+    write: options.Write = "masks,color",
+    min_confidence: options.MinConfidence = 0.0,
+    palette: options.Palette = "hub",
+    keep_extension: options.KeepExtension = False,
+    overwrite: options.Overwrite = False,
+    retry_failed: options.RetryFailed = False,
+    prune: options.Prune = None,
+    max_image_pixels: options.MaxImagePixels = None,
+    decode_timeout: options.DecodeTimeout = 60.0,
+    wait: options.Wait = 0.0,
+    log_file: options.LogFile = None,
+    fail_fast: options.FailFast = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Segment images into masks, paletted PNGs and per-class pixel counts.
+
+    A run picks up where an earlier one into the same output directory ended.
+
+    Exit codes: 0 every image is done; 1 some have no mask, the rest are done; 2 the request is wrong;
+    3 nothing to segment was found; 4 another run holds the output directory; 5 ended early (disk full,
+    output lost, --fail-fast); 70 a bug; 129, 130 and 143 ended by a signal.
+    """
+    from ..inputs.decoder import DEFAULT_MAX_PIXELS
+    from ..runs import segment as segmentation
+    from ..runs.request import Job, Machinery
+    from .run_display import Display
+
+    if log_file is not None:
+        open_log(log_file)
+    listed = _listed(files_from, null=null)
+    if not inputs and listed is None:
+        raise RequestError(
+            "nothing to segment was given; name an image, a directory, or a list with --files-from"
+        )
+    job = Job(
+        inputs=inputs or (),
+        listed=listed,
+        root=root,
+        output=output,
+        backbone=backbone.value,
+        weights_file=weights,
+        class_names=class_names,
+        offline=offline,
+        resize=resize,
+        precision=precision.value,
+        kernels=kernels.value,
+        min_confidence=min_confidence,
+        kinds=write,
+        palette=palette,
+        keep_extension=keep_extension,
+        include=include or (),
+        exclude=exclude or (),
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        prune=prune.value if prune is not None else None,
+        fail_fast=fail_fast,
+        dry_run=dry_run,
+        wait=wait,
+        machinery=Machinery(
+            device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
+        ),
+    )
+    display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
+    summary = segmentation.segment(job, display)
+    display.summed_up(summary)
+    if dry_run:
+        return
+    if summary.exit_code == ExitCode.OK and display.stdout_error:
+        raise OutputLost(f"stdout: cannot be written ({display.stdout_error}); the masks are done")
+    raise typer.Exit(summary.exit_code)
+
+
+def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
+    from ..inputs.file_lists import parse_list
+
+    if files_from is None:
+        if null:
+            raise RequestError("--null says how a --files-from list is separated; there is no --files-from")
+        return None
+    try:
+        data = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()
+    except OSError as error:
+        raise RequestError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
+    try:
+        return parse_list(data, null=null)
+    except RequestError as error:
+        raise RequestError(f"--files-from {files_from}: {error}") from None
