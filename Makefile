@@ -27,10 +27,11 @@ demo: $(READY)  ## segment sample_images with the bundled preview network
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-check: $(READY)  ## check format, lint and types
+check: $(READY)  ## check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
 	$(BIN)/python -m tests.moments --signals
