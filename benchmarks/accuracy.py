@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import material
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.models import registry
 
 
@@ -29,7 +29,7 @@ def main() -> None:
             batch = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
             with torch.inference_mode():
                 exact = logits(copy.deepcopy(model).double(), batch.double())
-                for who, ours in (("fcn", FastNetwork(model)(batch)), ("torchvision", logits(model, batch))):
+                for who, ours in (("fcn", CpuNetwork(model)(batch)), ("torchvision", logits(model, batch))):
                     worst = float((ours - exact).abs().max() / exact.abs().max())
                     other = int((ours.argmax(1) != exact.argmax(1)).sum())
                     print(f"{name} {size} {who}: {worst:.1e}, {other} argmax differ", flush=True)

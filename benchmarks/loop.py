@@ -21,11 +21,11 @@ from benchmarks import material
 from fcn_cli.cli import run_display
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.inference.engine import Engine
-from fcn_cli.inference.execution import plan
+from fcn_cli.inference.execution import resolve_execution
 from fcn_cli.inputs import decoder, resizing
 from fcn_cli.models import loading, registry
 from fcn_cli.runs import segment
-from fcn_cli.runs.request import Job
+from fcn_cli.runs.request import SegmentRequest
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
         model = registry.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
-        network = loading.Network(registry.find(options.backbone), model, VOC_CLASSES)
-        engine = Engine(network, plan())
+        network = loading.LoadedModel(registry.find(options.backbone), model, VOC_CLASSES)
+        engine = Engine(network, resolve_execution())
         photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
         print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")
         bare(engine, photos[:2])
@@ -74,7 +74,7 @@ def bare(engine: Engine, photos: list[Ready]) -> float:
 
 def fcn(folder: Path, backbone: str, index: int) -> float:
     """Return the images/s of a whole run into a fresh output directory."""
-    job = Job(
+    job = SegmentRequest(
         inputs=[str(folder / "photos")],
         output=str(folder / f"out{index}"),
         backbone=backbone,

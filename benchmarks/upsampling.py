@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import material
-from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.evaluation.speed import in_turn
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
@@ -22,7 +22,7 @@ def main() -> None:
     material.randomise(model)
     print(material.machine())
     with torch.inference_mode():
-        network = FastNetwork(model)
+        network = CpuNetwork(model)
         batch = torch.randn(1, 3, 520, 693, generator=torch.Generator().manual_seed(0))
         logits = network(batch)[0]
         runs: dict[str, Callable[[], object]] = {

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from .cli.app import app
 from .cli.command_line import UsageError, usage_message
-from .cli.console import close_log, say
+from .cli.console import close_log, print_message
 from .common import signals
 from .common.errors import ExitCode, FcnError, NameCollision
 
@@ -25,12 +25,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="fcn", standalone_mode=False)
     except UsageError as error:
-        say(usage_message(error))
+        print_message(usage_message(error))
         return ExitCode.BAD_REQUEST
     except FcnError as error:
         for line in error.each if isinstance(error, NameCollision) else ():
-            say(line)
-        say(str(error))
+            print_message(line)
+        print_message(str(error))
         return error.exit_code
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):
                 traceback.print_exc()
         kind = type(error).__name__
-        say(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
+        print_message(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
         return ExitCode.BUG
     finally:
         close_log()

@@ -17,18 +17,18 @@ from PIL import Image
 from .common import palettes
 from .common.class_names import class_name
 from .common.errors import Failure, ImageError, RequestError
-from .common.label_map import Predicted, count_classes
+from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
-from .inference.execution import plan
-from .inference.upsampling import Asked
+from .inference.execution import resolve_execution
+from .inference.upsampling import PredictionOptions
 from .inputs import photos
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
 from .models import registry
-from .models.loading import Network
+from .models.loading import LoadedModel
 from .outputs import writers
 from .outputs.settings import DEFAULT_SHORT_SIDE
-from .runs.request import Identity, Job
+from .runs.request import ResolvedRequest, SegmentRequest
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
@@ -144,16 +144,16 @@ class Segmenter:
         if not 0 <= min_confidence <= 1:
             raise RequestError(f"min_confidence {min_confidence}: a probability is from 0 to 1")
         # A device that is not there is found out before weights are looked for or downloaded.
-        how = plan(device, precision, kernels, batch_size, threads)
-        job = Job(
+        how = resolve_execution(device, precision, kernels, batch_size, threads)
+        job = SegmentRequest(
             backbone=backbone,
             weights_file=os.fspath(weights) if weights is not None else None,
             class_names=class_names,
             offline=offline,
         )
-        self.network: Network = Identity.of(job).load_network(offline=offline)
+        self.network: LoadedModel = ResolvedRequest.of(job).load_network(offline=offline)
         self.resize = resize
-        self._engine = Engine(self.network, how, Asked(confidence, min_confidence))
+        self._engine = Engine(self.network, how, PredictionOptions(confidence, min_confidence))
 
     def __call__(self, photo: Photo) -> Result:
         """Segment one photo.
@@ -237,7 +237,7 @@ class Segmenter:
         )
         return [self._result(*pair) for pair in zip(prepared, predicted, strict=True)]
 
-    def _result(self, photo: Prepared, predicted: Predicted | Failure) -> Result | ImageError:
+    def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError(*predicted)
         return Result(

@@ -36,7 +36,7 @@ from .rare_formats import rare_formats
 FINDINGS = Path("fuzz_findings")
 SECONDS_A_FILE = 20
 MAX_PIXELS = 20_000_000
-# What one worker may hold: see `decoder.DECODE_BYTES` and `resources.bound_memory`.
+# What one worker may hold: see `decoder.DECODE_BYTES` and `resources.limit_memory`.
 WORKER_BYTES = (512 << 20) + 32 * MAX_PIXELS
 
 Encoded = tuple[str, bytes]

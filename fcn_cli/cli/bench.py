@@ -23,9 +23,9 @@ def bench(
     direct convolution is what the machine's best matrix product would reach without a break.
     """
     from ..evaluation import speed
-    from ..inference.execution import plan
+    from ..inference.execution import resolve_execution
     from . import tables
 
-    how = plan(device, precision.value, kernels.value, batch_size, threads)
+    how = resolve_execution(device, precision.value, kernels.value, batch_size, threads)
     measured = speed.measure(backbone.value, size[0], size[1], how, rounds)
     print_figures(measured.as_json(), tables.bench, as_json=as_json)

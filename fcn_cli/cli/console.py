@@ -21,7 +21,7 @@ def one_line(text: str) -> str:
     )
 
 
-def say(text: str, *, show: bool = True) -> None:
+def print_message(text: str, *, show: bool = True) -> None:
     """Print one line for people, with the time of day where that is no terminal.
 
     Parameters
@@ -49,7 +49,7 @@ def write_line(text: str, to: TextIO) -> None:
     to.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def give_up_stdout(error: OSError) -> str | None:
+def redirect_stdout_to_null(error: OSError) -> str | None:
     """Write what still goes to stdout nowhere; return why, unless a reader has had enough (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return None if isinstance(error, BrokenPipeError) else error.strerror

@@ -14,13 +14,13 @@ from .. import __version__
 from ..common import resources
 from ..common.wording import counted
 from ..cpu.kernels import compiler
-from ..inference.execution import ONEDNN_PRIMITIVES, plan
+from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
 from ..models import weights
 
 
 def describe() -> list[tuple[str, str]]:
     """Return (name, value) pairs about this installation and this machine."""
-    auto = plan()
+    auto = resolve_execution()
     quota = resources.cgroup_cpus() or "none"
     memory = resources.available_memory()
     cuda = [

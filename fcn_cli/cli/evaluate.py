@@ -45,11 +45,11 @@ def evaluate(
     """
     from ..evaluation import accuracy
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
-    from ..runs.request import Job, Machinery
+    from ..runs.request import Machinery, SegmentRequest
     from . import tables
     from .progress_bar import Progress
 
-    job = Job(
+    job = SegmentRequest(
         backbone=backbone.value,
         weights_file=weights,
         class_names=class_names,

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..common.errors import OutputLost
-from .console import give_up_stdout, say
+from .console import print_message, redirect_stdout_to_null
 
 
 def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], None], *, as_json: bool) -> None:
     """Print what was asked for on stdout, and what failed on stderr."""
     for failure in figures.get("failures", ()):
-        say(f"{failure['image']}: {failure['message']}")
+        print_message(f"{failure['image']}: {failure['message']}")
     try:
         if as_json:
             sys.stdout.write(json.dumps(figures) + "\n")
@@ -22,5 +22,5 @@ def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], Non
             table(figures)
         sys.stdout.flush()
     except OSError as error:
-        if reason := give_up_stdout(error):
+        if reason := redirect_stdout_to_null(error):
             raise OutputLost(f"stdout: cannot be written ({reason})") from None

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..common.wording import counted
-from .console import say
+from .console import print_message
 from .text_table import draws
 
 _PLAIN_SECONDS = 30.0
@@ -59,7 +59,7 @@ class Progress:
         more, self._downloaded = done - self._downloaded, done
         if not self._terminal:
             if first:
-                say("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
+                print_message("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
             return
         if first:
             self.close()
@@ -71,12 +71,12 @@ class Progress:
             self.close()
 
     def line(self, text: str, *, show: bool = True) -> None:
-        """Print a message without tearing the bar; see `console.say`."""
+        """Print a message without tearing the bar; see `console.print_message`."""
         if show and self._terminal and self._bar is not None:
             with tqdm.external_write_mode(file=sys.stderr):
-                say(text)
+                print_message(text)
         else:
-            say(text, show=show)
+            print_message(text, show=show)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -97,4 +97,4 @@ class Progress:
             failed = f", {self._failed} failed" if self._failed else ""
             # Beside a bar it is for the log file only.
             done = f"{self._seen} of {counted(self._total, 'image')}{failed}"
-            say(done, show=not self._quiet and not self._terminal)
+            print_message(done, show=not self._quiet and not self._terminal)

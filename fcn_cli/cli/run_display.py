@@ -13,12 +13,12 @@ from ..outputs.journal import JOURNAL_FILE
 from ..outputs.record import begun, printable_utf8, to_line
 from ..runs.resume_plan import Action
 from . import tables
-from .console import give_up_stdout, one_line, say
+from .console import one_line, print_message, redirect_stdout_to_null
 from .progress_bar import Progress
 
 if TYPE_CHECKING:
     from ..outputs.record import Record
-    from ..runs.resume_plan import Plan, Step
+    from ..runs.resume_plan import ResumePlan, Step
     from ..runs.summary import Summary
 
 _SHOWN_FAILURES = 10
@@ -50,7 +50,7 @@ class Display:
         self._progress = Progress(quiet=quiet)
         self.stdout_error: str | None = None
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: ResumePlan) -> None:
         """Say what is ahead; of a dry run, print it."""
         self._progress.begin(plan.work)
         counts = {action: plan.count(action) for action in Action}
@@ -114,18 +114,18 @@ class Display:
         self._progress.close()
         show = not self._quiet
         if self._dry:
-            say(f"dry run: {_dry_counts(summary)}", show=show)
-            say(summary.ignored, show=show and bool(summary.ignored))
+            print_message(f"dry run: {_dry_counts(summary)}", show=show)
+            print_message(summary.ignored, show=show and bool(summary.ignored))
             return
         if show and summary.done:
             with contextlib.suppress(OSError):
                 tables.run(summary)
         if summary.ignored:
-            say(summary.ignored, show=show)
+            print_message(summary.ignored, show=show)
         _failures([r for r in summary.failures if not self._quiet or r.image not in summary.known_failures])
-        say(_counts(summary), show=show)
+        print_message(_counts(summary), show=show)
         if summary.stopped is not None:
-            say(str(summary.stopped))
+            print_message(str(summary.stopped))
 
     def _print_step(self, step: Step) -> None:
         if not self._json:
@@ -153,7 +153,7 @@ class Display:
         except OSError as error:
             # The masks are wanted all the same.
             self._no_reader = True
-            self.stdout_error = give_up_stdout(error)
+            self.stdout_error = redirect_stdout_to_null(error)
 
 
 def _field(text: str) -> str:
@@ -169,10 +169,10 @@ def _failures(records: Sequence[Record]) -> None:
     """Say why there is no mask for these images; of many only the first."""
     for record in records[:_SHOWN_FAILURES]:
         message = record.error.message if record.error else "failed"
-        say(f"no mask for {record.source}: {message}")
+        print_message(f"no mask for {record.source}: {message}")
     if len(records) > _SHOWN_FAILURES:
         more = len(records) - _SHOWN_FAILURES
-        say(f"and {more} more without a mask; {JOURNAL_FILE} there has the reasons")
+        print_message(f"and {more} more without a mask; {JOURNAL_FILE} there has the reasons")
 
 
 def _dry_counts(summary: Summary) -> str:

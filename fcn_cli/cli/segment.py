@@ -58,7 +58,7 @@ def segment(
     """
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..runs import segment as segmentation
-    from ..runs.request import Job, Machinery
+    from ..runs.request import Machinery, SegmentRequest
     from .run_display import Display
 
     if log_file is not None:
@@ -68,7 +68,7 @@ def segment(
         raise RequestError(
             "nothing to segment was given; name an image, a directory, or a list with --files-from"
         )
-    job = Job(
+    job = SegmentRequest(
         inputs=inputs or (),
         listed=listed,
         root=root,

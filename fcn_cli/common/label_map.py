@@ -18,7 +18,7 @@ LabelMap = NDArray[np.uint8]
 """uint8, shape (height, width): the class index of every pixel, 255 for void."""
 
 
-class Predicted(NamedTuple):
+class Segmentation(NamedTuple):
     """What a network sees in an image.
 
     `labels` are class indices, 255 where the confidence is less than was asked for. `confidence`, if it was

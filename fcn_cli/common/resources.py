@@ -42,7 +42,7 @@ def describe() -> str:
     return f"{cpu_count()} x {name}"
 
 
-def bound_memory(bytes_more: int) -> None:
+def limit_memory(bytes_more: int) -> None:
     """Let this process have only so much more private memory: an allocation beyond it fails.
 
     And where the machine's memory runs out all the same, let the kernel end this process first. Linux only.
@@ -70,7 +70,7 @@ def bound_memory(bytes_more: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
 
 
-def step_back() -> None:
+def lower_thread_priority() -> None:
     """Let the network's threads go first where the CPU is short: lower the calling thread's priority.
 
     They work in step: one that has to wait for a decoder or an encoder makes all of them wait.

@@ -15,13 +15,13 @@ from torch import Tensor
 from ..models.batchnorm_folding import Folded
 from . import cost_model
 from .kernels import matmul
-from .kernels.compiler import Limits
+from .kernels.compiler import Clamp
 from .winograd import Winograd
 from .workspace import Workspace
 
-NO_LIMITS: Limits = (None, None)
-RELU: Limits = (0.0, None)
-RELU6: Limits = (0.0, 6.0)
+NO_LIMITS: Clamp = (None, None)
+RELU: Clamp = (0.0, None)
+RELU6: Clamp = (0.0, 6.0)
 
 
 class Convolution(Protocol):
@@ -34,24 +34,24 @@ class Convolution(Protocol):
         ...
 
 
-def convolution(folded: Folded, limits: Limits) -> Convolution:
+def convolution(folded: Folded, limits: Clamp) -> Convolution:
     """Return the form of a convolution that computes fastest."""
     conv = folded.conv
     plain = conv.groups == 1 and conv.stride == (1, 1) and matmul.fits(conv.in_channels, conv.out_channels)
     if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        return Pointwise(folded, limits)
+        return Conv1x1(folded, limits)
     same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
     if plain and conv.kernel_size == (3, 3) and same:
-        return Spatial(folded, limits)
+        return Conv3x3(folded, limits)
     return Direct(folded, limits)
 
 
-class Pointwise:
+class Conv1x1:
     """A 1x1 convolution: a matrix product over all pixels."""
 
     kernel = "pointwise"
 
-    def __init__(self, folded: Folded, limits: Limits) -> None:
+    def __init__(self, folded: Folded, limits: Clamp) -> None:
         self._panels = matmul.in_panels(folded.weight()[:, :, 0, 0].t())
         self._out = folded.conv.out_channels
         self._bias = matmul.filled(folded.bias.float())
@@ -75,7 +75,7 @@ class Pointwise:
 class Direct:
     """Any convolution, by the library's own kernel."""
 
-    def __init__(self, folded: Folded, limits: Limits) -> None:
+    def __init__(self, folded: Folded, limits: Clamp) -> None:
         conv = folded.conv
         self._weight = folded.weight().float().contiguous(memory_format=torch.channels_last)
         self._bias = folded.bias.float()
@@ -99,13 +99,13 @@ class Direct:
         return clamp_(as_image(out), self._limits)
 
 
-class Spatial:
+class Conv3x3:
     """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
 
     Which of them is decided by shapes alone. Filters are transformed when a shape first asks for them.
     """
 
-    def __init__(self, folded: Folded, limits: Limits) -> None:
+    def __init__(self, folded: Folded, limits: Clamp) -> None:
         self._folded = folded
         self._limits = limits
         self._dilation = folded.conv.dilation[0]
@@ -141,7 +141,7 @@ def as_image(batch: Tensor) -> Tensor:
     return batch[0].permute(1, 2, 0).contiguous()
 
 
-def clamp_(x: Tensor, limits: Limits) -> Tensor:
+def clamp_(x: Tensor, limits: Clamp) -> Tensor:
     """Clamp in place, if there is anything to clamp to."""
     low, high = limits
     if low == 0 and high is None:

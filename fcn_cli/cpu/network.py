@@ -17,8 +17,8 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
-from .kernels.compiler import Limits
-from .layers import NO_LIMITS, RELU, RELU6, Convolution, Pointwise, as_batch, as_image, convolution
+from .kernels.compiler import Clamp
+from .layers import NO_LIMITS, RELU, RELU6, Conv1x1, Convolution, as_batch, as_image, convolution
 from .workspace import Workspace
 
 
@@ -35,7 +35,7 @@ class Block(Protocol):
         ...
 
 
-class FastNetwork:
+class CpuNetwork:
     """An FCN of torchvision's kind, for a CPU.
 
     It has one workspace: threads that share it must take turns, as `Engine` makes them.
@@ -144,7 +144,7 @@ class _Bottleneck:
             third = replace(third, bias=third.bias + shortcut.bias)
             self._shortcut = convolution(shortcut.without_bias(), NO_LIMITS)
         self._first, self._second = convolution(first, RELU), convolution(second, RELU)
-        self._third = Pointwise(third, RELU)
+        self._third = Conv1x1(third, RELU)
         self.layers = [layer for layer in (self._first, self._second, self._third, self._shortcut) if layer]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
@@ -169,12 +169,12 @@ class _Chain:
         return features.add_(x) if self._residual else features
 
 
-_LIMITS: dict[type[nn.Module], Limits] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
+_LIMITS: dict[type[nn.Module], Clamp] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
 
 
-def _folded(modules: Iterable[nn.Module]) -> list[tuple[Folded, Limits]]:
+def _folded(modules: Iterable[nn.Module]) -> list[tuple[Folded, Clamp]]:
     """Return each convolution with the BatchNorm and the clamp that follow it."""
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, Limits]] = []
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, Clamp]] = []
     for module in modules:
         if isinstance(module, nn.Conv2d):
             found.append((module, None, NO_LIMITS))

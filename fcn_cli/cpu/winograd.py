@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .kernels import compiler, matmul, matmul_ir, tile_transforms, tile_transforms_ir
-from .kernels.compiler import Limits
+from .kernels.compiler import Clamp
 from .kernels.tile_grid import Grid
 from .workspace import Workspace
 
@@ -109,7 +109,7 @@ class Winograd:
         bias: Tensor,
         dilation: int,
         tile: int,
-        limits: Limits,
+        limits: Clamp,
     ) -> None:
         transforms = Transforms.of(tile)
         self.dilation = dilation

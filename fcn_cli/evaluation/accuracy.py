@@ -14,8 +14,8 @@ from ..common.errors import Failure, NothingFound, RequestError
 from ..inputs import decoder, discovery, formats
 from ..inputs.discovery import Source
 from ..models import loading
-from ..runs.observers import Watcher
-from ..runs.request import Identity, Job
+from ..runs.observers import ProgressObserver
+from ..runs.request import ResolvedRequest, SegmentRequest
 from . import counting, truth_check, wrong_calls
 from .choices import Orientation, Protocol, TruthColors
 from .confusion_matrix import Confusion
@@ -43,7 +43,7 @@ class Request:
 
     images: str
     truth: str
-    job: Job
+    job: SegmentRequest
     split: str | None = None
     protocol: Protocol = Protocol.ORIGINAL
     predictions: str | None = None
@@ -69,7 +69,7 @@ class _Answers(NamedTuple):
     how: dict[str, Any]
 
 
-def evaluate(request: Request, watcher: Watcher) -> Evaluation:
+def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
     """Measure.
 
     The first label maps of the truth are read before anything else is looked for.
@@ -203,7 +203,7 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
 
-def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Answers:
+def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver) -> _Answers:
     from ..inference import engine, execution
     from ..runs import prediction_stream
     from ..runs.prediction_stream import open_pool
@@ -212,8 +212,10 @@ def _from_network(request: Request, matched: _Matched, watcher: Watcher) -> _Ans
     pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)
     try:
         # A device that is not there is a reason not to look for weights, which may take a download.
-        chosen = execution.plan(how.device, job.precision, job.kernels, how.batch_size, how.threads)
-        identity = Identity.of(job)
+        chosen = execution.resolve_execution(
+            how.device, job.precision, job.kernels, how.batch_size, how.threads
+        )
+        identity = ResolvedRequest.of(job)
         file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
         network = loading.load(identity.backbone, file, identity.names)
         _check_classes(matched.truth, network.class_names)

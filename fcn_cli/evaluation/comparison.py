@@ -18,7 +18,7 @@ from ..common.class_names import VOC_CLASSES, class_name
 from ..common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
 from ..common.label_map import VOID_INDEX, read_label_map
 from ..common.ordered_work import OrderedWork
-from ..runs.observers import Watcher
+from ..runs.observers import ProgressObserver
 from .label_folder import LabelFolder
 
 _VALUES = 256
@@ -105,7 +105,7 @@ class Comparison:
         }
 
 
-def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
+def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
     """Compare the label maps that two directories both have, by name.
 
     Raises
@@ -141,7 +141,7 @@ def compare(dir_a: Path, dir_b: Path, watcher: Watcher) -> Comparison:
     return result
 
 
-def _take(result: Comparison, name: str, future: Future[_Counted], watcher: Watcher) -> None:
+def _take(result: Comparison, name: str, future: Future[_Counted], watcher: ProgressObserver) -> None:
     try:
         counted = future.result()
     except ImageError as error:

@@ -16,7 +16,7 @@ from ..common.label_map import LabelMap, read_label_map
 from ..common.ordered_work import OrderedWork
 from ..inputs import exif
 from ..inputs.discovery import Source
-from ..runs.observers import Watcher
+from ..runs.observers import ProgressObserver
 from .choices import Protocol
 from .confusion_matrix import Confusion
 from .ground_truth import Truth
@@ -51,7 +51,7 @@ def count(
     truth: Truth,
     names: Mapping[str, str],
     evaluation: Evaluation,
-    watcher: Watcher,
+    watcher: ProgressObserver,
 ) -> None:
     """Add answer by answer to an evaluation; None stands for a moment in which nothing came.
 

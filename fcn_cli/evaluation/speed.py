@@ -25,7 +25,7 @@ from ..common.class_names import VOC_CLASSES
 from ..common.errors import Failure, RequestError
 from ..inference import device_errors
 from ..inference.engine import DTYPES, MEAN, STD, Engine
-from ..inference.execution import Plan
+from ..inference.execution import ExecutionConfig
 from ..models import loading, registry
 
 _GEMM_SIDE = 2048
@@ -58,7 +58,7 @@ class Measured:
     width: int
     height: int
     batch_size: int
-    plan: Plan
+    plan: ExecutionConfig
     seconds: dict[str, list[float]]
     gflop: float
     gflop_hub: float
@@ -105,7 +105,7 @@ def measure(
     backbone: str,
     width: int,
     height: int,
-    how: Plan,
+    execution: ExecutionConfig,
     rounds: int,
     more: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
 ) -> Measured:
@@ -120,7 +120,7 @@ def measure(
         A name in the registry.
     width, height
         Size of what the network is fed.
-    how
+    execution
         Where and how `fcn` runs; the batch is its `batch_size`. Device and precision are everyone's.
     rounds
         At least 1; one more goes before them, uncounted.
@@ -134,26 +134,32 @@ def measure(
     RequestError
         It has not enough for this batch.
     """
-    torch.set_num_threads(how.threads)
-    with device_errors.loading_on(how.device):
-        hub = _hub_model(backbone).to(how.device)
-        plain = _without_auxiliary(backbone, hub).model.to(how.device)
-    engine = Engine(_without_auxiliary(backbone, hub), how)
+    torch.set_num_threads(execution.threads)
+    with device_errors.loading_on(execution.device):
+        hub = _hub_model(backbone).to(execution.device)
+        plain = _without_auxiliary(backbone, hub).model.to(execution.device)
+    engine = Engine(_without_auxiliary(backbone, hub), execution)
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (how.batch_size, height, width, 3), dtype=np.uint8)
+    pixels = generator.integers(0, 256, (execution.batch_size, height, width, 3), dtype=np.uint8)
     batch = _normalised(pixels)
-    contenders = [Contender(HUB, _plainly(hub, batch, how))]
+    contenders = [Contender(HUB, _plainly(hub, batch, execution))]
     if getattr(hub, "aux_classifier", None) is not None:
-        contenders.append(Contender(PLAIN, _plainly(plain, batch, how)))
+        contenders.append(Contender(PLAIN, _plainly(plain, batch, execution)))
     contenders += more(plain, batch)
     contenders.append(Contender(FCN, _by_engine(engine, pixels)))
-    with torch.inference_mode(), device_errors.named(how.device), _enough_memory(how, width, height):
-        image = batch[:1].to(how.device)
+    with (
+        torch.inference_mode(),
+        device_errors.named(execution.device),
+        _enough_memory(execution, width, height),
+    ):
+        image = batch[:1].to(execution.device)
         gflop, gflop_hub = _gflop(plain, image), _gflop(hub, image)
-        gemm = _Gemm(how)
+        gemm = _Gemm(execution)
         totals = in_turn({one.name: one.run for one in contenders}, rounds, gemm.measure)
-    seconds = {name: [one / how.batch_size for one in each] for name, each in totals.items()}
-    return Measured(backbone, width, height, how.batch_size, how, seconds, gflop, gflop_hub, gemm.best_rate)
+    seconds = {name: [one / execution.batch_size for one in each] for name, each in totals.items()}
+    return Measured(
+        backbone, width, height, execution.batch_size, execution, seconds, gflop, gflop_hub, gemm.best_rate
+    )
 
 
 Name = TypeVar("Name")
@@ -178,13 +184,13 @@ def in_turn(
     return seconds
 
 
-def _plainly(model: nn.Module, batch: Tensor, how: Plan) -> Callable[[], Tensor]:
+def _plainly(model: nn.Module, batch: Tensor, execution: ExecutionConfig) -> Callable[[], Tensor]:
     """Return how torchvision's users do it: to the device, through the network, and the classes back."""
-    dtype = DTYPES.get(how.precision)
+    dtype = DTYPES.get(execution.precision)
 
     def run() -> Tensor:
-        with torch.autocast(how.device.type, dtype) if dtype else contextlib.nullcontext():
-            logits = model(batch.to(how.device))["out"]
+        with torch.autocast(execution.device.type, dtype) if dtype else contextlib.nullcontext():
+            logits = model(batch.to(execution.device))["out"]
         labels: Tensor = logits.argmax(1).cpu()
         return labels
 
@@ -205,14 +211,15 @@ def _by_engine(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _enough_memory(how: Plan, width: int, height: int) -> Iterator[None]:
+def _enough_memory(execution: ExecutionConfig, width: int, height: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not device_errors.is_out_of_memory(error):
             raise
         raise RequestError(
-            f"{how.device}: not enough memory for batches of {how.batch_size} images of {width}x{height}; "
+            f"{execution.device}: not enough memory for batches of {execution.batch_size} images of "
+            f"{width}x{height}; "
             "give a smaller --batch-size or --size"
         ) from None
 
@@ -223,13 +230,13 @@ class _Gemm:
     Where our kernels compute, by PyTorch and by ours: the faster one counts.
     """
 
-    def __init__(self, how: Plan) -> None:
-        self._device = how.device
-        dtype = DTYPES.get(how.precision, torch.float32)
-        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=how.device).to(dtype)
+    def __init__(self, execution: ExecutionConfig) -> None:
+        self._device = execution.device
+        dtype = DTYPES.get(execution.precision, torch.float32)
+        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=execution.device).to(dtype)
         self._result = torch.empty_like(self._factor)
         self._ways = [self._by_torch]
-        if how.kernels == "fast":
+        if execution.kernels == "fast":
             self._ways.append(_by_our_kernel(self._factor, self._result))
         self.best_rate = 0.0
 
@@ -269,13 +276,13 @@ def _hub_model(backbone: str) -> nn.Module:
     return model.eval()
 
 
-def _without_auxiliary(name: str, hub: nn.Module) -> loading.Network:
+def _without_auxiliary(name: str, hub: nn.Module) -> loading.LoadedModel:
     backbone = registry.find(name)
     model = backbone.build(len(VOC_CLASSES)).eval()
     model.load_state_dict(
         {key: value for key, value in hub.state_dict().items() if not key.startswith("aux_classifier.")}
     )
-    return loading.Network(backbone, model, VOC_CLASSES)
+    return loading.LoadedModel(backbone, model, VOC_CLASSES)
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..common import resources
-from .execution import Plan
+from .execution import ExecutionConfig
 
 Shape = tuple[int, ...]
 """Height and width in pixels come first."""
@@ -21,15 +21,15 @@ class BatchLimits:
 
     Parameters
     ----------
-    how
+    execution
         Where the network runs; its `batch_size` is never exceeded.
     bytes_per_pixel
         What a forward pass takes at its peak in float32, per pixel of input.
     """
 
-    def __init__(self, how: Plan, bytes_per_pixel: int) -> None:
-        self._plan = how
-        half = how.precision in {"bf16", "fp16"} and how.device.type == "cuda"
+    def __init__(self, execution: ExecutionConfig, bytes_per_pixel: int) -> None:
+        self._plan = execution
+        half = execution.precision in {"bf16", "fp16"} and execution.device.type == "cuda"
         self._bytes_per_pixel = bytes_per_pixel / 2 if half else bytes_per_pixel
         self._learned: dict[Shape, int] = {}
 

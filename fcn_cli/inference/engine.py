@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..common.errors import Failure, FailureKind
-from ..common.label_map import LabelMap, Predicted
-from ..models.loading import Network
+from ..common.label_map import LabelMap, Segmentation
+from ..models.loading import LoadedModel
 from . import device_errors
 from .batch_limits import BatchLimits
-from .execution import ONEDNN_PRIMITIVES, Plan
-from .upsampling import NOTHING_MORE, Asked, upsampled
+from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
+from .upsampling import LABELS_ONLY, PredictionOptions, upsampled
 
 if TYPE_CHECKING:
     # llvmlite comes with it, which neither a GPU nor PyTorch's own kernels need.
-    from ..cpu.network import FastNetwork
+    from ..cpu.network import CpuNetwork
 
 # ImageNet's, as torchvision's weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
@@ -57,35 +57,37 @@ class Engine:
         The device fails, or has not enough memory for the network.
     """
 
-    def __init__(self, network: Network, how: Plan, asked: Asked = NOTHING_MORE) -> None:
-        torch.set_num_threads(how.threads)
+    def __init__(
+        self, network: LoadedModel, execution: ExecutionConfig, options: PredictionOptions = LABELS_ONLY
+    ) -> None:
+        torch.set_num_threads(execution.threads)
         # It reads this when it computes for the first time.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_PRIMITIVES))
-        self.plan = how
+        self.plan = execution
         self.network = network
-        self._asked = asked
+        self._asked = options
         self._turn = threading.Lock()
-        self._limits = BatchLimits(how, network.backbone.bytes_per_pixel)
-        self._cuda = how.device.type == "cuda"
+        self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
+        self._cuda = execution.device.type == "cuda"
         # Photos come in many shapes; a search per shape would cost more than it finds.
         torch.backends.cudnn.benchmark = False
-        if self._cuda and "fp32" in {how.precision, how.fallback}:
+        if self._cuda and "fp32" in {execution.precision, execution.fallback}:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        self._fast: FastNetwork | None = None
-        with device_errors.loading_on(how.device):
-            model = network.model.to(how.device)
+        self._fast: CpuNetwork | None = None
+        with device_errors.loading_on(execution.device):
+            model = network.model.to(execution.device)
             if self._cuda:
                 model = model.to(memory_format=torch.channels_last)
-            self._mean = torch.tensor(MEAN, device=how.device).view(3, 1, 1)
-            self._std = torch.tensor(STD, device=how.device).view(3, 1, 1)
-        if how.kernels == "fast":
-            from ..cpu.network import FastNetwork
+            self._mean = torch.tensor(MEAN, device=execution.device).view(3, 1, 1)
+            self._std = torch.tensor(STD, device=execution.device).view(3, 1, 1)
+        if execution.kernels == "fast":
+            from ..cpu.network import CpuNetwork
 
-            self._fast = FastNetwork(model)
+            self._fast = CpuNetwork(model)
         self._network: Callable[[Tensor], Tensor] = self._fast or _plain(model)
 
-    def predict(self, pixels: Pixels, sizes: Sizes) -> list[Predicted | Failure]:
+    def predict(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
         """Segment images of one shape.
 
         As many of them go together as the memory has room for. Where it does not suffice all the same, they
@@ -109,7 +111,7 @@ class Engine:
         DeviceLost
             The device cannot compute anything more.
         """
-        results: list[Predicted | Failure] = []
+        results: list[Segmentation | Failure] = []
         while len(results) < len(pixels):
             with self._turn, device_errors.named(self.plan.device):
                 results += self._next(pixels[len(results) :], sizes[len(results) :])
@@ -136,7 +138,7 @@ class Engine:
         with self._turn:
             return self._fast.kernels() if self._fast is not None else {}
 
-    def _next(self, pixels: Pixels, sizes: Sizes) -> Sequence[Predicted | Failure]:
+    def _next(self, pixels: Pixels, sizes: Sizes) -> Sequence[Segmentation | Failure]:
         """Predict some of the first images; return none where fewer of them are to be tried."""
         shape = pixels[0].shape
         count = min(len(pixels), self._limits.images(shape))
@@ -149,7 +151,7 @@ class Engine:
             return []
         return [_no_memory(shape)]
 
-    def _try_forward(self, pixels: Pixels, sizes: Sizes) -> list[Predicted | Failure] | None:
+    def _try_forward(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure] | None:
         """Predict, or return None when memory does not suffice."""
         try:
             return self._forward(pixels, sizes)
@@ -161,7 +163,7 @@ class Engine:
             torch.cuda.empty_cache()
         return None
 
-    def _forward(self, pixels: Pixels, sizes: Sizes) -> list[Predicted | Failure]:
+    def _forward(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
         results = self._predict_in(self.plan.precision, pixels, sizes)
         again = [index for index, result in enumerate(results) if result is None]
         if again and self.plan.fallback is not None:
@@ -171,7 +173,7 @@ class Engine:
         failure = _not_finite(self.plan.fallback or self.plan.precision)
         return [failure if result is None else result for result in results]
 
-    def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Predicted | None]:
+    def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Segmentation | None]:
         """Predict in a precision; None stands for an image whose logits are not finite in it."""
         with torch.inference_mode():
             logits = self._logits(pixels, precision)
@@ -184,7 +186,7 @@ class Engine:
             flat = self._to_numpy([finite, *(one for pair in pairs for one in pair if one is not None)])
         usable = next(flat).tolist()
         maps = [(next(flat), None if pair.confidence is None else next(flat)) for pair in pairs]
-        return [Predicted(*both, precision) if ok else None for both, ok in zip(maps, usable, strict=True)]
+        return [Segmentation(*both, precision) if ok else None for both, ok in zip(maps, usable, strict=True)]
 
     def _logits(self, pixels: Pixels, precision: str) -> Tensor:
         if not self._cuda and torch.get_num_threads() != self.plan.threads:

@@ -26,7 +26,7 @@ _FP16_CAPABILITY = (7, 0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExecutionConfig:
     """Where and how a network runs.
 
     `kernels` is ``fast`` or ``torch``, `batch_size` the number of images of one shape per forward pass.
@@ -41,13 +41,13 @@ class Plan:
     fallback: str | None = None
 
 
-def plan(
+def resolve_execution(
     device: str = "auto",
     precision: str = "auto",
     kernels: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
-) -> Plan:
+) -> ExecutionConfig:
     """Decide what ``auto`` means on this machine, and where our kernels apply: float32 on a CPU.
 
     `precision` auto is float32 on a CPU. On CUDA it is bfloat16 from compute capability 8.0; on 7.x float16,
@@ -72,7 +72,7 @@ def plan(
     else:
         kernels = "torch"
     auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
-    return Plan(
+    return ExecutionConfig(
         chosen, precision, kernels, batch_size or auto_batch, threads or resources.cpu_count(), fallback
     )
 

@@ -19,7 +19,7 @@ _STRIP_ELEMENTS_GPU = 1 << 26
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictionOptions:
     """What is wanted beside the classes.
 
     `confidence`: the winning class's softmax probability of every pixel. `minimum`: a pixel with less of it
@@ -30,7 +30,7 @@ class Asked:
     minimum: float = 0.0
 
 
-NOTHING_MORE = Asked()
+LABELS_ONLY = PredictionOptions()
 
 
 class Upsampled(NamedTuple):
@@ -46,7 +46,12 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
 
 
 def upsampled(
-    logits: Tensor, height: int, width: int, asked: Asked = NOTHING_MORE, *, compiled: bool = True
+    logits: Tensor,
+    height: int,
+    width: int,
+    options: PredictionOptions = LABELS_ONLY,
+    *,
+    compiled: bool = True,
 ) -> Upsampled:
     """Interpolate logits bilinearly and take the argmax, without a tensor of classes x height x width.
 
@@ -60,7 +65,7 @@ def upsampled(
         float32, shape (classes, h, w), at most 255 classes.
     height, width
         Size of the result in pixels.
-    asked
+    options
         What is wanted beside the classes.
     compiled
         Whether a CPU takes the labels by our kernel, or by PyTorch's operators alone.
@@ -77,20 +82,20 @@ def upsampled(
         from .compiled_labels import labels_between
 
         labels = labels_between(logits.contiguous(), x, y)
-        if asked == NOTHING_MORE:
+        if options == LABELS_ONLY:
             return Upsampled(labels, None)
     else:
         labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)
-    confidence = _by_strips(logits.contiguous(), x, y, labels, asked, label=not compiled)
+    confidence = _by_strips(logits.contiguous(), x, y, labels, options, label=not compiled)
     return Upsampled(labels, confidence)
 
 
 def _by_strips(
-    logits: Tensor, x: Taps, y: Taps, labels: Tensor, asked: Asked, *, label: bool
+    logits: Tensor, x: Taps, y: Taps, labels: Tensor, options: PredictionOptions, *, label: bool
 ) -> Tensor | None:
     """Write the labels, if they are not there, and the void ones; return the confidence, if asked for."""
     classes, device = len(logits), logits.device
-    confidence = torch.empty_like(labels) if asked.confidence else None
+    confidence = torch.empty_like(labels) if options.confidence else None
     # Descending, so that the largest of the equal ones is the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
     weight = y.weight.to(device)[:, None]
@@ -100,11 +105,11 @@ def _by_strips(
         # PyTorch's argmax goes element by element; these are vectorised.
         best = strip.amax(0)
         # Before the strip is overwritten. The largest term of the sum is exp(0).
-        winner = (strip - best).exp_().sum(0).reciprocal_() if asked != NOTHING_MORE else None
+        winner = (strip - best).exp_().sum(0).reciprocal_() if options != LABELS_ONLY else None
         if label:
             labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
         if winner is not None:
-            labels[start:stop][winner < asked.minimum] = VOID_INDEX
+            labels[start:stop][winner < options.minimum] = VOID_INDEX
         if winner is not None and confidence is not None:
             confidence[start:stop] = winner.mul_(255).round_()
     return confidence

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
-from .decode_worker import IDLE, Board, DecodeSettings, Item, Photos, decode_item
+from .decode_worker import IDLE, DecodedPhoto, DecodeSettings, Photos, WorkerStatusTable, decode_item
 from .discovery import Source
 
 POLL_SECONDS = 0.5
@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 5.0
 class DecodePool:
     """Decodes photos in worker processes, in order.
 
-    Iterating yields an `Item` per source, in input order, and None whenever nothing has come for
+    Iterating yields a `DecodedPhoto` per source, in input order, and None whenever nothing has come for
     `POLL_SECONDS`, so that the caller can look after other things.
 
     Parameters
@@ -76,7 +76,7 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Item | None]:
+    def __iter__(self) -> Iterator[DecodedPhoto | None]:
         while self._position < len(self._sources):
             item = self._next()
             if item is not None:
@@ -91,7 +91,7 @@ class DecodePool:
             self._pool.stop()
             self._pool = None
 
-    def _next(self) -> Item | None:
+    def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
             return decode_item(self._position, self._sources[self._position], self._settings)
         item = self._pool.get()
@@ -120,7 +120,7 @@ class DecodePool:
         return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
 
 
-def _unchanged(item: Item) -> Item:
+def _unchanged(item: DecodedPhoto) -> DecodedPhoto:
     return item
 
 
@@ -136,7 +136,7 @@ class _Pool:
         workers: int,
         context: BaseContext,
     ) -> None:
-        self._board = Board(context, workers)
+        self._board = WorkerStatusTable(context, workers)
         photos = Photos(sources, settings, dict(failed), self._board)
         loader = DataLoader(
             photos,
@@ -151,13 +151,13 @@ class _Pool:
         others = {child.pid for child in multiprocessing.active_children()}
         iterator = _iterate(loader)
         self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
-        self._received: queue.Queue[Item] = queue.Queue(maxsize=2)
+        self._received: queue.Queue[DecodedPhoto] = queue.Queue(maxsize=2)
         self.waited = 0.0
         self._stopping = False
         self.broken = False
         threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
-    def _read(self, iterator: Iterator[Item]) -> None:
+    def _read(self, iterator: Iterator[DecodedPhoto]) -> None:
         # The only reference to the loader's iterator is this thread's: it goes when the reading ends.
         try:
             for item in iterator:
@@ -170,7 +170,7 @@ class _Pool:
         except Exception:  # noqa: BLE001 - whatever breaks the loader, the pool is rebuilt
             self.broken = True
 
-    def get(self) -> Item | None:
+    def get(self) -> DecodedPhoto | None:
         """Return the next item, or None when none comes for `POLL_SECONDS`."""
         try:
             item = self._received.get(timeout=POLL_SECONDS)
@@ -226,7 +226,7 @@ def _how(process: BaseProcess) -> str:
     return f"signal {-code}"
 
 
-def _iterate(loader: DataLoader[Any]) -> Iterator[Item]:
+def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
     """Start the loader's workers, with signals held back until each has arranged its own."""
     main = threading.current_thread() is threading.main_thread()
     masked = main and hasattr(signal, "pthread_sigmask")

@@ -26,7 +26,7 @@ IDLE = -1
 
 
 @dataclass(slots=True)
-class Item:
+class DecodedPhoto:
     """One photo, ready for the network, or why it is not.
 
     `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the photo's
@@ -68,7 +68,7 @@ class DecodeSettings:
     measure_only: bool = False
 
 
-def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
+def decode_item(index: int, source: Source, settings: DecodeSettings) -> DecodedPhoto:
     """Decode and resize one photo; a failure is part of the result, never raised."""
     if source.problem is not None:
         return _failed(index, source, source.problem)
@@ -85,7 +85,7 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
     except MemoryError:
         failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
         return _failed(index, source, failure)
-    return Item(
+    return DecodedPhoto(
         index,
         pixels,
         *image.size,
@@ -98,22 +98,22 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Item:
     )
 
 
-def _measured(index: int, source: Source, settings: DecodeSettings) -> Item:
+def _measured(index: int, source: Source, settings: DecodeSettings) -> DecodedPhoto:
     size, turn = decoder.measure(source.path, settings.max_pixels)
     stored = _is_stored(index, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
-    return Item(index, width=width, height=height, turn=turn, stored=stored)
+    return DecodedPhoto(index, width=width, height=height, turn=turn, stored=stored)
 
 
 def _is_stored(index: int, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
     return settings.orient is not None and settings.orient(index, upright, turn)
 
 
-def _failed(index: int, source: Source, failure: Failure) -> Item:
-    return Item(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+def _failed(index: int, source: Source, failure: Failure) -> DecodedPhoto:
+    return DecodedPhoto(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
 
 
-class Board:
+class WorkerStatusTable:
     """Shared memory in which worker `w` says who it is and which photo it has held since when."""
 
     def __init__(self, context: BaseContext, workers: int) -> None:
@@ -122,18 +122,22 @@ class Board:
         self.since = context.RawArray("d", workers)
 
 
-class Photos(Dataset[Item]):
+class Photos(Dataset[DecodedPhoto]):
     """The photos as a map-style dataset; those in `failed` are not touched again."""
 
     def __init__(
-        self, sources: Sequence[Source], settings: DecodeSettings, failed: dict[int, Failure], board: Board
+        self,
+        sources: Sequence[Source],
+        settings: DecodeSettings,
+        failed: dict[int, Failure],
+        board: WorkerStatusTable,
     ) -> None:
         self.sources = sources
         self.settings = settings
         self.failed = failed
         self.board = board
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> DecodedPhoto:
         if index in self.failed:
             return _failed(index, self.sources[index], self.failed[index])
         info = get_worker_info()
@@ -148,7 +152,7 @@ class Photos(Dataset[Item]):
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
         self.board.pid[worker] = os.getpid()
-        resources.step_back()
+        resources.lower_thread_priority()
         _become_worker(self.settings.max_pixels)
 
 
@@ -166,4 +170,4 @@ def _become_worker(max_pixels: int) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     decoder.prepare_worker(max_pixels)
-    resources.bound_memory(decoder.DECODE_BYTES + decoder.DECODE_BYTES_PER_PIXEL * max_pixels)
+    resources.limit_memory(decoder.DECODE_BYTES + decoder.DECODE_BYTES_PER_PIXEL * max_pixels)

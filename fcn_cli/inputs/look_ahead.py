@@ -49,7 +49,7 @@ class LookAhead(Generic[Outcome]):
         self._count = min(resources.cpu_count(), _MAX_THREADS)
         self._most = 2 * batch_size + self._count
         self._threads = ThreadPoolExecutor(
-            self._count, thread_name_prefix="fcn-decode", initializer=resources.step_back
+            self._count, thread_name_prefix="fcn-decode", initializer=resources.lower_thread_priority
         )
         self._largest = 0
         self._entries: deque[Entry[Outcome]] = deque()

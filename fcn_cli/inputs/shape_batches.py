@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .decode_worker import Item
+from .decode_worker import DecodedPhoto
 
 LOOK_AHEAD_BYTES = 256 << 20
 """How many bytes of pixels may wait for others of their shape."""
 
 
-def by_shape(items: Iterable[Item | None], batch_size: int) -> Iterator[list[Item] | Item | None]:
+def group_by_shape(
+    items: Iterable[DecodedPhoto | None], batch_size: int
+) -> Iterator[list[DecodedPhoto] | DecodedPhoto | None]:
     """Group items whose pixels have one shape; what cannot be grouped passes through.
 
     A group is given out when it is full, or when more than ``4 * batch_size`` photos or `LOOK_AHEAD_BYTES`
@@ -18,10 +20,10 @@ def by_shape(items: Iterable[Item | None], batch_size: int) -> Iterator[list[Ite
 
     Yields
     ------
-    list of Item, Item or None
+    list of DecodedPhoto, DecodedPhoto or None
         A batch of 1 to `batch_size` items in input order; a failed item; None as it came.
     """
-    waiting: dict[tuple[int, ...], list[Item]] = {}
+    waiting: dict[tuple[int, ...], list[DecodedPhoto]] = {}
     count = size = 0
     for item in items:
         if item is None or item.pixels is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import RequestError, WeightsError
 from ..common.wording import counted
-from .registry import MAX_CLASSES, Backbone
+from .registry import MAX_CLASSES, Architecture
 from .weights import WeightsFile
 
 if TYPE_CHECKING:
@@ -108,15 +108,15 @@ def _first_line(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Network:
+class LoadedModel:
     """A network with its weights, in eval mode on the CPU in float32, and the names of its classes."""
 
-    backbone: Backbone
+    backbone: Architecture
     model: nn.Module
     class_names: tuple[str, ...]
 
 
-def load(backbone: Backbone, file: WeightsFile, class_names: Sequence[str] | None = None) -> Network:
+def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] | None = None) -> LoadedModel:
     """Build a network and fill it from a checkpoint; the number of classes is the classifier's.
 
     Parameters
@@ -145,7 +145,7 @@ def load(backbone: Backbone, file: WeightsFile, class_names: Sequence[str] | Non
     model = backbone.build(classes)
     _refuse_mismatch(model, state, f"{file.path}: does not fit {backbone.name}")
     model.load_state_dict(state, strict=False)
-    return Network(backbone, model.eval(), names)
+    return LoadedModel(backbone, model.eval(), names)
 
 
 def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:

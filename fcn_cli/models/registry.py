@@ -30,7 +30,7 @@ class BundledWeights:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Architecture:
     """One network of the FCN family.
 
     `build` takes the number of classes and returns the torchvision model without auxiliary head or weights.
@@ -86,21 +86,21 @@ _RELEASE = "https://download.pytorch.org/models"
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        Backbone(
+        Architecture(
             "resnet50",
             OfficialWeights(f"{_RELEASE}/fcn_resnet50_coco-1167a1af.pth", "1167a1af"),
             stride=8,
             bytes_per_pixel=700,
             build=_fcn_resnet50,
         ),
-        Backbone(
+        Architecture(
             "resnet101",
             OfficialWeights(f"{_RELEASE}/fcn_resnet101_coco-7ecb50ca.pth", "7ecb50ca"),
             stride=8,
             bytes_per_pixel=700,
             build=_fcn_resnet101,
         ),
-        Backbone(
+        Architecture(
             "mobilenet_v2",
             BundledWeights(
                 Path(__file__).parents[1] / "data" / "fcn_mobilenet_v2_preview.pth",
@@ -119,7 +119,7 @@ BACKBONES = {
 DEFAULT_BACKBONE = "resnet50"
 
 
-def find(name: str) -> Backbone:
+def find(name: str) -> Architecture:
     """Return a backbone by name.
 
     Raises

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
-from ..common.label_map import VOID_INDEX, LabelMap, Predicted, count_classes, read_label_map
+from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.palettes import Palette
 from .record import Record
 from .writers import WRITERS, Photo
@@ -57,7 +57,9 @@ class OutputFolder:
         """Return how files of a kind look that are written now, or None for kinds without a look."""
         return WRITERS[kind].look(self._palette_name)
 
-    def write(self, output: str, kinds: Iterable[str], predicted: Predicted, photo: Photo) -> list[Written]:
+    def write(
+        self, output: str, kinds: Iterable[str], predicted: Segmentation, photo: Photo
+    ) -> list[Written]:
         """Write kinds of output for one photo, each file whole.
 
         Raises

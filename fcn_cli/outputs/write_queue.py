@@ -12,7 +12,7 @@ import numpy as np
 
 from ..common import resources
 from ..common.errors import ImageError, OutputLost
-from ..common.label_map import Predicted, count_classes
+from ..common.label_map import Segmentation, count_classes
 from ..inputs import decoder
 from ..inputs.discovery import Source
 from .directory import OutputFolder
@@ -56,7 +56,7 @@ class WriteQueue:
         self._finished = finished
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(
-            _THREADS, thread_name_prefix="fcn-write", initializer=resources.step_back
+            _THREADS, thread_name_prefix="fcn-write", initializer=resources.lower_thread_priority
         )
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
@@ -94,7 +94,7 @@ class WriteQueue:
         self,
         source: Source,
         record: Record,
-        predicted: Predicted,
+        predicted: Segmentation,
         kinds: Sequence[str],
         *,
         keep_on_failure: bool = False,
@@ -164,7 +164,7 @@ class WriteQueue:
         earlier = self._journal.get(record.image)
         return [name for name in earlier.outputs if name not in record.outputs] if earlier else []
 
-    def _write(self, source: Source, record: Record, predicted: Predicted, kinds: Sequence[str]) -> Record:
+    def _write(self, source: Source, record: Record, predicted: Segmentation, kinds: Sequence[str]) -> Record:
         started = time.perf_counter()
         labels = predicted.labels
         classes = count_classes(labels)

@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
-from ..common.label_map import LabelMap, Predicted
+from ..common.label_map import LabelMap, Segmentation
 from ..common.palettes import Palette
 
 OVERLAY_OPACITY = 0.5
@@ -35,7 +35,7 @@ class Writer(Protocol):
         """Return what the look of this kind depends on, as it stands in records; None where nothing does."""
         ...
 
-    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
+    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:
         """Encode it to a stream."""
 
 
@@ -53,7 +53,7 @@ class MaskWriter:
     def look(palette: str) -> None:
         """Return None; see `Writer`."""
 
-    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
         Image.fromarray(predicted.labels).save(stream, "PNG", compress_type=_Z_RLE)
 
@@ -73,7 +73,7 @@ class ColorWriter:
         """Return the palette; see `Writer`."""
         return palette
 
-    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
         colored(predicted.labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
 
@@ -93,7 +93,7 @@ class OverlayWriter:
         """Return palette and opacity; see `Writer`."""
         return f"{palette}, opacity {OVERLAY_OPACITY:g}"
 
-    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:
+    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:
         """Encode the labels over their photo; see `Writer`."""
         blended(photo(), predicted.labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
 
@@ -112,7 +112,7 @@ class ConfidenceWriter:
     def look(palette: str) -> None:
         """Return None; see `Writer`."""
 
-    def write(self, predicted: Predicted, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the confidence; see `Writer`."""
         assert predicted.confidence is not None  # noqa: S101 - whoever asks for this kind asks the engine
         Image.fromarray(predicted.confidence).save(stream, "PNG")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..common import palettes
 from ..common.errors import DeviceLost, Failure, OutputLost
-from ..common.label_map import Predicted
+from ..common.label_map import Segmentation
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..models import loading
@@ -17,15 +17,15 @@ from ..models.weights import WeightsFile
 from ..outputs import record
 from ..outputs.directory import OutputFolder
 from ..outputs.write_queue import WriteQueue
-from .observers import Observer
-from .request import Identity, Job
-from .resume_plan import Plan, Step
+from .observers import RunObserver
+from .request import ResolvedRequest, SegmentRequest
+from .resume_plan import ResumePlan, Step
 from .run_report import RunReport
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.engine import Engine
-    from ..inference.execution import Plan as Execution
+    from ..inference.execution import ExecutionConfig as Execution
     from .prediction_stream import Prediction
 
 
@@ -46,11 +46,11 @@ class NetworkStage:
 
     def __init__(
         self,
-        job: Job,
-        identity: Identity,
+        job: SegmentRequest,
+        identity: ResolvedRequest,
         folder: OutputFolder,
         report: RunReport,
-        observer: Observer,
+        observer: RunObserver,
         stop: Stop,
     ) -> None:
         self._job = job
@@ -62,7 +62,7 @@ class NetworkStage:
         self._fingerprint = identity.label.fingerprint()
         self._kernels = ""
 
-    def run(self, steps: Sequence[Step], plan: Plan, writes: WriteQueue) -> None:
+    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue) -> None:
         """Segment the photos of some steps of a plan, in this order."""
         execution = self._execution() if self._job.machinery.device not in {"auto", "cpu"} else None
         # Weights that cannot be had end the run before torch is imported.
@@ -125,28 +125,28 @@ class NetworkStage:
                 rest = completed.record.without(names)
                 writes.add(one.source, rest, one.result, completed.kinds, keep_on_failure=True)
 
-    def _completed(self, one: Prediction, to_complete: Mapping[str, Step]) -> Step | None:
+    def _completed(self, prediction: Prediction, to_complete: Mapping[str, Step]) -> Step | None:
         """Return the step of a photo that only lacks kinds, if it still is the photo of its other files."""
-        step = to_complete.get(one.source.image)
+        step = to_complete.get(prediction.source.image)
         same = step is not None and step.record is not None
-        if same and step.record.size == (one.item.width, one.item.height):  # type: ignore[union-attr]
+        if same and step.record.size == (prediction.item.width, prediction.item.height):  # type: ignore[union-attr]
             return step
         return None
 
-    def _kinds(self, one: Prediction, to_complete: Mapping[str, Step]) -> Sequence[str]:
-        step = self._completed(one, to_complete)
+    def _kinds(self, prediction: Prediction, to_complete: Mapping[str, Step]) -> Sequence[str]:
+        step = self._completed(prediction, to_complete)
         return step.kinds if step is not None else self._job.kinds
 
-    def _begun(self, one: Prediction, result: Predicted, execution: Execution) -> record.Record:
+    def _begun(self, prediction: Prediction, result: Segmentation, execution: Execution) -> record.Record:
         return record.begun(
-            one.source,
+            prediction.source,
             self._fingerprint,
-            one.item.size_bytes,
-            one.item.mtime_ns,
+            prediction.item.size_bytes,
+            prediction.item.mtime_ns,
             device=str(execution.device),
             precision=result.precision or execution.precision,
-            seconds=one.item.seconds + one.seconds,
-            notes=one.item.notes,
+            seconds=prediction.item.seconds + prediction.seconds,
+            notes=prediction.item.notes,
         )
 
     def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
@@ -162,11 +162,13 @@ class NetworkStage:
         from ..inference import execution
 
         how = self._job.machinery
-        return execution.plan(how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads)
+        return execution.resolve_execution(
+            how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads
+        )
 
-    def _engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
+    def _engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
         from ..inference import engine
-        from ..inference.upsampling import Asked
+        from ..inference.upsampling import PredictionOptions
 
         network = self._network(file)
         self._observer.detail(
@@ -183,10 +185,10 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        asked = Asked("confidence" in self._job.kinds, self._job.min_confidence)
+        asked = PredictionOptions("confidence" in self._job.kinds, self._job.min_confidence)
         return engine.Engine(network, chosen, asked)
 
-    def _warn_of_other_execution(self, chosen: Execution, plan: Plan) -> None:
+    def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
         """Say so when ``auto`` becomes something else than for the photos that are done."""
         other: dict[str, int] = {}
         for step in plan.steps:
@@ -202,7 +204,7 @@ class NetworkStage:
                 f"there: {there}. They can differ in single pixels; --device and --precision settle it"
             )
 
-    def _network(self, file: WeightsFile) -> loading.Network:
+    def _network(self, file: WeightsFile) -> loading.LoadedModel:
         """Load the network; then, with all of the request known to be right, write what describes the run."""
         identity = self._identity
         if identity.backbone.note and identity.checkpoint is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..outputs.record import Record
-from .resume_plan import Plan
+from .resume_plan import ResumePlan
 
 
-class Observer(Protocol):
+class RunObserver(Protocol):
     """Is told what happens; see `run_display` for the one of the command line."""
 
-    def planned(self, made: Plan) -> None:
+    def planned(self, plan: ResumePlan) -> None:
         """Be told that the photos are found and sorted, and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:
@@ -36,7 +36,7 @@ class Observer(Protocol):
         """Be told that nothing happened for a moment."""
 
 
-class Watcher(Protocol):
+class ProgressObserver(Protocol):
     """Is told how far other work on images is; see `progress_bar`."""
 
     def begin(self, total: int) -> None:

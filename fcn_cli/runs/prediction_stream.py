@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ..common import resources
 from ..common.errors import Failure
-from ..common.label_map import Predicted
+from ..common.label_map import Segmentation
 from ..inference.engine import Engine
 from ..inputs.decode_pool import DecodePool
-from ..inputs.decode_worker import DecodeSettings, Item, Orient
+from ..inputs.decode_worker import DecodedPhoto, DecodeSettings, Orient
 from ..inputs.discovery import Source
-from ..inputs.shape_batches import by_shape
+from ..inputs.shape_batches import group_by_shape
 from .request import Machinery
 
 _MAX_AUTO_WORKERS = 16
@@ -29,27 +29,27 @@ class Prediction:
     """
 
     source: Source
-    item: Item
-    result: Predicted | Failure
+    item: DecodedPhoto
+    result: Segmentation | Failure
     seconds: float = 0.0
 
 
-def original_size(item: Item) -> Size:
+def original_size(item: DecodedPhoto) -> Size:
     """Return the upright photo's own (width, height)."""
     return item.width, item.height
 
 
-def network_size(item: Item) -> Size:
+def network_size(item: DecodedPhoto) -> Size:
     """Return the (width, height) that the network is fed."""
     assert item.pixels is not None  # noqa: S101 - asked of decoded photos only
     return item.pixels.shape[1], item.pixels.shape[0]
 
 
 def predict(
-    decoded: Iterable[Item | None],
+    decoded: Iterable[DecodedPhoto | None],
     sources: Sequence[Source],
     engine: Engine,
-    size: Callable[[Item], Size] = original_size,
+    size: Callable[[DecodedPhoto], Size] = original_size,
 ) -> Iterator[list[Prediction]]:
     """Run the network over decoded photos.
 
@@ -70,7 +70,7 @@ def predict(
         Those of one batch, or that of one photo that could not be decoded; an empty list whenever nothing
         came for a moment.
     """
-    for got in by_shape(decoded, engine.plan.batch_size):
+    for got in group_by_shape(decoded, engine.plan.batch_size):
         if got is None:
             yield []
         elif isinstance(got, list):
@@ -81,7 +81,10 @@ def predict(
 
 
 def _batch(
-    items: Sequence[Item], sources: Sequence[Source], engine: Engine, size: Callable[[Item], Size]
+    items: Sequence[DecodedPhoto],
+    sources: Sequence[Source],
+    engine: Engine,
+    size: Callable[[DecodedPhoto], Size],
 ) -> list[Prediction]:
     started = time.perf_counter()
     results = engine.predict(
@@ -96,13 +99,17 @@ def _batch(
 
 def open_pool(
     sources: Sequence[Source],
-    how: Machinery,
+    machinery: Machinery,
     short_side: int | None,
     *,
     orient: Orient | None = None,
     measure_only: bool = False,
 ) -> DecodePool:
     """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
-    workers = how.workers if how.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
-    settings = DecodeSettings(short_side, how.max_image_pixels, how.decode_seconds, orient, measure_only)
+    workers = (
+        machinery.workers if machinery.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
+    )
+    settings = DecodeSettings(
+        short_side, machinery.max_image_pixels, machinery.decode_seconds, orient, measure_only
+    )
     return DecodePool(sources, settings, workers)

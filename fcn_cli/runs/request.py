@@ -30,7 +30,7 @@ class Machinery:
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmentRequest:
     """Everything a run is asked for; defaults are those of ``fcn segment``."""
 
     inputs: Sequence[str] = ()
@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ResolvedRequest:
     """What exactly is requested, known before the network is loaded (and for official weights, downloaded).
 
     `palette_name` is a palette's name, or the hash of its colours when it comes from a file. `checkpoint` is
@@ -69,14 +69,14 @@ class Identity:
     """
 
     settings: RequestedSettings
-    backbone: registry.Backbone
+    backbone: registry.Architecture
     palette: palettes.Palette
     palette_name: str
     checkpoint: weights.WeightsFile | None
     names: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, job: Job) -> Identity:
+    def of(cls, job: SegmentRequest) -> ResolvedRequest:
         """Look up and hash what a job names.
 
         Raises
@@ -125,6 +125,6 @@ class Identity:
             return weights.verify(self.backbone.weights.path, self.backbone.sha256)
         return download.obtain(self.backbone.weights, offline=offline, progress=progress)
 
-    def load_network(self, *, offline: bool = False) -> loading.Network:
+    def load_network(self, *, offline: bool = False) -> loading.LoadedModel:
         """Get the weights and load the network; raises what `weights_file` and `loading.load` do."""
         return loading.load(self.backbone, self.weights_file(offline=offline), self.names)

@@ -52,7 +52,7 @@ class Step:
 
 
 @dataclass
-class Plan:
+class ResumePlan:
     """Every photo of a run in exactly one step, and a step for every photo to prune."""
 
     steps: list[Step] = field(default_factory=list)
@@ -105,7 +105,7 @@ def make(
     folder: OutputFolder,
     wanted: Wanted,
     pruned: Iterable[Record],
-) -> Plan:
+) -> ResumePlan:
     """Decide for each photo.
 
     Parameters
@@ -129,7 +129,7 @@ def make(
     clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
     if clashes and not len(journal):
         _refuse_all(list(clashes.values()))
-    plan = Plan(
+    plan = ResumePlan(
         [Step(Action.PRUNE, record.image, "its photo is gone", record=record) for record in gone.values()]
     )
     for source in sources:

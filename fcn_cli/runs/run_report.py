@@ -17,9 +17,9 @@ from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
 from ..outputs.record import Record
-from .observers import Observer
-from .request import Identity, Job
-from .resume_plan import Action, Plan
+from .observers import RunObserver
+from .request import ResolvedRequest, SegmentRequest
+from .resume_plan import Action, ResumePlan
 from .summary import Summary
 
 
@@ -36,7 +36,9 @@ class RunReport:
         Is told of every photo.
     """
 
-    def __init__(self, job: Job, identity: Identity, found: Found, observer: Observer) -> None:
+    def __init__(
+        self, job: SegmentRequest, identity: ResolvedRequest, found: Found, observer: RunObserver
+    ) -> None:
         self._job = job
         self._identity = identity
         self._observer = observer
@@ -47,7 +49,7 @@ class RunReport:
             self._output, palette=identity.palette, total=len(found.sources), ignored=found.ignored_text()
         )
 
-    def planned(self, plan: Plan, journal: Journal) -> None:
+    def planned(self, plan: ResumePlan, journal: Journal) -> None:
         """Take in the plan: count what is done already, failed before, and refused."""
         self._observer.planned(plan)
         known_refused = _refused_last_time(self._output)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from ..common.label_map import Predicted
+from ..common.label_map import Segmentation
 from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
 from ..common.wording import counted
@@ -20,9 +20,9 @@ from ..outputs.record import Record, gone
 from ..outputs.write_queue import WriteQueue
 from . import resume_plan
 from .network_stage import NetworkStage
-from .observers import Observer
-from .request import Identity, Job
-from .resume_plan import Action, Plan, Step
+from .observers import RunObserver
+from .request import ResolvedRequest, SegmentRequest
+from .resume_plan import Action, ResumePlan, Step
 from .run_report import RunReport
 from .summary import Summary
 
@@ -30,7 +30,7 @@ from .summary import Summary
 _REWRITE_GROUP = 16
 
 
-def segment(job: Job, observer: Observer) -> Summary:
+def segment(job: SegmentRequest, observer: RunObserver) -> Summary:
     """Segment photos into an output directory.
 
     What ends a run early once it has begun is in the summary (`Summary.stopped`), with what was done.
@@ -48,17 +48,17 @@ def segment(job: Job, observer: Observer) -> Summary:
     if not job.inputs and job.listed is not None and not job.listed:
         return Summary(Path(job.output))
     found = _find(job)
-    identity = Identity.of(job)
+    identity = ResolvedRequest.of(job)
     if job.dry_run:
         return _Run(job, observer, found, identity).dry()
     with OutputLock(Path(job.output), job.wait, observer.note) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
-            found, identity = _find(job), Identity.of(job)
+            found, identity = _find(job), ResolvedRequest.of(job)
         return _Run(job, observer, found, identity).execute()
 
 
-def _find(job: Job) -> Found:
+def _find(job: SegmentRequest) -> Found:
     request = discovery.Request(
         job.inputs,
         job.listed,
@@ -78,7 +78,9 @@ def _find(job: Job) -> Found:
 class _Run:
     """One run, from the plan to the summary."""
 
-    def __init__(self, job: Job, observer: Observer, found: Found, identity: Identity) -> None:
+    def __init__(
+        self, job: SegmentRequest, observer: RunObserver, found: Found, identity: ResolvedRequest
+    ) -> None:
         self.job = job
         self.observer = observer
         self.found = found
@@ -124,7 +126,7 @@ class _Run:
             return True
         return self.identity.settings.check(self.output, (record.fingerprint for record in opened))
 
-    def _plan(self, opened: Journal) -> Plan:
+    def _plan(self, opened: Journal) -> ResumePlan:
         wanted = resume_plan.Wanted(
             self.job.kinds,
             self.identity.label.fingerprint(),
@@ -152,36 +154,36 @@ class _Run:
             self.identity.settings.save(self.output, known if len(known) == 64 else None)
             self.observer.warn(f"{self.output / SETTINGS_FILE} was missing or damaged: written again")
 
-    def _update(self, made: Plan, opened: Journal) -> None:
+    def _update(self, plan: ResumePlan, opened: Journal) -> None:
         """Remove photos that are gone, first from the journal, then their files; note moves and colours."""
-        records = [step.record for step in made.of(Action.PRUNE) if step.record is not None]
+        records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
         opened.append(gone(record) for record in records)
         self.folder.remove_with_folders(
             name for record in records for name in record.outputs if opened.owner(name) is None
         )
         for record in records:
             self.report.pruned(record)
-        opened.append(step.record for step in made.steps if step.moved and step.record is not None)
+        opened.append(step.record for step in plan.steps if step.moved and step.record is not None)
         names = self.report.class_names()
-        if len(opened) and names is not None and not made.through_network:
+        if len(opened) and names is not None and not plan.through_network:
             # Else the network says how many classes there are.
             self.folder.write_classes(names)
 
-    def _work_until_lost(self, made: Plan, opened: Journal) -> None:
-        if not made.work:
+    def _work_until_lost(self, plan: ResumePlan, opened: Journal) -> None:
+        if not plan.work:
             return
         limit = self.job.machinery.max_image_pixels
         try:
             with WriteQueue(self.folder, opened, self.report.finished, limit) as writes:
                 with self.stop:
-                    unusable = list(self._make_from_labels(made.from_labels, writes))
+                    unusable = list(self._make_from_labels(plan.from_labels, writes))
                     writes.commit(everything=True)
-                steps = sorted([*made.through_network, *unusable], key=lambda step: step.image)
+                steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
                 if steps and not self._ended():
                     stage = NetworkStage(
                         self.job, self.identity, self.folder, self.report, self.observer, self.stop
                     )
-                    stage.run(steps, made, writes)
+                    stage.run(steps, plan, writes)
         except (OutputLost, DeviceLost) as error:
             self.report.summary.stopped = error
 
@@ -204,7 +206,7 @@ class _Run:
         if labels is None:
             return False
         rest = record.without(self.folder.name(source.output, kind) for kind in step.kinds)
-        writes.add(source, rest, Predicted(labels), step.kinds, keep_on_failure=True)
+        writes.add(source, rest, Segmentation(labels), step.kinds, keep_on_failure=True)
         return True
 
     def _ended(self) -> bool:

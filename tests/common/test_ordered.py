@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli.common.label_map import Predicted
+from fcn_cli.common.label_map import Segmentation
 from fcn_cli.common.ordered_work import OrderedWork
 from fcn_cli.evaluation import counting
 from fcn_cli.evaluation.ground_truth import FolderTruth
@@ -78,9 +78,9 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
     most = 0
     load = FolderTruth.load
 
-    def fast(engine: Engine, pixels: Any, sizes: list[tuple[int, int]]) -> list[Predicted]:
+    def fast(engine: Engine, pixels: Any, sizes: list[tuple[int, int]]) -> list[Segmentation]:
         nonlocal most
-        results = [Predicted(np.full((height, width), 8, np.uint8)) for width, height in sizes]
+        results = [Segmentation(np.full((height, width), 8, np.uint8)) for width, height in sizes]
         alive.extend(weakref.ref(one.labels) for one in results)
         most = max(most, sum(labels.nbytes for one in alive if (labels := one()) is not None))
         return results

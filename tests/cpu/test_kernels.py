@@ -20,9 +20,9 @@ from torchvision.models.segmentation import fcn_resnet50
 from benchmarks.material import randomise
 from fcn_cli.cpu import cost_model, winograd
 from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
-from fcn_cli.cpu.kernels.compiler import Kernel, Processor
+from fcn_cli.cpu.kernels.compiler import Kernel, SimdTarget
 from fcn_cli.cpu.kernels.ir_builder import Emitter
-from fcn_cli.cpu.network import FastNetwork
+from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference import compiled_labels
@@ -33,9 +33,9 @@ from ..conftest import SAMPLES, Fcn
 
 
 @pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
-def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Processor:
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
     """Write kernels as for any processor, whichever this one is: LLVM makes do with what there is."""
-    chosen: Processor = getattr(compiler, request.param)
+    chosen: SimdTarget = getattr(compiler, request.param)
     monkeypatch.setattr(compiler, "processor", lambda: chosen)
     return chosen
 
@@ -167,7 +167,7 @@ def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) ->
     batch = torch.randn(1, 3, height, width, generator=seeded(1))
     with torch.inference_mode():
         exact = exact_logits(model, batch)
-        fast = FastNetwork(model)
+        fast = CpuNetwork(model)
         logits = fast(batch)
     assert logits.shape == exact.shape
     assert worst(logits, exact) < 1e-5
@@ -184,12 +184,12 @@ def test_a_model_with_an_auxiliary_head_and_five_classes() -> None:
     randomise(model)
     batch = torch.randn(1, 3, 100, 120, generator=seeded(1))
     with torch.inference_mode():
-        assert worst(FastNetwork(model)(batch), exact_logits(model, batch)) < 1e-5
+        assert worst(CpuNetwork(model)(batch), exact_logits(model, batch)) < 1e-5
 
 
 def test_small_inputs_down_to_one_pixel() -> None:
     model = random_model("resnet50")
-    fast = FastNetwork(model)
+    fast = CpuNetwork(model)
     with torch.inference_mode():
         for height, width in ((1, 1), (7, 3), (9, 90), (33, 17)):
             batch = torch.randn(1, 3, height, width, generator=seeded(height))
@@ -198,7 +198,7 @@ def test_small_inputs_down_to_one_pixel() -> None:
 
 
 def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
-    fast = FastNetwork(random_model("resnet50"))
+    fast = CpuNetwork(random_model("resnet50"))
     batch = torch.randn(3, 3, 70, 90, generator=seeded(3))
     with torch.inference_mode():
         together = fast(batch)
@@ -208,7 +208,7 @@ def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
 
 
 def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
-    fast = FastNetwork(random_model("mobilenet_v2"))
+    fast = CpuNetwork(random_model("mobilenet_v2"))
     with torch.inference_mode():
         fast(torch.zeros(1, 3, 300, 300))
         most = fast.workspace_bytes
@@ -264,7 +264,7 @@ def test_a_pointwise_product_is_the_product(
 
 def test_threads_change_nothing() -> None:
     """Neither how many there are, nor whose they are."""
-    fast = FastNetwork(random_model("resnet50"))
+    fast = CpuNetwork(random_model("resnet50"))
     batch = torch.randn(1, 3, 150, 170, generator=seeded(3))
     results = []
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
@@ -340,7 +340,7 @@ def test_a_task_has_every_field() -> None:
 
 
 def write_nothing(emitter: Emitter) -> None:
-    with emitter.items():
+    with emitter.parallel_for():
         pass
 
 
@@ -348,7 +348,7 @@ def test_what_is_not_known_is_refused() -> None:
     model = random_model("resnet50")
     model.get_submodule("classifier").add_module("more", nn.Sigmoid())
     with pytest.raises(TypeError, match="Sigmoid"):
-        FastNetwork(model)
+        CpuNetwork(model)
 
 
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from fcn_cli.common import resources
 from fcn_cli.evaluation import speed
-from fcn_cli.inference.execution import Plan
+from fcn_cli.inference.execution import ExecutionConfig
 
 from ..conftest import Fcn
 
@@ -80,7 +80,7 @@ def test_helpers_step_back_and_the_network_does_not() -> None:
     seen: list[int] = []
 
     def helper() -> None:
-        resources.step_back()
+        resources.lower_thread_priority()
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     before = os.getpriority(os.PRIO_PROCESS, 0)
@@ -119,7 +119,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
     precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: by torch's kernels. What a CPU is asked for here, a GPU does as well."""
-    how = Plan(torch.device("cpu"), precision, "torch", 2, 1)
+    how = ExecutionConfig(torch.device("cpu"), precision, "torch", 2, 1)
     types: dict[str, set[torch.dtype]] = {}
     moves = Moves()
     real = speed.in_turn

@@ -21,7 +21,7 @@ from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation.choices import Orientation
 from fcn_cli.evaluation.orientation import OrientationRule
 from fcn_cli.inputs import decoder, exif
-from fcn_cli.runs.request import Identity, Job
+from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
 from .test_evaluate import Labels, by_definition, evaluated, save
@@ -86,7 +86,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    return Identity.of(Job(backbone="mobilenet_v2")).load_network().model
+    return ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network().model
 
 
 def predicted(model: torch.nn.Module, photo: Image.Image, protocol: Protocol) -> Labels:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import Segmenter
-from fcn_cli.inference.upsampling import Asked, upsampled
-from fcn_cli.runs.request import Identity, Job
+from fcn_cli.inference.upsampling import PredictionOptions, upsampled
+from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
@@ -34,7 +34,7 @@ def test_confidence_is_the_softmax_of_the_interpolated_logits(
     classes: int, h: int, w: int, height: int, width: int, minimum: float
 ) -> None:
     logits = 3 * torch.randn(classes, h, w, generator=torch.Generator().manual_seed(h * w))
-    got = upsampled(logits, height, width, Asked(True, minimum))
+    got = upsampled(logits, height, width, PredictionOptions(True, minimum))
     wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)
     best = wide.softmax(1)[0].amax(0)
     assert got.confidence is not None
@@ -49,7 +49,7 @@ def test_confidence_is_the_softmax_of_the_interpolated_logits(
 
 def probabilities(path: Path) -> torch.Tensor:
     """Plain torchvision's, at the photo's size."""
-    network = Identity.of(Job(backbone="mobilenet_v2")).load_network()
+    network = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network()
     image = Image.open(path).convert("RGB")
     short, long = sorted(image.size)
     size = (200, 200 * long // short)

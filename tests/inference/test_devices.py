@@ -23,7 +23,7 @@ from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
 from fcn_cli.inference import device_errors
 from fcn_cli.inference.batch_limits import BatchLimits
-from fcn_cli.inference.execution import Plan, plan
+from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.models.registry import BACKBONES
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
@@ -65,11 +65,11 @@ def test_what_auto_precision_is_on_a_gpu(
     gpu: Callable[[int, int], None],
 ) -> None:
     gpu(*capability)
-    how = plan("auto")
+    how = resolve_execution("auto")
     assert (how.device.type, how.precision, how.fallback) == ("cuda", precision, fallback)
     assert how.kernels == "torch"
     for asked in ("fp32", "fp16"):
-        exact = plan("cuda:0", asked)
+        exact = resolve_execution("cuda:0", asked)
         # What was asked for by name is not replaced.
         assert (exact.precision, exact.fallback) == (asked, None)
 
@@ -86,33 +86,33 @@ def test_bfloat16_is_refused_on_a_gpu_without_it(
     assert len([line for line in refused.stderr.splitlines() if "preview" not in line]) == 1
     assert not (tmp_path / "out").exists()
     gpu(8, 0)
-    assert plan("cuda", "bf16").precision == "bf16"
+    assert resolve_execution("cuda", "bf16").precision == "bf16"
 
 
 def test_bfloat16_on_a_cpu_needs_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     with pytest.raises(RequestError, match=r"AVX512_BF16.*--kernels torch"):
-        plan("cpu", "bf16")
-    assert plan("cpu", "bf16", "torch").precision == "bf16"
+        resolve_execution("cpu", "bf16")
+    assert resolve_execution("cpu", "bf16", "torch").precision == "bf16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert plan("cpu", "bf16").kernels == "torch"
-    assert plan("cpu").precision == "fp32"
+    assert resolve_execution("cpu", "bf16").kernels == "torch"
+    assert resolve_execution("cpu").precision == "fp32"
 
 
 def test_kernels_are_ours_for_float32_on_a_cpu_only() -> None:
-    assert [plan("cpu", kernels=name).kernels for name in ("auto", "fast", "torch")] == [
+    assert [resolve_execution("cpu", kernels=name).kernels for name in ("auto", "fast", "torch")] == [
         "fast",
         "fast",
         "torch",
     ]
-    assert plan("cpu", "bf16", "torch").kernels == "torch"
+    assert resolve_execution("cpu", "bf16", "torch").kernels == "torch"
 
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:-1", "cuda:x", "cuda:", "mps", ""])
 def test_names_that_are_no_device(name: str) -> None:
     with pytest.raises(RequestError, match="not one of auto, cpu, cuda, cuda:N"):
-        plan(name)
+        resolve_execution(name)
 
 
 LOADED = """
@@ -367,7 +367,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def limits(precision: str = "fp32", batch_size: int = 16) -> BatchLimits:
-    return BatchLimits(Plan(CUDA, precision, "torch", batch_size, 1), BYTES_PER_PIXEL)
+    return BatchLimits(ExecutionConfig(CUDA, precision, "torch", batch_size, 1), BYTES_PER_PIXEL)
 
 
 def test_a_batch_on_a_gpu_is_bounded_by_its_pixels(free: dict[str, int]) -> None:
@@ -403,11 +403,11 @@ def test_a_shape_that_did_not_fit_goes_in_smaller_batches_and_no_other(free: dic
 
 def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: 10 * 100 * 100 * BYTES_PER_PIXEL)
-    plain = BatchLimits(Plan(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
+    plain = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
     assert plain.images((100, 100, 3)) == 10
     assert plain.images((400, 400, 3)) == 0
     # Our kernels take one image after the other.
-    ours = BatchLimits(Plan(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
+    ours = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
     assert ours.images((300, 300, 3)) == 16
     assert ours.images((400, 400, 3)) == 0
     monkeypatch.setattr(resources, "available_memory", lambda: None)

@@ -25,7 +25,7 @@ from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inference import engine, execution
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
-from fcn_cli.inputs.decode_worker import Item
+from fcn_cli.inputs.decode_worker import DecodedPhoto
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
@@ -62,10 +62,10 @@ def test_label_map_in_many_strips_and_with_ties() -> None:
     assert not label_map(torch.zeros(5, 3, 3), 10, 10).any()
 
 
-def item(index: int, shape: tuple[int, int] | None) -> Item:
+def item(index: int, shape: tuple[int, int] | None) -> DecodedPhoto:
     if shape is None:
-        return Item(index, failure=Failure(FailureKind.BROKEN, "x"))
-    return Item(index, np.zeros((*shape, 3), dtype=np.uint8))
+        return DecodedPhoto(index, failure=Failure(FailureKind.BROKEN, "x"))
+    return DecodedPhoto(index, np.zeros((*shape, 3), dtype=np.uint8))
 
 
 @given(
@@ -85,7 +85,7 @@ def test_batches_hold_every_item_once_in_one_shape_each(
             yield item(index, shape)
             assert waiting <= 4 * size + 1
 
-    for got in shape_batches.by_shape(items(), size):  # type: ignore[arg-type]
+    for got in shape_batches.group_by_shape(items(), size):  # type: ignore[arg-type]
         if isinstance(got, list):
             assert 1 <= len(got) <= size
             assert len({one.pixels.shape for one in got if one.pixels is not None}) == 1
@@ -101,8 +101,8 @@ def test_batches_hold_every_item_once_in_one_shape_each(
 
 def test_large_pixels_do_not_wait() -> None:
     shape = (9000, 9000)
-    big = [Item(i, np.zeros((*shape, 3), dtype=np.uint8)) for i in range(3)]
-    sizes = [len(got) for got in shape_batches.by_shape(big, 8) if isinstance(got, list)]
+    big = [DecodedPhoto(i, np.zeros((*shape, 3), dtype=np.uint8)) for i in range(3)]
+    sizes = [len(got) for got in shape_batches.group_by_shape(big, 8) if isinstance(got, list)]
     assert sizes == [2, 1]
 
 
@@ -192,8 +192,10 @@ def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model = torch.nn.Module()
     model.backbone = ScarceMemory(holds)
     model.classifier = torch.nn.Identity()
-    network = loading.Network(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
-    return engine.Engine(network, execution.plan("cpu", kernels="torch", batch_size=8)), model.backbone
+    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
+    return engine.Engine(
+        network, execution.resolve_execution("cpu", kernels="torch", batch_size=8)
+    ), model.backbone
 
 
 def test_out_of_memory_halves_the_batch_down_to_one_by_one() -> None:

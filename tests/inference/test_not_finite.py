@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from fcn_cli import FailureKind, ImageError, Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure
-from fcn_cli.common.label_map import Predicted
+from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference import engine
-from fcn_cli.inference.execution import Plan
+from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inputs import resizing
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
-from fcn_cli.runs.request import Identity, Job
+from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
 
@@ -31,7 +31,7 @@ Change = Callable[[dict[str, Tensor]], None]
 
 def save(path: Path, change: Change) -> Path:
     """Save the preview's weights, changed."""
-    model = Identity.of(Job(backbone="mobilenet_v2")).load_network().model
+    model = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network().model
     state = model.state_dict()
     change(state)
     assert all(value.isfinite().all() for value in state.values())
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_overflows_fails_every_image_by_name(
 
 def largest_logit(photo: Path) -> float:
     """Return the largest absolute logit of the preview at ``--resize 64``, by plain torchvision."""
-    network = Identity.of(Job(backbone="mobilenet_v2")).load_network()
+    network = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network()
     pixels, _ = resizing.network_input(Image.open(photo).convert("RGB"), 64)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (engine.MEAN, engine.STD))
@@ -132,9 +132,9 @@ class Stub(nn.Module):
 def stub_engine(classifier: nn.Module, **plan: Any) -> engine.Engine:
     model = nn.Module()
     model.backbone, model.classifier = Stub(), classifier
-    network = loading.Network(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
+    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
-    return engine.Engine(network, Plan(torch.device("cpu"), **how))
+    return engine.Engine(network, ExecutionConfig(torch.device("cpu"), **how))
 
 
 class WhereWhite(nn.Module):
@@ -161,7 +161,7 @@ def test_one_bad_logit_among_thousands_fails_its_image_alone(value: float) -> No
     expected = stub_engine(nn.Identity()).predict(pixels, [(18, 18)] * 5)
     for got, plain in zip(results, expected, strict=True):
         if not isinstance(got, Failure):
-            assert isinstance(plain, Predicted)
+            assert isinstance(plain, Segmentation)
             assert np.array_equal(got.labels, plain.labels)
     assert len(np.unique(expected[0].labels)) > 1  # type: ignore[union-attr]
 

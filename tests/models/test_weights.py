@@ -97,7 +97,7 @@ def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     fields = {
         name: getattr(backbone, name) for name in ("name", "stride", "bytes_per_pixel", "build", "note")
     }
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", registry.Backbone(weights=injected, **fields))
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", registry.Architecture(weights=injected, **fields))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return injected
 

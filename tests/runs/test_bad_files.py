@@ -127,7 +127,7 @@ def test_one_that_vanishes_between_the_plan_and_the_read(
     folder = make_photos([f"p{i}.png" for i in range(3)])
     real = resume_plan.make
 
-    def make(*arguments: Any) -> resume_plan.Plan:
+    def make(*arguments: Any) -> resume_plan.ResumePlan:
         # The one moment that counts.
         made = real(*arguments)
         (folder / "p1.png").unlink()

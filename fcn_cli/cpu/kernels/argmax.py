@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import compiler
-from .compiler import Kernel, Processor
+from .compiler import Kernel, SimdTarget
 from .ir_builder import Emitter, Value
 
 # Columns that a thread does together: their logits of two rows and all classes stay in its L1.
@@ -89,41 +89,53 @@ def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
 
 
 @functools.lru_cache
-def _kernel(on: Processor) -> Kernel:
-    return Kernel("argmax", _FIELDS, _write, on.lanes)
+def _kernel(target: SimdTarget) -> Kernel:
+    return Kernel("argmax", _FIELDS, _write, target.lanes)
 
 
-def _write(to: Emitter) -> None:
-    with to.items() as item:
-        strip, chunk = to.divide(item, to["chunks"])
-        first, last = (to.load_int(to["ends"], to.add(strip, n)) for n in (0, 1))
-        above, below = (to.load_int(to["rows"], to.add(to.mul(2, strip), n)) for n in (0, 1))
-        upper, lower = (to.after(to["wide"], row, to["classes"], to["width"]) for row in (above, below))
-        begin = to.mul(chunk, _COLUMNS)
-        count = to.least(to.sub(to["width"], begin), to.integer(_COLUMNS))
-        with to.loop(to.sub(last, first)) as rows:
-            row = to.add(first, rows.index)
-            weight = to.load_float(to.after(to["weights"], row))
-            with to.loop(count, to.lanes) as columns:
-                column = to.add(begin, columns.index)
-                best = _best(to, to.after(upper, column), to.after(lower, column), weight)
-                to.store_bytes(best, to.add(to["labels"], to.mul(row, to["width"]), column))
+def _write(builder: Emitter) -> None:
+    with builder.parallel_for() as item:
+        strip, chunk = builder.divide(item, builder["chunks"])
+        first, last = (builder.load_int(builder["ends"], builder.add(strip, n)) for n in (0, 1))
+        above, below = (
+            builder.load_int(builder["rows"], builder.add(builder.mul(2, strip), n)) for n in (0, 1)
+        )
+        upper, lower = (
+            builder.element_pointer(builder["wide"], row, builder["classes"], builder["width"])
+            for row in (above, below)
+        )
+        begin = builder.mul(chunk, _COLUMNS)
+        count = builder.minimum(builder.sub(builder["width"], begin), builder.integer(_COLUMNS))
+        with builder.loop(builder.sub(last, first)) as rows:
+            row = builder.add(first, rows.index)
+            weight = builder.load_float(builder.element_pointer(builder["weights"], row))
+            with builder.loop(count, builder.lanes) as columns:
+                column = builder.add(begin, columns.index)
+                best = _best(
+                    builder,
+                    builder.element_pointer(upper, column),
+                    builder.element_pointer(lower, column),
+                    weight,
+                )
+                builder.store_bytes(
+                    best, builder.add(builder["labels"], builder.mul(row, builder["width"]), column)
+                )
 
 
-def _best(to: Emitter, upper: Value, lower: Value, weight: Value) -> Value:
+def _best(builder: Emitter, upper: Value, lower: Value, weight: Value) -> Value:
     """Return the index of the largest one between two rows of logits, as float32."""
-    one, nothing = to.constant(1.0), to.constant(0.0)
-    carried = [upper, lower, to.constant(-float("inf")), nothing, nothing]
-    with to.loop(to["classes"], carried=carried) as classes:
+    one, nothing = builder.constant(1.0), builder.constant(0.0)
+    carried = [upper, lower, builder.constant(-float("inf")), nothing, nothing]
+    with builder.loop(builder["classes"], carried=carried) as classes:
         above, below, best, label, index = classes.carried
-        a, b = to.load(above), to.load(below)
-        value = to.times_plus(weight, to.minus(b, a), a)
-        larger = to.greater(value, best)
+        a, b = builder.load(above), builder.load(below)
+        value = builder.fma(weight, builder.minus(b, a), a)
+        larger = builder.greater(value, best)
         classes.carried = [
-            to.after(above, to["width"]),
-            to.after(below, to["width"]),
-            to.choose(larger, value, best),
-            to.choose(larger, index, label),
-            to.plus(index, one),
+            builder.element_pointer(above, builder["width"]),
+            builder.element_pointer(below, builder["width"]),
+            builder.select(larger, value, best),
+            builder.select(larger, index, label),
+            builder.plus(index, one),
         ]
     return classes.carried[3]

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from . import ir_builder
 
-Limits = tuple[float | None, float | None]
+Clamp = tuple[float | None, float | None]
 """The least and the largest value that a result may have, if any: (0, None) is ReLU."""
 
 
 @dataclass(frozen=True)
-class Processor:
+class SimdTarget:
     """What kernels are written for.
 
     `lanes` is how many float32 a vector has. A matrix product computes `rows` x `vectors` of them at a time:
@@ -41,14 +41,14 @@ class Processor:
         return self.lanes * self.vectors
 
 
-AVX512 = Processor(16, 12, 2)
-AVX2 = Processor(8, 6, 2)
-BASELINE = Processor(4, 6, 2)
+AVX512 = SimdTarget(16, 12, 2)
+AVX2 = SimdTarget(8, 6, 2)
+BASELINE = SimdTarget(4, 6, 2)
 PROCESSORS = (AVX512, AVX2, BASELINE)
 
 
 @functools.lru_cache(maxsize=1)
-def processor() -> Processor:
+def processor() -> SimdTarget:
     """Return what this machine's processor can do."""
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
@@ -116,7 +116,7 @@ def need_matrices(name: str, tensor: Tensor) -> None:
         )
 
 
-def bounds(limits: Limits) -> dict[str, float]:
+def clamp_fields(limits: Clamp) -> dict[str, float]:
     """Return a kernel's fields for limits: infinite where there is none."""
     low, high = limits
     return {

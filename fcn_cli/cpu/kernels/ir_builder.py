@@ -97,11 +97,11 @@ class Emitter:
         """Return quotient and rest of integers that are not negative."""
         return self._builder.udiv(a, _int(b)), self._builder.urem(a, _int(b))
 
-    def least(self, a: Value, b: Value) -> Value:
+    def minimum(self, a: Value, b: Value) -> Value:
         """Return the lesser of two integers."""
         return self._builder.select(self._builder.icmp_signed("<", a, b), a, b)
 
-    def below(self, index: Value, limit: Value) -> Value:
+    def in_range(self, index: Value, limit: Value) -> Value:
         """Say whether 0 <= index < limit."""
         return self._builder.icmp_unsigned("<", index, limit)
 
@@ -109,17 +109,17 @@ class Emitter:
         """Say whether both hold."""
         return self._builder.and_(a, b)
 
-    def choose(self, condition: Value, yes: Value, no: Value) -> Value:
+    def select(self, condition: Value, yes: Value, no: Value) -> Value:
         """Return `yes` where the condition holds, else `no`."""
         return self._builder.select(condition, yes, no)
 
-    def after(self, address: Value, *floats: Value | int) -> Value:
+    def element_pointer(self, address: Value, *floats: Value | int) -> Value:
         """Return the address that lies so many float32 after another, the product of what is given."""
         return self.add(address, self.mul(FLOAT_BYTES, *floats))
 
     # Memory.
 
-    def room(self, floats: Value | int) -> Value:
+    def alloca(self, floats: Value | int) -> Value:
         """Return the address of so many float32 on this thread's stack, for the whole call."""
         place = self._builder.alloca(_FLOAT, size=_int(floats))
         place.align = 64
@@ -127,7 +127,7 @@ class Emitter:
 
     def table(self, size: int) -> Table:
         """Return a table of integers on this thread's stack."""
-        return Table(self, self.room(size * _INT_BYTES // FLOAT_BYTES))
+        return Table(self, self.alloca(size * _INT_BYTES // FLOAT_BYTES))
 
     def load(self, address: Value) -> Value:
         """Return the vector at an address."""
@@ -154,7 +154,7 @@ class Emitter:
         """Write an element of an array of 64-bit integers."""
         self._builder.store(value, self._element(array, index))
 
-    def will_read(self, address: Value) -> None:
+    def prefetch(self, address: Value) -> None:
         """Have the cache line at an address fetched; it need not be ours."""
         self._prefetch(address, 0)
 
@@ -184,7 +184,7 @@ class Emitter:
         """Return a * b."""
         return self._builder.fmul(a, b)
 
-    def times_plus(self, a: Value, b: Value, c: Value) -> Value:
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
         """Return a * b + c, in one instruction where the processor has it."""
         kind = ir.FunctionType(self._vector, [self._vector] * 3)
         return self._builder.call(self._intrinsic(f"llvm.fmuladd.v{self.lanes}f32", kind), [a, b, c])
@@ -201,13 +201,13 @@ class Emitter:
     # Control.
 
     @contextlib.contextmanager
-    def items(self) -> Iterator[Value]:
+    def parallel_for(self) -> Iterator[Value]:
         """Do what follows for one item after the other, as long as there are any; then return."""
         head, body, end = self._blocks("item", "work", "done")
         self._builder.branch(head)
         self._builder.position_at_end(head)
         item = self._count(NEXT)
-        self._builder.cbranch(self.below(item, self[ITEMS]), body, end)
+        self._builder.cbranch(self.in_range(item, self[ITEMS]), body, end)
         self._builder.position_at_end(body)
         yield item
         self._builder.branch(head)
@@ -290,8 +290,8 @@ class Loop:
 class Table:
     """Integers by a number known when the code is written."""
 
-    def __init__(self, emitter: Emitter, address: Value) -> None:
-        self._emitter = emitter
+    def __init__(self, builder: Emitter, address: Value) -> None:
+        self._emitter = builder
         self._address = address
 
     def __getitem__(self, index: int) -> Value:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..workspace import Workspace
 from . import compiler, matmul_ir
-from .compiler import Limits, Processor
+from .compiler import Clamp, SimdTarget
 from .ir_builder import FLOAT_BYTES
 from .matmul_ir import DEPTH
 
@@ -57,7 +57,7 @@ def pointwise(
     panels: Tensor,
     bias: Tensor,
     result: Tensor,
-    limits: Limits,
+    limits: Clamp,
     space: Workspace,
     *,
     add: bool,
@@ -108,7 +108,7 @@ def pointwise(
         rows=rows,
         rows_per_item=rows_per_item,
         bias=compiler.address(bias),
-        **compiler.bounds(limits),
+        **compiler.clamp_fields(limits),
         packed=compiler.address(packed),
         packed_floats=packed.shape[1],
     )
@@ -170,5 +170,5 @@ def _need_factors(name: str, left: Tensor, result: Tensor) -> None:
         raise ValueError(f"result has shape {tuple(result.shape)}, (rows, a multiple of {lanes}) is needed")
 
 
-def _most_blocks(depth: int, on: Processor) -> int:
-    return max(1, _BLOCKS_BYTES // (FLOAT_BYTES * depth * on.rows))
+def _most_blocks(depth: int, target: SimdTarget) -> int:
+    return max(1, _BLOCKS_BYTES // (FLOAT_BYTES * depth * target.rows))

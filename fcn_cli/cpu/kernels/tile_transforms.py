@@ -12,7 +12,7 @@ import math
 from torch import Tensor
 
 from . import compiler, tile_transforms_ir
-from .compiler import Limits
+from .compiler import Clamp
 from .matmul_ir import DEPTH
 from .tile_grid import Grid
 from .tile_transforms_ir import Matrix
@@ -68,7 +68,7 @@ def transform_output(
     tiles: int,
     transform: Matrix,
     bias: Tensor,
-    limits: Limits,
+    limits: Clamp,
     out: Tensor,
 ) -> None:
     """Transform some tiles back, and write them into the image.
@@ -115,7 +115,7 @@ def transform_output(
         row_floats=out.stride(0),
         pixel_floats=out.stride(1),
         bias=compiler.address(bias),
-        **compiler.bounds(limits),
+        **compiler.clamp_fields(limits),
     )
 
 

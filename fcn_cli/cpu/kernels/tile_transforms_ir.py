@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
-from .compiler import Kernel, Processor
+from .compiler import Kernel, SimdTarget
 from .ir_builder import Emitter, Table, Value
 from .matmul_ir import DEPTH
 
@@ -18,80 +18,88 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 @functools.lru_cache
-def input_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
+def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
     """Return the kernel of `tile_transforms.transform_input`."""
     return Kernel(
-        "transform_input", _INPUT, lambda emitter: _Tiles(emitter, on, tile, transform).input(), on.lanes
+        "transform_input",
+        _INPUT,
+        lambda emitter: _Tiles(emitter, target, tile, transform).input(),
+        target.lanes,
     )
 
 
 @functools.lru_cache
-def output_kernel(on: Processor, tile: int, transform: Matrix) -> Kernel:
+def output_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
     """Return the kernel of `tile_transforms.transform_output`."""
     return Kernel(
-        "transform_output", _OUTPUT, lambda emitter: _Tiles(emitter, on, tile, transform).output(), on.lanes
+        "transform_output",
+        _OUTPUT,
+        lambda emitter: _Tiles(emitter, target, tile, transform).output(),
+        target.lanes,
     )
 
 
 class _Tiles:
     """Writes the two kernels. An item is a block of as many tiles as a matrix product has rows."""
 
-    def __init__(self, emitter: Emitter, on: Processor, tile: int, transform: Matrix) -> None:
-        self._to = emitter
-        self._on = on
+    def __init__(self, builder: Emitter, target: SimdTarget, tile: int, transform: Matrix) -> None:
+        self._to = builder
+        self._on = target
         self._tile = tile
         self._size = len(transform[0])
         self._transform = transform
 
     def input(self) -> None:
         to, size = self._to, self._size
-        zeros = to.room(to["channels"])
+        zeros = to.alloca(to["channels"])
         with to.loop(to["channels"], to.lanes) as channels:
-            to.store(to.constant(0.0), to.after(zeros, channels.index))
-        pixels, between = to.table(size * size), to.room(size * size * to.lanes)
+            to.store(to.constant(0.0), to.element_pointer(zeros, channels.index))
+        pixels, between = to.table(size * size), to.alloca(size * size * to.lanes)
         depths = to.divide(to["channels"], DEPTH)[0]
-        with to.items() as block, to.loop(self._tiles_of(block)) as each:
+        with to.parallel_for() as block, to.loop(self._tiles_of(block)) as each:
             self._find(pixels, block, each.index, size, 1, zeros)
-            result = to.after(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
-            result = to.after(result, each.index, DEPTH)
+            result = to.element_pointer(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
+            result = to.element_pointer(result, each.index, DEPTH)
             with to.loop(depths) as depth, to.loop(DEPTH, to.lanes) as lane:
                 channel = to.add(to.mul(depth.index, DEPTH), lane.index)
                 for y in range(size):
-                    row_of = [to.load(to.after(pixels[y * size + x], channel)) for x in range(size)]
+                    row_of = [to.load(to.element_pointer(pixels[y * size + x], channel)) for x in range(size)]
                     self._keep(between, y, self._transformed(row_of))
-                target = to.after(result, to.add(to.mul(depth.index, DEPTH * self._on.rows), lane.index))
+                target = to.element_pointer(
+                    result, to.add(to.mul(depth.index, DEPTH * self._on.rows), lane.index)
+                )
                 for x in range(size):
                     for value in self._transformed(self._kept(between, x)):
                         to.store(value, target)
-                        target = to.after(target, to["matrix_floats"])
+                        target = to.element_pointer(target, to["matrix_floats"])
 
     def output(self) -> None:
         to, size, tile = self._to, self._size, self._tile
         low, high = to.from_bits("low"), to.from_bits("high")
-        nowhere = to.room(to["channels"])
-        pixels, between = to.table(tile * tile), to.room(size * size * to.lanes)
-        with to.items() as block, to.loop(self._tiles_of(block)) as each:
+        nowhere = to.alloca(to["channels"])
+        pixels, between = to.table(tile * tile), to.alloca(size * size * to.lanes)
+        with to.parallel_for() as block, to.loop(self._tiles_of(block)) as each:
             self._find(pixels, block, each.index, tile, 0, nowhere)
             number = to.add(to.mul(block, self._on.rows), each.index)
-            products = to.after(to["products"], number, to["product_floats"])
+            products = to.element_pointer(to["products"], number, to["product_floats"])
             with to.loop(to["channels"], to.lanes) as channels:
-                source = to.after(products, channels.index)
-                bias = to.load(to.after(to["bias"], channels.index))
+                source = to.element_pointer(products, channels.index)
+                bias = to.load(to.element_pointer(to["bias"], channels.index))
                 for x in range(size):
                     column_of = []
                     for _ in range(size):
                         column_of.append(to.load(source))
-                        source = to.after(source, to["matrix_floats"])
+                        source = to.element_pointer(source, to["matrix_floats"])
                     self._keep(between, x, self._transformed(column_of))
                 for y in range(tile):
                     for x, value in enumerate(self._transformed(self._kept(between, y))):
                         done = to.clamped(to.plus(value, bias), low, high)
-                        to.store(done, to.after(pixels[y * tile + x], channels.index))
+                        to.store(done, to.element_pointer(pixels[y * tile + x], channels.index))
 
     def _tiles_of(self, block: Value) -> Value:
         """Return how many tiles a block has."""
         to = self._to
-        return to.least(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
+        return to.minimum(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
 
     def _find(
         self, pixels: Table, block: Value, index: Value, side: int, before: int, instead: Value
@@ -110,21 +118,26 @@ class _Tiles:
             first = to.sub(to.mul(position, self._tile), before)
             return [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(side)]
 
-        columns = [(column, to.below(column, to["width"])) for column in places(phase, place)]
+        columns = [(column, to.in_range(column, to["width"])) for column in places(phase, place)]
         for y, line in enumerate(places(start, row)):
-            address, inside = to.after(to["image"], line, to["row_floats"]), to.below(line, to["height"])
+            address, inside = (
+                to.element_pointer(to["image"], line, to["row_floats"]),
+                to.in_range(line, to["height"]),
+            )
             for x, (column, column_inside) in enumerate(columns):
-                pixel = to.after(address, column, to["pixel_floats"])
-                pixels[y * side + x] = to.choose(to.both(inside, column_inside), pixel, instead)
+                pixel = to.element_pointer(address, column, to["pixel_floats"])
+                pixels[y * side + x] = to.select(to.both(inside, column_inside), pixel, instead)
 
     def _keep(self, between: Value, line: int, values: Sequence[Value]) -> None:
         for index, value in enumerate(values):
-            self._to.store(value, self._to.after(between, (line * self._size + index) * self._to.lanes))
+            self._to.store(
+                value, self._to.element_pointer(between, (line * self._size + index) * self._to.lanes)
+            )
 
     def _kept(self, between: Value, index: int) -> list[Value]:
         """Return what was kept at an index of every line."""
         places = range(index, self._size**2, self._size)
-        return [self._to.load(self._to.after(between, place * self._to.lanes)) for place in places]
+        return [self._to.load(self._to.element_pointer(between, place * self._to.lanes)) for place in places]
 
     def _transformed(self, values: Sequence[Value]) -> list[Value]:
         """Return the transform times a column of values.
@@ -165,5 +178,5 @@ class _Tiles:
             elif factor == -1:
                 total = to.minus(total, value)
             else:
-                total = to.times_plus(to.constant(factor), value, total)
+                total = to.fma(to.constant(factor), value, total)
         return total
