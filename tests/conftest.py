@@ -77,6 +77,15 @@ def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         signal.signal(number, handler)
 
 
+_TABLE = re.compile(r"class +images +pixels +share|\S.* +[\d,]+ +[\d,]+ +\d+\.\d%")
+
+
+def stray_lines(stderr: str) -> list[str]:
+    """Return lines on stderr that are neither a message nor a row of the table of classes."""
+    lines = stderr.splitlines()
+    return [line for line in lines if not line.startswith("fcn: ") and not _TABLE.fullmatch(line)]
+
+
 def untimed(stderr: str) -> str:
     """Return lines of messages without their time of day."""
     return re.sub(r"^\d{4}-\d\d-\d\dT[\d:+-]+ fcn: ", "fcn: ", stderr, flags=re.MULTILINE)

@@ -85,7 +85,7 @@ def test_a_wrong_value_in_the_environment_is_answered_with_its_variable(
     monkeypatch.setenv(variable, value)
     done = fcn("segment", "nowhere", code=2)
     if takes is None:  # a variable that is set and empty is not set
-        assert done.stderr == "fcn: nowhere: no such file or folder\n"
+        assert done.stderr == "fcn: nowhere: no such file or directory\n"
     else:
         assert done.stderr == f"fcn: {variable} takes {takes}, not {value!r}; see fcn segment --help\n"
 

@@ -34,7 +34,7 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
     done = fcn("segment", "made", *SMALL, "-q", "--log-file", log, code=1)
     assert len(done.stderr.splitlines()) == 1
     first = log.read_text().splitlines()
-    for text in ("2 images: 2 to segment", "threads", "not an image", "2 images: 1 done, 1 failed"):
+    for text in ("2 images: 2 to segment", "batches of up to", "not an image", "2 images: 1 done, 1 failed"):
         assert any(text in line for line in first), text
     assert all(STAMP.match(line) for line in first)
     # A second run adds to it; so does an error that ends one before it begins.

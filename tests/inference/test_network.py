@@ -288,7 +288,7 @@ def test_info_says_what_is_there(fcn: Fcn) -> None:
         torch.__version__,
         torchvision.__version__,
         "resnet101",
-        "threads",
+        "thread",
         "devices",
         "fast kernels",
         "affinity",

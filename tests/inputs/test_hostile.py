@@ -21,7 +21,17 @@ from fcn_cli.inputs.discovery import Request, discover
 from fcn_cli.outputs.directory import OutputFolder
 from fcn_cli.outputs.writers import WRITERS
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, exact_names, journal_of, run_process, tree
+from ..conftest import (
+    SAMPLES,
+    SMALL,
+    Fcn,
+    MakePhotos,
+    exact_names,
+    journal_of,
+    run_process,
+    stray_lines,
+    tree,
+)
 from ..fuzz import bases
 
 NAMES = [
@@ -71,7 +81,7 @@ def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_photos: MakePhotos,
     # Nothing was written anywhere else, and no message took more than its line.
     after = {name: data for name, data in tree(tmp_path).items() if not name.startswith("out/")}
     assert after == before
-    assert all(line.startswith(("fcn: ", "┃", "│", "┏", "┡", "└")) for line in done.stderr.splitlines())
+    assert stray_lines(done.stderr) == []
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
 
 

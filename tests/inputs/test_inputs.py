@@ -331,7 +331,7 @@ def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
     make_photos(["a.png"])
     for content in (b"", b"\n\n", b"\r\n", b"\xef\xbb\xbf\n"):
         Path("list").write_bytes(content)
-        assert "nothing to do: --files-from list" in fcn("segment", "--files-from", "list", *SMALL).stderr
+        assert "nothing to do: the list is empty" in fcn("segment", "--files-from", "list", *SMALL).stderr
     assert fcn("segment", "--files-from", "list", "-q", *SMALL).stderr == ""
     assert not Path("fcn_output").exists()
     Path("empty").mkdir()

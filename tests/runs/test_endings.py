@@ -306,4 +306,4 @@ def test_the_summary_table_shows_every_class_seen(fcn: Fcn, make_photos: MakePho
     for name in {row.split(",")[4] for row in rows}:
         assert name in done.stderr
     assert "images/s" in done.stderr
-    assert "decoding workers" in done.stderr
+    assert "decoding worker" in done.stderr
