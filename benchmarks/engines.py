@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fcn_cli.evaluation import speed
 from fcn_cli.evaluation.speed import Contender
 from fcn_cli.inference.execution import resolve_execution
+from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
 
@@ -41,7 +42,7 @@ def main() -> None:
         for size in options.size:
             width, height = (int(side) for side in size.split("x"))
             for batch_size in options.batch_size:
-                how = resolve_execution("cpu", batch_size=batch_size)
+                how = resolve_execution(InferenceOptions("cpu", batch_size=batch_size))
 
                 def more(model: nn.Module, batch: Tensor) -> list[Contender]:
                     return [maker(model, batch) for maker in makers.values()]

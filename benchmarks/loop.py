@@ -23,9 +23,12 @@ from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import resolve_execution
 from fcn_cli.inputs import decoder, resizing
+from fcn_cli.inputs.discovery import InputRequest
 from fcn_cli.models import loading, registry
+from fcn_cli.models.request import ModelRequest
+from fcn_cli.outputs.request import OutputRequest
 from fcn_cli.runs import segment
-from fcn_cli.runs.request import SegmentRequest
+from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 
 
 def main() -> None:
@@ -74,13 +77,12 @@ def bare(engine: Engine, photos: list[Ready]) -> float:
 
 def fcn(folder: Path, backbone: str, index: int) -> float:
     """Return the images/s of a whole run into a fresh output directory."""
-    job = SegmentRequest(
-        inputs=[str(folder / "photos")],
-        output=str(folder / f"out{index}"),
-        backbone=backbone,
-        weights_file=str(folder / "weights.pth"),
+    request = SegmentRequest(
+        InputRequest([str(folder / "photos")]),
+        OutputRequest(str(folder / f"out{index}")),
+        PredictionRequest(ModelRequest(backbone, str(folder / "weights.pth"))),
     )
-    summary = segment.segment(job, run_display.Display(quiet=True))
+    summary = segment.segment(request, run_display.Display(quiet=True))
     assert summary.exit_code == 0
     assert summary.images_per_second is not None
     return summary.images_per_second

@@ -20,15 +20,16 @@ from .common.errors import Failure, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
 from .inference.execution import resolve_execution
+from .inference.options import InferenceOptions
 from .inference.upsampling import PredictionOptions
 from .inputs import photos
+from .inputs.decode_options import DEFAULT_SHORT_SIDE
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
 from .models import registry
 from .models.loading import LoadedModel
+from .models.request import ModelRequest
 from .outputs import writers
-from .outputs.settings import DEFAULT_SHORT_SIDE
-from .runs.request import ResolvedRequest, SegmentRequest
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
@@ -144,16 +145,12 @@ class Segmenter:
         if not 0 <= min_confidence <= 1:
             raise RequestError(f"min_confidence {min_confidence}: a probability is from 0 to 1")
         # A device that is not there is found out before weights are looked for or downloaded.
-        how = resolve_execution(device, precision, kernels, batch_size, threads)
-        job = SegmentRequest(
-            backbone=backbone,
-            weights_file=os.fspath(weights) if weights is not None else None,
-            class_names=class_names,
-            offline=offline,
-        )
-        self.network: LoadedModel = ResolvedRequest.of(job).load_network(offline=offline)
+        execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
+        weights_file = os.fspath(weights) if weights is not None else None
+        model = ModelRequest(backbone, weights_file, class_names, offline).resolve()
+        self.network: LoadedModel = model.load(model.weights_file())
         self.resize = resize
-        self._engine = Engine(self.network, how, PredictionOptions(confidence, min_confidence))
+        self._engine = Engine(self.network, execution, PredictionOptions(confidence, min_confidence))
 
     def __call__(self, photo: Photo) -> Result:
         """Segment one photo.

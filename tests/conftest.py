@@ -21,6 +21,8 @@ from PIL import Image
 
 from fcn_cli.__main__ import run
 from fcn_cli.common.signals import ENDING_SIGNALS
+from fcn_cli.models.loading import LoadedModel
+from fcn_cli.models.request import ModelRequest
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # One CPU for each of the workers, and for what they start: two processes' OpenMP threads on the same
@@ -228,6 +230,12 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def preview_network() -> LoadedModel:
+    """Return the bundled network, loaded."""
+    model = ModelRequest("mobilenet_v2").resolve()
+    return model.load(model.weights_file())
 
 
 def journal_of(output: Path) -> dict[str, dict[str, Any]]:

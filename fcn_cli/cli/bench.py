@@ -24,8 +24,9 @@ def bench(
     """
     from ..evaluation import speed
     from ..inference.execution import resolve_execution
+    from ..inference.options import InferenceOptions
     from . import tables
 
-    how = resolve_execution(device, precision.value, kernels.value, batch_size, threads)
-    measured = speed.measure(backbone.value, size[0], size[1], how, rounds)
+    execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
+    measured = speed.measure(backbone, size[0], size[1], execution, rounds)
     print_figures(measured.as_json(), tables.bench, as_json=as_json)

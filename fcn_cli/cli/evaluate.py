@@ -44,24 +44,23 @@ def evaluate(
     be used; 3 there is no photo, or none with truth.
     """
     from ..evaluation import accuracy
+    from ..evaluation.ground_truth import TruthRequest
+    from ..inference.options import InferenceOptions
+    from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
-    from ..runs.request import Machinery, SegmentRequest
+    from ..models.request import ModelRequest
+    from ..runs.request import PredictionRequest
     from . import tables
     from .progress_bar import Progress
 
-    job = SegmentRequest(
-        backbone=backbone.value,
-        weights_file=weights,
-        class_names=class_names,
-        offline=offline,
-        resize=resize,
-        precision=precision.value,
-        kernels=kernels.value,
-        machinery=Machinery(
-            device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
-        ),
+    prediction = PredictionRequest(
+        ModelRequest(backbone, weights, class_names, offline),
+        DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
+        InferenceOptions(device, precision, kernels, batch_size, threads),
     )
-    request = accuracy.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
+    request = accuracy.Request(
+        images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation
+    )
     progress = Progress(quiet=quiet)
     with contextlib.closing(progress):
         result = accuracy.evaluate(request, progress)

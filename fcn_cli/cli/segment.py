@@ -56,9 +56,14 @@ def segment(
     3 nothing to segment was found; 4 another run holds the output directory; 5 ended early (disk full,
     output lost, --fail-fast); 70 a bug; 129, 130 and 143 ended by a signal.
     """
+    from ..inference.options import InferenceOptions
+    from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
+    from ..inputs.discovery import InputRequest
+    from ..models.request import ModelRequest
+    from ..outputs.request import OutputRequest
     from ..runs import segment as segmentation
-    from ..runs.request import Machinery, SegmentRequest
+    from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
     from .run_display import Display
 
     if log_file is not None:
@@ -68,36 +73,21 @@ def segment(
         raise RequestError(
             "nothing to segment was given; name an image, a directory, or a list with --files-from"
         )
-    job = SegmentRequest(
-        inputs=inputs or (),
-        listed=listed,
-        root=root,
-        output=output,
-        backbone=backbone.value,
-        weights_file=weights,
-        class_names=class_names,
-        offline=offline,
-        resize=resize,
-        precision=precision.value,
-        kernels=kernels.value,
-        min_confidence=min_confidence,
-        kinds=write,
-        palette=palette,
-        keep_extension=keep_extension,
-        include=include or (),
-        exclude=exclude or (),
-        overwrite=overwrite,
-        retry_failed=retry_failed,
-        prune=prune.value if prune is not None else None,
+    request = SegmentRequest(
+        InputRequest(inputs or (), listed, root, include or (), exclude or ()),
+        OutputRequest(output, write, palette, keep_extension),
+        PredictionRequest(
+            ModelRequest(backbone, weights, class_names, offline),
+            DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
+            InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence),
+        ),
+        ResumeOptions(overwrite, retry_failed, prune),
+        wait=wait,
         fail_fast=fail_fast,
         dry_run=dry_run,
-        wait=wait,
-        machinery=Machinery(
-            device, threads, batch_size, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout
-        ),
     )
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
-    summary = segmentation.segment(job, display)
+    summary = segmentation.segment(request, display)
     display.summed_up(summary)
     if dry_run:
         return

@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from ..common.class_names import VOC_CLASSES, load_class_names
 from ..common.errors import Failure, NothingFound, RequestError
-from ..inputs import decoder, discovery, formats
-from ..inputs.discovery import Source
-from ..models import loading
+from ..inputs import decoder, discovery
+from ..inputs.discovery import InputRequest, Source
 from ..runs.observers import ProgressObserver
-from ..runs.request import ResolvedRequest, SegmentRequest
+from ..runs.request import PredictionRequest
 from . import counting, truth_check, wrong_calls
-from .choices import Orientation, Protocol, TruthColors
+from .choices import Orientation, Protocol
 from .confusion_matrix import Confusion
 from .counting import Answer
-from .ground_truth import FolderTruth, Truth, open_truth
+from .ground_truth import FolderTruth, Truth, TruthRequest, open_truth
 from .label_folder import LabelFolder
 from .orientation import OrientationRule
 from .result import Evaluation, SeenPhoto
@@ -36,19 +35,16 @@ PROTOCOLS = {
 class Request:
     """What to measure against what.
 
-    `images` is a directory (or a file, or a pattern), `truth`, `split` and `colors` as for
-    `ground_truth.open_truth`. With `predictions`, a directory of label maps, those are measured; else the
-    network that `job` describes.
+    `images` is a directory (or a file, or a pattern). With `predictions`, a directory of label maps, those
+    are measured; else the network that `prediction` describes.
     """
 
     images: str
-    truth: str
-    job: SegmentRequest
-    split: str | None = None
+    truth: TruthRequest
+    prediction: PredictionRequest
     protocol: Protocol = Protocol.ORIGINAL
     predictions: str | None = None
     orientation: Orientation = Orientation.AUTO
-    colors: TruthColors | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,12 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
     NothingFound
         There is no photo, or none that the truth knows.
     """
-    job = request.job
     if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
         raise RequestError(
             f"--protocol {request.protocol} compares at the network's input size, and masks in a directory "
             "have the photos'; use --protocol original, or leave --predictions out"
         )
-    decoder.prepare_process(job.machinery.max_image_pixels)
+    decoder.prepare_process(request.prediction.decoding.max_pixels)
     photos, matched = _find(request)
     truth = matched.truth
     watcher.begin(len(matched.photos))
@@ -120,18 +115,16 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
 
 def _find(request: Request) -> tuple[list[Source], _Matched]:
     """Find all photos, match them with the truth, and see whether that truth can be used at all."""
-    wrong_calls.refuse_images(request.images, request.truth)
-    found = discovery.discover(
-        discovery.Request((request.images,), None, None, None, formats.photo_suffixes(), keep_extension=True)
-    )
+    wrong_calls.refuse_images(request.images, request.truth.path)
+    found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
-    with wrong_calls.noticing_swapped(request.images, request.truth):
-        truth = open_truth(Path(request.truth), request.split, request.colors)
+    with wrong_calls.noticing_swapped(request.images, request.truth.path):
+        truth = open_truth(request.truth)
         names = _names(found.sources, truth)
         if not names:
             raise wrong_calls.unmatched(
-                found.sources, truth.names(), truth.expected, request.images, request.truth
+                found.sources, truth.names(), truth.expected, request.images, request.truth.path
             )
         known = _known_classes(request)
         if known is not None:
@@ -147,9 +140,10 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
 
 def _known_classes(request: Request) -> tuple[str, ...] | None:
     """Return the names of the classes as far as they are known before anything is loaded."""
-    asked = load_class_names(request.job.class_names)
-    official = request.predictions is None and request.job.weights_file is None
-    return asked or (VOC_CLASSES if official else None)
+    model = request.prediction.model
+    asked_names = load_class_names(model.class_names)
+    official = request.predictions is None and model.weights_file is None
+    return asked_names or (VOC_CLASSES if official else None)
 
 
 def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
@@ -185,10 +179,10 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
         raise wrong_calls.unmatched(
             matched.photos, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
         )
-    classes = load_class_names(request.job.class_names) or folder.class_names or VOC_CLASSES
+    classes = load_class_names(request.prediction.model.class_names) or folder.class_names or VOC_CLASSES
     _check_classes(matched.truth, classes)
     # The photos tell their sizes, and which way EXIF turns them: masks of ours are upright.
-    pool = open_pool(matched.photos, request.job.machinery, None, orient=matched.rule, measure_only=True)
+    pool = open_pool(matched.photos, request.prediction.decoding, orient=matched.rule, measure_only=True)
 
     def answers() -> Generator[Answer | None]:
         with pool:
@@ -208,16 +202,14 @@ def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver
     from ..runs import prediction_stream
     from ..runs.prediction_stream import open_pool
 
-    job, how = request.job, request.job.machinery
-    pool = open_pool(matched.photos, how, job.resize, orient=matched.rule)
+    prediction = request.prediction
+    pool = open_pool(matched.photos, prediction.decoding, orient=matched.rule)
     try:
         # A device that is not there is a reason not to look for weights, which may take a download.
-        chosen = execution.resolve_execution(
-            how.device, job.precision, job.kernels, how.batch_size, how.threads
-        )
-        identity = ResolvedRequest.of(job)
-        file = identity.weights_file(offline=job.offline, progress=watcher.downloading)
-        network = loading.load(identity.backbone, file, identity.names)
+        chosen = execution.resolve_execution(prediction.inference)
+        model = prediction.model.resolve()
+        file = model.weights_file(watcher.downloading)
+        network = model.load(file)
         _check_classes(matched.truth, network.class_names)
         ready = engine.Engine(network, chosen)
     except BaseException:
@@ -237,8 +229,9 @@ def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver
                 for one in batch:
                     result = one.result
                     labels = result if isinstance(result, Failure) else result.labels
-                    yield Answer(one.source, SeenPhoto.of(one.item, job.resize), labels)
+                    yield Answer(one.source, SeenPhoto.of(one.item, prediction.decoding.short_side), labels)
 
-    settings = {**identity.label.as_json(), "precision": chosen.precision, "kernels": chosen.kernels}
+    labels = prediction.label_settings(model)
+    settings = {**labels.as_json(), "precision": chosen.precision, "kernels": chosen.kernels}
     settings["weights_sha256"] = file.sha256
     return _Answers(answers(), network.class_names, {"settings": settings})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -57,8 +58,9 @@ class Truth(Protocol):
         ...
 
 
-def open_truth(path: Path, split: str | None = None, colors: TruthColors | None = None) -> Truth:
-    """Open whatever `path` is.
+@dataclass(frozen=True)
+class TruthRequest:
+    """Which ground truth to measure against.
 
     Parameters
     ----------
@@ -68,12 +70,22 @@ def open_truth(path: Path, split: str | None = None, colors: TruthColors | None 
         Which split of a Pascal VOC root; None is `DEFAULT_SPLIT`.
     colors
         What the pixels of PNGs are; None takes them for class indices and is suspicious of black and white.
+    """
+
+    path: str
+    split: str | None = None
+    colors: TruthColors | None = None
+
+
+def open_truth(request: TruthRequest) -> Truth:
+    """Open whatever the request's path is.
 
     Raises
     ------
     RequestError
         It does not exist, is none of the three, or has no such split or no colours.
     """
+    path, split, colors = Path(request.path), request.split, request.colors
     if not path.exists():
         raise RequestError(f"{path}: no such file or directory")
     if (path / _VOC_LISTS).is_dir():

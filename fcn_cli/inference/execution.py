@@ -9,6 +9,7 @@ import torch
 
 from ..common import resources
 from ..common.errors import RequestError
+from .options import InferenceOptions
 
 ONEDNN_PRIMITIVES = 256
 """How many compiled operators oneDNN keeps: those of a dozen shapes of input. Its own default is 1024."""
@@ -41,14 +42,10 @@ class ExecutionConfig:
     fallback: str | None = None
 
 
-def resolve_execution(
-    device: str = "auto",
-    precision: str = "auto",
-    kernels: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-) -> ExecutionConfig:
+def resolve_execution(options: InferenceOptions | None = None) -> ExecutionConfig:
     """Decide what ``auto`` means on this machine, and where our kernels apply: float32 on a CPU.
+
+    Without `options` everything is ``auto``.
 
     `precision` auto is float32 on a CPU. On CUDA it is bfloat16 from compute capability 8.0; on 7.x float16,
     where an image whose logits are not finite is done again in float32; else float32.
@@ -58,10 +55,12 @@ def resolve_execution(
     RequestError
         The device does not exist or does not have this precision, or a name is unknown.
     """
+    options = options or InferenceOptions()
+    precision, kernels = options.precision, options.kernels
     for option, value, known in (("precision", precision, PRECISIONS), ("kernels", kernels, KERNELS)):
         if value not in known:
             raise RequestError(f"--{option} {value}: not one of {', '.join(known)}")
-    chosen = _device(device)
+    chosen = _device(options.device)
     fallback = None
     if chosen.type == "cuda":
         precision, fallback = _on_cuda(chosen, precision)
@@ -72,9 +71,8 @@ def resolve_execution(
     else:
         kernels = "torch"
     auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
-    return ExecutionConfig(
-        chosen, precision, kernels, batch_size or auto_batch, threads or resources.cpu_count(), fallback
-    )
+    batch_size, threads = options.batch_size or auto_batch, options.threads or resources.cpu_count()
+    return ExecutionConfig(chosen, precision, kernels, batch_size, threads, fallback)
 
 
 def _device(name: str) -> torch.device:

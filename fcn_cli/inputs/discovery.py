@@ -64,8 +64,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Request:
-    """Where to look, and how to name what is found.
+class InputRequest:
+    """Where to look for photos.
 
     Parameters
     ----------
@@ -74,44 +74,51 @@ class Request:
     listed
         The names in a ``--files-from`` list, or None without one.
     root
-        The folder to which the names of listed files (and, when given, of input files) are relative.
-    output
-        The output directory, never taken as input, or None where there is none.
-    suffixes
-        Lower-case suffixes by which directories and patterns are searched.
-    keep_extension
-        Name outputs ``cat.jpg.png`` instead of ``cat.png``.
+        The directory to which the names of listed files (and, when given, of input files) are relative.
     include, exclude
         Patterns (see `patterns`) that narrow what directories and patterns are searched for.
     """
 
-    inputs: Sequence[str]
-    listed: Sequence[str] | None
-    root: str | None
-    output: str | None
-    suffixes: frozenset[str]
-    keep_extension: bool = False
+    inputs: Sequence[str] = ()
+    listed: Sequence[str] | None = None
+    root: str | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
 
+    @property
+    def is_empty_list(self) -> bool:
+        """Whether a list without names is all that is given."""
+        return not self.inputs and self.listed is not None and not self.listed
 
-def discover(request: Request) -> Found:
+
+def discover(request: InputRequest, *, output: str | None = None, keep_extension: bool = False) -> Found:
     """Find every photo of a request.
+
+    Parameters
+    ----------
+    request
+        Where to look.
+    output
+        The output directory, never taken as input, or None where there is none.
+    keep_extension
+        Name outputs ``cat.jpg.png`` instead of ``cat.png``.
 
     Raises
     ------
     RequestError
         An input does not exist, is not supported, or lies outside ``--root``; a pattern is wrong.
     """
-    return _Discovery(request).run()
+    return _Discovery(request, output, keep_extension=keep_extension).run()
 
 
 class _Discovery:
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: InputRequest, output: str | None, *, keep_extension: bool) -> None:
         self.request = request
+        self.keep_extension = keep_extension
+        self.suffixes = formats.photo_suffixes()
         self.filter = PathFilter(request.include, request.exclude)
         self.found = Found()
-        self.output = os.path.realpath(request.output) if request.output is not None else None
+        self.output = os.path.realpath(output) if output is not None else None
         self.several = len(request.inputs) > 1
         self.root = os.path.abspath(request.root or ".")
         self.taken: set[tuple[str, str]] = set()
@@ -229,7 +236,7 @@ class _Discovery:
             self.found.ignored["hidden"] += 1
             return
         suffix = os.path.splitext(below)[1].lower()
-        if suffix not in self.request.suffixes:
+        if suffix not in self.suffixes:
             self.found.ignored[suffix or "without a suffix"] += 1
         elif left_out := self.filter.left_out(below):
             self.found.ignored[left_out] += 1
@@ -250,7 +257,7 @@ class _Discovery:
             status = os.stat(path)
             size, mtime = status.st_size, status.st_mtime_ns
         stem, suffix = os.path.splitext(image)
-        replaced = suffix.lower() in formats.KNOWN_SUFFIXES and not self.request.keep_extension
+        replaced = suffix.lower() in formats.KNOWN_SUFFIXES and not self.keep_extension
         output = stem if replaced else image
         self.found.sources.append(Source(image, path, path, f"{output}.png", size, mtime))
 

@@ -17,7 +17,6 @@ SCHEMA = 2
 """Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
 DEFAULT_KINDS = ("masks", "color")
-DEFAULT_SHORT_SIDE = 520
 
 
 @dataclass(frozen=True)

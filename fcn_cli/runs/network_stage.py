@@ -34,7 +34,7 @@ class NetworkStage:
 
     Parameters
     ----------
-    job, identity
+    request, resolved
         What is asked for.
     folder
         The output directory.
@@ -46,33 +46,34 @@ class NetworkStage:
 
     def __init__(
         self,
-        job: SegmentRequest,
-        identity: ResolvedRequest,
+        request: SegmentRequest,
+        resolved: ResolvedRequest,
         folder: OutputFolder,
         report: RunReport,
         observer: RunObserver,
         stop: Stop,
     ) -> None:
-        self._job = job
-        self._identity = identity
+        self._request = request
+        self._inference = request.prediction.inference
+        self._resolved = resolved
         self._folder = folder
         self._report = report
         self._observer = observer
         self._stop = stop
-        self._fingerprint = identity.label.fingerprint()
+        self._fingerprint = resolved.fingerprint
         self._kernels = ""
 
     def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue) -> None:
         """Segment the photos of some steps of a plan, in this order."""
-        execution = self._execution() if self._job.machinery.device not in {"auto", "cpu"} else None
+        execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
         # Weights that cannot be had end the run before torch is imported.
-        file = self._identity.weights_file(offline=self._job.offline, progress=self._observer.downloading)
+        file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
         to_complete = {step.image: step for step in steps if step.kinds}
         # The workers start before the network is loaded, so before CUDA and torch's threads.
-        with open_pool(sources, self._job.machinery, self._job.resize) as pool:
+        with open_pool(sources, self._request.prediction.decoding) as pool:
             engine = self._engine(file, execution or self._execution(), plan, pool.workers)
             summary = self._report.summary
             started, done_before = time.monotonic(), summary.done
@@ -135,7 +136,7 @@ class NetworkStage:
 
     def _kinds(self, prediction: Prediction, to_complete: Mapping[str, Step]) -> Sequence[str]:
         step = self._completed(prediction, to_complete)
-        return step.kinds if step is not None else self._job.kinds
+        return step.kinds if step is not None else self._request.output.kinds
 
     def _begun(self, prediction: Prediction, result: Segmentation, execution: Execution) -> record.Record:
         return record.begun(
@@ -161,10 +162,7 @@ class NetworkStage:
         """Decide on device, precision and kernels; refuses what this machine does not have."""
         from ..inference import execution
 
-        how = self._job.machinery
-        return execution.resolve_execution(
-            how.device, self._job.precision, self._job.kernels, how.batch_size, how.threads
-        )
+        return execution.resolve_execution(self._inference)
 
     def _engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
         from ..inference import engine
@@ -185,7 +183,7 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        asked = PredictionOptions("confidence" in self._job.kinds, self._job.min_confidence)
+        asked = PredictionOptions("confidence" in self._request.output.kinds, self._inference.min_confidence)
         return engine.Engine(network, chosen, asked)
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
@@ -206,13 +204,13 @@ class NetworkStage:
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:
         """Load the network; then, with all of the request known to be right, write what describes the run."""
-        identity = self._identity
-        if identity.backbone.note and identity.checkpoint is None:
-            self._observer.note(identity.backbone.note)
-        network = loading.load(identity.backbone, file, identity.names)
-        palettes.load(self._job.palette, len(network.class_names))
+        model = self._resolved.model
+        if model.architecture.note and model.checkpoint is None:
+            self._observer.note(model.architecture.note)
+        network = model.load(file)
+        palettes.load(self._request.output.palette, len(network.class_names))
         with OutputLost.when_refused(self._folder.root):
-            identity.settings.save(Path(self._folder.root), file.sha256)
+            self._resolved.settings.save(Path(self._folder.root), file.sha256)
             self._folder.write_classes(network.class_names)
         self._report.summary.class_names = network.class_names
         self._report.summary.how["weights_sha256"] = file.sha256

@@ -10,11 +10,11 @@ from ..common import resources
 from ..common.errors import Failure
 from ..common.label_map import Segmentation
 from ..inference.engine import Engine
+from ..inputs.decode_options import DecodeOptions
 from ..inputs.decode_pool import DecodePool
 from ..inputs.decode_worker import DecodedPhoto, DecodeSettings, Orient
 from ..inputs.discovery import Source
 from ..inputs.shape_batches import group_by_shape
-from .request import Machinery
 
 _MAX_AUTO_WORKERS = 16
 
@@ -99,17 +99,14 @@ def _batch(
 
 def open_pool(
     sources: Sequence[Source],
-    machinery: Machinery,
-    short_side: int | None,
+    options: DecodeOptions,
     *,
     orient: Orient | None = None,
     measure_only: bool = False,
 ) -> DecodePool:
-    """Start the decoding workers of a command, as many as its machinery says; see `DecodeSettings`."""
-    workers = (
-        machinery.workers if machinery.workers is not None else min(resources.cpu_count(), _MAX_AUTO_WORKERS)
-    )
-    settings = DecodeSettings(
-        short_side, machinery.max_image_pixels, machinery.decode_seconds, orient, measure_only
-    )
+    """Start the decoding workers of a command; see `DecodeOptions` and `DecodeSettings`."""
+    workers = options.workers
+    if workers is None:
+        workers = min(resources.cpu_count(), _MAX_AUTO_WORKERS)
+    settings = DecodeSettings(options.short_side, options.max_pixels, options.timeout, orient, measure_only)
     return DecodePool(sources, settings, workers)

@@ -28,7 +28,7 @@ class RunReport:
 
     Parameters
     ----------
-    job, identity
+    request, resolved
         What is asked for.
     found
         The photos.
@@ -37,16 +37,16 @@ class RunReport:
     """
 
     def __init__(
-        self, job: SegmentRequest, identity: ResolvedRequest, found: Found, observer: RunObserver
+        self, request: SegmentRequest, resolved: ResolvedRequest, found: Found, observer: RunObserver
     ) -> None:
-        self._job = job
-        self._identity = identity
+        self._request = request
+        self._resolved = resolved
         self._observer = observer
-        self._output = Path(job.output)
+        self._output = Path(request.output.directory)
         self._failed_before: dict[str, Record] = {}
         self.first_failure: StoppedEarly | None = None
         self.summary = Summary(
-            self._output, palette=identity.palette, total=len(found.sources), ignored=found.ignored_text()
+            self._output, palette=resolved.palette, total=len(found.sources), ignored=found.ignored_text()
         )
 
     def planned(self, plan: ResumePlan, journal: Journal) -> None:
@@ -71,7 +71,7 @@ class RunReport:
         if before is not None and before.error and record.error and before.error.kind == record.error.kind:
             self.summary.known_failures.add(record.image)
         self._count(record, skipped=False)
-        if not record.ok and self._job.fail_fast and self.first_failure is None:
+        if not record.ok and self._request.fail_fast and self.first_failure is None:
             self.first_failure = StoppedEarly(
                 f"--fail-fast: stopped at the first failed image, {record.source}"
             )
@@ -83,7 +83,7 @@ class RunReport:
 
     def class_names(self) -> Sequence[str] | None:
         """Return the names of the run's classes, from the network or an earlier run, if they are known."""
-        return self.summary.class_names or read_classes(self._output) or self._identity.names
+        return self.summary.class_names or read_classes(self._output) or self._resolved.model.class_names
 
     def project(self, journal: Journal, *, changed: bool) -> None:
         """Bring stats.csv and summary.json up to date with the journal, unless they are."""
@@ -94,8 +94,8 @@ class RunReport:
         )
         if not changed and statistics.up_to_date(self._output, journal):
             return
-        self.summary.how.update(kinds=list(self._job.kinds), versions=_versions())
-        fingerprint = self._identity.label.fingerprint()
+        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
+        fingerprint = self._resolved.fingerprint
         try:
             with OutputLost.when_refused(self._output):
                 statistics.write(self._output, journal, fingerprint, names, self.summary.as_json())

@@ -10,8 +10,8 @@ from ..common.label_map import Segmentation
 from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
 from ..common.wording import counted
-from ..inputs import decoder, discovery, formats
-from ..inputs.discovery import Found
+from ..inputs import decoder
+from ..inputs.discovery import Found, discover
 from ..outputs import journal, pruning, settings
 from ..outputs.directory import OutputFolder
 from ..outputs.journal import Journal
@@ -30,7 +30,7 @@ from .summary import Summary
 _REWRITE_GROUP = 16
 
 
-def segment(job: SegmentRequest, observer: RunObserver) -> Summary:
+def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
     """Segment photos into an output directory.
 
     What ends a run early once it has begun is in the summary (`Summary.stopped`), with what was done.
@@ -44,33 +44,23 @@ def segment(job: SegmentRequest, observer: RunObserver) -> Summary:
     OutputLocked, OutputLost
         The output directory is another run's, or cannot be written.
     """
-    decoder.prepare_process(job.machinery.max_image_pixels)
-    if not job.inputs and job.listed is not None and not job.listed:
-        return Summary(Path(job.output))
-    found = _find(job)
-    identity = ResolvedRequest.of(job)
-    if job.dry_run:
-        return _Run(job, observer, found, identity).dry()
-    with OutputLock(Path(job.output), job.wait, observer.note) as lock:
+    decoder.prepare_process(request.prediction.decoding.max_pixels)
+    if request.inputs.is_empty_list:
+        return Summary(Path(request.output.directory))
+    found, resolved = _find(request), request.resolve()
+    if request.dry_run:
+        return _Run(request, observer, found, resolved).dry()
+    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
-            found, identity = _find(job), ResolvedRequest.of(job)
-        return _Run(job, observer, found, identity).execute()
+            found, resolved = _find(request), request.resolve()
+        return _Run(request, observer, found, resolved).execute()
 
 
-def _find(job: SegmentRequest) -> Found:
-    request = discovery.Request(
-        job.inputs,
-        job.listed,
-        job.root,
-        job.output,
-        formats.photo_suffixes(),
-        job.keep_extension,
-        job.include,
-        job.exclude,
-    )
-    found = discovery.discover(request)
-    if not found.sources and job.prune is None:
+def _find(request: SegmentRequest) -> Found:
+    output = request.output
+    found = discover(request.inputs, output=output.directory, keep_extension=output.keep_extension)
+    if not found.sources and request.resume.prune is None:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     return found
 
@@ -79,15 +69,15 @@ class _Run:
     """One run, from the plan to the summary."""
 
     def __init__(
-        self, job: SegmentRequest, observer: RunObserver, found: Found, identity: ResolvedRequest
+        self, request: SegmentRequest, observer: RunObserver, found: Found, resolved: ResolvedRequest
     ) -> None:
-        self.job = job
+        self.request = request
         self.observer = observer
         self.found = found
-        self.identity = identity
-        self.output = Path(job.output)
-        self.folder = OutputFolder(self.output, identity.palette, identity.palette_name)
-        self.report = RunReport(job, identity, found, observer)
+        self.resolved = resolved
+        self.output = Path(request.output.directory)
+        self.folder = OutputFolder(self.output, resolved.palette, resolved.palette_name)
+        self.report = RunReport(request, resolved, found, observer)
         self.stop = Stop()
 
     def dry(self) -> Summary:
@@ -101,7 +91,7 @@ class _Run:
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            if self.job.overwrite and settings.has_other_schema(self.output):
+            if self.request.resume.overwrite and settings.has_other_schema(self.output):
                 journal.set_aside(self.output)
             opened = Journal(self.output)
         try:
@@ -122,26 +112,26 @@ class _Run:
 
     def _check_settings(self, opened: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""
-        if self.job.overwrite:
+        if self.request.resume.overwrite:
             return True
-        return self.identity.settings.check(self.output, (record.fingerprint for record in opened))
+        return self.resolved.settings.check(self.output, (record.fingerprint for record in opened))
 
     def _plan(self, opened: Journal) -> ResumePlan:
         wanted = resume_plan.Wanted(
-            self.job.kinds,
-            self.identity.label.fingerprint(),
-            self.job.overwrite,
-            self.job.retry_failed,
+            self.request.output.kinds,
+            self.resolved.fingerprint,
+            self.request.resume.overwrite,
+            self.request.resume.retry_failed,
             self._limit_of,
         )
         pruned: Sequence[Record] = ()
-        if self.job.prune is not None:
-            force = self.job.prune == pruning.FORCE
+        if self.request.resume.prune is not None:
+            force = self.request.resume.prune == pruning.FORCE
             pruned = pruning.find(opened, self.found.sources, self.found.directories, force=force)
         return resume_plan.make(self.found.sources, opened, self.folder, wanted, pruned)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
-        return self.job.machinery.max_image_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
+        return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
 
     def _repair(self, opened: Journal, *, described: bool) -> None:
         """Make good what earlier runs or a failing disk left; for the directory's holder."""
@@ -150,8 +140,8 @@ class _Run:
             self.observer.warn(f"{opened.path}: {lines} dropped; what is lost with them is done again")
         opened.mend()
         if not described and len(opened):
-            known = self.identity.label.weights
-            self.identity.settings.save(self.output, known if len(known) == 64 else None)
+            known = self.resolved.model.identity
+            self.resolved.settings.save(self.output, known if len(known) == 64 else None)
             self.observer.warn(f"{self.output / SETTINGS_FILE} was missing or damaged: written again")
 
     def _update(self, plan: ResumePlan, opened: Journal) -> None:
@@ -172,7 +162,7 @@ class _Run:
     def _work_until_lost(self, plan: ResumePlan, opened: Journal) -> None:
         if not plan.work:
             return
-        limit = self.job.machinery.max_image_pixels
+        limit = self.request.prediction.decoding.max_pixels
         try:
             with WriteQueue(self.folder, opened, self.report.finished, limit) as writes:
                 with self.stop:
@@ -181,7 +171,7 @@ class _Run:
                 steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
                 if steps and not self._ended():
                     stage = NetworkStage(
-                        self.job, self.identity, self.folder, self.report, self.observer, self.stop
+                        self.request, self.resolved, self.folder, self.report, self.observer, self.stop
                     )
                     stage.run(steps, plan, writes)
         except (OutputLost, DeviceLost) as error:

@@ -18,9 +18,8 @@ from torchvision.transforms import functional as transforms
 
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.evaluation.confusion_matrix import Confusion
-from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network
 
 Labels = NDArray[np.uint8]
 
@@ -197,7 +196,7 @@ def test_the_network_and_the_folder_it_wrote_have_the_same_figures(
 
 def test_the_torchvision_protocol_is_the_reference_scripts(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
     """Against the reference's steps, written out: resize both to the short side, predict, count."""
-    network = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network()
+    network = preview_network()
     random = np.random.default_rng(0)
     matrix = torch.zeros((21, 21), dtype=torch.int64)
     void = 0

@@ -21,9 +21,8 @@ from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation.choices import Orientation
 from fcn_cli.evaluation.orientation import OrientationRule
 from fcn_cli.inputs import decoder, exif
-from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, preview_network
 from .test_evaluate import Labels, by_definition, evaluated, save
 
 Way = Literal["upright", "stored"]
@@ -86,7 +85,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    return ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network().model
+    return preview_network().model
 
 
 def predicted(model: torch.nn.Module, photo: Image.Image, protocol: Protocol) -> Labels:

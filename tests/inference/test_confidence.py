@@ -14,9 +14,8 @@ from PIL import Image
 
 from fcn_cli import Segmenter
 from fcn_cli.inference.upsampling import PredictionOptions, upsampled
-from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
 
 SIZE = ("--resize", "200")
 
@@ -49,7 +48,7 @@ def test_confidence_is_the_softmax_of_the_interpolated_logits(
 
 def probabilities(path: Path) -> torch.Tensor:
     """Plain torchvision's, at the photo's size."""
-    network = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network()
+    network = preview_network()
     image = Image.open(path).convert("RGB")
     short, long = sorted(image.size)
     size = (200, 200 * long // short)

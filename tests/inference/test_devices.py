@@ -24,6 +24,7 @@ from fcn_cli.common import resources
 from fcn_cli.inference import device_errors
 from fcn_cli.inference.batch_limits import BatchLimits
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
+from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.models.registry import BACKBONES
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
@@ -65,11 +66,11 @@ def test_what_auto_precision_is_on_a_gpu(
     gpu: Callable[[int, int], None],
 ) -> None:
     gpu(*capability)
-    how = resolve_execution("auto")
+    how = resolve_execution(InferenceOptions("auto"))
     assert (how.device.type, how.precision, how.fallback) == ("cuda", precision, fallback)
     assert how.kernels == "torch"
     for asked in ("fp32", "fp16"):
-        exact = resolve_execution("cuda:0", asked)
+        exact = resolve_execution(InferenceOptions("cuda:0", asked))
         # What was asked for by name is not replaced.
         assert (exact.precision, exact.fallback) == (asked, None)
 
@@ -86,33 +87,35 @@ def test_bfloat16_is_refused_on_a_gpu_without_it(
     assert len([line for line in refused.stderr.splitlines() if "preview" not in line]) == 1
     assert not (tmp_path / "out").exists()
     gpu(8, 0)
-    assert resolve_execution("cuda", "bf16").precision == "bf16"
+    assert resolve_execution(InferenceOptions("cuda", "bf16")).precision == "bf16"
 
 
 def test_bfloat16_on_a_cpu_needs_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     with pytest.raises(RequestError, match=r"AVX512_BF16.*--kernels torch"):
-        resolve_execution("cpu", "bf16")
-    assert resolve_execution("cpu", "bf16", "torch").precision == "bf16"
+        resolve_execution(InferenceOptions("cpu", "bf16"))
+    assert resolve_execution(InferenceOptions("cpu", "bf16", "torch")).precision == "bf16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert resolve_execution("cpu", "bf16").kernels == "torch"
-    assert resolve_execution("cpu").precision == "fp32"
+    assert resolve_execution(InferenceOptions("cpu", "bf16")).kernels == "torch"
+    assert resolve_execution(InferenceOptions("cpu")).precision == "fp32"
 
 
 def test_kernels_are_ours_for_float32_on_a_cpu_only() -> None:
-    assert [resolve_execution("cpu", kernels=name).kernels for name in ("auto", "fast", "torch")] == [
+    assert [
+        resolve_execution(InferenceOptions("cpu", kernels=name)).kernels for name in ("auto", "fast", "torch")
+    ] == [
         "fast",
         "fast",
         "torch",
     ]
-    assert resolve_execution("cpu", "bf16", "torch").kernels == "torch"
+    assert resolve_execution(InferenceOptions("cpu", "bf16", "torch")).kernels == "torch"
 
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:-1", "cuda:x", "cuda:", "mps", ""])
 def test_names_that_are_no_device(name: str) -> None:
     with pytest.raises(RequestError, match="not one of auto, cpu, cuda, cuda:N"):
-        resolve_execution(name)
+        resolve_execution(InferenceOptions(name))
 
 
 LOADED = """

@@ -23,6 +23,7 @@ from fcn_cli.cli import options
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inference import engine, execution
+from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decode_worker import DecodedPhoto
@@ -194,7 +195,7 @@ def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model.classifier = torch.nn.Identity()
     network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
     return engine.Engine(
-        network, execution.resolve_execution("cpu", kernels="torch", batch_size=8)
+        network, execution.resolve_execution(InferenceOptions("cpu", kernels="torch", batch_size=8))
     ), model.backbone
 
 

@@ -22,16 +22,15 @@ from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inputs import resizing
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
-from fcn_cli.runs.request import ResolvedRequest, SegmentRequest
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
 
 Change = Callable[[dict[str, Tensor]], None]
 
 
 def save(path: Path, change: Change) -> Path:
     """Save the preview's weights, changed."""
-    model = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network().model
+    model = preview_network().model
     state = model.state_dict()
     change(state)
     assert all(value.isfinite().all() for value in state.values())
@@ -76,7 +75,7 @@ def test_a_checkpoint_that_overflows_fails_every_image_by_name(
 
 def largest_logit(photo: Path) -> float:
     """Return the largest absolute logit of the preview at ``--resize 64``, by plain torchvision."""
-    network = ResolvedRequest.of(SegmentRequest(backbone="mobilenet_v2")).load_network()
+    network = preview_network()
     pixels, _ = resizing.network_input(Image.open(photo).convert("RGB"), 64)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (engine.MEAN, engine.STD))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli.common.errors import RequestError
-from fcn_cli.inputs import decoder, formats
-from fcn_cli.inputs.discovery import Request, discover
+from fcn_cli.inputs import collisions, decoder, formats
+from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputFolder
 from fcn_cli.outputs.writers import WRITERS
 
@@ -109,12 +109,13 @@ def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[
     """On names alone: listed files need not exist to be planned."""
     listed = sorted({f"/nowhere/{name}.png" for name in names})
     try:
-        found = discover(Request((), listed, "/nowhere", "/out", formats.photo_suffixes(), keep))
+        found = discover(InputRequest((), listed, "/nowhere"), output="/out", keep_extension=keep)
     except RequestError:
         return
     assert len(found.sources) + found.ignored.total() == len(listed)
+    refused = {collision.refused for collision in collisions.find(found.sources)}
     written: set[str] = set()
-    for source in found.sources:
+    for source in set(found.sources) - refused:
         for kind in WRITERS:
             name = OutputFolder.name(source.output, kind)
             inside = os.path.normpath(os.path.join("/out", name))

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_cli.inputs import formats
-from fcn_cli.inputs.discovery import Found, Request, discover
+from fcn_cli.inputs.discovery import Found, InputRequest, discover
 from fcn_cli.inputs.file_lists import parse_list
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
@@ -27,7 +26,8 @@ def found(
     **options: Any,
 ) -> Found:
     given = [str(one) for one in inputs]
-    return discover(Request(given, listed, root, "fcn_output", formats.photo_suffixes(), **options))
+    narrowing = {name: options.pop(name) for name in ("include", "exclude") if name in options}
+    return discover(InputRequest(given, listed, root, **narrowing), output="fcn_output", **options)
 
 
 def outputs(*args: Any, **options: Any) -> list[str]:

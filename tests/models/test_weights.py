@@ -29,11 +29,11 @@ from PIL import Image
 from fcn_cli import __version__
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
-from fcn_cli.inputs import decode_pool
 from fcn_cli.models import download, registry
 from fcn_cli.models.download import Timeouts
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
+from fcn_cli.runs import prediction_stream
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
 
@@ -476,13 +476,13 @@ def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it
 
 def replacing(when: str, path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace a file after it was hashed for the request, before it is loaded."""
-    real: Callable[..., Any] = getattr(decode_pool, when)
+    real: Callable[..., Any] = getattr(prediction_stream, when)
 
     def replaced(*arguments: Any) -> Any:
         path.write_bytes(content)
         return real(*arguments)
 
-    monkeypatch.setattr(decode_pool, when, replaced)
+    monkeypatch.setattr(prediction_stream, when, replaced)
 
 
 def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
