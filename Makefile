@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check crash-test fuzz soak bench clean
+.PHONY: help setup demo test check docs crash-test fuzz soak bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ check: $(READY)  ## check format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(READY)  ## write docs/options.md, the table of all options, from the command line
+	$(BIN)/python docs/options.py
 
 crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
 	$(BIN)/python -m tests.moments --signals
