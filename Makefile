@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
 
-setup: $(READY)  ## make the virtual environment (the first time: several minutes, 5.5 GB)
+setup: $(READY)  ## make the virtual environment (the first time: several minutes, 6 GB)
 
 demo: $(READY)  ## segment sample_images with the bundled preview network
 	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --output demo_output --overwrite
