@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check crash-test fuzz soak bench clean
+.PHONY: help setup demo test check docs crash-test fuzz soak bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
 
-setup: $(READY)  ## make the virtual environment (the first time: several minutes, 5.5 GB)
+setup: $(READY)  ## make the virtual environment (the first time: several minutes, 6 GB)
 
 demo: $(READY)  ## segment sample_images with the bundled preview network
 	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --output demo_output --overwrite
@@ -32,6 +32,9 @@ check: $(READY)  ## check format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(READY)  ## write docs/options.md, the table of all options, from the command line
+	$(BIN)/python docs/options.py
 
 crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
 	$(BIN)/python -m tests.moments --signals

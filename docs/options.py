@@ -1,0 +1,94 @@
+"""Write options.md: every command, argument and option, taken from the command line itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fcn_cli.cli.app import app
+
+PAGE = Path(__file__).with_suffix(".md")
+_INTRODUCTION = """\
+# All commands and options
+
+`make docs` writes this page from the command line; do not edit it by hand. `fcn COMMAND --help` prints the
+same texts.
+
+The last column names the environment variable that sets an option:
+`FCN_BACKBONE=resnet101 fcn segment photos/`. The command line wins over the environment. `--overwrite`,
+`--prune` and other options that redo or delete something have no variable."""
+
+
+def page() -> str:
+    """Return the text of options.md."""
+    group = typer.main.get_command(app)
+    lines = [_INTRODUCTION]
+    for command, context in _commands(group, typer.Context(group, info_name="fcn")):
+        lines += _section(command, context)
+    return "\n".join(lines) + "\n"
+
+
+def _commands(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield a command and its context, then those below it."""
+    yield command, context
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        subcommand = command.get_command(context, name)
+        yield from _commands(subcommand, typer.Context(subcommand, info_name=name, parent=context))
+
+
+def _section(command: Any, context: Any) -> list[str]:
+    """Return the lines about one command."""
+    shown = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
+    arguments = [param for param in shown if param.param_type_name == "argument"]
+    options = [param for param in shown if param.param_type_name == "option"]
+    lines = ["", f"## {context.command_path}", "", inspect.cleandoc(command.help or "")]
+    if arguments:
+        rows = [[_code(param.metavar), _text(param.help or "")] for param in arguments]
+        lines += ["", *_table(("argument", "meaning"), rows)]
+    rows = [_option_row(param, context) for param in options]
+    return [*lines, "", *_table(("option", "meaning", "default", "variable"), rows)]
+
+
+def _option_row(option: Any, context: Any) -> list[str]:
+    # Short names first, as -o, --output.
+    names = ", ".join(sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--")))
+    return [
+        _code(names if option.is_flag else f"{names} {option.metavar}"),
+        _text(option.help or ""),
+        _text(_default(option, context)),
+        _code(option.envvar) if option.envvar else "",
+    ]
+
+
+def _default(option: Any, context: Any) -> str:
+    """Return an option's default as people write it; empty for flags, and where there is none."""
+    if isinstance(option.show_default, str):
+        return option.show_default
+    value = option.get_default(context, call=False)
+    if option.is_flag or value is None:
+        return ""
+    value = value.value if isinstance(value, Enum) else value
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (headings, ["---"] * len(headings), *rows)]
+
+
+def _code(text: str) -> str:
+    # A bar ends a table's cell, in code too, unless it is escaped.
+    return "`" + text.replace("|", r"\|") + "`"
+
+
+def _text(text: str) -> str:
+    """Return plain text for a table's cell, with Markdown's own characters escaped."""
+    return "".join(f"\\{character}" if character in "\\`|*[]<>_" else character for character in text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
