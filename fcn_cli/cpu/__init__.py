@@ -1,1 +1,1 @@
-"""A network in the form that a CPU computes fastest: layers, Winograd, cost model, workspace."""
+"""A network in its fast CPU form: layers, Winograd, the cost model, the workspace."""

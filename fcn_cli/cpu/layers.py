@@ -1,7 +1,8 @@
-"""Convolutions of one image on a CPU, in float32 and channels-last, each by the kernel its shape suits best.
+"""Convolutions on a CPU, in float32 and channels-last, each by the kernel that suits its shape best.
 
-An image is a tensor of shape (h, w, channels), contiguous. Images of a batch go one by one: so the result
-for one does not depend on its neighbours, not even in the last bit, and memory does not grow with the batch.
+An image is a contiguous tensor of shape (h, w, channels). The images of a batch are computed one by one: so
+the result of one does not depend on the others, not even in the last bit, and memory does not grow with the
+batch.
 """
 
 from __future__ import annotations
@@ -19,31 +20,33 @@ from .kernels.compiler import Clamp
 from .winograd import Winograd
 from .workspace import Workspace
 
-NO_LIMITS: Clamp = (None, None)
+NO_CLAMP: Clamp = (None, None)
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)
 
 
 class Convolution(Protocol):
-    """A convolution with bias and clamp; `kernel` names how it computed the last image."""
+    """A convolution with bias and clamp; `kernel` names the kernel that computed the last image."""
 
     kernel: str
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
-        """Return the result for one image; it may lie in the workspace, under `name`."""
+        """Return the result (h, w, channels out) for one image; it may be in the workspace, under `name`."""
         ...
 
 
-def convolution(folded: Folded, limits: Clamp) -> Convolution:
-    """Return the form of a convolution that computes fastest."""
+def convolution(folded: Folded, clamp: Clamp) -> Convolution:
+    """Return the fastest implementation of a convolution."""
     conv = folded.conv
-    plain = conv.groups == 1 and conv.stride == (1, 1) and matmul.fits(conv.in_channels, conv.out_channels)
-    if plain and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        return Conv1x1(folded, limits)
-    same = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
-    if plain and conv.kernel_size == (3, 3) and same:
-        return Conv3x3(folded, limits)
-    return Direct(folded, limits)
+    supported = (
+        conv.groups == 1 and conv.stride == (1, 1) and matmul.fits(conv.in_channels, conv.out_channels)
+    )
+    if supported and conv.kernel_size == (1, 1) and conv.padding == (0, 0):
+        return Conv1x1(folded, clamp)
+    same_size = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
+    if supported and conv.kernel_size == (3, 3) and same_size:
+        return Conv3x3(folded, clamp)
+    return Direct(folded, clamp)
 
 
 class Conv1x1:
@@ -51,11 +54,11 @@ class Conv1x1:
 
     kernel = "pointwise"
 
-    def __init__(self, folded: Folded, limits: Clamp) -> None:
+    def __init__(self, folded: Folded, clamp: Clamp) -> None:
         self._panels = matmul.in_panels(folded.weight()[:, :, 0, 0].t())
         self._out = folded.conv.out_channels
         self._bias = matmul.filled(folded.bias.float())
-        self._limits = limits
+        self._clamp = clamp
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result in the workspace."""
@@ -64,29 +67,29 @@ class Conv1x1:
         return out
 
     def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> None:
-        """Add the result to `residual`, of the result's shape, before the clamp."""
+        """Add the result to `residual` (of its shape), and clamp the sum."""
         self._multiply(x, residual, space, add=True)
 
     def _multiply(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
         pixels, result = x.view(-1, x.shape[2]), out.view(-1, out.shape[2])
-        matmul.pointwise(pixels, self._panels, self._bias, result, self._limits, space, add=add)
+        matmul.pointwise(pixels, self._panels, self._bias, result, self._clamp, space, add=add)
 
 
 class Direct:
-    """Any convolution, by the library's own kernel."""
+    """Any convolution, by PyTorch's own kernel."""
 
-    def __init__(self, folded: Folded, limits: Clamp) -> None:
+    def __init__(self, folded: Folded, clamp: Clamp) -> None:
         conv = folded.conv
         self._weight = folded.weight().float().contiguous(memory_format=torch.channels_last)
         self._bias = folded.bias.float()
         self._stride, self._padding = conv.stride, conv.padding
         self._dilation, self._groups = conv.dilation, conv.groups
-        self._limits = limits
+        self._clamp = clamp
 
     kernel = "direct"
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:  # noqa: ARG002
-        """Return the result in memory of its own."""
+        """Return the result in new memory."""
         out = F.conv2d(
             as_batch(x),
             self._weight,
@@ -96,18 +99,18 @@ class Direct:
             self._dilation,
             self._groups,
         )
-        return clamp_(as_image(out), self._limits)
+        return clamp_(as_image(out), self._clamp)
 
 
 class Conv3x3:
     """A 3x3 convolution with stride 1: by Winograd where that is faster, else directly.
 
-    Which of them is decided by shapes alone. Filters are transformed when a shape first asks for them.
+    The choice depends on shapes only. Filters are transformed when they are first needed.
     """
 
-    def __init__(self, folded: Folded, limits: Clamp) -> None:
+    def __init__(self, folded: Folded, clamp: Clamp) -> None:
         self._folded = folded
-        self._limits = limits
+        self._clamp = clamp
         self._dilation = folded.conv.dilation[0]
         self._in, self._out = folded.conv.in_channels, folded.conv.out_channels
         self._direct: Direct | None = None
@@ -115,15 +118,15 @@ class Conv3x3:
         self.kernel = ""
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
-        """Return the result, in the workspace or not."""
+        """Return the result; it may be in the workspace."""
         tile = cost_model.choose_tile(x.shape[0], x.shape[1], self._dilation, self._in, self._out)
         self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
         if tile is None:
-            self._direct = self._direct or Direct(self._folded, self._limits)
+            self._direct = self._direct or Direct(self._folded, self._clamp)
             return self._direct(x, space, name)
         if tile not in self._winograd:
             self._winograd[tile] = Winograd(
-                self._folded.weight(), self._folded.bias, self._dilation, tile, self._limits
+                self._folded.weight(), self._folded.bias, self._dilation, tile, self._clamp
             )
         out = space.take(name, x.shape[0], x.shape[1], self._out)
         self._winograd[tile](x, out, space)
@@ -131,19 +134,19 @@ class Conv3x3:
 
 
 def as_batch(x: Tensor) -> Tensor:
-    """Return an image as PyTorch's operators know it: shape (1, channels, h, w), channels-last."""
-    # In this order, for the strides: else the image is not recognised as channels-last, and is copied.
+    """Return a view of an image as a batch of shape (1, channels, h, w), channels-last."""
+    # This order gives strides that PyTorch recognises as channels-last; otherwise it copies the image.
     return x.unsqueeze(0).permute(0, 3, 1, 2)
 
 
 def as_image(batch: Tensor) -> Tensor:
-    """Return the one image of a batch as (h, w, channels), contiguous."""
+    """Return the only image of a batch, contiguous, of shape (h, w, channels)."""
     return batch[0].permute(1, 2, 0).contiguous()
 
 
-def clamp_(x: Tensor, limits: Clamp) -> Tensor:
-    """Clamp in place, if there is anything to clamp to."""
-    low, high = limits
+def clamp_(x: Tensor, clamp: Clamp) -> Tensor:
+    """Clamp in place."""
+    low, high = clamp
     if low == 0 and high is None:
         return x.relu_()
     return x if low is None and high is None else x.clamp_(low, high)

@@ -1,7 +1,7 @@
-"""A torchvision FCN in the form in which a CPU computes it fastest, in float32.
+"""A torchvision FCN in its fastest CPU form, in float32.
 
-Built once from a loaded model: BatchNorm folded in float64, images channels-last throughout, residuals added
-by the GEMM that computes them. `layers` has the layers.
+It is built once from a loaded model: BatchNorm is folded in float64, images are channels-last throughout, and
+the matrix product that computes a residual block's last layer adds the shortcut.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
 from .kernels.compiler import Clamp
-from .layers import NO_LIMITS, RELU, RELU6, Conv1x1, Convolution, as_batch, as_image, convolution
+from .layers import NO_CLAMP, RELU, RELU6, Conv1x1, Convolution, as_batch, as_image, convolution
 from .workspace import Workspace
 
 
 class Block(Protocol):
-    """A part of the network, from one image's features to the next."""
+    """A part of the network: maps the features of one image to the next features."""
 
     @property
     def layers(self) -> Sequence[Convolution]:
-        """Its convolutions."""
+        """The block's convolutions."""
         ...
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
@@ -36,20 +36,20 @@ class Block(Protocol):
 
 
 class CpuNetwork:
-    """An FCN of torchvision's kind, for a CPU.
+    """A torchvision FCN on a CPU.
 
-    It has one workspace: threads that share it must take turns, as `Engine` makes them.
+    It has one workspace: only one thread at a time may use it; `Engine` holds a lock.
 
     Parameters
     ----------
     model
         A `torchvision.models.segmentation.FCN` over a ResNet with bottlenecks or over MobileNetV2's
-        features, in eval mode, float32, on the CPU. It is not changed, and not needed afterwards.
+        features, in eval mode, float32, on the CPU. It is not changed and not needed afterwards.
 
     Raises
     ------
     TypeError
-        It has parts that this form does not know.
+        The model has layers that are not supported.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -65,30 +65,30 @@ class CpuNetwork:
         Parameters
         ----------
         batch
-            float32, shape (images, 3, h, w), in any memory format.
+            float32, shape (images, 3, h, w), any memory format.
 
         Returns
         -------
         Tensor
             float32, shape (images, classes, h / stride, w / stride) rounded up, channels-last.
         """
-        logits = [self._one(image) for image in batch.permute(0, 2, 3, 1)]
+        logits = [self._forward(image) for image in batch.permute(0, 2, 3, 1)]
         return torch.stack(logits).permute(0, 3, 1, 2)
 
     def kernels(self) -> dict[str, int]:
-        """Return by which kernels the last image was computed, and how many layers by each."""
+        """Return the kernels that computed the last image, each with its number of layers."""
         return dict(Counter(layer.kernel for block in self._blocks for layer in block.layers).most_common())
 
     @property
     def workspace_bytes(self) -> int:
-        """How much memory the kernels hold for what lies between layers."""
+        """The size of the workspace in bytes."""
         return self._space.nbytes()
 
-    def _one(self, image: Tensor) -> Tensor:
+    def _forward(self, image: Tensor) -> Tensor:
         x = image.contiguous()
         for block in self._blocks:
             x = block(x, self._space)
-        # The workspace is the next image's.
+        # The next image overwrites the workspace.
         return x.clone()
 
 
@@ -100,7 +100,7 @@ def _backbone_blocks(backbone: nn.Module) -> Iterator[Block]:
         parts = {
             f"{i}.{name}": block for i, stage in enumerate(stages) for name, block in stage.named_children()
         }
-    # Two buffers in turn: a block reads its input until its result is there.
+    # Two buffers alternate: a block reads its input until its result is complete.
     turn = 0
     for part in parts.values():
         if isinstance(part, Bottleneck):
@@ -112,13 +112,13 @@ def _backbone_blocks(backbone: nn.Module) -> Iterator[Block]:
 
 
 class _Stem:
-    """A ResNet's first layers. Bias and ReLU commute with the pooling, and come after: to a quarter."""
+    """A ResNet's first layers. Bias and ReLU commute with max-pooling, and on its output cost a quarter."""
 
     def __init__(self, conv: nn.Module, norm: nn.Module, activation: nn.Module, pool: nn.Module) -> None:
-        ((folded, limits),) = _folded([conv, norm, activation])
-        if limits != RELU or not isinstance(pool, nn.MaxPool2d):
-            raise TypeError("a stem other than convolution, BatchNorm, ReLU and max-pooling")
-        self._conv = convolution(folded.without_bias(), NO_LIMITS)
+        ((folded, clamp),) = _folded([conv, norm, activation])
+        if clamp != RELU or not isinstance(pool, nn.MaxPool2d):
+            raise TypeError("the stem is not a convolution, BatchNorm, ReLU and max-pooling")
+        self._conv = convolution(folded.without_bias(), NO_CLAMP)
         self._bias = folded.bias.float()
         self._pool = pool
         self.layers = [self._conv]
@@ -130,7 +130,7 @@ class _Stem:
 
 
 class _Bottleneck:
-    """1x1, 3x3, 1x1 and the residual, which stays where it is: the last GEMM adds to it."""
+    """1x1, 3x3 and 1x1 convolutions; the last matrix product adds to the shortcut in place."""
 
     def __init__(self, block: Bottleneck, name: str) -> None:
         (first, _), (second, _), (third, _) = _folded(
@@ -140,9 +140,9 @@ class _Bottleneck:
         self._shortcut: Convolution | None = None
         if block.downsample is not None:
             ((shortcut, _),) = _folded(block.downsample.modules())
-            # One bias for both, added once.
+            # Add both biases at once.
             third = replace(third, bias=third.bias + shortcut.bias)
-            self._shortcut = convolution(shortcut.without_bias(), NO_LIMITS)
+            self._shortcut = convolution(shortcut.without_bias(), NO_CLAMP)
         self._first, self._second = convolution(first, RELU), convolution(second, RELU)
         self._third = Conv1x1(third, RELU)
         self.layers = [layer for layer in (self._first, self._second, self._third, self._shortcut) if layer]
@@ -155,10 +155,10 @@ class _Bottleneck:
 
 
 class _Chain:
-    """Convolutions in a row; around an `InvertedResidual` with a shortcut, that is added."""
+    """A sequence of convolutions; adds the shortcut where an `InvertedResidual` has one."""
 
     def __init__(self, part: nn.Module, name: str) -> None:
-        self.layers = [convolution(folded, limits) for folded, limits in _folded(part.modules())]
+        self.layers = [convolution(folded, clamp) for folded, clamp in _folded(part.modules())]
         self._names = [f"inner{index % 2}" for index in range(len(self.layers) - 1)] + [name]
         self._residual = isinstance(part, InvertedResidual) and part.use_res_connect
 
@@ -169,19 +169,19 @@ class _Chain:
         return features.add_(x) if self._residual else features
 
 
-_LIMITS: dict[type[nn.Module], Clamp] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
+_CLAMPS: dict[type[nn.Module], Clamp] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
 
 
 def _folded(modules: Iterable[nn.Module]) -> list[tuple[Folded, Clamp]]:
-    """Return each convolution with the BatchNorm and the clamp that follow it."""
+    """Fold each convolution with the BatchNorm that follows it; return it with the clamp behind both."""
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, Clamp]] = []
     for module in modules:
         if isinstance(module, nn.Conv2d):
-            found.append((module, None, NO_LIMITS))
+            found.append((module, None, NO_CLAMP))
         elif isinstance(module, nn.BatchNorm2d) and found and found[-1][1] is None:
-            found[-1] = (found[-1][0], module, NO_LIMITS)
-        elif type(module) in _LIMITS and found:
-            found[-1] = (*found[-1][:2], _LIMITS[type(module)])
+            found[-1] = (found[-1][0], module, NO_CLAMP)
+        elif type(module) in _CLAMPS and found:
+            found[-1] = (*found[-1][:2], _CLAMPS[type(module)])
         elif not isinstance(module, nn.Dropout) and not any(True for _ in module.children()):
-            raise TypeError(f"a {type(module).__name__} where convolutions are expected")
-    return [(Folded.of(conv, norm), limits) for conv, norm, limits in found]
+            raise TypeError(f"a {type(module).__name__} is not supported in a chain of convolutions")
+    return [(Folded.of(conv, norm), clamp) for conv, norm, clamp in found]

@@ -1,12 +1,12 @@
-"""3x3 convolutions with stride 1 by minimal filtering: fewer multiplications than the definition has.
+"""3x3 convolutions with stride 1 by Winograd's minimal filtering, which needs fewer multiplications.
 
-The method is Winograd's, as Lavin and Gray apply it to networks ("Fast Algorithms for Convolutional Neural
-Networks", arXiv 1509.09308): F(m x m, 3 x 3) turns each m x m tile of the output, for every pair of
-channels, from 9 m^2 multiplications into (m + 2)^2. The transforms are built here by the Toom-Cook
-construction from interpolation points, exactly, in fractions.
+Lavin and Gray apply it to networks ("Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308):
+for every pair of channels, F(m x m, 3 x 3) computes each m x m tile of the output with (m + 2)^2 instead of 9
+m^2 multiplications. The transforms are computed here by the Toom-Cook construction from interpolation points,
+exactly, in fractions.
 
-A dilated convolution with dilation d never mixes the d^2 interleaved phases of its input: each phase is a
-small image of its own, convolved without dilation.
+A convolution with dilation d never mixes the d^2 interleaved phases of its input: each phase is a small image
+of its own, convolved without dilation.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from torch import Tensor
 
 from .kernels import compiler, matmul, matmul_ir, tile_transforms, tile_transforms_ir
 from .kernels.compiler import Clamp
-from .kernels.tile_grid import Grid
+from .kernels.tile_grid import TileGrid, TileRange
 from .workspace import Workspace
 
 TAPS = 3
 
-# Symmetric in sign and in inversion: of the sets tried, these lose the fewest digits.
+# Symmetric under negation and inversion: of the sets tried, these lose the fewest digits.
 _HALF = Fraction(1, 2)
 POINTS: dict[int, tuple[Fraction, ...]] = {
     4: (Fraction(0), Fraction(1), Fraction(-1), _HALF, Fraction(-2)),
     6: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), _HALF, -_HALF),
 }
-"""Tile size m → m + 1 finite interpolation points; infinity is always the last one."""
+"""Tile size m → m + 1 finite interpolation points; the last point is always infinity."""
 
-# The transformed input and output of as many tiles as go together: enough of them for the filters' way from
-# memory to pay, and a bound that does not grow with the image.
+# Elements of the transformed input or output of the tiles that are processed together: enough to amortise
+# loading the filters from memory, and bounded, so that memory does not grow with the image.
 _BLOCK_ELEMENTS = 1 << 23
 _MIN_BLOCK_TILES = 256
-# Else the (m + 2)^2 places of a channel would compete for one set of the cache.
-_APART = 16
+# Without a gap, the (m + 2)^2 elements of a channel would compete for one cache set.
+_MATRIX_GAP = 16
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,27 @@ class Transforms:
 
     @classmethod
     def of(cls, tile: int) -> Transforms:
-        """Build them for tiles of a size in `POINTS`."""
+        """Return the transforms for a tile size in `POINTS`."""
         points = POINTS[tile]
         size = tile + TAPS - 1
-        every = [Fraction(1)]
+        all_roots = [Fraction(1)]
         for point in points:
-            every = _times(every, point)
+            all_roots = _times_root(all_roots, point)
         outputs = [[point**row for point in points] + [Fraction(row == tile - 1)] for row in range(tile)]
         filters, inputs = [], []
         for index, point in enumerate(points):
-            scale, others = Fraction(1), [Fraction(1)]
+            scale, other_roots = Fraction(1), [Fraction(1)]
             for other in points[:index] + points[index + 1 :]:
                 scale *= point - other
-                others = _times(others, other)
+                other_roots = _times_root(other_roots, other)
             filters.append([point**power / scale for power in range(TAPS)])
-            inputs.append(others + [Fraction(0)] * (size - len(others)))
+            inputs.append(other_roots + [Fraction(0)] * (size - len(other_roots)))
         filters.append([Fraction(0)] * (TAPS - 1) + [Fraction(1)])
-        inputs.append(every)
+        inputs.append(all_roots)
         return cls(_matrix(outputs), _matrix(filters), _matrix(inputs))
 
 
-def _times(polynomial: Sequence[Fraction], root: Fraction) -> list[Fraction]:
+def _times_root(polynomial: Sequence[Fraction], root: Fraction) -> list[Fraction]:
     """Return the coefficients, lowest first, of a polynomial times (x - root)."""
     shifted = [Fraction(0), *polynomial]
     scaled = [*(root * coefficient for coefficient in polynomial), Fraction(0)]
@@ -98,9 +98,9 @@ class Winograd:
     dilation
         At least 1.
     tile
-        Size m of the output's tiles, one of `POINTS`.
-    limits
-        The result is clamped to these: (0, None) is ReLU.
+        The size m of the output's tiles, one of `POINTS`.
+    clamp
+        The range of the result: (0, None) is ReLU.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class Winograd:
         bias: Tensor,
         dilation: int,
         tile: int,
-        limits: Clamp,
+        clamp: Clamp,
     ) -> None:
         transforms = Transforms.of(tile)
         self.dilation = dilation
         self.tile = tile
-        self.limits = limits
+        self.clamp = clamp
         self._out, self._in = weight.shape[:2]
         self._input, self._output = _rows(transforms.input), _rows(transforms.output)
         self._bias = bias.float()
@@ -126,40 +126,31 @@ class Winograd:
         Parameters
         ----------
         x
-            float32, shape (h, w, channels in), the last stride 1.
+            float32, shape (h, w, channels in), with a last stride of 1.
         out
             float32, shape (h, w, channels out), contiguous; is overwritten.
         space
-            For what lies between.
+            Holds the transformed tiles.
         """
-        grid = Grid(x.shape[0], x.shape[1], self.dilation, self.tile)
+        grid = TileGrid(x.shape[0], x.shape[1], self.dilation, self.tile)
         matrices = (self.tile + TAPS - 1) ** 2
-        most = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
-        rows = compiler.processor().rows
-        for first in range(0, grid.tiles, most):
-            count = min(most, grid.tiles - first)
-            blocks = -(-count // rows)
-            left = _apart(
-                space,
-                "tiles",
-                matrices,
-                blocks,
-                self._in // matmul_ir.DEPTH,
-                rows,
-                matmul_ir.DEPTH,
-            )
-            products = _apart(space, "products", matrices, blocks * rows, matmul.padded(self._out))
-            tile_transforms.transform_input(x, grid, first, count, self._input, left)
-            matmul.tiles(left, self._filters, products)
-            tile_transforms.transform_output(
-                products, grid, first, count, self._output, self._bias, self.limits, out
-            )
+        block_tiles = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
+        rows = compiler.simd_target().rows
+        for first in range(0, grid.tiles, block_tiles):
+            tiles = TileRange(grid, first, min(block_tiles, grid.tiles - first))
+            blocks = -(-tiles.count // rows)
+            depths = self._in // matmul_ir.DEPTH
+            left = _take_matrices(space, "tiles", matrices, blocks, depths, rows, matmul_ir.DEPTH)
+            products = _take_matrices(space, "products", matrices, blocks * rows, matmul.padded(self._out))
+            tile_transforms.transform_input(x, tiles, self._input, left)
+            matmul.batched_product(left, self._filters, products)
+            tile_transforms.transform_output(products, tiles, self._output, self._bias, self.clamp, out)
 
 
-def _apart(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
-    """Return a tensor (count, *shape), each of its matrices contiguous, with a gap between them."""
+def _take_matrices(space: Workspace, name: str, count: int, *shape: int) -> Tensor:
+    """Return a tensor (count, *shape) of contiguous matrices with a gap between them."""
     size = math.prod(shape)
-    return space.take(name, count, size + _APART)[:, :size].unflatten(1, shape)  # type: ignore[no-any-return,no-untyped-call]
+    return space.take(name, count, size + _MATRIX_GAP)[:, :size].unflatten(1, shape)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def _rows(matrix: Tensor) -> tile_transforms_ir.Matrix:
@@ -167,15 +158,15 @@ def _rows(matrix: Tensor) -> tile_transforms_ir.Matrix:
 
 
 def _transform_filter(weight: Tensor, transform: Tensor) -> Tensor:
-    """Return float32 panels, as `matmul.in_panels` of ((m + 2)^2, in, out), computed in float64.
+    """Return `matmul.in_panels` of the transformed filters ((m + 2)^2, in, out), computed in float64.
 
-    The two axes are swapped on the way: the transforms of tiles leave columns first.
+    The two spatial axes are swapped, because the tile transforms store columns first.
     """
     both = torch.kron(transform, transform)
-    channels, width = weight.shape[1], compiler.processor().columns
-    # Zeros fill the last panel.
+    channels, width = weight.shape[1], compiler.simd_target().columns
+    # Zeros pad the last panel.
     result = torch.zeros(len(both), matmul.padded(len(weight)) // width, channels, width)
-    # In parts: in float64 all of the largest layer would take half a GiB more.
+    # Panel by panel: all of the largest layer in float64 would take half a GiB more.
     for index, part in enumerate(torch.split(weight, width)):
         columns = part.double().permute(3, 2, 1, 0).reshape(TAPS * TAPS, -1)
         result[:, index, :, : len(part)] = (both @ columns).view(len(both), channels, -1)

@@ -1,4 +1,4 @@
-"""Memory that the kernels use again and again."""
+"""Memory that the kernels reuse."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class Workspace:
     """Named float32 buffers on the CPU, each as large as the largest use of it so far.
 
-    For one thread at a time. Memory fresh from the operating system costs a page fault every few KiB, a good
-    part of what a transform takes; these pages are touched once.
+    Only one thread may use it at a time. Reuse avoids page faults: on fresh memory, one every few KiB takes a
+    good part of a transform's time.
     """
 
     def __init__(self) -> None:
@@ -23,12 +23,12 @@ class Workspace:
         count = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < count:
-            # The old one goes first: both at once would be the peak.
+            # Free the old buffer first: both together would be the peak.
             self._buffers.pop(name, None)
             del buffer
             buffer = self._buffers[name] = torch.empty(count)
         return buffer[:count].view(shape)
 
     def nbytes(self) -> int:
-        """Return how much memory it holds."""
+        """Return the size of all buffers in bytes."""
         return sum(buffer.nbytes for buffer in self._buffers.values())

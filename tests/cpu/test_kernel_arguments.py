@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcn_cli.cpu import winograd
 from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, tile_transforms
-from fcn_cli.cpu.kernels.tile_grid import Grid
+from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
 from fcn_cli.cpu.winograd import Transforms
 from fcn_cli.cpu.workspace import Workspace
 
@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 Wrong = Callable[[Any], Any]
 
 ROWS, DEPTH, COLUMNS = 13, 32, 64
-GRID = Grid(20, 17, dilation=2, tile=4)
+GRID = TileGrid(20, 17, dilation=2, tile=4)
 PLACES = (GRID.tile + 2) ** 2
 CHANNELS = 32
 
@@ -30,14 +30,14 @@ def for_pointwise() -> Arguments:
         "panels": matmul.in_panels(torch.rand(DEPTH, COLUMNS)),
         "bias": torch.rand(matmul.padded(COLUMNS)),
         "result": torch.zeros(ROWS, COLUMNS),
-        "limits": (None, None),
+        "clamp": (None, None),
         "space": Workspace(),
         "add": False,
     }
 
 
-def for_tiles() -> Arguments:
-    rows = compiler.processor().rows
+def for_batched_product() -> Arguments:
+    rows = compiler.simd_target().rows
     return {
         "left": torch.rand(PLACES, 3, DEPTH // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
         "panels": matmul.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
@@ -50,14 +50,16 @@ def matrix(name: str) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
+def all_tiles(grid: TileGrid) -> TileRange:
+    return TileRange(grid, 0, grid.tiles)
+
+
 def for_transform_input() -> Arguments:
-    rows = compiler.processor().rows
+    rows = compiler.simd_target().rows
     blocks = -(-GRID.tiles // rows)
     return {
         "x": torch.rand(GRID.height, GRID.width, CHANNELS),
-        "grid": GRID,
-        "first": 0,
-        "tiles": GRID.tiles,
+        "tiles": all_tiles(GRID),
         "transform": matrix("input"),
         "result": torch.zeros(PLACES, blocks, CHANNELS // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
     }
@@ -66,12 +68,10 @@ def for_transform_input() -> Arguments:
 def for_transform_output() -> Arguments:
     return {
         "products": torch.rand(PLACES, GRID.tiles, CHANNELS),
-        "grid": GRID,
-        "first": 0,
-        "tiles": GRID.tiles,
+        "tiles": all_tiles(GRID),
         "transform": matrix("output"),
         "bias": torch.rand(CHANNELS),
-        "limits": (0.0, None),
+        "clamp": (0.0, None),
         "out": torch.zeros(GRID.height, GRID.width, CHANNELS),
     }
 
@@ -120,9 +120,9 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
             "result": [short(0), short(1), strided, of_another_type, torch.flatten],
         },
     ),
-    "tiles": (
-        matmul.tiles,
-        for_tiles,
+    "batched_product": (
+        matmul.batched_product,
+        for_batched_product,
         {
             "left": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],
             "panels": [*map(short, range(4)), strided, of_another_type, torch.flatten],
@@ -134,9 +134,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         for_transform_input,
         {
             "x": [*map(short, range(3)), strided, of_another_type, torch.flatten],
-            "grid": [instead(Grid(21, 17, 2, 4)), instead(Grid(20, 17, 2, 6))],
-            "first": [instead(-1), instead(1)],
-            "tiles": [instead(0), instead(GRID.tiles + 1)],
+            "tiles": [instead(all_tiles(TileGrid(21, 17, 2, 4))), instead(all_tiles(TileGrid(20, 17, 2, 6)))],
             "transform": [instead(matrix("output")), instead(matrix("input")[:-1])],
             "result": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],
         },
@@ -146,9 +144,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         for_transform_output,
         {
             "products": [*map(short, range(3)), strided, of_another_type, torch.flatten, same],
-            "grid": [instead(Grid(20, 18, 2, 4)), instead(Grid(20, 17, 2, 6))],
-            "first": [instead(-1), instead(1)],
-            "tiles": [instead(0), instead(GRID.tiles + 1)],
+            "tiles": [instead(all_tiles(TileGrid(20, 18, 2, 4))), instead(all_tiles(TileGrid(20, 17, 2, 6)))],
             "transform": [instead(matrix("input")), instead(matrix("output")[:-1])],
             "bias": [short(0), strided, of_another_type],
             "out": [*map(short, range(3)), strided, of_another_type, torch.flatten],
@@ -210,6 +206,12 @@ def test_a_wrong_argument_raises_before_the_kernel_runs(
     assert not started
     # It says what came and what is needed, in numbers or types.
     assert any(character.isdigit() for character in str(raised.value))
+
+
+@pytest.mark.parametrize(("first", "count"), [(-1, 1), (1, GRID.tiles), (0, 0), (0, GRID.tiles + 1)])
+def test_tiles_beyond_the_grid_are_refused(first: int, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{GRID.tiles}"):
+        TileRange(GRID, first, count)
 
 
 def test_tiles_of_size_six_are_checked_as_well() -> None:

@@ -21,7 +21,7 @@ from benchmarks.material import randomise
 from fcn_cli.cpu import cost_model, winograd
 from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
 from fcn_cli.cpu.kernels.compiler import Kernel, SimdTarget
-from fcn_cli.cpu.kernels.ir_builder import Emitter
+from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
@@ -33,10 +33,10 @@ from ..conftest import SAMPLES, Fcn
 
 
 @pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
-def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
-    """Write kernels as for any processor, whichever this one is: LLVM makes do with what there is."""
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
+    """Build kernels for every target, whatever this processor is: LLVM lowers vectors that it lacks."""
     chosen: SimdTarget = getattr(compiler, request.param)
-    monkeypatch.setattr(compiler, "processor", lambda: chosen)
+    monkeypatch.setattr(compiler, "simd_target", lambda: chosen)
     return chosen
 
 
@@ -333,14 +333,14 @@ def test_what_a_kernel_cannot_read_is_refused() -> None:
 
 
 def test_a_task_has_every_field() -> None:
-    kernel = Kernel("nothing", ("one", "two"), write_nothing, 4)
+    kernel = Kernel("nothing", ("one", "two"), build_nothing, 4)
     kernel(3, one=1, two=2)
     with pytest.raises(TypeError, match="two"):
         kernel(3, one=1)
 
 
-def write_nothing(emitter: Emitter) -> None:
-    with emitter.parallel_for():
+def build_nothing(builder: KernelBuilder) -> None:
+    with builder.parallel_for():
         pass
 
 

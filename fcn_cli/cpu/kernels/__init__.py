@@ -1,1 +1,1 @@
-"""Compiled functions: matrix products, transforms of tiles, labels from logits."""
+"""Compiled kernels: matrix products, Winograd's tile transforms, argmax."""

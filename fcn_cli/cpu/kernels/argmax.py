@@ -1,8 +1,8 @@
-"""The class of the largest of interpolated logits, for every pixel: a CPU kernel.
+"""The class of the largest interpolated logit for every pixel: a CPU kernel.
 
-A pixel lies between two rows of logits, which were widened to the label map's width before. The kernel goes
-over all classes with the best one so far in registers: nothing of the label map's size but the result is
-written.
+Logits are first widened to the label map's width; the kernel interpolates between two rows of them. It loops
+over the classes with the best one so far in registers, and writes nothing of the label map's size but the
+result.
 """
 
 from __future__ import annotations
@@ -14,74 +14,76 @@ from torch import Tensor
 
 from . import compiler
 from .compiler import Kernel, SimdTarget
-from .ir_builder import Emitter, Value
+from .ir_arithmetic import Value
+from .ir_builder import KernelBuilder
 
-# Columns that a thread does together: their logits of two rows and all classes stay in its L1.
+# Columns that a thread processes together: their logits of two rows and all classes stay in its L1 cache.
 _COLUMNS = 256
 
-_MOST_CLASSES = 255
+_MAX_CLASSES = 255
 """Label maps are uint8 and 255 is void."""
 
 _FIELDS = ("wide", "classes", "width", "ends", "rows", "weights", "chunks", "labels")
 
 
 def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Tensor) -> None:
-    """Write the label map between rows of logits.
+    """Interpolate between rows of logits and write the label map.
 
     Parameters
     ----------
     wide
-        float32, shape (rows of logits, classes, width), contiguous, the width a multiple of a vector's.
+        float32, shape (rows of logits, at most 255 classes, width), contiguous; the width is a multiple of
+        the vector length.
     ends
-        int64, shape (strips + 1,): the label map's rows from one of these to the next are a strip, and lie
-        between the same two rows of logits.
+        int64, shape (strips + 1,): a strip consists of the label map's rows from one of these to the next;
+        all of them lie between the same two rows of logits.
     rows
-        int64, shape (strips, 2): these two.
+        int64, shape (strips, 2): the indices of these two rows.
     weights
-        float32, shape (rows of the label map,): of the second one.
+        float32, shape (rows of the label map,): the weight of the second one, from 0 to 1.
     labels
-        uint8, shape (rows of the label map, width), contiguous; is overwritten. Of equal logits the lowest
+        uint8, shape (rows of the label map, width), contiguous; is overwritten. Among equal logits the lowest
         class index wins.
 
     Raises
     ------
     ValueError
-        A tensor's shape, type or strides, or what `ends` and `rows` point to, are not as said above.
+        A tensor has another shape, type or strides, or `ends` or `rows` are out of range.
     """
     _check(wide, ends, rows, weights, labels)
     chunks = -(-wide.shape[2] // _COLUMNS)
-    _kernel(compiler.processor())(
+    _kernel(compiler.simd_target())(
         len(rows) * chunks,
-        wide=compiler.address(wide),
+        wide=compiler.contiguous_pointer(wide),
         classes=wide.shape[1],
         width=wide.shape[2],
-        ends=compiler.address(ends, torch.int64),
-        rows=compiler.address(rows, torch.int64),
-        weights=compiler.address(weights),
+        ends=compiler.contiguous_pointer(ends, torch.int64),
+        rows=compiler.contiguous_pointer(rows, torch.int64),
+        weights=compiler.contiguous_pointer(weights),
         chunks=chunks,
-        labels=compiler.address(labels, torch.uint8),
+        labels=compiler.contiguous_pointer(labels, torch.uint8),
     )
 
 
 def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Tensor) -> None:
-    """Refuse what the kernel would read or write out of bounds."""
-    lanes = compiler.processor().lanes
-    if wide.ndim != 3 or not wide.numel() or wide.shape[1] > _MOST_CLASSES or wide.shape[2] % lanes:
+    """Refuse arguments with which the kernel would read or write out of bounds."""
+    lanes = compiler.simd_target().lanes
+    if wide.ndim != 3 or not wide.numel() or wide.shape[1] > _MAX_CLASSES or wide.shape[2] % lanes:
         raise ValueError(
             f"wide has shape {tuple(wide.shape)}, "
-            f"(rows, at most {_MOST_CLASSES} classes, a multiple of {lanes}) is needed"
+            f"expected (rows, at most {_MAX_CLASSES} classes, a multiple of {lanes})"
         )
     if labels.ndim != 2 or rows.ndim != 2 or not labels.numel() or not rows.numel():
         raise ValueError(
             f"labels has shape {tuple(labels.shape)} and rows {tuple(rows.shape)}, "
-            "(rows, width) and (strips, 2) are needed"
+            "expected (rows, width) and (strips, 2)"
         )
-    compiler.need_shape("labels", labels, len(labels), wide.shape[2])
-    compiler.need_shape("weights", weights, len(labels))
-    compiler.need_shape("rows", rows, len(rows), 2)
-    compiler.need_shape("ends", ends, len(rows) + 1)
-    # What these two hold become addresses; there is one strip for every row of logits.
-    low, high = (int(one) for one in rows.aminmax())
+    compiler.require_shape("labels", labels, len(labels), wide.shape[2])
+    compiler.require_shape("weights", weights, len(labels))
+    compiler.require_shape("rows", rows, len(rows), 2)
+    compiler.require_shape("ends", ends, len(rows) + 1)
+    # Their values become addresses. Checking all is cheap: there is one strip for every row of logits.
+    low, high = (int(extreme) for extreme in rows.aminmax())
     if low < 0 or high >= len(wide):
         raise ValueError(f"rows hold {low} to {high}, there are {len(wide)} rows of logits")
     if int(ends[0]) < 0 or int(ends[-1]) > len(labels) or bool((ends.diff() < 0).any()):
@@ -90,10 +92,10 @@ def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
 
 @functools.lru_cache
 def _kernel(target: SimdTarget) -> Kernel:
-    return Kernel("argmax", _FIELDS, _write, target.lanes)
+    return Kernel("argmax", _FIELDS, _build, target.lanes)
 
 
-def _write(builder: Emitter) -> None:
+def _build(builder: KernelBuilder) -> None:
     with builder.parallel_for() as item:
         strip, chunk = builder.divide(item, builder["chunks"])
         first, last = (builder.load_int(builder["ends"], builder.add(strip, n)) for n in (0, 1))
@@ -122,10 +124,10 @@ def _write(builder: Emitter) -> None:
                 )
 
 
-def _best(builder: Emitter, upper: Value, lower: Value, weight: Value) -> Value:
-    """Return the index of the largest one between two rows of logits, as float32."""
-    one, nothing = builder.constant(1.0), builder.constant(0.0)
-    carried = [upper, lower, builder.constant(-float("inf")), nothing, nothing]
+def _best(builder: KernelBuilder, upper: Value, lower: Value, weight: Value) -> Value:
+    """Return the index of the class with the largest interpolated logit, as float32."""
+    one, zero = builder.constant(1.0), builder.constant(0.0)
+    carried = [upper, lower, builder.constant(-float("inf")), zero, zero]
     with builder.loop(builder["classes"], carried=carried) as classes:
         above, below, best, label, index = classes.carried
         a, b = builder.load(above), builder.load(below)

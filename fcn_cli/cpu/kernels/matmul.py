@@ -1,12 +1,12 @@
-"""Matrix products in float32: a kernel for the 1x1 convolutions, and one for those of Winograd's tiles.
+"""Matrix products in float32: one kernel for 1x1 convolutions, one for Winograd's tiles.
 
-The scheme is the usual one (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"): the
-right factor, a layer's weights, lies in panels of as many columns as the registers hold; the left one in
-blocks of as many rows. For each pair a small part of the result is summed up in registers, over all of the
-depth, then gets what is added to it and is written, once. So it does not depend on how rows are shared out.
+The scheme is Goto and van de Geijn's ("Anatomy of High-Performance Matrix Multiplication"). The right factor,
+a layer's weights, is stored in panels of as many columns as the registers hold; the left one in blocks of as
+many rows. For every block and panel, a small part of the result is summed over the whole depth in registers,
+finished (bias, clamp) and written once. So the result does not depend on how threads share the rows.
 
-Blocks lie as (depth / 16, rows of a block, 16): a cache line of every row in turn. The 1x1 convolutions'
-kernel copies them there; the transform of tiles writes them so.
+Blocks have the layout (depth / 16, rows of a block, 16): a cache line of every row in turn. The kernel of the
+1x1 convolutions copies its input into this layout; `tile_transforms` writes it directly.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from torch import Tensor
 from ..workspace import Workspace
 from . import compiler, matmul_ir
 from .compiler import Clamp, SimdTarget
-from .ir_builder import FLOAT_BYTES
+from .ir_arithmetic import FLOAT_BYTES
 from .matmul_ir import DEPTH
 
-# Bytes of the left factor that a thread goes through for each panel of the right one: both stay in its L2.
+# Bytes of the left factor that a thread multiplies by each panel of the right one: both stay in its L2 cache.
 _BLOCKS_BYTES = 384 << 10
 
 
 def fits(depth: int, columns: int) -> bool:
-    """Say whether a right factor of this shape can be multiplied with."""
-    return depth % DEPTH == 0 and columns % max(each.lanes for each in compiler.PROCESSORS) == 0
+    """Return whether the kernels support a right factor of this shape."""
+    return depth % DEPTH == 0 and columns % max(target.lanes for target in compiler.SIMD_TARGETS) == 0
 
 
 def padded(columns: int) -> int:
-    """Return how many columns whole panels have."""
-    width = compiler.processor().columns
+    """Round a number of columns up to whole panels."""
+    width = compiler.simd_target().columns
     return -(-columns // width) * width
 
 
 def filled(columns: Tensor) -> Tensor:
-    """Return (..., columns) filled up with zeros to whole panels."""
+    """Pad (..., columns) with zeros to whole panels."""
     count = columns.shape[-1]
     return F.pad(columns, (0, padded(count) - count))
 
 
 def in_panels(weights: Tensor) -> Tensor:
-    """Return (..., depth, columns) as float32 panels (..., panels, depth, width), filled up with zeros."""
-    width = compiler.processor().columns
+    """Return (..., depth, columns) as float32 panels (..., panels, depth, width), padded with zeros."""
+    width = compiler.simd_target().columns
     panels = filled(weights.float()).unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
     result: Tensor = panels.transpose(-3, -2).contiguous()
     return result
@@ -57,71 +57,71 @@ def pointwise(
     panels: Tensor,
     bias: Tensor,
     result: Tensor,
-    limits: Clamp,
+    clamp: Clamp,
     space: Workspace,
     *,
     add: bool,
 ) -> None:
-    """Write the product of pixels and weights, with bias and clamped, or add it to what is there before that.
+    """Compute a 1x1 convolution: clamp(pixels x weights + bias), with `add` clamp(result + …).
 
     Parameters
     ----------
     pixels
         float32, shape (pixels, channels in), contiguous.
     panels
-        The weights, (channels in, channels out), as `in_panels` has them.
+        The weights (channels in, channels out), as `in_panels` returns them.
     bias
-        float32, shape (channels out,) filled up to whole panels.
+        float32, shape (channels out,) padded to whole panels (`filled`).
     result
         float32, shape (pixels, channels out), contiguous.
-    limits
-        The least and the largest value of the result, if any.
+    clamp
+        The range of the result.
     space
-        For the pixels in blocks.
+        Holds the pixels in blocks.
     add
-        Whether the result is added to.
+        Whether to add to the result.
 
     Raises
     ------
     ValueError
-        A tensor's shape, type or strides are not as said above.
+        A tensor has another shape, type or strides.
     """
-    here = compiler.processor()
-    _need_factors("pixels", pixels, result)
+    target = compiler.simd_target()
+    _require_factors("pixels", pixels, result)
     rows, depth = pixels.shape
-    compiler.need_shape("result", result, rows, result.shape[1])
-    compiler.need_shape("panels", panels, padded(result.shape[1]) // here.columns, depth, here.columns)
-    compiler.need_shape("bias", bias, padded(result.shape[1]))
+    compiler.require_shape("result", result, rows, result.shape[1])
+    compiler.require_shape("panels", panels, padded(result.shape[1]) // target.columns, depth, target.columns)
+    compiler.require_shape("bias", bias, padded(result.shape[1]))
     threads = torch.get_num_threads()
-    # Some items a thread, so that none waits long for the last one.
-    fair = math.ceil(rows / (8 * threads * here.rows))
-    rows_per_item = min(_most_blocks(depth, here), fair) * here.rows
+    # Several items for each thread, so that none waits long for the last one.
+    even_share = math.ceil(rows / (8 * threads * target.rows))
+    rows_per_item = min(_blocks_in_cache(depth, target), even_share) * target.rows
     packed = space.take("packed", threads, rows_per_item * depth)
-    whole = result.shape[1] % here.columns == 0
-    matmul_ir.pointwise(here, add=add, whole=whole, deep=depth > matmul_ir.SUMMED)(
+    whole = result.shape[1] % target.columns == 0
+    matmul_ir.pointwise(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
         math.ceil(rows / rows_per_item),
-        left=compiler.address(pixels),
-        panels=compiler.address(panels),
-        result=compiler.address(result),
+        left=compiler.contiguous_pointer(pixels),
+        panels=compiler.contiguous_pointer(panels),
+        result=compiler.contiguous_pointer(result),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
         rows_per_item=rows_per_item,
-        bias=compiler.address(bias),
-        **compiler.clamp_fields(limits),
-        packed=compiler.address(packed),
+        bias=compiler.contiguous_pointer(bias),
+        **compiler.clamp_fields(clamp),
+        packed=compiler.contiguous_pointer(packed),
         packed_floats=packed.shape[1],
     )
 
 
-def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
-    """Multiply matrices pair by pair.
+def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
+    """Multiply matrices pair by pair, for the tiles of Winograd's method.
 
     Parameters
     ----------
     left
-        float32, shape (matrices, blocks, depth / 16, rows of a block, 16), all but the first dimension
-        contiguous.
+        float32, shape (matrices, blocks, depth / 16, rows of a block, 16), contiguous in all but the first
+        dimension.
     panels
         float32, shape (matrices, panels, depth, columns of a panel), contiguous.
     result
@@ -130,30 +130,30 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     Raises
     ------
     ValueError
-        A tensor's shape, type or strides are not as said above.
+        A tensor has another shape, type or strides.
     """
-    here = compiler.processor()
+    target = compiler.simd_target()
     if left.ndim != 5 or not left.numel():
-        raise ValueError(f"left has shape {tuple(left.shape)}, five dimensions are needed")
+        raise ValueError(f"left has shape {tuple(left.shape)}, expected five dimensions")
     matrices, blocks, depths = left.shape[:3]
     depth = depths * DEPTH
-    compiler.need_shape("left", left, matrices, blocks, depths, here.rows, DEPTH)
+    compiler.require_shape("left", left, matrices, blocks, depths, target.rows, DEPTH)
     count = panels.shape[1] if panels.ndim == 4 else 1
-    compiler.need_shape("panels", panels, matrices, max(1, count), depth, here.columns)
-    compiler.need_shape("result", result, matrices, blocks * here.rows, count * here.columns)
-    compiler.need_matrices("left", left)
-    compiler.need_matrices("result", result)
-    blocks_per_item = min(_most_blocks(depth, here), blocks)
+    compiler.require_shape("panels", panels, matrices, max(1, count), depth, target.columns)
+    compiler.require_shape("result", result, matrices, blocks * target.rows, count * target.columns)
+    compiler.require_contiguous_matrices("left", left)
+    compiler.require_contiguous_matrices("result", result)
+    blocks_per_item = min(_blocks_in_cache(depth, target), blocks)
     items = math.ceil(blocks / blocks_per_item)
-    matmul_ir.tiles(here, deep=depth > matmul_ir.SUMMED)(
+    matmul_ir.batched_product(target, deep=depth > matmul_ir.SUM_BLOCK)(
         matrices * items,
-        left=compiler.start(left),
-        panels=compiler.address(panels),
-        result=compiler.start(result),
+        left=compiler.data_pointer(left),
+        panels=compiler.contiguous_pointer(panels),
+        result=compiler.data_pointer(result),
         depth=depth,
         columns=result.shape[2],
         rows=result.shape[1],
-        rows_per_item=blocks_per_item * here.rows,
+        rows_per_item=blocks_per_item * target.rows,
         items_per_matrix=items,
         left_floats=left.stride(0),
         panels_floats=panels.stride(0),
@@ -161,14 +161,14 @@ def tiles(left: Tensor, panels: Tensor, result: Tensor) -> None:
     )
 
 
-def _need_factors(name: str, left: Tensor, result: Tensor) -> None:
-    """Check what makes the other shapes of a product computable: the left factor's, and the columns."""
+def _require_factors(name: str, left: Tensor, result: Tensor) -> None:
+    """Check the left factor and the columns of the result, from which the other shapes follow."""
     if left.ndim != 2 or not left.numel() or left.shape[1] % DEPTH:
-        raise ValueError(f"{name} has shape {tuple(left.shape)}, (rows, a multiple of {DEPTH}) is needed")
-    lanes = compiler.processor().lanes
+        raise ValueError(f"{name} has shape {tuple(left.shape)}, expected (rows, a multiple of {DEPTH})")
+    lanes = compiler.simd_target().lanes
     if result.ndim != 2 or not result.numel() or result.shape[1] % lanes:
-        raise ValueError(f"result has shape {tuple(result.shape)}, (rows, a multiple of {lanes}) is needed")
+        raise ValueError(f"result has shape {tuple(result.shape)}, expected (rows, a multiple of {lanes})")
 
 
-def _most_blocks(depth: int, target: SimdTarget) -> int:
+def _blocks_in_cache(depth: int, target: SimdTarget) -> int:
     return max(1, _BLOCKS_BYTES // (FLOAT_BYTES * depth * target.rows))

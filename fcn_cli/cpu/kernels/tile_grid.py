@@ -1,4 +1,4 @@
-"""How an image is cut into the tiles that Winograd's method computes together."""
+"""How an image is divided into the tiles of Winograd's method."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How an image of `height` x `width` is cut into tiles of `tile` x `tile`.
+class TileGrid:
+    """The tiles of `tile` x `tile` pixels that cover an image of `height` x `width` pixels.
 
-    Tiles are numbered by the row in which their phase starts, then by their row of tiles, phase, and place in
-    the row. All phases have the tiles of the largest one, so that they look alike to the matrix products.
+    A convolution with dilation d splits the image into d^2 interleaved phases, and each phase has tiles of
+    its own. Tiles are ordered by the row in which their phase starts, tile row, column in which their phase
+    starts, and tile column. Every phase has as many tiles as the largest one, so that the matrix products
+    need not tell phases apart.
     """
 
     height: int
@@ -20,34 +22,55 @@ class Grid:
     tile: int
 
     @property
-    def across(self) -> int:
-        """How many tiles there are in a row of one phase."""
+    def columns(self) -> int:
+        """The number of tile columns of a phase."""
         return math.ceil(math.ceil(self.width / self.dilation) / self.tile)
 
     @property
-    def down(self) -> int:
-        """How many tiles there are in a column of one phase."""
+    def rows(self) -> int:
+        """The number of tile rows of a phase."""
         return math.ceil(math.ceil(self.height / self.dilation) / self.tile)
 
     @property
     def phases(self) -> int:
-        """How many phases start in an image row."""
+        """The number of phases that start in an image row."""
         return min(self.dilation, self.width)
 
     @property
     def tiles(self) -> int:
-        """How many tiles there are in all."""
-        return min(self.dilation, self.height) * self.down * self.phases * self.across
+        """The number of all tiles."""
+        return min(self.dilation, self.height) * self.rows * self.phases * self.columns
 
-    def fields(self, first: int, tiles: int) -> dict[str, int]:
-        """Return what a kernel must know to do some tiles."""
+
+@dataclass(frozen=True)
+class TileRange:
+    """`count` consecutive tiles of a grid, from number `first` on.
+
+    Raises
+    ------
+    ValueError
+        The grid has no such tiles.
+    """
+
+    grid: TileGrid
+    first: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.count <= 0 or self.first + self.count > self.grid.tiles:
+            raise ValueError(
+                f"tiles {self.first} to {self.first + self.count} of a grid that has {self.grid.tiles}"
+            )
+
+    def fields(self) -> dict[str, int]:
+        """Return the task fields that describe the range to a kernel."""
         return {
-            "height": self.height,
-            "width": self.width,
-            "dilation": self.dilation,
-            "across": self.across,
-            "phases": self.phases,
-            "down": self.down,
-            "first": first,
-            "tiles": tiles,
+            "height": self.grid.height,
+            "width": self.grid.width,
+            "dilation": self.grid.dilation,
+            "tile_columns": self.grid.columns,
+            "phases": self.grid.phases,
+            "tile_rows": self.grid.rows,
+            "first": self.first,
+            "tiles": self.count,
         }

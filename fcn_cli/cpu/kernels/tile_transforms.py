@@ -1,8 +1,8 @@
-"""The transforms of Winograd's tiles: a kernel for the input's, and one for the output's.
+"""The input and output transforms of Winograd's tiles.
 
-Both go once over their input and once over their output: pixels are gathered, transformed and written to
-where the matrix products want them, and back, padding, dilation, bias and clamp included. A vector's lanes
-are channels.
+Each kernel reads its input once and writes its output once: it gathers pixels, transforms them and stores
+them in the layout of the matrix products, or the reverse. Padding, dilation, bias and clamp are included. The
+lanes of a vector are channels.
 """
 
 from __future__ import annotations
@@ -14,129 +14,118 @@ from torch import Tensor
 from . import compiler, tile_transforms_ir
 from .compiler import Clamp
 from .matmul_ir import DEPTH
-from .tile_grid import Grid
+from .tile_grid import TileGrid, TileRange
 from .tile_transforms_ir import Matrix
 
 
-def transform_input(x: Tensor, grid: Grid, first: int, tiles: int, transform: Matrix, result: Tensor) -> None:
-    """Transform some tiles of an image.
+def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tensor) -> None:
+    """Transform tiles of an image.
 
     Parameters
     ----------
     x
-        float32, shape (h, w, channels), the last stride 1.
-    grid
-        The image's.
-    first, tiles
-        The first tile, and how many.
+        float32, shape (h, w, channels), with a last stride of 1.
+    tiles
+        The tiles to transform, of size m.
     transform
-        m + 2 rows of m + 2 numbers, applied to rows and columns.
+        m + 2 rows of m + 2 numbers; applied to rows and columns.
     result
-        float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), all but the first dimension
-        contiguous: what `matmul.tiles` takes. Rows of the last block beyond the last tile stay as they are.
+        float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), contiguous in all but the
+        first dimension: the left factor of `matmul.batched_product`. Rows of the last block beyond the last
+        tile are left unchanged.
 
     Raises
     ------
     ValueError
-        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
+        A tensor has another shape, type or strides, or the transform another shape.
     """
-    here = compiler.processor()
+    target = compiler.simd_target()
+    grid = tiles.grid
     size = grid.tile + 2
-    _need_tiles(grid, first, tiles, transform, (size, size))
+    _require_transform(transform, size, size)
     channels = _channels("x", x, grid, DEPTH)
-    blocks = math.ceil(tiles / here.rows)
-    compiler.need_shape("result", result, size**2, blocks, channels // DEPTH, here.rows, DEPTH)
+    blocks = math.ceil(tiles.count / target.rows)
+    compiler.require_shape("result", result, size**2, blocks, channels // DEPTH, target.rows, DEPTH)
     if x.stride(2) != 1:
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
-    compiler.need_matrices("result", result)
-    tile_transforms_ir.input_kernel(here, grid.tile, transform)(
+    compiler.require_contiguous_matrices("result", result)
+    tile_transforms_ir.input_kernel(target, grid.tile, transform)(
         result.shape[1],
-        **grid.fields(first, tiles),
+        **tiles.fields(),
         channels=x.shape[2],
-        image=compiler.start(x),
+        image=compiler.data_pointer(x),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
-        result=compiler.start(result),
+        result=compiler.data_pointer(result),
         matrix_floats=result.stride(0),
     )
 
 
 def transform_output(
-    products: Tensor,
-    grid: Grid,
-    first: int,
-    tiles: int,
-    transform: Matrix,
-    bias: Tensor,
-    limits: Clamp,
-    out: Tensor,
+    products: Tensor, tiles: TileRange, transform: Matrix, bias: Tensor, clamp: Clamp, out: Tensor
 ) -> None:
-    """Transform some tiles back, and write them into the image.
+    """Transform tiles back and write them into the image.
 
     Parameters
     ----------
     products
-        float32, shape ((m + 2)^2, at least `tiles`, at least the channels), each matrix contiguous.
-    grid
-        The image's.
-    first, tiles
-        The first tile, and how many.
+        float32, shape ((m + 2)^2, at least the number of tiles, at least the channels), each matrix
+        contiguous.
+    tiles
+        The tiles to transform, of size m.
     transform
-        m rows of m + 2 numbers, applied to rows and columns.
+        m rows of m + 2 numbers; applied to rows and columns.
     bias
         float32, shape (channels,).
-    limits
-        The least and the largest value of the result, if any.
+    clamp
+        The range of the result.
     out
         float32, shape (h, w, channels), contiguous.
 
     Raises
     ------
     ValueError
-        A tensor's shape, type or strides, the transform's shape or the range of tiles are not as said above.
+        A tensor has another shape, type or strides, or the transform another shape.
     """
-    here = compiler.processor()
+    target = compiler.simd_target()
+    grid = tiles.grid
     size = grid.tile + 2
-    _need_tiles(grid, first, tiles, transform, (grid.tile, size))
-    channels = _channels("out", out, grid, here.lanes)
-    compiler.need_shape("bias", bias, channels)
-    needed = (size**2, tiles, channels)
-    if products.ndim != 3 or any(has < least for has, least in zip(products.shape, needed, strict=True)):
-        raise ValueError(f"products has shape {tuple(products.shape)}, at least {needed} is needed")
-    compiler.need_matrices("products", products)
-    tile_transforms_ir.output_kernel(here, grid.tile, transform)(
-        math.ceil(tiles / here.rows),
-        **grid.fields(first, tiles),
+    _require_transform(transform, grid.tile, size)
+    channels = _channels("out", out, grid, target.lanes)
+    compiler.require_shape("bias", bias, channels)
+    minimum = (size**2, tiles.count, channels)
+    if products.ndim != 3 or any(has < needs for has, needs in zip(products.shape, minimum, strict=True)):
+        raise ValueError(f"products has shape {tuple(products.shape)}, expected at least {minimum}")
+    compiler.require_contiguous_matrices("products", products)
+    tile_transforms_ir.output_kernel(target, grid.tile, transform)(
+        math.ceil(tiles.count / target.rows),
+        **tiles.fields(),
         channels=out.shape[2],
-        products=compiler.start(products),
+        products=compiler.data_pointer(products),
         matrix_floats=products.stride(0),
         product_floats=products.stride(1),
-        image=compiler.address(out),
+        image=compiler.contiguous_pointer(out),
         row_floats=out.stride(0),
         pixel_floats=out.stride(1),
-        bias=compiler.address(bias),
-        **compiler.clamp_fields(limits),
+        bias=compiler.contiguous_pointer(bias),
+        **compiler.clamp_fields(clamp),
     )
 
 
-def _need_tiles(grid: Grid, first: int, tiles: int, transform: Matrix, shape: tuple[int, int]) -> None:
-    """Check the range of tiles, and the transform's shape."""
-    if first < 0 or tiles <= 0 or first + tiles > grid.tiles:
-        raise ValueError(f"tiles {first} to {first + tiles} of a grid that has {grid.tiles}")
-    rows, columns = shape
+def _require_transform(transform: Matrix, rows: int, columns: int) -> None:
     if len(transform) != rows or any(len(row) != columns for row in transform):
         lengths = sorted({len(row) for row in transform})
         raise ValueError(
-            f"the transform has {len(transform)} rows of {lengths}, {rows} of {columns} are needed"
+            f"the transform has {len(transform)} rows of {lengths}, expected {rows} of {columns}"
         )
 
 
-def _channels(name: str, image: Tensor, grid: Grid, multiple: int) -> int:
-    """Return how many channels an image has; its other sizes must be the grid's."""
+def _channels(name: str, image: Tensor, grid: TileGrid, multiple: int) -> int:
+    """Return the number of channels of an image; raises ValueError unless its size is the grid's."""
     channels = image.shape[2] if image.ndim == 3 else 0
     if not channels or channels % multiple or image.shape[:2] != (grid.height, grid.width):
         raise ValueError(
             f"{name} has shape {tuple(image.shape)}, "
-            f"({grid.height}, {grid.width}, a multiple of {multiple}) is needed"
+            f"expected ({grid.height}, {grid.width}, a multiple of {multiple})"
         )
     return channels

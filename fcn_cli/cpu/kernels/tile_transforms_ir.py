@@ -1,4 +1,4 @@
-"""Write the two kernels of Winograd's tiles; `tile_transforms` checks what they get."""
+"""Build the two kernels of `tile_transforms`, which checks their arguments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import functools
 from collections.abc import Iterable, Sequence
 
 from .compiler import Kernel, SimdTarget
-from .ir_builder import Emitter, Table, Value
+from .ir_arithmetic import Value
+from .ir_builder import KernelBuilder
+from .ir_memory import Table
 from .matmul_ir import DEPTH
 
-_GRID = ("height", "width", "dilation", "across", "phases", "down", "first", "tiles")
-_IMAGE = (*_GRID, "channels", "image", "row_floats", "pixel_floats")
+_TILES = ("height", "width", "dilation", "tile_columns", "phases", "tile_rows", "first", "tiles")
+_IMAGE = (*_TILES, "channels", "image", "row_floats", "pixel_floats")
 _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
 Matrix = tuple[tuple[float, ...], ...]
+"""A small matrix, row by row."""
 
 
 @functools.lru_cache
@@ -23,7 +26,7 @@ def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
     return Kernel(
         "transform_input",
         _INPUT,
-        lambda emitter: _Tiles(emitter, target, tile, transform).input(),
+        lambda builder: _TileTransform(builder, target, tile, transform).build_input(),
         target.lanes,
     )
 
@@ -34,149 +37,170 @@ def output_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
     return Kernel(
         "transform_output",
         _OUTPUT,
-        lambda emitter: _Tiles(emitter, target, tile, transform).output(),
+        lambda builder: _TileTransform(builder, target, tile, transform).build_output(),
         target.lanes,
     )
 
 
-class _Tiles:
-    """Writes the two kernels. An item is a block of as many tiles as a matrix product has rows."""
+class _Transform:
+    """Multiplies columns of vectors by a small constant matrix."""
 
-    def __init__(self, builder: Emitter, target: SimdTarget, tile: int, transform: Matrix) -> None:
-        self._to = builder
-        self._on = target
-        self._tile = tile
-        self._size = len(transform[0])
-        self._transform = transform
+    def __init__(self, builder: KernelBuilder, rows: Matrix) -> None:
+        self._builder = builder
+        self._rows = rows
 
-    def input(self) -> None:
-        to, size = self._to, self._size
-        zeros = to.alloca(to["channels"])
-        with to.loop(to["channels"], to.lanes) as channels:
-            to.store(to.constant(0.0), to.element_pointer(zeros, channels.index))
-        pixels, between = to.table(size * size), to.alloca(size * size * to.lanes)
-        depths = to.divide(to["channels"], DEPTH)[0]
-        with to.parallel_for() as block, to.loop(self._tiles_of(block)) as each:
-            self._find(pixels, block, each.index, size, 1, zeros)
-            result = to.element_pointer(to["result"], to.mul(block, self._on.rows, depths, DEPTH))
-            result = to.element_pointer(result, each.index, DEPTH)
-            with to.loop(depths) as depth, to.loop(DEPTH, to.lanes) as lane:
-                channel = to.add(to.mul(depth.index, DEPTH), lane.index)
-                for y in range(size):
-                    row_of = [to.load(to.element_pointer(pixels[y * size + x], channel)) for x in range(size)]
-                    self._keep(between, y, self._transformed(row_of))
-                target = to.element_pointer(
-                    result, to.add(to.mul(depth.index, DEPTH * self._on.rows), lane.index)
-                )
-                for x in range(size):
-                    for value in self._transformed(self._kept(between, x)):
-                        to.store(value, target)
-                        target = to.element_pointer(target, to["matrix_floats"])
-
-    def output(self) -> None:
-        to, size, tile = self._to, self._size, self._tile
-        low, high = to.from_bits("low"), to.from_bits("high")
-        nowhere = to.alloca(to["channels"])
-        pixels, between = to.table(tile * tile), to.alloca(size * size * to.lanes)
-        with to.parallel_for() as block, to.loop(self._tiles_of(block)) as each:
-            self._find(pixels, block, each.index, tile, 0, nowhere)
-            number = to.add(to.mul(block, self._on.rows), each.index)
-            products = to.element_pointer(to["products"], number, to["product_floats"])
-            with to.loop(to["channels"], to.lanes) as channels:
-                source = to.element_pointer(products, channels.index)
-                bias = to.load(to.element_pointer(to["bias"], channels.index))
-                for x in range(size):
-                    column_of = []
-                    for _ in range(size):
-                        column_of.append(to.load(source))
-                        source = to.element_pointer(source, to["matrix_floats"])
-                    self._keep(between, x, self._transformed(column_of))
-                for y in range(tile):
-                    for x, value in enumerate(self._transformed(self._kept(between, y))):
-                        done = to.clamped(to.plus(value, bias), low, high)
-                        to.store(done, to.element_pointer(pixels[y * tile + x], channels.index))
-
-    def _tiles_of(self, block: Value) -> Value:
-        """Return how many tiles a block has."""
-        to = self._to
-        return to.minimum(to.sub(to["tiles"], to.mul(block, self._on.rows)), to.integer(self._on.rows))
-
-    def _find(
-        self, pixels: Table, block: Value, index: Value, side: int, before: int, instead: Value
-    ) -> None:
-        """Write the addresses of a tile's pixels, from so many before its first one, row by row.
-
-        Where a pixel is not in the image, `instead` is its address.
-        """
-        to = self._to
-        number = to.add(to["first"], to.mul(block, self._on.rows), index)
-        rest, place = to.divide(number, to["across"])
-        rest, phase = to.divide(rest, to["phases"])
-        start, row = to.divide(rest, to["down"])
-
-        def places(start: Value, position: Value) -> list[Value]:
-            first = to.sub(to.mul(position, self._tile), before)
-            return [to.add(start, to.mul(to["dilation"], to.add(first, index))) for index in range(side)]
-
-        columns = [(column, to.in_range(column, to["width"])) for column in places(phase, place)]
-        for y, line in enumerate(places(start, row)):
-            address, inside = (
-                to.element_pointer(to["image"], line, to["row_floats"]),
-                to.in_range(line, to["height"]),
-            )
-            for x, (column, column_inside) in enumerate(columns):
-                pixel = to.element_pointer(address, column, to["pixel_floats"])
-                pixels[y * side + x] = to.select(to.both(inside, column_inside), pixel, instead)
-
-    def _keep(self, between: Value, line: int, values: Sequence[Value]) -> None:
-        for index, value in enumerate(values):
-            self._to.store(
-                value, self._to.element_pointer(between, (line * self._size + index) * self._to.lanes)
-            )
-
-    def _kept(self, between: Value, index: int) -> list[Value]:
-        """Return what was kept at an index of every line."""
-        places = range(index, self._size**2, self._size)
-        return [self._to.load(self._to.element_pointer(between, place * self._to.lanes)) for place in places]
-
-    def _transformed(self, values: Sequence[Value]) -> list[Value]:
+    def multiply(self, column: Sequence[Value]) -> list[Value]:
         """Return the transform times a column of values.
 
         Two rows that differ only in signs, as those of opposite interpolation points do, share their sums.
         """
-        done: dict[int, Value] = {}
-        for index, row in enumerate(self._transform):
-            if index in done:
+        products: dict[int, Value] = {}
+        for index, row in enumerate(self._rows):
+            if index in products:
                 continue
-            twin = next(
-                (i for i in range(index + 1, len(self._transform)) if self._are_twins(index, i)), None
-            )
+            twin = next((i for i in range(index + 1, len(self._rows)) if self._are_twins(index, i)), None)
             if twin is None:
-                done[index] = self._sum(zip(row, values, strict=True))
+                products[index] = self._sum(zip(row, column, strict=True))
                 continue
-            terms = list(zip(row, self._transform[twin], values, strict=True))
-            same = self._sum((a, value) for a, b, value in terms if a == b)
+            terms = list(zip(row, self._rows[twin], column, strict=True))
+            equal = self._sum((a, value) for a, b, value in terms if a == b)
             opposite = self._sum((a, value) for a, b, value in terms if a != b)
-            done[index] = self._to.plus(same, opposite)
-            done[twin] = self._to.minus(same, opposite)
-        return [done[index] for index in range(len(self._transform))]
+            products[index] = self._builder.plus(equal, opposite)
+            products[twin] = self._builder.minus(equal, opposite)
+        return [products[index] for index in range(len(self._rows))]
 
-    def _are_twins(self, one: int, other: int) -> bool:
-        pairs = list(zip(self._transform[one], self._transform[other], strict=True))
+    def _are_twins(self, first: int, second: int) -> bool:
+        pairs = list(zip(self._rows[first], self._rows[second], strict=True))
         return all(abs(a) == abs(b) for a, b in pairs) and any(a == b != 0 for a, b in pairs)
 
     def _sum(self, terms: Iterable[tuple[float, Value]]) -> Value:
-        to = self._to
-        # Those that need no multiplication first.
+        builder = self._builder
+        # Terms that need no multiplication come first.
         (first, value), *rest = sorted(
             (term for term in terms if term[0]), key=lambda term: abs(term[0]) != 1
         )
-        total = value if first == 1 else to.times(to.constant(first), value)
+        total = value if first == 1 else builder.times(builder.constant(first), value)
         for factor, value in rest:
             if factor == 1:
-                total = to.plus(total, value)
+                total = builder.plus(total, value)
             elif factor == -1:
-                total = to.minus(total, value)
+                total = builder.minus(total, value)
             else:
-                total = to.fma(to.constant(factor), value, total)
+                total = builder.fma(builder.constant(factor), value, total)
         return total
+
+
+class _TileTransform:
+    """Builds either kernel. An item is a block: as many tiles as a matrix product has rows at a time."""
+
+    def __init__(self, builder: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix) -> None:
+        self._builder = builder
+        self._target = target
+        self._tile = tile
+        self._size = len(transform[0])
+        self._transform = _Transform(builder, transform)
+
+    def build_input(self) -> None:
+        builder, size, block_rows = self._builder, self._size, self._target.rows
+        # Padding: the address of pixels outside the image.
+        zeros = builder.alloca(builder["channels"])
+        with builder.loop(builder["channels"], builder.lanes) as channels:
+            builder.store(builder.constant(0.0), builder.element_pointer(zeros, channels.index))
+        pixels, scratch = builder.table(size * size), builder.alloca(size * size * builder.lanes)
+        depths = builder.divide(builder["channels"], DEPTH)[0]
+        with builder.parallel_for() as block, builder.loop(self._tiles_in(block)) as tiles:
+            self._find_pixels(pixels, self._tile_number(block, tiles.index), 1, zeros)
+            result = builder.element_pointer(builder["result"], builder.mul(block, block_rows, depths, DEPTH))
+            result = builder.element_pointer(result, tiles.index, DEPTH)
+            with builder.loop(depths) as depth, builder.loop(DEPTH, builder.lanes) as lane:
+                channel = builder.add(builder.mul(depth.index, DEPTH), lane.index)
+                for y in range(size):
+                    row = [
+                        builder.load(builder.element_pointer(pixels[y * size + x], channel))
+                        for x in range(size)
+                    ]
+                    self._store_line(scratch, y, self._transform.multiply(row))
+                offset = builder.add(builder.mul(depth.index, DEPTH * block_rows), lane.index)
+                destination = builder.element_pointer(result, offset)
+                for x in range(size):
+                    for value in self._transform.multiply(self._load_across(scratch, x)):
+                        builder.store(value, destination)
+                        destination = builder.element_pointer(destination, builder["matrix_floats"])
+
+    def build_output(self) -> None:
+        builder, size, tile = self._builder, self._size, self._tile
+        low, high = builder.from_bits("low"), builder.from_bits("high")
+        # The address to which pixels outside the image are written.
+        discarded = builder.alloca(builder["channels"])
+        pixels, scratch = builder.table(tile * tile), builder.alloca(size * size * builder.lanes)
+        with builder.parallel_for() as block, builder.loop(self._tiles_in(block)) as tiles:
+            self._find_pixels(pixels, self._tile_number(block, tiles.index), 0, discarded)
+            number = builder.add(builder.mul(block, self._target.rows), tiles.index)
+            products = builder.element_pointer(builder["products"], number, builder["product_floats"])
+            with builder.loop(builder["channels"], builder.lanes) as channels:
+                source = builder.element_pointer(products, channels.index)
+                bias = builder.load(builder.element_pointer(builder["bias"], channels.index))
+                for x in range(size):
+                    column = []
+                    for _ in range(size):
+                        column.append(builder.load(source))
+                        source = builder.element_pointer(source, builder["matrix_floats"])
+                    self._store_line(scratch, x, self._transform.multiply(column))
+                for y in range(tile):
+                    for x, value in enumerate(self._transform.multiply(self._load_across(scratch, y))):
+                        clamped = builder.clamp(builder.plus(value, bias), low, high)
+                        pixel = builder.element_pointer(pixels[y * tile + x], channels.index)
+                        builder.store(clamped, pixel)
+
+    def _tiles_in(self, block: Value) -> Value:
+        """Return the number of tiles in a block."""
+        builder, rows = self._builder, self._target.rows
+        remaining = builder.sub(builder["tiles"], builder.mul(block, rows))
+        return builder.minimum(remaining, builder.integer(rows))
+
+    def _tile_number(self, block: Value, index: Value) -> Value:
+        """Return the number of a block's tile in the grid."""
+        builder = self._builder
+        return builder.add(builder["first"], builder.mul(block, self._target.rows), index)
+
+    def _find_pixels(self, pixels: Table, number: Value, padding: int, outside: Value) -> None:
+        """Store the addresses of a tile's pixels, row by row, and of `padding` pixels around it.
+
+        `outside` is the address of every pixel that is not in the image.
+        """
+        builder, side = self._builder, self._tile + 2 * padding
+        rest, tile_column = builder.divide(number, builder["tile_columns"])
+        rest, phase_column = builder.divide(rest, builder["phases"])
+        phase_row, tile_row = builder.divide(rest, builder["tile_rows"])
+
+        def coordinates(phase: Value, position: Value) -> list[Value]:
+            first = builder.sub(builder.mul(position, self._tile), padding)
+            return [
+                builder.add(phase, builder.mul(builder["dilation"], builder.add(first, index)))
+                for index in range(side)
+            ]
+
+        columns = [
+            (column, builder.in_range(column, builder["width"]))
+            for column in coordinates(phase_column, tile_column)
+        ]
+        for y, row in enumerate(coordinates(phase_row, tile_row)):
+            start = builder.element_pointer(builder["image"], row, builder["row_floats"])
+            row_inside = builder.in_range(row, builder["height"])
+            for x, (column, column_inside) in enumerate(columns):
+                pixel = builder.element_pointer(start, column, builder["pixel_floats"])
+                pixels[y * side + x] = builder.select(builder.both(row_inside, column_inside), pixel, outside)
+
+    def _store_line(self, scratch: Value, line: int, values: Sequence[Value]) -> None:
+        builder = self._builder
+        for index, value in enumerate(values):
+            offset = (line * self._size + index) * builder.lanes
+            builder.store(value, builder.element_pointer(scratch, offset))
+
+    def _load_across(self, scratch: Value, index: int) -> list[Value]:
+        """Return the element at an index of every stored line."""
+        builder = self._builder
+        elements = range(index, self._size**2, self._size)
+        return [
+            builder.load(builder.element_pointer(scratch, element * builder.lanes)) for element in elements
+        ]
