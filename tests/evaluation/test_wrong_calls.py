@@ -194,7 +194,7 @@ def test_one_bit_truth_is_refused(fcn: Fcn, made: Path, tmp_path: Path) -> None:
 def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "masks", (0, 0, 255))
     said = refused(fcn, "made", "masks")
-    assert "masks/a.png: truth with nothing but 0 and 255" in said
+    assert "masks/a.png: the truth has only the values 0 and 255" in said
     got = evaluated(fcn, "made", "masks", *SMALL, "--truth-colors", "index")
     assert got["void_fraction"] == pytest.approx(1 / 3, abs=0.01)
     shown = fcn("evaluate", "made", "masks", *SMALL, "--truth-colors", "index").stdout
@@ -208,7 +208,7 @@ def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Pat
 
 def test_more_classes_than_the_network_has_are_noticed(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "many", (0, 128, 200))
-    assert "many/a.png: has class index 200, and there are 21 classes" in refused(fcn, "made", "many")
+    assert "many/a.png: has class index 200, but there are 21 classes" in refused(fcn, "made", "many")
 
 
 def test_one_truth_that_cannot_be_used_does_not_stop_the_others(fcn: Fcn, made: Path, tmp_path: Path) -> None:
