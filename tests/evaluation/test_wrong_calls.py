@@ -93,7 +93,7 @@ def test_label_maps_in_a_directory_inside(fcn: Fcn, made: Path, tmp_path: Path) 
     said = refused(fcn, "made", "root")
     assert "has SegmentationClass/a.png for made/a.jpg, not a.png; give root/SegmentationClass" in said
     truth_for(made, tmp_path / "root/SegmentationObject", (1, 2, 3))
-    assert "those are in SegmentationClass beside it" in refused(fcn, "made", "root/SegmentationObject")
+    assert "give the directory SegmentationClass beside it" in refused(fcn, "made", "root/SegmentationObject")
     (tmp_path / "above").mkdir()
     made.rename(tmp_path / "above/val")
     said = refused(fcn, "above", "root/SegmentationClass")
@@ -114,14 +114,14 @@ def test_names_with_a_prefix_or_a_suffix_are_shown(fcn: Fcn, made: Path, tmp_pat
     for stem in ("a", "b", "c"):
         (tmp_path / f"truth/{stem}.png").rename(tmp_path / f"truth/{names.format(stem)}.png")
     said = refused(fcn, "made", "truth", code=3)
-    assert f"looked for a.png (for made/a.jpg), found {names.format('a')}.png" in said
+    assert f"expected a.png (for made/a.jpg), found {names.format('a')}.png" in said
 
 
 def test_names_that_have_nothing_in_common_are_shown_too(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     save([[1]], tmp_path / "numbers/0001.png")
-    assert "looked for a.png (for made/a.jpg), found 0001.png" in refused(fcn, "made", "numbers", code=3)
+    assert "expected a.png (for made/a.jpg), found 0001.png" in refused(fcn, "made", "numbers", code=3)
     said = refused(fcn, "made", "truth", "--predictions", "numbers", code=3)
-    assert "numbers: no photo in made has a counterpart there; looked for a.png" in said
+    assert "numbers: no photo in made has a counterpart there; expected a.png" in said
 
 
 def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path,
     assert "give annotations/instances_val.json" in refused(fcn, "made", "annotations")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").touch()
-    assert "has no PNG, but 1 .txt; truth is an index PNG for each photo" in refused(fcn, "made", "texts")
+    assert "has no PNG, but 1 .txt; truth needs an index PNG for each photo" in refused(fcn, "made", "texts")
     assert "neither a directory of label maps, nor" in refused(fcn, "made", "texts/a.txt")
 
 
