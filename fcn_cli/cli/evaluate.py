@@ -47,7 +47,7 @@ def evaluate(
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..runs.request import Machinery, SegmentRequest
     from . import tables
-    from .progress_bar import Progress
+    from .progress_bar import ProgressBar
 
     job = SegmentRequest(
         backbone=backbone.value,
@@ -62,7 +62,7 @@ def evaluate(
         ),
     )
     request = accuracy.Request(images, truth, job, split, protocol, predictions, orientation, truth_colors)
-    progress = Progress(quiet=quiet)
+    progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
         result = accuracy.evaluate(request, progress)
     print_figures(result.as_json(), tables.evaluation, as_json=as_json)

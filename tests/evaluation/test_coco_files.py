@@ -168,7 +168,7 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     shown = " ".join(shown.split())
     assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in shown
     assert (
-        "of Pascal VOC's 20 categories the truth lacks 18: airplane, bicycle, bird, boat, bottle, …" in shown
+        "the truth lacks 18 of Pascal VOC's 20 categories: airplane, bicycle, bird, boat, bottle, …" in shown
     )
 
 

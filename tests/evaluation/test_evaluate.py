@@ -132,10 +132,10 @@ def test_known_figures_with_void_absent_and_one_pixel_classes(
     assert got["void_fraction"] == 2 / 18
     assert (got["images"], got["images_given"], got["images_failed"]) == (2, 2, 0)
     shown = fcn("evaluate", "made", "truth", "--predictions", "masks").stdout
-    assert "18 that neither truth nor prediction has are left out" in shown
+    assert "18 in neither truth nor prediction are left out" in shown
     assert "81.25%" in shown
     assert "2 of 2 images" in shown
-    assert "11.11% of the truth's pixels void" in shown
+    assert "11.11% of the truth's pixels are void" in shown
     assert "protocol original" in shown
 
 

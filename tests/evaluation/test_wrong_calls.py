@@ -198,7 +198,7 @@ def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Pat
     got = evaluated(fcn, "made", "masks", *SMALL, "--truth-colors", "index")
     assert got["void_fraction"] == pytest.approx(1 / 3, abs=0.01)
     shown = fcn("evaluate", "made", "masks", *SMALL, "--truth-colors", "index").stdout
-    assert "the truth has no class but __background__" in shown
+    assert "the truth has no class except __background__" in shown
     # Among others, and with a palette, 255 is void.
     truth_for(made, tmp_path / "paletted", (0, 0, 255), paletted=True)
     assert evaluated(fcn, "made", "paletted", *SMALL)["images"] == 3
@@ -254,5 +254,5 @@ def test_notes_about_photos_are_counted_and_reported(
     # What a directory of masks was made from is not known.
     assert evaluated(fcn, made, "truth", "--predictions", "truth")["images_fed_smaller"] is None
     shown = " ".join(fcn("evaluate", made, "truth", *SMALL).stdout.split())
-    assert "2 fed to the network smaller than the others" in shown
-    assert "noted of 1: first of N frames" in shown
+    assert "2 long and thin, with a smaller network input than the others" in shown
+    assert "note on 1 image: first of N frames" in shown
