@@ -1,1 +1,1 @@
-"""Measurements of `fcn`; run one with ``python -m benchmarks.NAME``."""
+"""Benchmarks of `fcn`; run one with ``python -m benchmarks.NAME``."""

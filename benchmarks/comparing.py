@@ -1,4 +1,4 @@
-"""`fcn compare` on thousands of masks, beside only decoding them; and how much memory it takes."""
+"""The time and memory of `fcn compare` on thousands of masks, relative to decoding them only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import material
-from fcn_cli.cli.progress_bar import Progress
+from fcn_cli.cli.progress_bar import ProgressBar
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import read_label_map
 from fcn_cli.evaluation.comparison import compare
@@ -24,34 +24,34 @@ WIDTH, HEIGHT = 500, 375
 
 
 def main() -> None:
-    """Print the medians of both, in turn."""
+    """Print the median times, measured in turn, their ratio and the memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--masks", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(material.machine())
     with tempfile.TemporaryDirectory() as temporary:
-        one, other = folders = Path(temporary, "a"), Path(temporary, "b")
+        dir_a, dir_b = folders = Path(temporary, "a"), Path(temporary, "b")
         for seed, folder in enumerate(folders):
             make(folder, options.masks, seed)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds = in_turn(
             {
                 "decoding alone": lambda: decode(folders),
-                "compare": lambda: compare(one, other, Progress(quiet=True)),
+                "compare": lambda: compare(dir_a, dir_b, ProgressBar(quiet=True)),
             },
             options.rounds,
         )
     for name, each in seconds.items():
         print(f"{name}: {statistics.median(each):.2f} s for {options.masks} pairs")
     ratios = [a / b for a, b in zip(seconds["decoding alone"], seconds["compare"], strict=True)]
-    print(f"decoding takes {statistics.median(ratios):.2f} of it (median of {options.rounds} rounds in turn)")
+    print(f"decoding / compare: {statistics.median(ratios):.2f} (median of {options.rounds} rounds in turn)")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"memory at most: {grown / 1024:.0f} MB more than before")
+    print(f"peak memory: {grown / 1024:.0f} MB more than before")
 
 
 def make(folder: Path, count: int, seed: int) -> None:
-    """Write masks of a few random ellipses; those of two seeds differ here and there."""
+    """Write masks of a few random circles; the masks of different seeds differ in some pixels."""
     folder.mkdir()
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     for number in range(count):
@@ -64,7 +64,7 @@ def make(folder: Path, count: int, seed: int) -> None:
 
 
 def decode(folders: Iterable[Path]) -> None:
-    """Read all masks with as many threads as the comparison has."""
+    """Read all masks with as many threads as the comparison uses."""
     with ThreadPoolExecutor(resources.cpu_count()) as threads:
         for folder in folders:
             for _ in threads.map(read_label_map, sorted(folder.iterdir())):

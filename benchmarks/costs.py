@@ -1,4 +1,4 @@
-"""Fit the constants of `fcn_cli.cpu.cost_model`: what a Winograd convolution costs beside a direct one."""
+"""Fit the constants of `fcn_cli.cpu.cost_model`: the cost of Winograd and direct convolutions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.evaluation.speed import in_turn
 
 ROUNDS = 9
-# Channels in and out, height, width, dilation: the ResNets' and the preview's layers at several sizes.
+# Channels in and out, height, width and dilation of the ResNets' and the preview's layers at several sizes.
 SHAPES = [
     (channels, out, height, width, dilation)
     for height, width in ((5, 7), (9, 11), (17, 22), (33, 44), (65, 87), (130, 174))
@@ -33,8 +33,8 @@ SHAPES = [
 
 
 Times = dict[int | None, float]
-# What the fit tries, in the order of `cost_model.Costs`.
-TRIED = (
+# The candidate values of each constant, in the order of `cost_model.Costs`.
+CANDIDATES = (
     (20, 30, 40, 60, 80, 120),
     (10, 20, 30, 40, 60),
     (0, 2, 5, 10, 20, 40),
@@ -43,7 +43,7 @@ TRIED = (
 
 
 def main() -> None:
-    """Print what was measured, how good the present choice is, and the constants that would choose best."""
+    """Print the measurements, the loss of the current constants, and the best candidates."""
     print(material.machine())
     with torch.inference_mode():
         measured: dict[tuple[int, ...], Times] = {shape: measure(*shape) for shape in SHAPES}
@@ -52,15 +52,15 @@ def main() -> None:
         shown = ", ".join(f"{name or 'direct'} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
         print(f"{shape}: {shown}; chosen {chosen or 'direct'}, {loss:.2f} of the fastest")
     print(f"mean of {cost_model.COSTS}: {mean(losses):.3f}")
-    tried = [cost_model.Costs(*each) for each in itertools.product(*TRIED)]
-    best = min(tried, key=lambda costs: mean(choices(measured, costs)))
-    print(f"mean of {best}, the best of those tried: {mean(choices(measured, best)):.3f}")
+    candidates = [cost_model.Costs(*each) for each in itertools.product(*CANDIDATES)]
+    best = min(candidates, key=lambda costs: mean(choices(measured, costs)))
+    print(f"mean of {best}, the best candidate: {mean(choices(measured, best)):.3f}")
 
 
 def choices(
     measured: dict[tuple[int, ...], Times], costs: cost_model.Costs
 ) -> list[tuple[int | None, float]]:
-    """Return for every shape what would be chosen, and how much slower that is than the fastest."""
+    """Return the chosen tile size for every shape, and its time relative to the fastest."""
     result = []
     for (channels, out, height, width, dilation), times in measured.items():
         chosen = cost_model.choose_tile(height, width, dilation, channels, out, costs)
@@ -74,16 +74,16 @@ def mean(losses: list[tuple[int | None, float]]) -> float:
 
 
 def measure(channels: int, out: int, height: int, width: int, dilation: int) -> Times:
-    """Return median seconds, timed in turn: None for a direct convolution, else by Winograd's tile size."""
+    """Return the median seconds by Winograd's tile size; None is the direct convolution. Timed in turn."""
     x = torch.randn(height, width, channels).relu_()
     weight, bias = torch.randn(out, channels, 3, 3), torch.zeros(out)
     batch = x.unsqueeze(0).permute(0, 3, 1, 2)
-    last = weight.contiguous(memory_format=torch.channels_last)
+    channels_last = weight.contiguous(memory_format=torch.channels_last)
     space, result = Workspace(), torch.empty(height, width, out)
     kernels = {tile: Winograd(weight.double(), bias.double(), dilation, tile, (0.0, None)) for tile in POINTS}
 
     def direct() -> None:
-        F.conv2d(batch, last, bias, padding=dilation, dilation=dilation).relu_()
+        F.conv2d(batch, channels_last, bias, padding=dilation, dilation=dilation).relu_()
 
     def winograd(kernel: Winograd) -> Callable[[], None]:
         return lambda: kernel(x, result, space)

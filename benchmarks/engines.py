@@ -1,8 +1,8 @@
-"""`fcn` beside ONNX Runtime, OpenVINO and torch.compile, on one CPU, in turn, in one process.
+"""`fcn`, ONNX Runtime, OpenVINO and torch.compile on one CPU, timed in turn in one process.
 
-As ``fcn bench``, with more contenders (extra ``speed``). All have the same weights and number of threads,
-none but the first the auxiliary head, none spins between operators; what they leave, low-resolution logits,
-becomes label maps by the same code. Results are appended to a file of JSON lines, one a configuration.
+This is ``fcn bench`` with more contenders, from the extra ``bench``. All use the same weights and number of
+threads; only the first computes the auxiliary head, and none spins between operators. The same code turns
+their logits into label maps. Each configuration appends one line of JSON to the results file.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def main() -> None:
         for size in options.size:
             width, height = (int(side) for side in size.split("x"))
             for batch_size in options.batch_size:
-                how = resolve_execution(InferenceOptions("cpu", batch_size=batch_size))
+                execution = resolve_execution(InferenceOptions("cpu", batch_size=batch_size))
 
-                def more(model: nn.Module, batch: Tensor) -> list[Contender]:
+                def further(model: nn.Module, batch: Tensor) -> list[Contender]:
                     return [maker(model, batch) for maker in makers.values()]
 
-                measured = speed.measure(backbone, width, height, how, options.rounds, more)
+                measured = speed.measure(backbone, width, height, execution, options.rounds, further)
                 report(measured, options.results)
 
 
 def report(measured: speed.Measured, results: Path) -> None:
-    """Print and append one configuration."""
+    """Print the results of one configuration, and append them to the file."""
     with results.open("a") as file:
         file.write(json.dumps(measured.as_json()) + "\n")
     print(
@@ -78,23 +78,23 @@ class Logits(nn.Module):
         self.classifier = model.get_submodule("classifier")
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Return the low-resolution logits."""
+        """Return the logits at the network's stride."""
         result: Tensor = self.classifier(self.backbone(batch)["out"])
         return result
 
 
 def contender(name: str, logits: Callable[[], Tensor], batch: Tensor) -> Contender:
-    """Return it, up to the label maps."""
+    """Return a contender that computes logits and label maps."""
     height, width = batch.shape[2:]
 
     def run() -> Sequence[Tensor]:
-        return [label_map(one, height, width) for one in logits()]
+        return [label_map(image, height, width) for image in logits()]
 
     return Contender(name, run)
 
 
 def onnx_file(model: nn.Module, batch: Tensor, folder: str) -> str:
-    """Export a model for one shape."""
+    """Export a model for one input shape, and return the file's path."""
     path = f"{folder}/model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,12 +139,12 @@ def openvino(model: nn.Module, batch: Tensor) -> Contender:
 
 
 def compiled(model: nn.Module, batch: Tensor) -> Contender:
-    """Return torch.compile with frozen weights, channels-last."""
+    """Return torch.compile with frozen weights in channels-last order."""
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    last = Logits(model).eval().to(memory_format=torch.channels_last)
-    run = torch.compile(last)
+    channels_last_model = Logits(model).eval().to(memory_format=torch.channels_last)
+    run = torch.compile(channels_last_model)
     channels_last = batch.contiguous(memory_format=torch.channels_last)
 
     def logits() -> Tensor:

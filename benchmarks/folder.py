@@ -1,4 +1,4 @@
-"""A folder of photos of mixed sizes: ``fcn segment`` against the Hub page's loop, whole commands, in turn."""
+"""``fcn segment`` and the Hub page's loop on a directory of mixed sizes: whole commands, timed in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchvision.models import segmentation
 
 from benchmarks import material
 
-# Photos as people have them: landscape and portrait, small and large.
+# Typical photos: landscape and portrait, small and large.
 SIZES = ((640, 480), (480, 640), (1024, 768), (800, 600), (500, 375), (1600, 1200), (720, 1280), (4000, 3000))
 
 
@@ -37,13 +37,13 @@ def main() -> None:
             weights, photos = str(folder / "weights.pth"), str(folder / "photos")
             hub_out, fcn_out = folder / f"hub{index}", folder / f"fcn{index}"
             hub = seconds("benchmarks.hub_loop", options.backbone, weights, photos, str(hub_out))
-            how = ("--backbone", options.backbone, "--weights", weights)
-            fcn = seconds("fcn_cli", "segment", photos, "-q", "-o", str(fcn_out), *how)
+            network = ("--backbone", options.backbone, "--weights", weights)
+            fcn = seconds("fcn_cli", "segment", photos, "-q", "-o", str(fcn_out), *network)
             ratios.append(hub / fcn)
-            same = agreement(hub_out, fcn_out)
+            equal = agreement(hub_out, fcn_out)
             print(
                 f"round {index + 1}: hub loop {hub:.1f} s, fcn {fcn:.1f} s, ratio {ratios[-1]:.2f}; "
-                f"masks agree in {same:.4%} of the pixels",
+                f"masks agree in {equal:.4%} of the pixels",
                 flush=True,
             )
     print(f"median ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
@@ -70,13 +70,13 @@ def seconds(module: str, *arguments: str) -> float:
     return time.perf_counter() - started
 
 
-def agreement(one: Path, other: Path) -> float:
-    """Return the share of equal pixels of two folders' masks; each must have the other's files."""
+def agreement(dir_a: Path, dir_b: Path) -> float:
+    """Return the fraction of equal pixels in two directories' masks; both must have the same files."""
     equal = total = 0
-    names = {kind: sorted(path.name for path in (one / kind).iterdir()) for kind in ("masks", "color")}
-    assert names == {kind: sorted(path.name for path in (other / kind).iterdir()) for kind in names}
+    names = {kind: sorted(path.name for path in (dir_a / kind).iterdir()) for kind in ("masks", "color")}
+    assert names == {kind: sorted(path.name for path in (dir_b / kind).iterdir()) for kind in names}
     for name in names["masks"]:
-        a, b = (np.array(Image.open(folder / "masks" / name)) for folder in (one, other))
+        a, b = (np.array(Image.open(folder / "masks" / name)) for folder in (dir_a, dir_b))
         equal += int((a == b).sum())
         total += a.size
     return equal / total

@@ -1,6 +1,6 @@
-"""The PyTorch Hub page's example over a folder: one photo after another, the same two files for each.
+"""The PyTorch Hub page's example in a loop over a directory; it writes the same two files per photo.
 
-Kept as plain as people write it; its input size is the one that ``fcn segment`` has by default.
+It is deliberately as simple as users write it. Its input size is the default of ``fcn segment``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torchvision.models import segmentation
 
 
 def main() -> None:
-    """Segment: backbone, checkpoint, folder of photos, output folder."""
+    """Segment; the arguments are backbone, checkpoint, directory of photos and output directory."""
     backbone, checkpoint, photos, output = sys.argv[1:]
     model = getattr(segmentation, f"fcn_{backbone}")(weights=None, weights_backbone=None, aux_loss=True)
     model.load_state_dict(torch.load(checkpoint, weights_only=True))

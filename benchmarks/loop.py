@@ -1,8 +1,8 @@
-"""How much of the engine's own speed ``fcn segment`` keeps, from files to files.
+"""The speed of ``fcn segment``, from files to files, relative to the engine alone.
 
-Both sides run the same forward passes, in turn, in one process: the bare loop hands the engine pixels that
-are ready and throws the label maps away, ``fcn segment`` decodes and writes. Its rate is counted from the
-end of the start-up, as it prints it.
+Both run the same forward passes, in turn, in one process. The bare loop passes decoded pixels to the engine
+and discards the label maps; ``fcn segment`` also decodes and writes. Its rate is the one that it prints,
+without the start-up.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ Ready = tuple[NDArray[np.uint8], tuple[int, int]]
 
 
 def ready(path: Path) -> Ready:
-    """Return the network's input for a photo, and the size its label map shall have."""
+    """Return the network's input for a photo, and the size of its label map."""
     image = decoder.decode(path).image
     return resizing.network_input(image, 520)[0], image.size
 
 
 def bare(engine: Engine, photos: list[Ready]) -> float:
-    """Return the images/s of nothing but the engine."""
+    """Return the images/s of the engine alone."""
     started = time.perf_counter()
     for pixels, size in photos:
         engine.predict([pixels], [size])
@@ -76,7 +76,7 @@ def bare(engine: Engine, photos: list[Ready]) -> float:
 
 
 def fcn(folder: Path, backbone: str, index: int) -> float:
-    """Return the images/s of a whole run into a fresh output directory."""
+    """Return the images/s of a whole run into a new output directory."""
     request = SegmentRequest(
         InputRequest([str(folder / "photos")]),
         OutputRequest(str(folder / f"out{index}")),

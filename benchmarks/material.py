@@ -1,4 +1,4 @@
-"""What the measurements work on: photos cut from the samples, networks with seeded random weights."""
+"""The material of the benchmarks: photos cut from the samples, networks with seeded random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_photos(folder: Path, count: int, width: int, height: int) -> None:
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Give a model seeded random weights and BatchNorm statistics; else every logit is alike."""
+    """Set seeded random weights and BatchNorm statistics; without them all logits are nearly equal."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -43,5 +43,5 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def machine() -> str:
-    """Name this machine in a line."""
+    """Return a line that describes this machine."""
     return f"{describe()}, torch {torch.__version__}, {torch.get_num_threads()} threads"

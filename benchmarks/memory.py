@@ -1,6 +1,6 @@
-"""How much memory ``fcn segment`` takes: its process tree, shared pages counted once (PSS). Linux only.
+"""The memory of ``fcn segment``'s process tree, with shared pages counted once (PSS). Linux only.
 
-On photos of the default size, on one huge photo, over many small ones, and over many sizes.
+It is measured on photos of the default size, on one huge photo, on many small photos, and on many sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fcn_cli.models import registry
 
 
 def main() -> None:
-    """Print the peak on one huge photo, and the use over many small ones."""
+    """Print the peaks, and the memory over time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(registry.BACKBONES))
     parser.add_argument("--small", type=int, default=2000, help="how many small photos")
@@ -48,7 +48,7 @@ def main() -> None:
         over_time(watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"]), options.small)
         for number in range(options.sizes):
             part = folder / "part"
-            # In no order: memory that grows with the size would look like memory that grows with time.
+            # In mixed order: memory that grows with the size would otherwise look like growth over time.
             size = number * 173 % options.sizes
             material.make_photos(part, 1, 100 + size % 25 * 7, 100 + size // 25 * 7)
             (folder / "sizes").mkdir(exist_ok=True)
@@ -57,15 +57,15 @@ def main() -> None:
 
 
 def over_time(uses: list[tuple[int, int]], count: int) -> None:
-    """Print what was used after shares of the photos."""
+    """Print the memory after several fractions of the photos."""
     for share in (0.1, 0.25, 0.5, 0.75, 0.98):
         done = int(count * share)
         use = next(use for records, use in uses if records >= done)
         print(f"{count} photos, after {done}: {use / 1e6:.0f} MB", flush=True)
 
 
-def watch(folder: Path, photos: str, how: list[str]) -> list[tuple[int, int]]:
-    """Run and return (records so far, PSS of the process tree in bytes), as often as they can be read."""
+def watch(folder: Path, photos: str, arguments: list[str]) -> list[tuple[int, int]]:
+    """Run `fcn segment`; sample (records so far, PSS of the process tree in bytes) until it ends."""
     output = folder / f"out_{photos}"
     command = [
         sys.executable,
@@ -76,21 +76,21 @@ def watch(folder: Path, photos: str, how: list[str]) -> list[tuple[int, int]]:
         "-q",
         "-o",
         str(output),
-        *how,
+        *arguments,
     ]
     running = subprocess.Popen(command)
     journal = output / "manifest.jsonl"
     uses = []
     while running.poll() is None:
         done = journal.read_bytes().count(b"\n") if journal.exists() else 0
-        uses.append((done, sum(pss(pid) for pid in family(running.pid))))
+        uses.append((done, sum(pss(pid) for pid in process_tree(running.pid))))
         time.sleep(0.05)
     assert running.returncode == 0
     return uses
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and all below it."""
+def process_tree(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
     try:
         children = [
             int(child)
@@ -99,7 +99,7 @@ def family(pid: int) -> list[int]:
         ]
     except OSError:
         return [pid]
-    return [pid, *(one for child in children for one in family(child))]
+    return [pid, *(descendant for child in children for descendant in process_tree(child))]
 
 
 def pss(pid: int) -> int:

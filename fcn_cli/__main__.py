@@ -1,4 +1,4 @@
-"""The entry point, and the one place where errors become exit codes."""
+"""The entry point, and the only place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from .common.errors import ExitCode, FcnError, NameCollision
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    A traceback is printed for a bug only, when ``-v`` asks for it.
+    Parameters
+    ----------
+    arguments
+        The arguments after the command's name; None takes them from `sys.argv`.
     """
     signals.raise_on_signals()
     try:
@@ -34,23 +37,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-    except Exception as error:  # noqa: BLE001 - the last resort
+    except Exception as error:  # noqa: BLE001 - whatever is not handled above is a bug
         if {"-v", "--verbose"} & set(arguments or sys.argv):
             with contextlib.suppress(OSError):
                 traceback.print_exc()
         kind = type(error).__name__
-        print_message(f"this is a bug in fcn ({kind}: {error}); please report it with what -v prints")
+        print_message(f"this is a bug in fcn ({kind}: {error}); please report it with the output of -v")
         return ExitCode.BUG
     finally:
         close_log()
-    # A command that ends by typer.Exit returns its code here.
+    # Without standalone mode, Typer returns the code of a typer.Exit.
     return code if isinstance(code, int) else ExitCode.OK
 
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
     for name in ("stdin", "stdout", "stderr"):
-        # Under cron any of them can be closed; what is opened next must not take its number.
+        # Under cron any of them can be closed. A file opened later must not get its file descriptor.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     code = run()
@@ -58,7 +61,7 @@ def main() -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     if "torch" in sys.modules:
-        # Taking torch apart module by module takes more than a second, and what counts is on disk.
+        # The regular shutdown of torch takes more than a second, and all results are on disk.
         os._exit(code)
     sys.exit(code)
 

@@ -214,7 +214,7 @@ class Segmenter:
         return self._in_order(photos, on_error)
 
     def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
-        with LookAhead[Result](given, self.resize, self._engine.plan.batch_size) as ahead:
+        with LookAhead[Result](given, self.resize, self._engine.execution.batch_size) as ahead:
             while (entry := ahead.first()) is not None:
                 if entry.outcome is None:
                     together = ahead.like_first()

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.memory import family, pss
+from benchmarks.memory import process_tree, pss
 
 from .conftest import SAMPLES, command
 
@@ -83,7 +83,7 @@ def watch(line: list[str], folder: Path, journal: Path) -> list[Sample]:
             files, threads = len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
         except OSError:
             break
-        memory = sum(pss(pid) for pid in family(running.pid))
+        memory = sum(pss(pid) for pid in process_tree(running.pid))
         samples.append(Sample(done, time.monotonic(), memory, files, threads, reference()))
     assert running.wait() == 0
     return samples

@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. No other package knows stdout and stderr."""
+"""The command line: parses, calls the library, prints. The only package that uses stdout and stderr."""

@@ -1,4 +1,4 @@
-"""The application: registers the commands; each is a plain function in a module of its own."""
+"""The application. It registers the commands; each command is a plain function in its own module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .segment import segment
 
 app = typer.Typer(
     name="fcn",
-    help="Segment folders of images with torchvision's Fully Convolutional Networks.",
+    help="Segment directories of images with torchvision's Fully Convolutional Networks.",
     cls=command_line.Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,8 +25,8 @@ app = typer.Typer(
 app.add_typer(weights.app, name="weights")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"fcn {__version__}")
         raise typer.Exit
 
@@ -34,20 +34,21 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
 
 
 class _SegmentCommand(command_line.Command):
-    """Lets ``--prune`` stand alone: Typer has no options with an optional value."""
+    """Allows ``--prune`` without a value: Typer has no options with an optional value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, with the bare option's value filled in."""
+        """Parse the arguments after adding the value of a bare ``--prune``."""
         end = args.index("--") if "--" in args else len(args)
-        filled = ["--prune=careful" if argument == "--prune" else argument for argument in args[:end]]
-        return super().parse_args(ctx, [*filled, *args[end:]])
+        completed = ["--prune=careful" if argument == "--prune" else argument for argument in args[:end]]
+        return super().parse_args(ctx, [*completed, *args[end:]])
 
 
 app.command(cls=_SegmentCommand)(segment)

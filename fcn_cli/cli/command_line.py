@@ -1,4 +1,4 @@
-"""Typer's commands with help of our own layout, and its usage errors as one line."""
+"""Typer's command classes with our help layout and one-line usage errors."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from ..common.wording import alternatives
 from . import help_page
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""What a wrong command line raises; Typer has no public name for it."""
+"""The exception for a wrong command line; Typer has no public name for it."""
 
 _BOOLEANS = "1, true, yes or on, or 0, false, no or off"
 
 
-class _Page:
-    """What commands and groups share."""
+class _HelpPage:
+    """The help layout that commands and groups share."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help at the terminal's width; click stops at 80 columns and cuts words below 50."""
+        """Write the help at the terminal's width; click's own stops at 80 columns and breaks long words."""
         formatter.write(help_page.render(self, ctx, shutil.get_terminal_size().columns) + "\n")
 
 
-class Command(_Page, TyperCommand):
-    """A command; its usage errors know which one it is."""
+class Command(_HelpPage, TyperCommand):
+    """A command whose usage errors refer to it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of this command."""
+        """Parse the arguments; usage errors get this command's context."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
-            _belongs_to(error, ctx)
+            _set_context(error, ctx)
             raise
 
 
-class Group(_Page, TyperGroup):
-    """A command with commands below it; without any argument it shows its help, as an error."""
+class Group(_HelpPage, TyperGroup):
+    """A command with subcommands. Without an argument it prints its help on stderr and exits with 2."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of this group, up to the command's name."""
+        """Parse the arguments before the subcommand; usage errors get this group's context."""
         if not args and not self.invoke_without_command and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), file=sys.stderr)
             raise typer.Exit(2)
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
-            _belongs_to(error, ctx)
+            _set_context(error, ctx)
             raise
 
 
-def _belongs_to(error: Any, context: Any) -> None:
-    # The parser does not know whose options it parses.
+def _set_context(error: Any, context: Any) -> None:
+    # Errors from the option parser have no context.
     if error.ctx is None:
         error.ctx = context
 
 
 def usage_message(error: Any) -> str:
-    """Return one line for a usage error: what is wrong, and whose help says what is right."""
+    """Return one line for a usage error: the problem, and the command whose ``--help`` to read."""
     path = error.ctx.command_path if error.ctx is not None else "fcn"
     return f"{_problem(error)}; see {path} --help"
 
@@ -76,7 +76,7 @@ def _problem(error: Any) -> str:
             return f"{name} is missing"
         variable = _variable(error)
         text = error.message
-        # Only from the environment can a flag have a wrong value.
+        # A flag can have a wrong value only if it comes from the environment.
         if variable and getattr(parameter, "is_flag", False):
             text = f"takes {_BOOLEANS}, not {os.environ[variable]!r}"
         return f"{variable or name} {text}" if text.startswith("takes ") else f"{variable or name}: {text}"
@@ -90,6 +90,6 @@ def _problem(error: Any) -> str:
 
 
 def _variable(error: Any) -> str | None:
-    """Return the environment variable that the wrong value came from."""
+    """Return the environment variable with the wrong value, or None if it was an argument."""
     source = error.ctx.get_parameter_source(error.param.name) if error.ctx is not None else None
     return error.param.envvar if source is not None and source.name == "ENVIRONMENT" else None

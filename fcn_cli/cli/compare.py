@@ -1,4 +1,4 @@
-"""``fcn compare``: how the masks of two directories agree."""
+"""``fcn compare``: compare the masks of two directories."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from .figures import print_figures
 
 
 def compare(
-    dir_a: Annotated[Path, typer.Argument(metavar="DIR_A", help="An output directory, or any of masks.")],
-    dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one.")],
+    dir_a: Annotated[
+        Path, typer.Argument(metavar="DIR_A", help="An output directory, or a directory of index PNGs.")
+    ],
+    dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="The directory to compare it with.")],
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say how the masks of two directories agree: equal pixels, IoU, the images that differ most.
+    """Compare the masks of two directories: equal pixels, IoU, the images that differ most.
 
-    Exit codes: 0 all were compared; 1 some could not be; 2 the request is wrong; 3 no name is in both.
+    Exit codes: 0 all pairs were compared; 1 some failed; 2 the request is wrong; 3 no name is in both.
     """
     from ..evaluation import comparison
     from . import tables
-    from .progress_bar import Progress
+    from .progress_bar import ProgressBar
 
-    progress = Progress(quiet=quiet)
+    progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
         result = comparison.compare(dir_a, dir_b, progress)
     print_figures(result.as_json(), tables.comparison, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Lines for people, on stderr and in the log file if there is one; light, as every command starts with it."""
+"""Messages for people: on stderr, and in the log file. Every command imports this module, so it is light."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _log: TextIO | None = None
 
 
 def one_line(text: str) -> str:
-    """Return a text with everything that is not printable (line ends, escape codes, odd bytes) escaped."""
+    """Escape all characters that are not printable: line ends, escape codes, undecodable bytes."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
 
 
 def print_message(text: str, *, show: bool = True) -> None:
-    """Print one line for people, with the time of day where that is no terminal.
+    """Print one line on stderr and to the log file; where stderr is not a terminal, with date and time.
 
     Parameters
     ----------
     text
-        What to say.
+        The message.
     show
-        False says it to the log file only.
+        False writes it to the log file only.
     """
     text = one_line(text)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    # Nobody is told when the one place to tell it is full or closed; the work is what counts.
+    # A full or closed stderr cannot report its own failure, and must not stop the work.
     with contextlib.suppress(OSError, ValueError):
         if show:
             time = "" if sys.stderr.isatty() else f"{now} "
@@ -43,27 +43,33 @@ def print_message(text: str, *, show: bool = True) -> None:
             print(f"{now} {text}", file=_log, flush=True)
 
 
-def write_line(text: str, to: TextIO) -> None:
-    """Write a line, with escapes for what the stream's encoding does not have."""
-    encoding = to.encoding or "utf-8"
-    to.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+def write_line(text: str, stream: TextIO) -> None:
+    """Write a line; escape the characters that the stream's encoding lacks."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def redirect_stdout_to_null(error: OSError) -> str | None:
-    """Write what still goes to stdout nowhere; return why, unless a reader has had enough (`| head`)."""
+    """Discard all further output to stdout.
+
+    Returns
+    -------
+    str or None
+        The reason of the error; None if the reader closed the pipe, as `head` does.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return None if isinstance(error, BrokenPipeError) else error.strerror
 
 
 def open_log(path: Path) -> None:
-    """Append everything that is said from here on to a file, quiet or not.
+    """Append all further messages to a file, also those that ``--quiet`` hides.
 
     Raises
     ------
     RequestError
-        It cannot be written.
+        The file cannot be written.
     """
-    global _log  # as stderr, there is one for the process
+    global _log  # one for the process, like stderr
     close_log()
     try:
         _log = path.open("a", encoding="utf-8", errors="backslashreplace")
@@ -72,7 +78,7 @@ def open_log(path: Path) -> None:
 
 
 def close_log() -> None:
-    """Say nothing to a file any more."""
+    """Close the log file, if one is open."""
     global _log
     if _log is not None:
         with contextlib.suppress(OSError):

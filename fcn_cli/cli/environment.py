@@ -1,4 +1,4 @@
-"""What ``fcn info`` says: versions, devices, threads."""
+"""The contents of ``fcn info``: versions, devices, threads."""
 
 from __future__ import annotations
 

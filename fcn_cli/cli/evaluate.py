@@ -51,7 +51,7 @@ def evaluate(
     from ..models.request import ModelRequest
     from ..runs.request import PredictionRequest
     from . import tables
-    from .progress_bar import Progress
+    from .progress_bar import ProgressBar
 
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
@@ -61,7 +61,7 @@ def evaluate(
     request = accuracy.Request(
         images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation
     )
-    progress = Progress(quiet=quiet)
+    progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
         result = accuracy.evaluate(request, progress)
     print_figures(result.as_json(), tables.evaluation, as_json=as_json)

@@ -1,4 +1,4 @@
-"""The options of ``fcn evaluate`` that no other command has; see `options`."""
+"""The options that only ``fcn evaluate`` has; see `options` for the shared ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Truth = Annotated[
     str,
     typer.Argument(
         metavar="TRUTH",
-        help="A directory of index PNGs (255 is void) with the photos' names, a Pascal VOC root "
-        "(VOCdevkit/VOC2012), or a COCO instances_*.json. Each must have its photo's size.",
+        help="A directory of index PNGs with the photos' names (255 is void), a Pascal VOC root "
+        "(VOCdevkit/VOC2012), or a COCO instances_*.json. A label map must have its photo's size.",
     ),
 ]
 Predictions = Annotated[
@@ -30,7 +30,7 @@ Split = Annotated[
         metavar="NAME",
         autocompletion=complete("train", "val", "trainval", "test"),
         show_default="val",
-        help="Which split of a Pascal VOC root.",
+        help="The split of a Pascal VOC root.",
     ),
 ]
 ProtocolOption = Annotated[
@@ -39,8 +39,8 @@ ProtocolOption = Annotated[
         metavar="NAME",
         parser=choice(Protocol),
         autocompletion=complete(*Protocol),
-        help="Compare at the photo's own size (original), or at the network's input size, as torchvision's "
-        "reference script does.",
+        help="original: compare at the photo's own size. torchvision: compare at the network's input size, "
+        "as torchvision's reference script does.",
     ),
 ]
 OrientationOption = Annotated[
@@ -49,8 +49,9 @@ OrientationOption = Annotated[
         metavar="NAME",
         parser=choice(Orientation),
         autocompletion=complete(*Orientation),
-        help="How to compare photos that EXIF turns: upright, as stored, or the way that has the truth's "
-        "size. Where both have it, auto is stored for COCO and --protocol torchvision, else upright.",
+        help="How to compare photos with an EXIF orientation: upright, stored, or auto (the orientation "
+        "that has the truth's size; if both have it, stored for COCO and --protocol torchvision, else "
+        "upright).",
     ),
 ]
 TruthColorsOption = Annotated[
@@ -61,6 +62,6 @@ TruthColorsOption = Annotated[
         autocompletion=complete(*TruthColors),
         show_default="class indices",
         help="voc: the truth's pixels are colours of Pascal VOC's palette. index: they are class indices, "
-        "even if they look like a black-and-white mask.",
+        "even if the truth looks like a black-and-white mask.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Figures that a command was asked for, on stdout."""
+"""Print the figures of a command on stdout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,22 @@ from .console import print_message, redirect_stdout_to_null
 
 
 def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], None], *, as_json: bool) -> None:
-    """Print what was asked for on stdout, and what failed on stderr."""
+    """Print figures on stdout, and their failures on stderr.
+
+    Parameters
+    ----------
+    figures
+        The figures by name; `failures` holds what failed.
+    table
+        Prints them for people.
+    as_json
+        Print one line of JSON instead.
+
+    Raises
+    ------
+    OutputLost
+        Stdout cannot be written.
+    """
     for failure in figures.get("failures", ()):
         print_message(f"{failure['image']}: {failure['message']}")
     try:

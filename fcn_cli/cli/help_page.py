@@ -1,4 +1,4 @@
-"""The text of ``--help``, at any width, in which no word is cut."""
+"""The layout of ``--help`` at any width, without breaking words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
-NARROWEST = 40
-WIDEST = 200
-_STACKED_BELOW = 60
-"""Columns below which descriptions stand under the options' names, not beside them."""
-_LONGEST_NAME = 28
-"""Columns of options' names; longer ones have their description on the next line."""
+MIN_WIDTH = 40
+MAX_WIDTH = 200
+_MIN_WIDTH_BESIDE = 60
+"""On narrower terminals descriptions are printed below the options' names, not beside them."""
+_NAME_COLUMNS = 28
+"""The width of the options' column; longer names have their description on the next line."""
 
 
 def render(command: Any, context: Any, columns: int) -> str:
@@ -24,23 +24,23 @@ def render(command: Any, context: Any, columns: int) -> str:
     command
         Typer's command.
     context
-        The context that it was called in.
+        Typer's context of the call.
     columns
-        The terminal's width; the text keeps to it from 40 to 200.
+        The terminal's width; the text's width is limited to 40 to 200 columns.
     """
-    width = min(max(columns, NARROWEST), WIDEST)
+    width = min(max(columns, MIN_WIDTH), MAX_WIDTH)
     shown = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
     arguments = [param for param in shown if param.param_type_name == "argument"]
     options = [param for param in shown if param.param_type_name == "option"]
     commands = _commands(command, context) if hasattr(command, "list_commands") else []
-    pieces = ["[OPTIONS]", *(["COMMAND ..."] if commands else [_name(param) for param in arguments])]
-    lines = _wrapped(f"Usage: {context.command_path} {' '.join(pieces)}", width, hanging=" " * len("Usage: "))
+    usage = ["[OPTIONS]", *(["COMMAND ..."] if commands else [_name(param) for param in arguments])]
+    lines = _wrap(f"Usage: {context.command_path} {' '.join(usage)}", width, hanging=" " * len("Usage: "))
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        lines += ["", *_wrapped(paragraph, width)]
+        lines += ["", *_wrap(paragraph, width)]
     for heading, rows in (
         ("Arguments", [(_name(param), param.help or "") for param in arguments]),
         ("Commands", commands),
-        ("Options", [(_name(param), _described(param, context)) for param in options]),
+        ("Options", [(_name(param), _describe(param, context)) for param in options]),
     ):
         if rows:
             lines += ["", f"{heading}:", *_table(rows, width)]
@@ -64,8 +64,8 @@ def _name(param: Any) -> str:
     return names if param.is_flag else f"{names} {param.metavar}"
 
 
-def _described(param: Any, context: Any) -> str:
-    """Return an option's help with its default and its environment variable."""
+def _describe(param: Any, context: Any) -> str:
+    """Return an option's help with its default and environment variable."""
     default = param.show_default if isinstance(param.show_default, str) else None
     if default is None and param.show_default and not param.is_flag:
         value = param.get_default(context, call=False)
@@ -82,10 +82,10 @@ def _described(param: Any, context: Any) -> str:
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
     rows = list(rows)
-    beside = width >= _STACKED_BELOW
-    column = min(max(len(name) for name, _ in rows), _LONGEST_NAME) + 4 if beside else 6
+    beside = width >= _MIN_WIDTH_BESIDE
+    column = min(max(len(name) for name, _ in rows), _NAME_COLUMNS) + 4 if beside else 6
     for name, text in rows:
-        lines = [" " * column + line for line in _wrapped(text, width - column)]
+        lines = [" " * column + line for line in _wrap(text, width - column)]
         if beside and len(name) + 4 <= column and lines:
             lines[0] = f"  {name}".ljust(column) + lines[0][column:]
         else:
@@ -93,7 +93,7 @@ def _table(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
         yield from lines
 
 
-def _wrapped(text: str, width: int, hanging: str = "") -> list[str]:
+def _wrap(text: str, width: int, hanging: str = "") -> list[str]:
     return textwrap.wrap(
         text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging
     )

@@ -1,4 +1,4 @@
-"""``fcn info``: versions, devices, weights, threads."""
+"""``fcn info``: print versions, devices, weights and threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that say what is taken as input, and what a name may not be."""
+"""Options that select the input, and checks of names."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ Include = Annotated[
     list[str] | None,
     typer.Option(
         metavar="GLOB",
-        help="Of what is found by searching, take only paths below the directory that a pattern matches: "
-        "* stops at /, ** does not, as in '**/*.jpg'. Repeatable.",
+        help="Of the photos found by searching, take only those whose path below the directory matches the "
+        "pattern. * does not match /, ** does: '**/*.jpg'. Repeatable.",
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
         metavar="GLOB",
-        help="Leave out what a pattern matches, included or not: 'raw/**' is all below raw. Repeatable.",
+        help="Ignore photos whose path matches the pattern, also included ones: 'raw/**' ignores "
+        "everything below raw. Repeatable.",
     ),
 ]
 
 
 def not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Refuse an empty name: it is an unset variable in somebody's script."""
+    """Refuse an empty name, which usually comes from an unset variable in a script."""
     if value is not None and not value.strip():
         raise RequestError(f"{parameter.opts[0]}: the name is empty; is a variable in your script not set?")
     return value
 
 
 def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
-    """Refuse an output that can be no directory, as a file has its name or that of a directory above it."""
+    """Refuse an output path that is a file or lies below a file."""
     not_empty(parameter, value)
     if value == "-" or "://" in value:
         return value
@@ -43,6 +44,6 @@ def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
         if os.path.isdir(place):
             break
         if os.path.lexists(place):
-            which = "this" if place == Path(value) else place
-            raise RequestError(f"{parameter.opts[0]} {value}: {which} is a file, not a directory")
+            file = "this" if place == Path(value) else place
+            raise RequestError(f"{parameter.opts[0]} {value}: {file} is a file, not a directory")
     return value

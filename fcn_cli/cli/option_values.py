@@ -1,4 +1,4 @@
-"""What options take: parsers that say in one way what is right, and the shell's completions."""
+"""Parsers of option values, whose errors have one form, and shell completions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _Choices = TypeVar("_Choices", bound=StrEnum)
 
 
 def refused(takes: str, text: object) -> typer.BadParameter:
-    """Return the error for a value: what the option takes, and what was given."""
+    """Return the error for a wrong value: what the option takes, and what was given."""
     return typer.BadParameter(f"takes {takes}, not {str(text)!r}")
 
 
 def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
-    """Return a parser for one of several names."""
+    """Return a parser for the names of an enumeration."""
 
     def parse(text: str) -> _Choices:
         try:
@@ -33,22 +33,24 @@ def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     return parse
 
 
-def _digits(text: str, least: int, most: int = 2**63 - 1) -> int | None:
-    """Return a whole number within bounds that is written in plain digits, or None."""
-    # Python refuses to convert thousands of digits; so many are out of any range.
+def _whole_number(text: str, minimum: int, maximum: int = 2**63 - 1) -> int | None:
+    """Return the whole number that `text` writes in ASCII digits, or None if it is out of range."""
+    # Python refuses to convert thousands of digits; 20 digits exceed any range here.
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
-    return int(text) if least <= int(text) <= most else None
+    return int(text) if minimum <= int(text) <= maximum else None
 
 
-def whole(least: int, *, word: str = "") -> Callable[[Any], int | None]:
-    """Return a parser for a whole number of at least `least`, or for a word that becomes None."""
-    takes = f"{word} or a whole number of at least {least}" if word else f"a whole number of at least {least}"
+def whole(minimum: int, *, word: str = "") -> Callable[[Any], int | None]:
+    """Return a parser for a whole number of at least `minimum`; `word` becomes None."""
+    takes = f"a whole number of at least {minimum}"
+    if word:
+        takes = f"{word} or {takes}"
 
     def parse(text: Any) -> int | None:
         if word and text == word:
             return None
-        given = _digits(str(text), least)
+        given = _whole_number(str(text), minimum)
         if given is None:
             raise refused(takes, text)
         return given
@@ -57,25 +59,27 @@ def whole(least: int, *, word: str = "") -> Callable[[Any], int | None]:
 
 
 def short_side(text: str) -> int | None:
-    """Parse the short side that is fed to the network; ``none`` becomes None."""
+    """Parse the short side of the network's input in pixels; ``none`` becomes None."""
     if text == "none":
         return None
-    side = _digits(text, 1, _LONGEST_SIDE)
+    side = _whole_number(text, 1, _LONGEST_SIDE)
     if side is None:
         raise refused(f"none or a short side of 1 to {_LONGEST_SIDE} pixels", text)
     return side
 
 
-def number(least: float, most: float | None = None) -> Callable[[Any], float]:
-    """Return a parser for a number from `least` to `most`."""
-    takes = f"a number of at least {least:g}" if most is None else f"a number from {least:g} to {most:g}"
+def number(minimum: float, maximum: float | None = None) -> Callable[[Any], float]:
+    """Return a parser for a number from `minimum` to `maximum`."""
+    takes = f"a number of at least {minimum:g}"
+    if maximum is not None:
+        takes = f"a number from {minimum:g} to {maximum:g}"
 
     def parse(text: Any) -> float:
         try:
             given = float(text)
         except ValueError:
             given = math.nan
-        if not math.isfinite(given) or given < least or (most is not None and given > most):
+        if not math.isfinite(given) or given < minimum or (maximum is not None and given > maximum):
             raise refused(takes, text)
         return given
 
@@ -83,25 +87,25 @@ def number(least: float, most: float | None = None) -> Callable[[Any], float]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Parse a width and a height in pixels."""
-    sides = [_digits(part, 1, _LONGEST_SIDE) for part in text.split("x")]
+    """Parse a (width, height) in pixels."""
+    sides = [_whole_number(part, 1, _LONGEST_SIDE) for part in text.split("x")]
     if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise refused("WIDTHxHEIGHT in pixels, as 693x520", text)
     return sides[0], sides[1]
 
 
 def kinds(text: str) -> tuple[str, ...]:
-    """Parse the kinds of output to write, in the order in which they are written."""
+    """Parse a list of output kinds; return them in the order of writing."""
     from ..outputs.writers import WRITERS
 
-    asked = {part.strip() for part in text.split(",")} - {""}
-    if not asked or asked - set(WRITERS):
+    names = {part.strip() for part in text.split(",")} - {""}
+    if not names or names - set(WRITERS):
         raise refused(f"one or more of {', '.join(WRITERS)}, separated by commas", text)
-    return tuple(kind for kind in WRITERS if kind in asked)
+    return tuple(kind for kind in WRITERS if kind in names)
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:
-    """Return a shell completion from names; where none fits, the shell completes paths."""
+    """Return a shell completion of names; if no name matches, the shell completes paths."""
 
     def matching(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
@@ -110,12 +114,12 @@ def complete(*names: str) -> Callable[[str], list[str]]:
 
 
 def complete_kinds(incomplete: str) -> list[str]:
-    """Complete the last of several kinds of output, leaving out those that are there."""
+    """Complete the last output kind of a list, without those that the list has already."""
     from ..outputs.writers import WRITERS
 
     given, comma, last = incomplete.rpartition(",")
-    left = [kind for kind in WRITERS if kind not in given.split(",")]
-    return [f"{given}{comma}{kind}" for kind in left if kind.startswith(last)]
+    remaining = [kind for kind in WRITERS if kind not in given.split(",")]
+    return [f"{given}{comma}{kind}" for kind in remaining if kind.startswith(last)]
 
 
 def complete_palettes(incomplete: str) -> list[str]:
@@ -126,7 +130,7 @@ def complete_palettes(incomplete: str) -> list[str]:
 
 
 def not_both(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
-    """Refuse ``-q`` beside ``-v``, whichever comes first."""
+    """Refuse ``-q`` together with ``-v``, in any order."""
     other = "verbose" if parameter.name == "quiet" else "quiet"
     if value and context.params.get(other):
         raise RequestError("--quiet and --verbose exclude each other; leave one of them out")

@@ -1,4 +1,4 @@
-"""The command line's options, each once: a command that takes one names its type."""
+"""The options of the command line. Each is defined once, as a type for the commands' parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .input_options import not_a_file, not_empty
 
 
 class BackboneName(StrEnum):
-    """The names in the registry, for ``--help``; a test holds them equal."""
+    """The registry's names, without importing it for ``--help``; a test checks that they are equal."""
 
     RESNET50 = "resnet50"
     RESNET101 = "resnet101"
@@ -22,7 +22,7 @@ class BackboneName(StrEnum):
 
 
 class Precision(StrEnum):
-    """What ``--precision`` takes."""
+    """The values of ``--precision``."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -31,14 +31,14 @@ class Precision(StrEnum):
 
 
 class Kernels(StrEnum):
-    """What ``--kernels`` takes."""
+    """The values of ``--kernels``."""
 
     FAST = "fast"
     TORCH = "torch"
 
 
-class PruneHow(StrEnum):
-    """What ``--prune`` takes; it stands alone for `CAREFUL`."""
+class PruneMode(StrEnum):
+    """The values of ``--prune``; without a value it means `CAREFUL`."""
 
     CAREFUL = "careful"
     FORCE = "force"
@@ -47,16 +47,16 @@ class PruneHow(StrEnum):
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...", help="Image files, directories (with all below them), quoted glob patterns."
+        metavar="INPUT...", help="Image files, directories (searched recursively), quoted glob patterns."
     ),
 ]
 FilesFrom = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", callback=not_empty, help="Take a list of image files, one a line; '-' is stdin."
+        metavar="FILE", callback=not_empty, help="Read image files from a list, one per line; '-' is stdin."
     ),
 ]
-Null = Annotated[bool, typer.Option("--null", help="The list is separated by NUL bytes (find -print0).")]
+Null = Annotated[bool, typer.Option("--null", help="NUL bytes separate the list, as from find -print0.")]
 Root = Annotated[
     str | None,
     typer.Option(
@@ -64,7 +64,7 @@ Root = Annotated[
         metavar="DIR",
         envvar="FCN_ROOT",
         show_default="current directory",
-        help="Name outputs of listed files relative to this directory.",
+        help="The output names of listed files are relative to this directory.",
     ),
 ]
 Output = Annotated[
@@ -86,7 +86,7 @@ BackboneOption = Annotated[
         parser=option_values.choice(BackboneName),
         autocompletion=option_values.complete(*BackboneName),
         help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
-        "the tool: it mixes classes up; the ResNets are for real work.",
+        "the tool; it confuses classes, so use a ResNet for real work.",
     ),
 ]
 Backbones = Annotated[
@@ -95,7 +95,7 @@ Backbones = Annotated[
         metavar="[BACKBONE]...",
         parser=option_values.choice(BackboneName),
         autocompletion=option_values.complete(*BackboneName),
-        help=f"Some of {', '.join(BackboneName)}; all of them without a name.",
+        help=f"One or more of {', '.join(BackboneName)}; all of them if none is given.",
     ),
 ]
 Weights = Annotated[
@@ -103,7 +103,7 @@ Weights = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="FCN_WEIGHTS",
-        help="A checkpoint of yours instead of the official weights.",
+        help="Your own checkpoint instead of the official weights.",
     ),
 ]
 ClassNames = Annotated[
@@ -111,19 +111,17 @@ ClassNames = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="FCN_CLASS_NAMES",
-        help="Names for your checkpoint's classes, one a line; 'voc' for the 21 of Pascal VOC.",
+        help="The class names of your checkpoint, one per line; 'voc' means the 21 of Pascal VOC.",
     ),
 ]
-Offline = Annotated[
-    bool, typer.Option("--offline", envvar="FCN_OFFLINE", help="Never use the network to get weights.")
-]
+Offline = Annotated[bool, typer.Option("--offline", envvar="FCN_OFFLINE", help="Never download weights.")]
 Device = Annotated[
     str,
     typer.Option(
         envvar="FCN_DEVICE",
         metavar="NAME",
         autocompletion=option_values.complete("auto", "cpu", "cuda"),
-        help="auto, cpu, cuda or cuda:N.",
+        help="Device of the network: auto, cpu, cuda or cuda:N. auto: cuda if available.",
     ),
 ]
 Threads = Annotated[
@@ -133,7 +131,7 @@ Threads = Annotated[
         metavar="N",
         parser=option_values.whole(1, word="auto"),
         autocompletion=option_values.complete("auto"),
-        help="CPU threads of the network; auto: what affinity and cgroup allow.",
+        help="CPU threads of the network; auto: as many as CPU affinity and cgroup quota allow.",
     ),
 ]
 KernelsOption = Annotated[
@@ -143,7 +141,7 @@ KernelsOption = Annotated[
         metavar="NAME",
         parser=option_values.choice(Kernels),
         autocompletion=option_values.complete(*Kernels),
-        help="fast: our own on a CPU, in fp32; torch: plain torchvision's.",
+        help="fast: our own kernels on a CPU in fp32, PyTorch's elsewhere; torch: always PyTorch's.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -153,8 +151,8 @@ PrecisionOption = Annotated[
         metavar="NAME",
         parser=option_values.choice(Precision),
         autocompletion=option_values.complete(*Precision),
-        help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU, bf16 on a GPU that "
-        "has it. fp32 on a GPU is without TF32.",
+        help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU; on a GPU bf16 "
+        "from compute capability 8.0, fp16 on 7.x, else fp32. fp32 on a GPU does not use TF32.",
     ),
 ]
 BatchSize = Annotated[
@@ -166,7 +164,7 @@ BatchSize = Annotated[
         metavar="N",
         parser=option_values.whole(1, word="auto"),
         autocompletion=option_values.complete("auto"),
-        help="Images of one shape per forward pass; auto: 1 on a CPU, 16 on a GPU.",
+        help="Images of one shape per forward pass; auto: 1 on a CPU, up to 16 on a GPU.",
     ),
 ]
 Workers = Annotated[
@@ -178,16 +176,14 @@ Workers = Annotated[
         metavar="N",
         parser=option_values.whole(0, word="auto"),
         autocompletion=option_values.complete("auto"),
-        help="Decoding processes; auto: one per CPU, at most 16. 0 decodes in the main process.",
+        help="Decoding processes; auto: one per CPU, at most 16; 0: decode in the main process.",
     ),
 ]
 Size = Annotated[
     Any,
-    typer.Option(metavar="WxH", parser=option_values.size, help="Size in pixels of what the network is fed."),
+    typer.Option(metavar="WxH", parser=option_values.size, help="Size of the network's input in pixels."),
 ]
-Rounds = Annotated[
-    int, typer.Option(metavar="N", parser=option_values.whole(1), help="How often each is timed.")
-]
+Rounds = Annotated[int, typer.Option(metavar="N", parser=option_values.whole(1), help="Timed rounds.")]
 Resize = Annotated[
     Any,
     typer.Option(
@@ -195,7 +191,7 @@ Resize = Annotated[
         metavar="N|none",
         parser=option_values.short_side,
         autocompletion=option_values.complete("none", "520"),
-        help="Short side in pixels fed to the network; none: the photo's own size.",
+        help="Short side of the network's input in pixels; none: the photo's own size.",
     ),
 ]
 Write = Annotated[
@@ -205,7 +201,7 @@ Write = Annotated[
         metavar="LIST",
         parser=option_values.kinds,
         autocompletion=option_values.complete_kinds,
-        help="What to write, of masks, color, overlay and confidence; separated by commas.",
+        help="Output kinds, separated by commas: masks, color, overlay, confidence.",
     ),
 ]
 MinConfidence = Annotated[
@@ -214,7 +210,7 @@ MinConfidence = Annotated[
         envvar="FCN_MIN_CONFIDENCE",
         metavar="P",
         parser=option_values.number(0, 1),
-        help="Pixels whose class has a smaller probability become void (255) in masks and colours.",
+        help="Pixels whose class has a lower probability become void (255) in masks and colours.",
     ),
 ]
 Palette = Annotated[
@@ -223,24 +219,28 @@ Palette = Annotated[
         envvar="FCN_PALETTE",
         metavar="NAME",
         autocompletion=option_values.complete_palettes,
-        help="Class colours: hub (the PyTorch Hub page's), voc, or a JSON file of [r, g, b] triples.",
+        help="Class colours: hub (as on the PyTorch Hub page), voc, or a JSON file of [r, g, b] triples.",
     ),
 ]
 KeepExtension = Annotated[
     bool,
-    typer.Option("--keep-extension", envvar="FCN_KEEP_EXTENSION", help="Write cat.jpg.png, not cat.png."),
+    typer.Option(
+        "--keep-extension", envvar="FCN_KEEP_EXTENSION", help="Name outputs cat.jpg.png instead of cat.png."
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo what is done; allow settings to change.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo finished images; allow changed settings.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try images again that failed and have not changed.")
+    bool,
+    typer.Option("--retry-failed", help="Also retry unchanged images that failed because of their content."),
 ]
 Prune = Annotated[
-    PruneHow | None,
+    PruneMode | None,
     typer.Option(
         "--prune",
         metavar="[=force]",
-        help="Remove outputs and records of photos that are gone from the given directories. Refuses what "
-        "looks like a disk that is not mounted, unless it is --prune=force.",
+        help="Remove the outputs and records of photos that no longer exist in the input directories. "
+        "Refused if a directory has no photo or more than half of the records would go, as with an unmounted "
+        "disk; --prune=force removes them anyway.",
     ),
 ]
 MaxImagePixels = Annotated[
@@ -259,7 +259,7 @@ DecodeTimeout = Annotated[
         envvar="FCN_DECODE_TIMEOUT",
         metavar="SECONDS",
         parser=option_values.number(0.1),
-        help="Give up on a photo after so long.",
+        help="Maximum time to decode a photo; it fails after that.",
     ),
 ]
 Wait = Annotated[
@@ -268,22 +268,30 @@ Wait = Annotated[
         envvar="FCN_WAIT",
         metavar="SECONDS",
         parser=option_values.number(0),
-        help="Wait so long for another run that holds the output directory; then exit 4.",
+        help="Maximum time to wait for another run in the output directory; then exit with 4.",
     ),
 ]
 LogFile = Annotated[
     Path | None,
     typer.Option(
-        envvar="FCN_LOG_FILE", metavar="FILE", help="Append what -v says to this file, quiet or not."
+        envvar="FCN_LOG_FILE", metavar="FILE", help="Append the messages of -v to this file, also with -q."
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed image.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print each image's record on stdout as it finishes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print each image's record on stdout as a line of JSON.")
+]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=option_values.not_both, help="Print only errors on stderr.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=option_values.not_both, help="Print more on stderr.")
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        callback=option_values.not_both,
+        help="Print details on stderr: one line per image.",
+    ),
 ]

@@ -1,4 +1,4 @@
-"""How far the work is: a bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+"""Progress on stderr: a bar on a terminal, a plain line every 30 s elsewhere, nothing with ``--quiet``."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from tqdm import tqdm
 
 from ..common.wording import counted
 from .console import print_message
-from .text_table import draws
+from .text_table import can_draw
 
 _PLAIN_SECONDS = 30.0
 
 
-class Progress:
-    """Counts images on stderr; also the way for other messages past the bar.
+class ProgressBar:
+    """Shows the number of finished images, and prints other messages without damaging the bar.
 
     Parameters
     ----------
     quiet
-        Show nothing.
+        Show no progress.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = draws(sys.stderr) and not quiet
+        self._terminal = can_draw(sys.stderr) and not quiet
         self._bar: Any = None
         self._total = self._seen = self._failed = 0
         self._downloaded = 0
         self._next_line = 0.0
 
     def begin(self, total: int) -> None:
-        """Be told how many images there are."""
+        """Start with the number of images."""
         self._total = total
         self._next_line = time.monotonic() + _PLAIN_SECONDS
 
     def step(self, *, failed: bool = False) -> None:
-        """Count an image."""
+        """Count a finished image."""
         self._seen += 1
         self._failed += failed
         if self._terminal:
@@ -46,17 +46,17 @@ class Progress:
         self._plain_line()
 
     def waiting(self) -> None:
-        """Show that the work goes on."""
+        """Refresh the display while no image finishes."""
         if self._terminal:
             self._images_bar().refresh()
         self._plain_line()
 
     def downloading(self, done: int, total: int | None) -> None:
-        """Show a download's progress on a terminal; elsewhere say once that it happens."""
+        """Show a download's progress in bytes; where there is no terminal, print one line at its start."""
         if self._quiet:
             return
         first = self._downloaded == 0
-        more, self._downloaded = done - self._downloaded, done
+        new_bytes, self._downloaded = done - self._downloaded, done
         if not self._terminal:
             if first:
                 print_message("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
@@ -66,12 +66,12 @@ class Progress:
             self._bar = tqdm(
                 desc="weights", total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False
             )
-        self._bar.update(more)
+        self._bar.update(new_bytes)
         if done == total:
             self.close()
 
     def line(self, text: str, *, show: bool = True) -> None:
-        """Print a message without tearing the bar; see `console.print_message`."""
+        """Print a message without damaging the bar; see `console.print_message`."""
         if show and self._terminal and self._bar is not None:
             with tqdm.external_write_mode(file=sys.stderr):
                 print_message(text)
@@ -79,7 +79,7 @@ class Progress:
             print_message(text, show=show)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -95,6 +95,6 @@ class Progress:
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _PLAIN_SECONDS
             failed = f", {self._failed} failed" if self._failed else ""
-            # Beside a bar it is for the log file only.
-            done = f"{self._seen} of {counted(self._total, 'image')}{failed}"
-            print_message(done, show=not self._quiet and not self._terminal)
+            # With a bar, this line is for the log file only.
+            text = f"{self._seen} of {counted(self._total, 'image')}{failed}"
+            print_message(text, show=not self._quiet and not self._terminal)

@@ -1,4 +1,4 @@
-"""What people see of a run, on stderr; stdout carries data only: the journal's records with ``--json``."""
+"""Show a run: messages on stderr, and data (records with ``--json``, the plan of a dry run) on stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..outputs.record import begun, printable_utf8, to_line
 from ..runs.resume_plan import Action
 from . import tables
 from .console import one_line, print_message, redirect_stdout_to_null
-from .progress_bar import Progress
+from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from ..outputs.record import Record
@@ -25,18 +25,20 @@ _SHOWN_FAILURES = 10
 
 
 class Display:
-    """Observes a run for a person (and, with `as_json`, for a program on stdout).
+    """Shows a run on the command line; implements `RunObserver`.
+
+    `stdout_error` is the reason why stdout could not be written, else None.
 
     Parameters
     ----------
     quiet
-        Only errors.
+        Print only errors.
     verbose
-        Also details, and each failure as it happens.
+        Also print details, and each image as it finishes.
     as_json
-        Print each record on stdout.
+        Print each record on stdout as a line of JSON.
     dry
-        Print the plan on stdout: nothing else happens.
+        Print the plan on stdout, as in a dry run.
     """
 
     def __init__(
@@ -46,12 +48,12 @@ class Display:
         self._verbose = verbose
         self._json = as_json
         self._dry = dry
-        self._no_reader = False
-        self._progress = Progress(quiet=quiet)
+        self._stdout_closed = False
+        self._progress = ProgressBar(quiet=quiet)
         self.stdout_error: str | None = None
 
     def planned(self, plan: ResumePlan) -> None:
-        """Say what is ahead; of a dry run, print it."""
+        """Print the number of images by action; in a dry run print every step of the plan."""
         self._progress.begin(plan.work)
         counts = {action: plan.count(action) for action in Action}
         parts = [f"{counts[Action.SEGMENT]} to segment"]
@@ -69,7 +71,7 @@ class Display:
                 self._print_step(step)
 
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Count a record; print it with ``--json``."""
+        """Count an image; with ``--json`` print its record."""
         if self._dry:
             return
         if self._json:
@@ -84,33 +86,33 @@ class Display:
             self._progress.step(failed=not record.ok)
 
     def pruned(self, record: Record) -> None:
-        """Say that a photo is gone."""
+        """Report the removal of a photo's outputs."""
         if self._json:
             self._print({**record.as_json(), "status": "gone", "skipped": False})
         self.detail(f"{record.source}: gone, its outputs are removed")
 
     def waiting(self) -> None:
-        """Show that the work goes on."""
+        """Refresh the progress while no image finishes."""
         self._progress.waiting()
 
     def downloading(self, done: int, total: int | None) -> None:
-        """Show a download's progress."""
+        """Show a download's progress in bytes."""
         self._progress.downloading(done, total)
 
     def warn(self, text: str) -> None:
-        """Say something, also when quiet."""
+        """Print a message, also with ``--quiet``."""
         self._progress.line(text)
 
     def note(self, text: str) -> None:
-        """Say something, unless quiet."""
+        """Print a message, except with ``--quiet``."""
         self._progress.line(text, show=not self._quiet)
 
     def detail(self, text: str) -> None:
-        """Say something if verbose."""
+        """Print a message with ``--verbose``."""
         self._progress.line(text, show=self._verbose)
 
     def summed_up(self, summary: Summary) -> None:
-        """Print a run's summary: table, ignored files, failures, counts."""
+        """Print a run's summary: the table of classes, ignored files, failures, counts."""
         self._progress.close()
         show = not self._quiet
         if self._dry:
@@ -122,7 +124,9 @@ class Display:
                 tables.run(summary)
         if summary.ignored:
             print_message(summary.ignored, show=show)
-        _failures([r for r in summary.failures if not self._quiet or r.image not in summary.known_failures])
+        _print_failures(
+            [r for r in summary.failures if not self._quiet or r.image not in summary.known_failures]
+        )
         print_message(_counts(summary), show=show)
         if summary.stopped is not None:
             print_message(str(summary.stopped))
@@ -144,20 +148,20 @@ class Display:
         self._write(to_line(value))
 
     def _write(self, line: str) -> None:
-        if self._no_reader:
+        if self._stdout_closed:
             return
         try:
             sys.stdout.write(line + "\n")
             if not self._dry:
                 sys.stdout.flush()
         except OSError as error:
-            # The masks are wanted all the same.
-            self._no_reader = True
+            # A closed stdout does not stop the run: the masks are its result.
+            self._stdout_closed = True
             self.stdout_error = redirect_stdout_to_null(error)
 
 
 def _field(text: str) -> str:
-    """Return text that holds no tab and no line end."""
+    """Return text for a tab-separated field: without tabs and line ends."""
     return one_line(printable_utf8(text))
 
 
@@ -165,14 +169,14 @@ def _is_refused(record: Record) -> bool:
     return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
 
 
-def _failures(records: Sequence[Record]) -> None:
-    """Say why there is no mask for these images; of many only the first."""
+def _print_failures(records: Sequence[Record]) -> None:
+    """Print the failures, at most `_SHOWN_FAILURES`."""
     for record in records[:_SHOWN_FAILURES]:
         message = record.error.message if record.error else "failed"
         print_message(f"no mask for {record.source}: {message}")
     if len(records) > _SHOWN_FAILURES:
         more = len(records) - _SHOWN_FAILURES
-        print_message(f"and {more} more without a mask; {JOURNAL_FILE} there has the reasons")
+        print_message(f"and {more} more without a mask; see their errors in {JOURNAL_FILE}")
 
 
 def _dry_counts(summary: Summary) -> str:
@@ -184,8 +188,8 @@ def _counts(summary: Summary) -> str:
     if not summary.total and not summary.pruned:
         return "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:
-        was = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
-        return f"nothing to do: {was} done before, see {summary.output}"
+        images = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
+        return f"nothing to do: {images} done before, see {summary.output}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} done before")

@@ -1,4 +1,4 @@
-"""Tables of figures for people: drawn on a terminal, plain columns anywhere else; no figure is ever cut."""
+"""Tables of figures: drawn on a terminal, plain columns elsewhere; figures are never truncated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .console import write_line
 
 Color = tuple[int, int, int]
 
-_NARROWEST_NAME = 8
-"""Columns that a name needs at least; in fewer a table is not readable any more."""
+_MIN_NAME_COLUMNS = 8
+"""The minimum width of the names; narrower tables are unreadable."""
 
 
 class _Terminal(Console):
-    """A console that leaves it to its caller what a reader who went away means."""
+    """A console that leaves the handling of a closed pipe to its caller."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -29,36 +29,36 @@ class _Terminal(Console):
 def write_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
-    to: TextIO,
+    stream: TextIO,
     swatches: Sequence[Color] | None = None,
 ) -> None:
-    """Write a table whose first column is names and whose others are figures.
+    """Write a table with names in the first column and figures in the others.
 
-    On a terminal it is drawn at its width, where long names wrap; where that is too narrow for the figures,
-    each row becomes a paragraph. In a file or a pipe, and on a terminal that can only print (TERM=dumb), it
-    is columns of plain text, however wide, without lines or colours.
+    On a terminal the table is drawn at the terminal's width and long names wrap; if the terminal is too
+    narrow for the figures, each row becomes a paragraph. In a file or a pipe, and on a terminal that cannot
+    draw (TERM=dumb), the table is plain text of any width, without lines and colours.
 
     Parameters
     ----------
     headings
         The columns' headings.
     rows
-        The cells of each row, as many as there are headings.
-    to
-        Where to write.
+        The cells of each row, one per heading.
+    stream
+        The stream to write to.
     swatches
-        A colour for each row, which is shown before it where there are colours.
+        A colour for each row, shown before the row on terminals with colours.
     """
-    if not draws(to):
-        _plain(headings, rows, to)
+    if not can_draw(stream):
+        _write_plain(headings, rows, stream)
         return
-    console = _Terminal(file=to, highlight=False)
+    console = _Terminal(file=stream, highlight=False)
     colored = swatches is not None and console.color_system is not None and not console.no_color
     widths = _widths(headings, rows)
-    # A name and each figure have a border and two spaces, and there is one border more.
+    # Each column has two spaces and a border, and the table has one more border.
     frame = 3 * len(widths) + 1 + (6 if colored else 0)
-    if console.width < frame + min(widths[0], _NARROWEST_NAME) + sum(widths[1:]):
-        _paragraphs(headings, rows, to, console.width)
+    if console.width < frame + min(widths[0], _MIN_NAME_COLUMNS) + sum(widths[1:]):
+        _write_paragraphs(headings, rows, stream, console.width)
         return
     table = Table(header_style="bold")
     if colored:
@@ -72,8 +72,8 @@ def write_table(
     console.print(table)
 
 
-def draws(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal that can draw, not only print."""
+def can_draw(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that can move its cursor, not only print."""
     return stream.isatty() and os.environ.get("TERM", "") not in {"dumb", "unknown"}
 
 
@@ -81,20 +81,22 @@ def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]
     return [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
 
 
-def _plain(headings: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO) -> None:
+def _write_plain(headings: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO) -> None:
     widths = _widths(headings, rows)
     for name, *figures in (headings, *rows):
         padded = [
             " " * (width - cell_len(figure)) + figure
             for figure, width in zip(figures, widths[1:], strict=True)
         ]
-        write_line("  ".join([name + " " * (widths[0] - cell_len(name)), *padded]), to)
+        write_line("  ".join([name + " " * (widths[0] - cell_len(name)), *padded]), stream)
 
 
-def _paragraphs(headings: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO, width: int) -> None:
+def _write_paragraphs(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO, width: int
+) -> None:
     for name, *figures in rows:
-        write_line(name, to)
+        write_line(name, stream)
         for heading, figure in zip(headings[1:], figures, strict=True):
-            # The terminal would wrap a longer line in the middle of the figure.
+            # The terminal would wrap a longer line inside the figure.
             between = " " if cell_len(f"  {heading} {figure}") <= width else "\n    "
-            write_line(f"  {heading}{between}{figure}", to)
+            write_line(f"  {heading}{between}{figure}", stream)

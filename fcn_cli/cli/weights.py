@@ -1,4 +1,4 @@
-"""``fcn weights``: see, fetch and check the networks' weights."""
+"""``fcn weights``: list, download and verify the networks' weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import command_line, options
 from .console import write_line
 
 app = typer.Typer(
-    help="See, fetch and check the networks' weights.", cls=command_line.Group, rich_markup_mode=None
+    help="List, download and verify the networks' weights.", cls=command_line.Group, rich_markup_mode=None
 )
 
 
@@ -24,7 +24,7 @@ def _main(context: typer.Context) -> None:
 
 @app.command("list", cls=command_line.Command)
 def list_weights() -> None:
-    """Say for each backbone where its weights are."""
+    """List each backbone's weights: their file, or where to download it."""
     from ..models import registry, weights
 
     for name, backbone in registry.BACKBONES.items():
@@ -32,35 +32,39 @@ def list_weights() -> None:
             place = f"bundled ({backbone.weights.path})"
         else:
             found = weights.cached(backbone.weights)
-            place = str(found) if found else f"not here yet ({weights.download_url(backbone.weights)})"
+            place = str(found) if found else f"not downloaded ({weights.download_url(backbone.weights)})"
         write_line(f"{name:14}{place}", sys.stdout)
 
 
 @app.command("fetch", cls=command_line.Command)
 def fetch(
     names: options.Backbones = None,
-    to: Annotated[
+    directory: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Put them here, to carry to another machine's FCN_WEIGHTS_DIR."),
+        typer.Option(
+            "--to", metavar="DIR", help="Store them here, to copy to another machine's FCN_WEIGHTS_DIR."
+        ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download official weights, check them, and print where they are."""
+    """Download official weights, verify them, and print their files."""
     from ..models import download, registry
-    from .progress_bar import Progress
+    from .progress_bar import ProgressBar
 
     for name in names or list(options.BackboneName):
         official = registry.find(name.value).weights
         if isinstance(official, registry.BundledWeights):
             write_line(str(official.path), sys.stdout)
             continue
-        path = download.fetch(official, Path(to) if to else None, progress=Progress(quiet=quiet).downloading)
+        path = download.fetch(
+            official, Path(directory) if directory else None, progress=ProgressBar(quiet=quiet).downloading
+        )
         write_line(str(path), sys.stdout)
 
 
 @app.command("verify", cls=command_line.Command)
 def verify() -> None:
-    """Check the hash of every weights file that is here; exit 2 if one is damaged."""
+    """Verify the hash of every weights file on this machine; exit with 2 if one is damaged."""
     from ..common.errors import WeightsError
     from ..models import registry, weights
 
@@ -69,7 +73,7 @@ def verify() -> None:
         own = backbone.weights
         path = own.path if isinstance(own, registry.BundledWeights) else weights.cached(own)
         try:
-            state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not here yet"
+            state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not downloaded"
         except WeightsError as error:
             state, damaged = f"damaged  {path}", error
         write_line(f"{name:14}{state}", sys.stdout)

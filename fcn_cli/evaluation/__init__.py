@@ -1,1 +1,1 @@
-"""How right, how different, how fast: result objects; prints nothing."""
+"""Evaluation: measures accuracy, differences and speed. Returns result objects; prints nothing."""

@@ -1,4 +1,4 @@
-"""Measure a network, or a directory of its masks, against ground truth."""
+"""Measure the accuracy of a network, or of a directory of masks, against ground truth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .result import Evaluation, SeenPhoto
 
 PROTOCOLS = {
     Protocol.ORIGINAL: "label map and truth compared at the photo's own size",
-    Protocol.TORCHVISION: "label map and truth compared at the size that the network is fed, the truth "
-    "resized to it by the nearest pixel, as torchvision's reference script does",
+    Protocol.TORCHVISION: "label map and truth compared at the network's input size, the truth resized to it "
+    "by nearest neighbour, as in torchvision's reference script",
 }
 
 
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Matched:
-    """The photos that have truth, in order; `names` is image → the truth's name for it."""
+    """The photos with truth, in order; `names` maps an image to the truth's name for it."""
 
     truth: Truth
     photos: list[Source]
@@ -58,24 +58,31 @@ class _Matched:
 
 
 class _Answers(NamedTuple):
-    """What is measured, photo by photo, the names of its classes, and how it came about."""
+    """The answers photo by photo, their class names, and further entries for the protocol."""
 
     answers: Generator[Answer | None]
     class_names: tuple[str, ...]
-    how: dict[str, Any]
+    protocol: dict[str, Any]
 
 
 def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
-    """Measure.
+    """Compare predictions with ground truth.
 
-    The first label maps of the truth are read before anything else is looked for.
+    The first label maps of the truth are checked before weights are searched or downloaded.
+
+    Parameters
+    ----------
+    request
+        What to measure.
+    watcher
+        Receives the progress.
 
     Raises
     ------
     RequestError
-        The request is wrong.
+        The request or its truth is invalid.
     NothingFound
-        There is no photo, or none that the truth knows.
+        There is no photo, or no photo with truth.
     """
     if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
         raise RequestError(
@@ -97,9 +104,9 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
             "name": request.protocol,
             "compared": PROTOCOLS[request.protocol],
             "truth": truth.description,
-            "void": "pixels of 255 in the truth count nowhere; 255 in a prediction counts as wrong",
-            "mean": "over the classes that the truth or a prediction has",
-            **found.how,
+            "void": "pixels that are 255 in the truth are ignored; 255 in a prediction counts as wrong",
+            "mean": "over the classes of the truth or a prediction",
+            **found.protocol,
         },
         matched.rule.wanted,
         matched.rule.where_both_fit,
@@ -114,12 +121,12 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
 
 
 def _find(request: Request) -> tuple[list[Source], _Matched]:
-    """Find all photos, match them with the truth, and see whether that truth can be used at all."""
+    """Find the photos, match them with the truth, and check that the truth is usable."""
     wrong_calls.refuse_images(request.images, request.truth.path)
     found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
-    with wrong_calls.noticing_swapped(request.images, request.truth.path):
+    with wrong_calls.detect_swapped(request.images, request.truth.path):
         truth = open_truth(request.truth)
         names = _names(found.sources, truth)
         if not names:
@@ -139,7 +146,7 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
 
 
 def _known_classes(request: Request) -> tuple[str, ...] | None:
-    """Return the names of the classes as far as they are known before anything is loaded."""
+    """Return the class names if they are known before the weights are loaded, else None."""
     model = request.prediction.model
     asked_names = load_class_names(model.class_names)
     official = request.predictions is None and model.weights_file is None
@@ -147,7 +154,7 @@ def _known_classes(request: Request) -> tuple[str, ...] | None:
 
 
 def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
-    """Return image → the truth's name for it; raises RequestError where two photos have one truth."""
+    """Map each image to the truth's name for it; raises RequestError if two photos share one truth."""
     names: dict[str, str] = {}
     owners: dict[str, Source] = {}
     for source in photos:
@@ -166,7 +173,7 @@ def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
 def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
     if truth.voc_classes_only and names[1:] != VOC_CLASSES[1:]:
         raise RequestError(
-            f"this truth has Pascal VOC's classes, what is measured has others ({', '.join(names[:3])}, …); "
+            f"the truth has Pascal VOC's classes, the predictions have others ({', '.join(names[:3])}, …); "
             "if they are Pascal VOC's under other names, give --class-names voc"
         )
 
@@ -181,7 +188,7 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
         )
     classes = load_class_names(request.prediction.model.class_names) or folder.class_names or VOC_CLASSES
     _check_classes(matched.truth, classes)
-    # The photos tell their sizes, and which way EXIF turns them: masks of ours are upright.
+    # The photos are opened for their sizes and EXIF orientations: our masks are always upright.
     pool = open_pool(matched.photos, request.prediction.decoding, orient=matched.rule, measure_only=True)
 
     def answers() -> Generator[Answer | None]:

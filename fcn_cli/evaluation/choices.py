@@ -1,4 +1,4 @@
-"""What an evaluation can be asked for by name; light, as the command line's options are made of it."""
+"""The named choices of an evaluation. Imports nothing heavy: the command line's options use them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from enum import StrEnum
 
 
 class Protocol(StrEnum):
-    """What ``--protocol`` takes."""
+    """The values of ``--protocol``: at which size label map and truth are compared."""
 
     ORIGINAL = "original"
     TORCHVISION = "torchvision"
 
 
 class Orientation(StrEnum):
-    """What ``--orientation`` takes."""
+    """The values of ``--orientation``: how photos with an EXIF orientation are compared."""
 
     AUTO = "auto"
     UPRIGHT = "upright"
@@ -21,7 +21,7 @@ class Orientation(StrEnum):
 
 
 class TruthColors(StrEnum):
-    """What ``--truth-colors`` takes: what the pixels of truth are."""
+    """The values of ``--truth-colors``: the meaning of the truth's pixel values."""
 
     INDEX = "index"
     VOC = "voc"

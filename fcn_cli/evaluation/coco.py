@@ -1,11 +1,11 @@
 """Label maps from a COCO ``instances_*.json``, by the rules of torchvision's segmentation reference.
 
-The 20 categories that Pascal VOC has become its class indices, everything else is background. A crowd
-counts as an instance like any other. Pixels of more than one instance are void, also when the instances are
-of one class. Every image of the file counts, those without an annotation too: they are all background.
+Pascal VOC's 20 categories become its class indices; every other category is background. A crowd counts as an
+ordinary instance. Pixels that more than one instance covers are void, even if the instances have the same
+class. Every image of the file counts; an image without annotations is all background.
 
-Polygons become pixels by COCO's own code, pycocotools. It trusts what it is given (two points it takes for a
-box), so every segmentation is checked before.
+COCO's own library, pycocotools, rasterises the polygons. It does not validate its input (it reads two points
+as a box), so every segmentation is validated first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from . import coco_file
 from .choices import Orientation
 from .orientation import Frame
 
-# Run lengths as text, as in LEB128: a character from "0" on has five bits of a number and a sixth for "more".
+# Compressed run lengths, similar to LEB128: each character, minus "0", holds five bits of a number and a
+# sixth bit that says whether more characters follow.
 _FIRST_CHARACTER, _CHARACTERS = ord("0"), 64
 _MORE, _NEGATIVE, _BITS, _BIT_COUNT = 32, 16, 31, 5
 
@@ -40,7 +41,8 @@ class CocoTruth:
     Raises
     ------
     RequestError
-        It cannot be read or understood, its categories are not COCO's, or pycocotools is missing.
+        The file cannot be read or is not a valid instances file with COCO's categories, or pycocotools is
+        missing.
     """
 
     drawn_on = Orientation.STORED
@@ -70,49 +72,51 @@ class CocoTruth:
         return self._file.images
 
     def expected(self, image: str) -> str:
-        """Return the file name that an image should have in the annotations: its own."""
+        """Return the file name by which the annotations are searched: the image's own."""
         return image
 
     def find(self, image: str) -> str | None:
-        """Return the file name under which the annotations know an image, or None."""
+        """Return the image's file name in the annotations, or None if it is not there."""
         return image if image in self._file.images else None
 
     def frame(self, name: str) -> Frame:
-        """Return the size of an image that was found, or what is wrong with its entry."""
+        """Return the (width, height) of an image, or the failure if its entry is invalid."""
         return self._file.images[name].size
 
     def load(self, name: str) -> LabelMap:
-        """Return the label map of an image that was found.
+        """Return the label map of an image: uint8, shape (height, width).
 
         Raises
         ------
         ImageError
-            Its entry or one of its annotations cannot be used; the text says which and why.
+            The image's entry or one of its annotations is invalid; the message says which and why.
         """
         image = self._file.images[name]
         if isinstance(image.size, Failure):
             raise ImageError(*image.size)
         width, height = image.size
         labels = np.zeros((height, width), np.uint8)
-        covered = np.zeros((height, width), np.uint8)
+        count = np.zeros((height, width), np.uint8)
         for instance in self._file.instances.get(image.identity, ()):
             try:
-                here = self._pixels(instance.segmentation, height, width)
+                covered_pixels = self._rasterise(instance.segmentation, height, width)
             except ValueError as error:
                 raise ImageError(FailureKind.BAD_LABELS, f"{self.path}: {instance.title} {error}") from None
-            labels[here] = coco_file.CLASS_INDEX[instance.category]
-            # Two are as good as more.
-            covered[here] = np.minimum(covered[here] + 1, 2)
-        labels[covered > 1] = VOID_INDEX
+            labels[covered_pixels] = coco_file.CLASS_INDEX[instance.category]
+            # Limited to 2, because uint8 would overflow at 256 instances.
+            count[covered_pixels] = np.minimum(count[covered_pixels] + 1, 2)
+        labels[count > 1] = VOID_INDEX
         return labels
 
-    def _pixels(self, segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-        """Return where an instance is: polygons (their union), or run lengths, compressed or not.
+    def _rasterise(self, segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+        """Return an instance's pixels, shape (height, width), from polygons or run lengths.
+
+        Several polygons are united. Run lengths may be a list or COCO's compressed text.
 
         Raises
         ------
         ValueError
-            What is wrong with it, as the rest of a sentence.
+            The segmentation is invalid; the message completes the sentence "annotation 7 (dog) …".
         """
         if not segmentation:
             raise ValueError("has no segmentation")
@@ -123,44 +127,45 @@ class CocoTruth:
             return polygons
         if not isinstance(segmentation, dict):
             raise ValueError("has a segmentation that is neither polygons nor run lengths")  # noqa: TRY004
-        counts = _checked_counts(segmentation, height, width)
-        # Down the columns, and the first run is of pixels outside.
+        counts = _validated_counts(segmentation, height, width)
+        # Runs go down the columns; the first one counts pixels outside the instance.
         return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
 def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
+    """Raise ValueError for a polygon that pycocotools cannot rasterise safely."""
     for polygon in polygons:
         if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
             raise ValueError("has a polygon that is not a list of numbers x, y, x, y, …")
         if len(polygon) % 2:
-            raise ValueError(f"has a polygon of {len(polygon)} numbers; they go in pairs of x and y")
+            raise ValueError(f"has a polygon of {len(polygon)} numbers; they must be pairs of x and y")
         if len(polygon) < 6:
             points = len(polygon) // 2
             raise ValueError(
-                f"has a degenerate polygon of {points} point{'' if points == 1 else 's'}; it takes at least 3"
+                f"has a degenerate polygon of {points} point{'' if points == 1 else 's'}; at least 3 needed"
             )
         for values, side in ((polygon[::2], width), (polygon[1::2], height)):
-            # A polygon may stick out a little; pycocotools takes memory for all the way to a far point.
+            # A polygon may exceed the image a little; a far point makes pycocotools allocate huge buffers.
             if min(values) < -side or max(values) > 2 * side:
-                raise ValueError(f"has a polygon that reaches far outside of its image of {width}x{height}")
+                raise ValueError(f"has a polygon that reaches far outside its image of {width}x{height}")
 
 
-def _checked_counts(runs: dict[str, Any], height: int, width: int) -> list[int]:
-    """Return run lengths that add up to an image's pixels; raises ValueError."""
+def _validated_counts(runs: dict[str, Any], height: int, width: int) -> list[int]:
+    """Return the run lengths; raises ValueError unless they add up to the image's pixels."""
     if runs.get("size") != [height, width]:
         raise ValueError(f"has run lengths for a size of {runs.get('size')}, its image {[height, width]}")
     counts = runs.get("counts")
     if isinstance(counts, str):
-        counts = _counts_of_text(counts)
-    if not isinstance(counts, list) or not all(isinstance(one, int) and one >= 0 for one in counts):
+        counts = _decompress_counts(counts)
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
         raise ValueError("has damaged run lengths")
     if sum(counts) != height * width:
         raise ValueError(f"has run lengths of {sum(counts)} pixels, its image {height * width}")
     return counts
 
 
-def _counts_of_text(text: str) -> list[int]:
-    """Return what compressed run lengths stand for: from the fourth on, differences to the last but one."""
+def _decompress_counts(text: str) -> list[int]:
+    """Decode compressed run lengths: from the fourth on, each is a difference to the last but one."""
     counts: list[int] = []
     value = shift = 0
     for character in text:

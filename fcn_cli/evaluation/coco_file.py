@@ -1,7 +1,7 @@
-"""Read a COCO ``instances_*.json``, and refuse what only looks like one.
+"""Read a COCO ``instances_*.json``, and refuse files that only look like one.
 
-What is wrong with the whole file is refused. What is wrong with one image, such as a file name that two
-images have, is kept as that image's failure. What does not count is counted.
+A problem of the whole file raises an error. A problem of one image, such as a file name that two images
+share, becomes that image's failure. Annotations that are not used are counted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CATEGORIES = {
     7: "train",
     72: "tv",
 }
-"""COCO's ids and names of Pascal VOC's classes 1 to 20, in their order."""
+"""COCO's ids and names of Pascal VOC's classes 1 to 20, in Pascal VOC's order."""
 
 CLASS_INDEX = {identity: index for index, identity in enumerate(CATEGORIES, 1)}
 """COCO's category id → Pascal VOC's class index."""
@@ -46,7 +46,7 @@ CLASS_INDEX = {identity: index for index, identity in enumerate(CATEGORIES, 1)}
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One annotation of a category that counts; `title` names it in messages."""
+    """One annotation of a mapped category; `title` names it in messages."""
 
     title: str
     category: int
@@ -55,7 +55,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One image: its id, its (width, height) in pixels, or why it cannot be used."""
+    """One image: its id, and its (width, height) in pixels or the reason why it is unusable."""
 
     identity: int
     size: tuple[int, int] | Failure
@@ -63,7 +63,7 @@ class ImageEntry:
 
 @dataclass
 class CocoFile:
-    """What a file holds: images by file name, instances by image id, and counts of what it has and lacks."""
+    """A file's content: images by file name, instances by image id, and counts for the report."""
 
     images: dict[str, ImageEntry] = field(default_factory=dict)
     instances: dict[int, list[Instance]] = field(default_factory=lambda: defaultdict(list))
@@ -71,13 +71,13 @@ class CocoFile:
 
 
 def read(path: Path) -> CocoFile:
-    """Read a file.
+    """Read and validate a file.
 
     Raises
     ------
     RequestError
-        It cannot be read, is no JSON, or is no file of COCO instances with COCO's categories; the text says
-        what it seems to be instead.
+        The file cannot be read, is not JSON, or is not a COCO instances file with COCO's categories; the
+        message says what it seems to be instead.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -86,17 +86,17 @@ def read(path: Path) -> CocoFile:
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}: not JSON ({error})") from None
     try:
-        return _Reader(_instances_only(content)).run()
+        return _Reader(_instances_only(content)).read()
     except _Refused as refusal:
         raise RequestError(f"{path}: {refusal}") from None
 
 
 class _Refused(Exception):
-    """The whole file is refused; the text says why."""
+    """The whole file is refused; the message says why."""
 
 
 def _instances_only(content: Any) -> Mapping[str, Any]:
-    """Return the file's content if it has the form of instances, else say what it seems to be."""
+    """Return the file's content if it has the structure of instances; else raise what it seems to be."""
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
         raise _Refused(
@@ -107,9 +107,7 @@ def _instances_only(content: Any) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise _Refused("not COCO's instances: it has no list of images")
     if not isinstance(content.get("annotations"), list) or not content["annotations"]:
-        raise _Refused(
-            "has no annotations, so there is no truth in it (COCO's image_info files are like that)"
-        )
+        raise _Refused("has no annotations, so it holds no truth (it may be one of COCO's image_info files)")
     first = content["annotations"][0]
     if isinstance(first, dict) and "segments_info" in first:
         raise _Refused("panoptic annotations, whose segments are in PNGs; give an instances_*.json")
@@ -119,19 +117,21 @@ def _instances_only(content: Any) -> Mapping[str, Any]:
 
 
 class _Reader:
+    """Collects a file's images and instances, and validates both."""
+
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
         self._file = CocoFile()
         self._known: Counter[int] = Counter()
 
-    def run(self) -> CocoFile:
+    def read(self) -> CocoFile:
         known = self._categories()
         self._images()
         self._annotations(known)
         return self._file
 
     def _categories(self) -> dict[int, str]:
-        """Return the names by id; a mapped id must have COCO's name, and COCO's name its id."""
+        """Return the category names by id; a mapped id must have COCO's name, and the reverse."""
         listed = self._content.get("categories")
         if not isinstance(listed, list) or not listed:
             raise _Refused(
@@ -139,8 +139,8 @@ class _Reader:
                 "COCO's own instances file"
             )
         names: dict[int, str] = {}
-        for number, one in enumerate(listed):
-            entry = _object(one, "categories", number)
+        for number, value in enumerate(listed):
+            entry = _object(value, "categories", number)
             identity, name = _whole(entry, "id", "categories", number), entry.get("name")
             if not isinstance(name, str):
                 raise _Refused(f"categories[{number}] has no name")
@@ -150,7 +150,8 @@ class _Reader:
             _check_name(identity, name)
         if not CATEGORIES.keys() & names.keys():
             raise _Refused(
-                f"none of its {len(names)} categories is one of Pascal VOC's 20 ({_some(names.values())})"
+                f"none of its {len(names)} categories is one of Pascal VOC's 20 "
+                f"({_first_names(names.values())})"
             )
         self._file.counts["categories_missing"] = [
             name for identity, name in CATEGORIES.items() if identity not in names
@@ -160,8 +161,8 @@ class _Reader:
     def _images(self) -> None:
         names: Counter[str] = Counter()
         entries: list[tuple[str, int, Mapping[str, Any]]] = []
-        for number, one in enumerate(self._content["images"]):
-            entry = _object(one, "images", number)
+        for number, value in enumerate(self._content["images"]):
+            entry = _object(value, "images", number)
             name = entry.get("file_name")
             if not isinstance(name, str) or not name:
                 raise _Refused(f"images[{number}] has no file_name")
@@ -186,8 +187,8 @@ class _Reader:
         counts: Counter[str] = Counter(
             annotations_used=0, annotations_of_other_categories=0, annotations_of_unknown_images=0
         )
-        for number, one in enumerate(self._content["annotations"]):
-            entry = _object(one, "annotations", number)
+        for number, value in enumerate(self._content["annotations"]):
+            entry = _object(value, "annotations", number)
             image = _whole(entry, "image_id", "annotations", number)
             category = _whole(entry, "category_id", "annotations", number)
             if image not in self._known:
@@ -203,9 +204,7 @@ class _Reader:
                 title = f"annotation {str(entry.get('id', number))[:40]} ({names[category]})"
                 self._file.instances[image].append(Instance(title, category, entry.get("segmentation")))
         if counts["annotations_of_unknown_images"] == len(self._content["annotations"]):
-            raise _Refused(
-                "none of its annotations belongs to one of its images (see image_id and images[].id)"
-            )
+            raise _Refused("no annotation belongs to an image of the file (compare image_id and images[].id)")
         self._file.counts.update(counts)
 
 
@@ -216,10 +215,10 @@ def _check_name(identity: int, name: str) -> None:
             f"category id {identity} is {name!r} here and {CATEGORIES[identity]!r} in COCO; give the "
             "categories COCO's numbers"
         )
-    meant = next((known for known, names in _NAMES.items() if plain in names), None)
-    if meant is not None and meant != identity:
+    standard_id = next((known for known, names in _NAMES.items() if plain in names), None)
+    if standard_id is not None and standard_id != identity:
         raise _Refused(
-            f"category {name!r} has id {identity} here and {meant} in COCO; "
+            f"category {name!r} has id {identity} here and {standard_id} in COCO; "
             "give the categories COCO's numbers"
         )
 
@@ -237,7 +236,7 @@ _NAMES = {
 
 def _object(value: Any, where: str, number: int) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _Refused(f"{where}[{number}] is no object")
+        raise _Refused(f"{where}[{number}] is not an object")
     return value
 
 
@@ -253,6 +252,6 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

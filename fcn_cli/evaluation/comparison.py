@@ -1,4 +1,4 @@
-"""How the label maps of two directories agree: what a change of settings does to the masks."""
+"""Compare the label maps of two directories, for example before and after a change of settings."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .label_folder import LabelFolder
 _VALUES = 256
 _STRIP_PIXELS = 1 << 20
 SHOWN = 10
-"""How many of the images that differ most are named."""
+"""The number of images with the largest differences that are listed."""
 
 
 class Difference(NamedTuple):
-    """How much one image differs, by its name."""
+    """One image's difference: the fraction (0 to 1) and number of differing pixels, and its name."""
 
     fraction: float
     pixels: int
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
 
 class _Counted(NamedTuple):
-    """One pair: pixels, those of each value in A and in B, and those of each value that are equal."""
+    """One pair's pixels by value, int64, shape (256,): in A, in B, and equal in both."""
 
     a: NDArray[np.int64]
     b: NDArray[np.int64]
@@ -45,10 +45,11 @@ class _Counted(NamedTuple):
 
 @dataclass
 class Comparison:
-    """What was compared: `a`, `b` and `equal` are pixels by label map value, int64, shape (256,).
+    """The result: `a`, `b` and `equal` are pixel counts by label map value, int64, shape (256,).
 
-    `images` pairs were compared, `identical` of them without a difference. `most_different` holds at most
-    `SHOWN`, the worst first. `settings` are those that differ: name → (A's, B's).
+    `images` is the number of compared pairs; `identical` of them have no difference. `most_different` holds
+    at most `SHOWN` images, largest difference first. `settings` maps each setting that differs to its values
+    in A and in B.
     """
 
     class_names: tuple[str, ...]
@@ -65,7 +66,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """What the process should return."""
+        """The exit code of the process."""
         return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
 
     def as_json(self) -> dict[str, Any]:
@@ -94,8 +95,8 @@ class Comparison:
                 for index, value in iou.items()
             },
             "most_different": [
-                {"image": one.image, "fraction": one.fraction, "pixels": one.pixels}
-                for one in self.most_different
+                {"image": each.image, "fraction": each.fraction, "pixels": each.pixels}
+                for each in self.most_different
             ],
             "settings": {name: list(pair) for name, pair in self.settings.items()},
             "failures": [
@@ -106,27 +107,27 @@ class Comparison:
 
 
 def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
-    """Compare the label maps that two directories both have, by name.
+    """Compare the label maps whose names are in both directories.
 
     Raises
     ------
     RequestError
-        One is no directory of label maps, or their classes are not the same.
+        A path is not a directory of label maps, or the directories have different classes.
     NothingFound
-        No name is in both.
+        No name is in both directories.
     """
-    one, other = LabelFolder(dir_a), LabelFolder(dir_b)
-    if one.class_names and other.class_names and one.class_names != other.class_names:
+    folder_a, folder_b = LabelFolder(dir_a), LabelFolder(dir_b)
+    if folder_a.class_names and folder_b.class_names and folder_a.class_names != folder_b.class_names:
         raise RequestError(f"{dir_a} and {dir_b} have different classes (see their classes.json)")
-    in_a, in_b = set(one.names()), set(other.names())
+    in_a, in_b = set(folder_a.names()), set(folder_b.names())
     both = sorted(in_a & in_b)
     if not both:
         raise NothingFound(f"no label map is in both {dir_a} ({len(in_a)}) and {dir_b} ({len(in_b)})")
     result = Comparison(
-        one.class_names or other.class_names or VOC_CLASSES,
+        folder_a.class_names or folder_b.class_names or VOC_CLASSES,
         len(in_a - in_b),
         len(in_b - in_a),
-        _differing(one.settings, other.settings),
+        _differing_settings(folder_a.settings, folder_b.settings),
     )
     watcher.begin(len(both))
 
@@ -136,8 +137,8 @@ def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
     # What waits are paths only, of no size.
     with OrderedWork(resources.cpu_count(), take, "fcn-compare", max_bytes=0) as work:
         for name in both:
-            work.submit(name, partial(_count, one.path(name), other.path(name)))
-    result.most_different.sort(key=lambda one: (-one.fraction, one.image))
+            work.submit(name, partial(_count, folder_a.path(name), folder_b.path(name)))
+    result.most_different.sort(key=lambda difference: (-difference.fraction, difference.image))
     return result
 
 
@@ -170,8 +171,8 @@ def _count(path_a: Path, path_b: Path) -> _Counted:
             FailureKind.SIZES_DIFFER,
             f"{a.shape[1]}x{a.shape[0]} pixels in A, {b.shape[1]}x{b.shape[0]} in B",
         )
-    # Counting all pairs of values takes longer than decoding; most pixels are equal.
-    all_a = np.array(Image.fromarray(a).histogram(), np.int64)
+    # A full histogram of value pairs takes longer than decoding; most pixels are equal.
+    total_a = np.array(Image.fromarray(a).histogram(), np.int64)
     lost, gained = np.zeros(_VALUES, np.int64), np.zeros(_VALUES, np.int64)
     rows = max(1, _STRIP_PIXELS // max(1, a.shape[1]))
     for top in range(0, len(a), rows):
@@ -179,11 +180,11 @@ def _count(path_a: Path, path_b: Path) -> _Counted:
         differing = np.flatnonzero(of_a != of_b)
         lost += np.bincount(of_a[differing], minlength=_VALUES)
         gained += np.bincount(of_b[differing], minlength=_VALUES)
-    equal = all_a - lost
-    return _Counted(all_a, equal + gained, equal)
+    equal = total_a - lost
+    return _Counted(total_a, equal + gained, equal)
 
 
-def _differing(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
+def _differing_settings(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
     if a is None or b is None:
         return {}
     return {name: (a.get(name), b.get(name)) for name in {**a, **b} if a.get(name) != b.get(name)}

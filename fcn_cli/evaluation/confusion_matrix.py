@@ -1,7 +1,7 @@
-"""How two label maps agree: the confusion matrix, and the ratios that the field takes from it.
+"""The confusion matrix of two label maps, and the metrics computed from it.
 
-With n the matrix, n[t, p] pixels of true class t predicted as p (Long, Shelhamer and Darrell, "Fully
-Convolutional Networks for Semantic Segmentation", arXiv 1411.4038, section 5):
+n[t, p] is the number of pixels of true class t that are predicted as class p. The formulas are those of Long,
+Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation", arXiv 1411.4038, section 5:
 
     IoU of class c      n[c, c] / (sum of row c + sum of column c - n[c, c])
     accuracy of class c n[c, c] / sum of row c
@@ -25,12 +25,12 @@ _STRIP_PIXELS = 1 << 20
 
 @dataclass
 class Confusion:
-    """Counts of pixels, exact.
+    """Exact pixel counts of any number of images.
 
-    `matrix` is int64, shape (classes, classes + 1): row true class, column predicted class; the last column
-    is for pixels that the prediction leaves void, which are wrong. `void` are the pixels that the truth
-    leaves void; they are in nothing else. `images` counts how many label maps were added, `class_images`
-    (int64, shape (classes,)) in how many truths each class occurs.
+    `matrix` is int64, shape (classes, classes + 1). Its rows are true classes, its columns predicted classes;
+    the last column counts pixels that are void in the prediction, which are wrong. `void` counts the pixels
+    that are void in the truth; no other figure includes them. `images` is the number of images,
+    `class_images` (int64, shape (classes,)) the number of images whose truth has each class.
     """
 
     matrix: Matrix
@@ -40,7 +40,7 @@ class Confusion:
 
     @classmethod
     def empty(cls, classes: int) -> Confusion:
-        """Return one without pixels."""
+        """Return a matrix without pixels for this number of classes."""
         return cls(np.zeros((classes, classes + 1), np.int64), np.zeros(classes, np.int64))
 
     @classmethod
@@ -52,16 +52,16 @@ class Confusion:
         truth, predicted
             uint8, of one shape (h, w): class indices, or 255 for void.
         classes
-            How many there are, at most 255.
+            The number of classes, at most 255.
 
         Raises
         ------
         ValueError
-            The shapes differ, or there is a class index of `classes` or more.
+            The shapes differ, or a class index is `classes` or higher.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"shapes {truth.shape} and {predicted.shape} differ")
-        # Void becomes class number `classes` on either side.
+        # In both label maps void becomes the class index `classes`.
         number = np.arange(256)
         number[VOID_INDEX] = classes
         size = classes + 1
@@ -79,7 +79,7 @@ class Confusion:
         return cls(matrix, (matrix.sum(1) > 0).astype(np.int64), int(square[classes].sum()), 1)
 
     def add(self, other: Confusion) -> None:
-        """Add another one's counts."""
+        """Add the counts of another matrix."""
         self.matrix += other.matrix
         self.class_images += other.class_images
         self.void += other.void
@@ -87,50 +87,50 @@ class Confusion:
 
     @property
     def true_pixels(self) -> Matrix:
-        """Pixels of each class in the truth, shape (classes,)."""
+        """Pixels of each class in the truth, int64, shape (classes,)."""
         total: Matrix = self.matrix.sum(1)
         return total
 
     @property
     def predicted_pixels(self) -> Matrix:
-        """Pixels of each class in the prediction where the truth is not void, shape (classes,)."""
+        """Pixels of each class in the prediction where the truth is not void, int64, shape (classes,)."""
         total: Matrix = self.matrix[:, :-1].sum(0)
         return total
 
     @property
     def pixels(self) -> int:
-        """Pixels that count: all but those that the truth leaves void."""
+        """The number of pixels that are not void in the truth."""
         return int(self.matrix.sum())
 
     @property
     def void_fraction(self) -> float:
-        """The share of the truth's pixels that is void."""
+        """The fraction of the truth's pixels that are void, 0 to 1."""
         return self.void / max(1, self.void + self.pixels)
 
     def iou(self) -> NDArray[np.float64]:
-        """Return each class's intersection over union, NaN for one that neither side has."""
+        """Return each class's IoU, 0 to 1, shape (classes,); NaN where neither label map has it."""
         right = np.diagonal(self.matrix)
         return _ratio(right, self.true_pixels + self.predicted_pixels - right)
 
     def accuracy(self) -> NDArray[np.float64]:
-        """Return each class's share of its true pixels that is found, NaN for one without true pixels."""
+        """Return each class's accuracy, 0 to 1, shape (classes,); NaN where the truth does not have it."""
         return _ratio(np.diagonal(self.matrix), self.true_pixels)
 
     def mean_iou(self) -> float:
-        """Return the mean IoU over the classes that either side has, NaN where there is none."""
+        """Return the mean IoU over the classes of the truth or the prediction; NaN without any."""
         return _mean(self.iou())
 
     def mean_accuracy(self) -> float:
-        """Return the mean accuracy over the classes in the truth, NaN where there is none."""
+        """Return the mean accuracy over the classes of the truth; NaN without any."""
         return _mean(self.accuracy())
 
     def pixel_accuracy(self) -> float:
-        """Return the share of pixels whose class is right, NaN without pixels."""
+        """Return the fraction of correct pixels; NaN without pixels."""
         return float(_ratio(np.trace(self.matrix), np.asarray(self.pixels)))
 
 
 def highest_class(labels: LabelMap) -> int:
-    """Return the highest class index in a label map, void aside; 0 where there is none."""
+    """Return the highest class index in a label map, ignoring void; 0 for a map without classes."""
     return int(np.where(labels == VOID_INDEX, 0, labels).max(initial=0))
 
 

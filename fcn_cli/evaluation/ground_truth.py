@@ -1,4 +1,4 @@
-"""Ground truth: a directory of label maps, a Pascal VOC root, or COCO annotations (see `coco`)."""
+"""Ground truth from a directory of label maps, a Pascal VOC root, or COCO annotations (see `coco`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DEFAULT_SPLIT = "val"
 
 
 class Truth(Protocol):
-    """Label maps of some images.
+    """The true label maps of some images.
 
-    `drawn_on` is what they were drawn on, as far as the format tells: the upright photo or the stored one.
-    `voc_classes_only` says that their indices are Pascal VOC's classes, whatever the network's are. `counts`
-    are what people should know of the truth beside its label maps, by name.
+    `drawn_on` says whether the format's label maps belong to the upright or to the stored photo.
+    `voc_classes_only` is true if their indices are always Pascal VOC's classes. `counts` holds further
+    figures for the report, by name.
     """
 
     description: str
@@ -34,27 +34,33 @@ class Truth(Protocol):
     counts: Mapping[str, Any]
 
     def __len__(self) -> int:
-        """Return for how many images there is truth."""
+        """Return the number of images with truth."""
         ...
 
     def names(self) -> Iterable[str]:
-        """Return all names of images that there is truth for."""
+        """Return the names of all images with truth."""
         ...
 
     def find(self, image: str) -> str | None:
-        """Return this truth's name for an image (a relative POSIX path), or None if it is not in it."""
+        """Return the truth's name for an image (a relative POSIX path), or None if it has no truth."""
         ...
 
     def expected(self, image: str) -> str:
-        """Return the name, as `names` has it, under which an image is looked for."""
+        """Return the name, as in `names`, by which an image is searched."""
         ...
 
     def frame(self, name: str) -> Frame:
-        """Return what tells the size of the label map under a name from `find`."""
+        """Return the size of the label map with a name from `find`, or where to read it."""
         ...
 
     def load(self, name: str) -> LabelMap:
-        """Return the label map under a name from `find`; raises ImageError when it cannot be used."""
+        """Return the label map with a name from `find`: uint8, shape (height, width).
+
+        Raises
+        ------
+        ImageError
+            The label map is missing, damaged or invalid.
+        """
         ...
 
 
@@ -67,9 +73,9 @@ class TruthRequest:
     path
         A directory of label maps, a Pascal VOC root, or a COCO ``instances_*.json``.
     split
-        Which split of a Pascal VOC root; None is `DEFAULT_SPLIT`.
+        The split of a Pascal VOC root; None means `DEFAULT_SPLIT`.
     colors
-        What the pixels of PNGs are; None takes them for class indices and is suspicious of black and white.
+        The meaning of the PNGs' pixel values. None means class indices, and refuses black-and-white masks.
     """
 
     path: str
@@ -78,12 +84,12 @@ class TruthRequest:
 
 
 def open_truth(request: TruthRequest) -> Truth:
-    """Open whatever the request's path is.
+    """Open ground truth of any of the three formats.
 
     Raises
     ------
     RequestError
-        It does not exist, is none of the three, or has no such split or no colours.
+        The path does not exist, has none of the three formats, or does not have this split or colours.
     """
     path, split, colors = Path(request.path), request.split, request.colors
     if not path.exists():
@@ -91,7 +97,7 @@ def open_truth(request: TruthRequest) -> Truth:
     if (path / _VOC_LISTS).is_dir():
         return VocTruth(path, split or DEFAULT_SPLIT, colors)
     if split is not None:
-        raise RequestError(f"--split: only a Pascal VOC root has splits, and {path} is none")
+        raise RequestError(f"--split: only a Pascal VOC root has splits, and {path} is not one")
     if path.is_dir():
         return FolderTruth(path, colors)
     if path.suffix.lower() != ".json":
@@ -99,12 +105,12 @@ def open_truth(request: TruthRequest) -> Truth:
             f"{path}: neither a directory of label maps, nor a Pascal VOC root, nor a COCO instances_*.json"
         )
     if colors is not None:
-        raise RequestError(f"--truth-colors: only PNGs have colours, and {path} is none")
+        raise RequestError(f"--truth-colors: only PNGs have colours, and {path} is a JSON file")
     return CocoTruth(path)
 
 
 class FolderTruth:
-    """A directory of index PNGs, greyscale or paletted, 255 for void, matched by relative path and stem."""
+    """A directory of index PNGs (greyscale or paletted, 255 is void), matched by relative path and stem."""
 
     description = "a directory of label maps"
     drawn_on = Orientation.UPRIGHT
@@ -114,10 +120,10 @@ class FolderTruth:
         self.root = root
         self.counts: Mapping[str, Any] = {}
         self._colors = colors
-        wrong_calls.refuse_output_folder(root)
+        wrong_calls.refuse_other_directory(root)
         self._files = label_files(root)
         if not self._files:
-            raise RequestError(f"{root}: {wrong_calls.without_png(root)}")
+            raise RequestError(f"{root}: {wrong_calls.describe_without_png(root)}")
 
     def __len__(self) -> int:
         return len(self._files)
@@ -127,7 +133,7 @@ class FolderTruth:
         return (path.relative_to(self.root).as_posix() for path in self._files.values())
 
     def find(self, image: str) -> str | None:
-        """Return the file for ``sub/cat.jpg``: ``sub/cat.jpg.png``, or ``sub/cat.png``."""
+        """Return the file for ``sub/cat.jpg``: ``sub/cat.jpg.png``, else ``sub/cat.png``, else None."""
         name = find_label_file(self._files, image)
         return self._files[name].relative_to(self.root).as_posix() if name is not None else None
 
@@ -140,11 +146,11 @@ class FolderTruth:
         return self.root / name
 
     def load(self, name: str) -> LabelMap:
-        """Return the label map; raises ImageError."""
+        """Return the label map; see `truth_files.read`."""
         return truth_files.read(self.root / name, self._colors)
 
     def is_black_and_white(self, name: str, labels: LabelMap) -> bool:
-        """Say whether a label map looks like a mask of one object; see `truth_files`."""
+        """Return whether a label map looks like a mask of one object; see `truth_files`."""
         return self._colors is None and truth_files.is_black_and_white(self.root / name, labels)
 
 
@@ -156,10 +162,10 @@ class VocTruth(FolderTruth):
         try:
             lines = (lists / f"{split}.txt").read_text(encoding="ascii").split()
         except (OSError, UnicodeDecodeError):
-            there = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
-            raise RequestError(f"--split {split}: not a split of {root}; there are: {there}") from None
+            splits = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
+            raise RequestError(f"--split {split}: not a split of {root}; it has: {splits}") from None
         if not (root / _VOC_MASKS).is_dir():
-            raise RequestError(f"{root / _VOC_MASKS}: no such directory, and the label maps should be there")
+            raise RequestError(f"{root / _VOC_MASKS}: no such directory; it should contain the label maps")
         super().__init__(root / _VOC_MASKS, colors)
         self.description = f"Pascal VOC, split {split}"
         self._stems = frozenset(lines)
@@ -168,11 +174,11 @@ class VocTruth(FolderTruth):
         return len(self._stems)
 
     def names(self) -> Iterable[str]:
-        """Return the stems of the split."""
+        """Return the stems that the split lists."""
         return sorted(self._stems)
 
     def find(self, image: str) -> str | None:
-        """Return the label map's file name, if the split has the photo's stem."""
+        """Return the label map's file name if the split lists the photo's stem, else None."""
         stem = PurePosixPath(image).stem
         return self._file_name(stem) if stem in self._stems else None
 

@@ -1,4 +1,4 @@
-"""Directories of label maps: output directories of ours, or index PNGs of anybody's."""
+"""Directories of label maps: output directories of `fcn`, or index PNGs from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..common.files import walk
 from ..common.output_layout import SETTINGS_FILE, is_output_folder
 from ..outputs.directory import read_classes
 
-# The kinds of output that are label maps, the better one first.
+# The output kinds that are label maps, in order of preference.
 _KINDS = ("masks", "color")
 _SUFFIX = ".png"
 
@@ -19,13 +19,13 @@ _SUFFIX = ".png"
 def label_files(root: Path) -> dict[str, Path]:
     """Return the PNGs below a directory: name (relative POSIX path without its suffix) → file, sorted.
 
-    The suffix counts in upper and lower case. Hidden files and directories are left out: macOS, for example,
-    puts a hidden ``._cat.png`` beside each ``cat.png`` on a network drive.
+    The suffix may be in upper or lower case. Hidden files and directories are ignored: macOS, for example,
+    writes a hidden ``._cat.png`` beside each ``cat.png`` on a network drive.
 
     Raises
     ------
     RequestError
-        The directory or one below it cannot be listed, or two files have one name (x.png and x.PNG).
+        A directory cannot be listed, or two files have the same name (x.png and x.PNG).
     """
 
     def enter(folder: str, _: list[str]) -> bool:
@@ -48,7 +48,7 @@ def label_files(root: Path) -> dict[str, Path]:
 
 
 def find_label_file(files: dict[str, Path], image: str) -> str | None:
-    """Return the name of the label map of ``sub/cat.jpg``: ``sub/cat.jpg``, else ``sub/cat``, else None."""
+    """Return the name of the label map for ``sub/cat.jpg``: ``sub/cat.jpg``, else ``sub/cat``, else None."""
     stem = str(PurePosixPath(image).with_suffix(""))
     return next((name for name in (image, stem) if name in files), None)
 
@@ -56,22 +56,21 @@ def find_label_file(files: dict[str, Path], image: str) -> str | None:
 class LabelFolder:
     """The label maps of a directory, by name: the path below it without its suffix ``.png``.
 
-    Of an output directory, known by its settings, they are the masks, or else the colours; `class_names` and
-    `settings` (those that shape the labels) are then what it says of itself, else None. The same goes for
-    the directory of its masks or its colours. `is_ours` says whether it is one of these: our label maps
-    are always upright.
+    For an output directory (or its ``masks`` or ``color`` directory), the label maps are its masks, or else
+    its colours. `class_names` and `settings` (those that shape the labels) are then read from it, and
+    `is_ours` is true: our label maps are always upright. For any other directory both are None.
 
     Raises
     ------
     RequestError
-        It is no directory, cannot be listed, or holds no label map.
+        The path is not a directory or cannot be listed, or the output directory has no label maps.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         if not root.is_dir():
             reason = "not a directory" if root.exists() else "no such directory"
-            raise RequestError(f"{root}: {reason}; give an output directory, or one with index PNGs")
+            raise RequestError(f"{root}: {reason}; give an output directory, or a directory of index PNGs")
         output = _output_folder(root)
         self.is_ours = output is not None
         self.class_names: tuple[str, ...] | None = (
@@ -93,24 +92,24 @@ class LabelFolder:
         return [path.relative_to(self._place).as_posix() for path in self._files.values()]
 
     def expected(self, image: str) -> str:
-        """Return the relative path ``sub/cat.png`` for ``sub/cat.jpg``."""
+        """Return the relative path by which an image is searched: ``sub/cat.png`` for ``sub/cat.jpg``."""
         return str(PurePosixPath(image).with_suffix(_SUFFIX))
 
     def path(self, name: str) -> Path:
-        """Return the file of a name."""
+        """Return the file with a name; it may be missing."""
         return self._files.get(name) or self._place / f"{name}{_SUFFIX}"
 
     def has(self, image: str) -> bool:
-        """Say whether there is a label map of an image."""
+        """Return whether an image has a label map."""
         return find_label_file(self._files, image) is not None
 
     def find(self, image: str) -> Path:
-        """Return the file that ``sub/cat.jpg`` has or should have, ``sub/cat.jpg.png`` or ``sub/cat.png``."""
+        """Return the file for ``sub/cat.jpg``: ``sub/cat.jpg.png`` if it exists, else ``sub/cat.png``."""
         return self.path(find_label_file(self._files, image) or str(PurePosixPath(image).with_suffix("")))
 
 
 def _output_folder(root: Path) -> Path | None:
-    """Return the output directory of ours that this is, or whose masks or colours it holds."""
+    """Return the output directory of `fcn` that `root` is, or whose masks or colours it contains."""
     if is_output_folder(str(root)):
         return root
     place = root.resolve()

@@ -1,4 +1,4 @@
-"""Which way round a photo is compared: truth was drawn on the upright photo, or on the stored one."""
+"""Choose the orientation in which a photo is compared with its truth: upright, or as stored."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .choices import Orientation
 
 Size = tuple[int, int]
 Frame = Size | Path | Failure
-"""The (width, height) of an image's truth, the PNG whose header tells, or why there is none."""
+"""The (width, height) of an image's truth, the PNG whose header has it, or why it is unknown."""
 
 
 @dataclass(frozen=True)
 class OrientationRule:
-    """Decides for each photo; it is asked in the decoding workers (see `decode_worker.Orient`).
+    """Chooses the orientation of each photo; the decoding workers call it (see `decode_worker.Orient`).
 
     Parameters
     ----------
     frames
-        Of each photo's truth, by the photo's index.
+        The frame of each photo's truth, by the photo's index.
     wanted
-        ``auto`` takes whatever has the truth's size.
+        The requested orientation; ``auto`` chooses the one that has the truth's size.
     where_both_fit
-        What ``auto`` takes where that does not decide: ``upright`` or ``stored``.
+        The choice of ``auto`` where both have that size: ``upright`` or ``stored``.
     """
 
     frames: Sequence[Frame]
@@ -35,12 +35,21 @@ class OrientationRule:
     where_both_fit: Orientation
 
     def __call__(self, index: int, upright: Size, turn: int) -> bool:
-        """Return whether to take a photo as stored; without a `turn` there is only one way.
+        """Return whether to compare a photo as stored.
+
+        Parameters
+        ----------
+        index
+            The photo's index in `frames`.
+        upright
+            The upright photo's (width, height) in pixels.
+        turn
+            Its EXIF orientation, 1 to 8; 1 means that the stored photo is upright.
 
         Raises
         ------
         ImageError
-            The photo's truth does not have its size, or cannot be opened.
+            The photo and its truth have different sizes, or the truth cannot be opened.
         """
         frame = self.frames[index]
         if isinstance(frame, Failure):
@@ -49,29 +58,30 @@ class OrientationRule:
         stored = exif.turned_size(upright, turn)
         fits = {Orientation.UPRIGHT: truth == upright, Orientation.STORED: truth == stored}
         if turn == 1:
-            taken = Orientation.UPRIGHT
+            chosen = Orientation.UPRIGHT
         elif self.wanted is not Orientation.AUTO:
-            taken = self.wanted
+            chosen = self.wanted
         elif all(fits.values()):
-            taken = self.where_both_fit
+            chosen = self.where_both_fit
         else:
-            taken = Orientation.STORED if fits[Orientation.STORED] else Orientation.UPRIGHT
-        if not fits[taken]:
-            what = f"its truth {frame.name}" if isinstance(frame, Path) else "its truth"
+            chosen = Orientation.STORED if fits[Orientation.STORED] else Orientation.UPRIGHT
+        if not fits[chosen]:
+            name = f"its truth {frame.name}" if isinstance(frame, Path) else "its truth"
             raise ImageError(
                 FailureKind.SIZES_DIFFER,
-                f"{what} has {_pixels(truth)} pixels, {_of_photo(truth, upright, stored, turn)}",
+                f"{name} has {_pixels(truth)} pixels, {_describe_photo(truth, upright, stored, turn)}",
             )
-        return taken is Orientation.STORED
+        return chosen is Orientation.STORED
 
 
-def _of_photo(truth: Size, upright: Size, stored: Size, turn: int) -> str:
+def _describe_photo(truth: Size, upright: Size, stored: Size, turn: int) -> str:
+    """Return the photo's sizes for a message, with the option that would fit the truth."""
     if turn == 1:
         turned = " (is it turned by 90 degrees?)" if truth == upright[::-1] else ""
         return f"the photo {_pixels(upright)}{turned}"
     text = f"the photo {_pixels(upright)} upright and {_pixels(stored)} as stored (EXIF orientation {turn})"
     fits = next((way for way, size in (("upright", upright), ("stored", stored)) if size == truth), None)
-    return f"{text}; --orientation {fits} takes it as the truth has it" if fits else text
+    return f"{text}; use --orientation {fits}, which has the truth's size" if fits else text
 
 
 def _pixels(size: Size) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures, and what became of each photo."""
+"""The result of an evaluation: figures, notes and failures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeenPhoto:
-    """What is known of a photo without its pixels.
+    """What is known about a photo without its pixels.
 
-    `size` is its (width, height) in pixels the way it is compared: upright, or with `stored` as it lies in
-    the file. `turn` is its EXIF orientation, 1 for none. `smaller` says that the network was fed less than
-    was asked for, because the photo is long and thin.
+    `size` is the (width, height) in pixels in which it is compared: upright, or with `stored` as in the file.
+    `turn` is the EXIF orientation, 1 for none. `smaller` is true if the network's input was smaller than
+    requested, because the photo is long and thin.
     """
 
     size: tuple[int, int]
@@ -37,24 +37,24 @@ class SeenPhoto:
 
     @classmethod
     def of(cls, item: DecodedPhoto, short_side: int | None) -> SeenPhoto:
-        """Describe a decoded photo; `short_side` is what the network should be fed, None: the photo's own."""
+        """Describe a decoded photo; `short_side` is the requested one in pixels, None for the photo's own."""
         fed = min(item.pixels.shape[:2]) if item.pixels is not None else None
         smaller = fed is not None and short_side is not None and fed < short_side
         return cls((item.width, item.height), item.turn, item.stored, item.notes, smaller)
 
     @property
     def other_size(self) -> tuple[int, int]:
-        """Its size the other way: as stored for an upright one, and upright for a stored one."""
+        """The (width, height) in the other orientation: stored for an upright photo, and the reverse."""
         return exif.turned_size(self.size, self.turn)
 
 
 @dataclass
 class PhotoNotes:
-    """What was noticed about the photos that were measured.
+    """Notes on the measured photos.
 
-    `turned` are those that EXIF turns or mirrors, `stored` those of them compared as stored, `either` those
-    whose size fits both ways, so that a rule decided. `smaller` are those fed to the network smaller than
-    was asked for.
+    `turned` counts the photos that EXIF turns or mirrors, `stored` those of them that were compared as
+    stored, and `either` those whose size fits in both orientations. `smaller` counts the photos whose network
+    input was smaller than requested.
     """
 
     turned: int = 0
@@ -73,17 +73,17 @@ class PhotoNotes:
             self.texts.append((source, photo.notes))
 
     def by_kind(self) -> dict[str, int]:
-        """Return how often each note was made; notes that differ in their numbers count as one."""
+        """Return the number of times of each note; notes that differ only in numbers count as the same."""
         kinds = (re.sub(r"\d[\d.]*(?!-bit)", "N", note) for _, notes in self.texts for note in notes)
         return dict(Counter(kinds).most_common())
 
 
 @dataclass
 class Evaluation:
-    """What was measured: `total` photos = evaluated (`confusion.images`) + `skipped` + failed.
+    """The result: `total` photos = evaluated (`confusion.images`) + `skipped` + failed.
 
-    Photos are skipped for want of truth; `truth_unused` are label maps of the truth without a photo, and
-    `truth_counts` what else people should know of it.
+    `skipped` counts the photos without truth, `truth_unused` the true label maps without a photo.
+    `truth_counts` holds further figures of the truth.
     """
 
     confusion: Confusion
@@ -100,11 +100,11 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """What the process should return."""
+        """The exit code of the process."""
         return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures by name: fractions from 0 to 1, None for what does not exist."""
+        """Return the figures by name: fractions from 0 to 1, None for an undefined figure."""
         counts = self.confusion
         classes = self._classes()
         return {
@@ -117,8 +117,8 @@ class Evaluation:
             "images_failed": len(self.failures),
             "truth_without_image": self.truth_unused,
             "truth_counts": dict(self.truth_counts),
-            "classes_in_mean": sum(one["iou"] is not None for one in classes.values()),
-            "classes_absent": [one["name"] for one in classes.values() if one["iou"] is None],
+            "classes_in_mean": sum(entry["iou"] is not None for entry in classes.values()),
+            "classes_absent": [entry["name"] for entry in classes.values() if entry["iou"] is None],
             "pixels": counts.pixels,
             "void_fraction": counts.void_fraction,
             "classes": classes,

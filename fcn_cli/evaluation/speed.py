@@ -1,7 +1,7 @@
-"""How fast this machine segments: plain torchvision, and `fcn`, measured in turn.
+"""Speed of this machine: plain torchvision and `fcn`, measured in turn.
 
-Like is compared with like: everyone computes in the same precision, starts from what lies in the host's
-memory and ends with label maps there. Inputs and weights are random: neither changes what a network costs.
+Every contender computes in the same precision, starts from data in the host's memory and ends with label maps
+there. Inputs and weights are random, because neither changes the cost of a network.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from ..common import resources
 from ..common.class_names import VOC_CLASSES
 from ..common.errors import Failure, RequestError
 from ..inference import device_errors
-from ..inference.engine import DTYPES, MEAN, STD, Engine
+from ..inference.device_network import DTYPES, MEAN, STD
+from ..inference.engine import Engine
 from ..inference.execution import ExecutionConfig
 from ..models import loading, registry
-
-_GEMM_SIDE = 2048
-_GEMMS_PER_TURN = 3
+from .matrix_product import MatrixProduct
 
 HUB = "torchvision"
 PLAIN = "torchvision, no auxiliary head"
@@ -38,7 +37,7 @@ FCN = "fcn"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work: `run` takes nothing and returns when the label maps are there."""
+    """One implementation to time: `run` returns when the label maps of one batch are complete."""
 
     name: str
     run: Callable[[], object]
@@ -46,19 +45,19 @@ class Contender:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a benchmark found.
+    """The results of a benchmark.
 
-    `seconds` has for every contender the seconds per image of each round, `gflop` and `gflop_hub` are the
-    floating-point operations of an image by direct convolution, in 10^9, without and with the auxiliary
-    head, `gemm_rate` is the best that a large matrix product in the plan's precision reached between the
-    rounds, in 10^9 a second.
+    `seconds` holds for each contender the seconds per image of each round. `gflop` and `gflop_hub` are the
+    floating-point operations of one image by direct convolution, in 10^9, without and with the auxiliary
+    head. `gemm_rate` is the highest rate of a large matrix product in the same precision, measured between
+    the rounds, in 10^9 operations per second.
     """
 
     backbone: str
     width: int
     height: int
     batch_size: int
-    plan: ExecutionConfig
+    execution: ExecutionConfig
     seconds: dict[str, list[float]]
     gflop: float
     gflop_hub: float
@@ -69,7 +68,7 @@ class Measured:
         return statistics.median(self.seconds[name])
 
     def of_limit(self, name: str) -> float:
-        """Return a contender's rate over that of direct convolution at `gemm_rate` all along."""
+        """Return a contender's rate as a fraction of direct convolution at a constant `gemm_rate`."""
         return self.gflop / self.gemm_rate / self.median(name)
 
     def as_json(self) -> dict[str, Any]:
@@ -81,10 +80,10 @@ class Measured:
             "batch_size": self.batch_size,
             "machine": resources.describe(),
             "torch": torch.__version__,
-            "device": str(self.plan.device),
-            "precision": self.plan.precision,
-            "kernels": self.plan.kernels,
-            "threads": self.plan.threads,
+            "device": str(self.execution.device),
+            "precision": self.execution.precision,
+            "kernels": self.execution.kernels,
+            "threads": self.execution.threads,
             "rounds": len(self.seconds[FCN]),
             "gflop_per_image": self.gflop,
             "gflop_per_image_with_auxiliary_head": self.gflop_hub,
@@ -107,56 +106,56 @@ def measure(
     height: int,
     execution: ExecutionConfig,
     rounds: int,
-    more: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
+    further: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
 ) -> Measured:
     """Time plain torchvision and `fcn`, in turn, round by round.
 
-    Torchvision starts from a normalised batch in the host's memory, as the PyTorch Hub page's snippet has it,
-    `fcn` from the pixels, which it normalises itself.
+    Torchvision starts from a normalised batch in the host's memory, as on the PyTorch Hub page; `fcn` starts
+    from the pixels and normalises them itself.
 
     Parameters
     ----------
     backbone
         A name in the registry.
     width, height
-        Size of what the network is fed.
+        Size of the network's input in pixels.
     execution
-        Where and how `fcn` runs; the batch is its `batch_size`. Device and precision are everyone's.
+        Where and how `fcn` runs. All contenders use its device, precision and `batch_size`.
     rounds
-        At least 1; one more goes before them, uncounted.
-    more
-        Further contenders, made from the model without its auxiliary head and the normalised batch.
+        Timed rounds, at least 1; one untimed round runs before them.
+    further
+        Returns further contenders from the model without its auxiliary head and the normalised batch.
 
     Raises
     ------
     DeviceLost
         The device fails, or has not enough memory for the network.
     RequestError
-        It has not enough for this batch.
+        The device has too little memory for this batch.
     """
     torch.set_num_threads(execution.threads)
-    with device_errors.loading_on(execution.device):
+    with device_errors.detect_load_failure(execution.device):
         hub = _hub_model(backbone).to(execution.device)
         plain = _without_auxiliary(backbone, hub).model.to(execution.device)
     engine = Engine(_without_auxiliary(backbone, hub), execution)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (execution.batch_size, height, width, 3), dtype=np.uint8)
     batch = _normalised(pixels)
-    contenders = [Contender(HUB, _plainly(hub, batch, execution))]
+    contenders = [Contender(HUB, _torchvision_run(hub, batch, execution))]
     if getattr(hub, "aux_classifier", None) is not None:
-        contenders.append(Contender(PLAIN, _plainly(plain, batch, execution)))
-    contenders += more(plain, batch)
-    contenders.append(Contender(FCN, _by_engine(engine, pixels)))
+        contenders.append(Contender(PLAIN, _torchvision_run(plain, batch, execution)))
+    contenders += further(plain, batch)
+    contenders.append(Contender(FCN, _engine_run(engine, pixels)))
     with (
         torch.inference_mode(),
-        device_errors.named(execution.device),
-        _enough_memory(execution, width, height),
+        device_errors.detect_lost_device(execution.device),
+        _detect_out_of_memory(execution, width, height),
     ):
         image = batch[:1].to(execution.device)
         gflop, gflop_hub = _gflop(plain, image), _gflop(hub, image)
-        gemm = _Gemm(execution)
-        totals = in_turn({one.name: one.run for one in contenders}, rounds, gemm.measure)
-    seconds = {name: [one / execution.batch_size for one in each] for name, each in totals.items()}
+        gemm = MatrixProduct(execution)
+        totals = in_turn({contender.name: contender.run for contender in contenders}, rounds, gemm.measure)
+    seconds = {name: [total / execution.batch_size for total in each] for name, each in totals.items()}
     return Measured(
         backbone, width, height, execution.batch_size, execution, seconds, gflop, gflop_hub, gemm.best_rate
     )
@@ -168,10 +167,10 @@ Name = TypeVar("Name")
 def in_turn(
     runs: Mapping[Name, Callable[[], object]], rounds: int, between: Callable[[], None] = lambda: None
 ) -> dict[Name, list[float]]:
-    """Return the seconds that each took in every round.
+    """Return the seconds of each run in every round.
 
-    One more round goes before, uncounted; `between` is called after each run. A run must return only when
-    its work is done.
+    One untimed round comes first; `between` is called after each run. A run must return only when its work
+    is complete.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -184,8 +183,8 @@ def in_turn(
     return seconds
 
 
-def _plainly(model: nn.Module, batch: Tensor, execution: ExecutionConfig) -> Callable[[], Tensor]:
-    """Return how torchvision's users do it: to the device, through the network, and the classes back."""
+def _torchvision_run(model: nn.Module, batch: Tensor, execution: ExecutionConfig) -> Callable[[], Tensor]:
+    """Return a run as torchvision's users write it: copy to the device, predict, copy the classes back."""
     dtype = DTYPES.get(execution.precision)
 
     def run() -> Tensor:
@@ -197,21 +196,22 @@ def _plainly(model: nn.Module, batch: Tensor, execution: ExecutionConfig) -> Cal
     return run
 
 
-def _by_engine(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
+def _engine_run(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
     images = list(pixels)
     sizes = [(pixels.shape[2], pixels.shape[1])] * len(images)
 
     def run() -> None:
-        failed = [one for one in engine.predict(images, sizes) if isinstance(one, Failure)]
+        failed = [result for result in engine.predict(images, sizes) if isinstance(result, Failure)]
         if failed:
-            # What failed took no time: its rate would be a lie.
+            # A failed image takes no time: a rate that includes it would be wrong.
             raise RequestError(f"{FCN}: {failed[0].message}")
 
     return run
 
 
 @contextlib.contextmanager
-def _enough_memory(execution: ExecutionConfig, width: int, height: int) -> Iterator[None]:
+def _detect_out_of_memory(execution: ExecutionConfig, width: int, height: int) -> Iterator[None]:
+    """Convert out-of-memory errors into `RequestError`, which suggests a smaller batch or size."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -224,54 +224,15 @@ def _enough_memory(execution: ExecutionConfig, width: int, height: int) -> Itera
         ) from None
 
 
-class _Gemm:
-    """A large matrix product in a plan's precision, and its best rate, in 10^9 operations a second.
-
-    Where our kernels compute, by PyTorch and by ours: the faster one counts.
-    """
-
-    def __init__(self, execution: ExecutionConfig) -> None:
-        self._device = execution.device
-        dtype = DTYPES.get(execution.precision, torch.float32)
-        self._factor = torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=execution.device).to(dtype)
-        self._result = torch.empty_like(self._factor)
-        self._ways = [self._by_torch]
-        if execution.kernels == "fast":
-            self._ways.append(_by_our_kernel(self._factor, self._result))
-        self.best_rate = 0.0
-
-    def measure(self) -> None:
-        """Multiply a few times."""
-        for multiply in self._ways * _GEMMS_PER_TURN:
-            started = time.perf_counter()
-            multiply()
-            took = time.perf_counter() - started
-            self.best_rate = max(self.best_rate, 2 * _GEMM_SIDE**3 / took / 1e9)
-
-    def _by_torch(self) -> None:
-        torch.mm(self._factor, self._factor, out=self._result)
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-
-def _by_our_kernel(factor: Tensor, result: Tensor) -> Callable[[], None]:
-    # Here, because llvmlite comes with them, which neither a GPU nor PyTorch's own kernels need.
-    from ..cpu.kernels.matmul import in_panels, pointwise
-    from ..cpu.workspace import Workspace
-
-    panels, bias, space = in_panels(factor), torch.zeros(len(factor)), Workspace()
-    return lambda: pointwise(factor, panels, bias, result, (None, None), space, add=False)
-
-
 def _hub_model(backbone: str) -> nn.Module:
-    """Return the model as the PyTorch Hub page has it: with its auxiliary head, where there is one."""
+    """Return the model as on the PyTorch Hub page: with its auxiliary head, where it has one."""
     build = {"resnet50": segmentation.fcn_resnet50, "resnet101": segmentation.fcn_resnet101}.get(backbone)
     if build is None:
         return registry.find(backbone).build(len(VOC_CLASSES)).eval()
     model: nn.Module = build(weights=None, weights_backbone=None, num_classes=len(VOC_CLASSES), aux_loss=True)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # From their initial values, the features of 101 layers grow too large for float16.
+            # With the initial value 1, the features of 101 layers overflow float16.
             nn.init.constant_(module.weight, 0.5)
     return model.eval()
 
@@ -286,7 +247,13 @@ def _without_auxiliary(name: str, hub: nn.Module) -> loading.LoadedModel:
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    """Return what the PyTorch Hub page's transforms make of RGB pixels."""
+    """Normalise RGB pixels, uint8 (images, h, w, 3), as the PyTorch Hub page's transforms do.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (images, 3, h, w).
+    """
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
     return (batch - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 

@@ -1,4 +1,4 @@
-"""One PNG of ground truth: its size, and its class indices, from colours where that is asked for."""
+"""Read one PNG of ground truth: its size, and its class indices (also from Pascal VOC's colours)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def size_of(path: Path) -> tuple[int, int]:
     Raises
     ------
     ImageError
-        It is missing or no PNG.
+        The file is missing or not a PNG.
     """
     try:
         with Image.open(path, formats=("PNG",)) as opened:
@@ -34,22 +34,22 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def read(path: Path, colors: TruthColors | None) -> LabelMap:
-    """Return the class indices of a PNG of truth, uint8, shape (height, width).
+    """Return the class indices of a PNG of ground truth: uint8, shape (height, width), 255 is void.
 
     Parameters
     ----------
     path
         The file.
     colors
-        ``voc``: its pixels are colours of Pascal VOC's palette. Else they are class indices.
+        ``voc``: the pixels are colours of Pascal VOC's palette. Otherwise they are class indices.
 
     Raises
     ------
     ImageError
-        It is missing or broken, or its pixels are not what they should be; the text names the remedy.
+        The file is missing or damaged, or its pixels are not of that kind; the message says what to do.
     """
     if colors is TruthColors.VOC:
-        return _indices_of_colors(path)
+        return _indices_from_colors(path)
     try:
         with Image.open(path, formats=("PNG",)) as opened:
             mode = opened.mode
@@ -58,8 +58,8 @@ def read(path: Path, colors: TruthColors | None) -> LabelMap:
     if mode in _COLOR_MODES:
         raise ImageError(
             FailureKind.BAD_LABELS,
-            f"{path}: {mode} colours, and truth has class indices; if the colours are Pascal VOC's, give "
-            f"--truth-colors voc, else {_USE_INDICES}",
+            f"{path}: {mode} colours, but truth needs class indices; if the colours are Pascal VOC's, give "
+            f"--truth-colors voc, otherwise {_USE_INDICES}",
         )
     if mode == "1":
         raise ImageError(FailureKind.BAD_LABELS, f"{path}: 1-bit, black and white only; {_USE_INDICES}")
@@ -67,9 +67,9 @@ def read(path: Path, colors: TruthColors | None) -> LabelMap:
 
 
 def is_black_and_white(path: Path, labels: LabelMap) -> bool:
-    """Say whether a label map looks like a mask of one object: greyscale, nothing but 0 and 255.
+    """Return whether a label map looks like a mask of one object: greyscale, only 0 and 255.
 
-    In a paletted PNG 255 is void on purpose, as in Pascal VOC's; in a greyscale one it may mean white.
+    In a paletted PNG, such as Pascal VOC's, 255 is void on purpose; in a greyscale PNG it may mean white.
     """
     counts = np.bincount(labels.ravel(), minlength=VOID_INDEX + 1)
     if not counts[VOID_INDEX] or counts[1:VOID_INDEX].any():
@@ -77,11 +77,12 @@ def is_black_and_white(path: Path, labels: LabelMap) -> bool:
     try:
         with Image.open(path, formats=("PNG",)) as opened:
             return opened.mode == "L"
-    except Exception:  # noqa: BLE001 - it was read a moment ago; whoever reads it again will say what is wrong
+    except Exception:  # noqa: BLE001 - it was readable before; the next read reports the error
         return False
 
 
-def _indices_of_colors(path: Path) -> LabelMap:
+def _indices_from_colors(path: Path) -> LabelMap:
+    """Return the class indices of a PNG whose pixels are colours of Pascal VOC's palette."""
     try:
         with Image.open(path, formats=("PNG",)) as opened:
             pixels = np.asarray(opened.convert("RGB"))
@@ -108,7 +109,7 @@ def _indices_of_colors(path: Path) -> LabelMap:
 
 
 def _codes(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return RGB triples, in the last axis, as one number each."""
+    """Return each RGB triple (last axis) as one number, int32."""
     wide = colors.astype(np.int32)
     codes: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return codes

@@ -1,1 +1,1 @@
-"""From pixels to label maps on a device; knows no files."""
+"""Inference: RGB pixels to label maps on a device. Knows no files."""

@@ -1,4 +1,4 @@
-"""How many images of a shape go through the network together: as many as the memory has room for."""
+"""The batch size for each image shape, limited by the free memory."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from ..common import resources
 from .execution import ExecutionConfig
 
 Shape = tuple[int, ...]
-"""Height and width in pixels come first."""
+"""Height and width in pixels, then any further dimensions."""
 
-# What upsampling and the libraries take on a GPU, whatever the batch.
+# Bytes that upsampling and the libraries need on a GPU at any batch size.
 _RESERVED_ON_CUDA = 1 << 30
 
 
 class BatchLimits:
-    """The bound of a batch, by its pixels, from the memory that is free just now.
+    """Computes the largest batch of a shape that fits into the memory that is free now.
 
-    A shape that did not fit all the same goes in smaller batches from then on; other shapes do not.
+    After a batch has run out of memory, later batches of its shape are smaller; other shapes keep their size.
 
     Parameters
     ----------
     execution
-        Where the network runs; its `batch_size` is never exceeded.
+        Where the network runs; its `batch_size` is the maximum.
     bytes_per_pixel
-        What a forward pass takes at its peak in float32, per pixel of input.
+        Peak memory of a forward pass in float32, in bytes per pixel of input.
     """
 
     def __init__(self, execution: ExecutionConfig, bytes_per_pixel: int) -> None:
-        self._plan = execution
+        self._execution = execution
         half = execution.precision in {"bf16", "fp16"} and execution.device.type == "cuda"
         self._bytes_per_pixel = bytes_per_pixel / 2 if half else bytes_per_pixel
-        self._learned: dict[Shape, int] = {}
+        self._reduced: dict[Shape, int] = {}
 
     def images(self, shape: Shape) -> int:
-        """Return how many images of this shape to take at once.
+        """Return the number of images of this shape for one batch.
 
-        0 where a CPU has not enough memory for one: Linux would grant it, and kill the process when it is
-        used. A GPU is always asked for one, because it refuses without harm.
+        It is 0 where a CPU has too little memory for one image: Linux would grant the memory, and kill the
+        process when it is used. On a GPU it is at least 1, because a failed allocation there does no harm.
         """
-        most = self._learned.get(shape, self._plan.batch_size)
-        free = self._free()
+        maximum = self._reduced.get(shape, self._execution.batch_size)
+        free = self._free_memory()
         if free is None:
-            return most
+            return maximum
         room = int(free // (shape[0] * shape[1] * self._bytes_per_pixel))
-        if self._plan.device.type == "cuda":
-            return max(1, min(most, room))
-        # Our kernels take the images of a batch one by one.
-        return min(most, room) if self._plan.kernels == "torch" or not room else most
+        if self._execution.device.type == "cuda":
+            return max(1, min(maximum, room))
+        # Our kernels process the images of a batch one by one.
+        return min(maximum, room) if self._execution.kernels == "torch" or not room else maximum
 
     def did_not_fit(self, shape: Shape, count: int) -> None:
-        """Learn that so many images of this shape, at least 2, were too many."""
-        self._learned[shape] = count // 2
+        """Halve the batch size of this shape after `count` images, at least 2, ran out of memory."""
+        self._reduced[shape] = count // 2
 
-    def _free(self) -> int | None:
-        """Return the bytes that a forward pass may take, or None where it cannot be told."""
-        if self._plan.device.type != "cuda":
+    def _free_memory(self) -> int | None:
+        """Return the bytes that a forward pass may use, or None where that is unknown."""
+        if self._execution.device.type != "cuda":
             return resources.available_memory()
-        device = self._plan.device
+        device = self._execution.device
         free = torch.cuda.mem_get_info(device)[0]
-        # What torch's allocator keeps is free for us, though not for others.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + kept - _RESERVED_ON_CUDA
+        # Memory that torch's allocator caches is free for this process, though not for others.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached - _RESERVED_ON_CUDA

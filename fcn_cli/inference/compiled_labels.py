@@ -1,4 +1,4 @@
-"""Logits to labels on a CPU by our compiled kernels; llvmlite comes with this module."""
+"""Logits to labels on a CPU by our compiled kernels. Importing this module loads llvmlite."""
 
 from __future__ import annotations
 
@@ -11,31 +11,44 @@ from ..cpu.kernels.argmax import argmax
 from ..cpu.kernels.matmul import in_panels, pointwise
 from ..cpu.kernels.matmul_ir import DEPTH
 from ..cpu.workspace import Workspace
-from .interpolation import Taps, bounds, widening
+from .interpolation import Taps, interpolation_matrix, strip_bounds
 
-# Elements of the logits that are widened together: 32 MiB, whatever the label map's size.
-_WIDE_ELEMENTS = 1 << 23
+# Elements of the rows that are interpolated at once: 32 MiB at any size of the label map.
+_CHUNK_ELEMENTS = 1 << 23
 
 
-def labels_between(logits: Tensor, x: Taps, y: Taps) -> Tensor:
-    """Return the label map by the kernel."""
+def compiled_label_map(logits: Tensor, x: Taps, y: Taps) -> Tensor:
+    """Interpolate logits and take the argmax with the compiled kernels.
+
+    Parameters
+    ----------
+    logits
+        float32, shape (classes, h, w), contiguous, on the CPU.
+    x, y
+        The taps of the columns and of the rows.
+
+    Returns
+    -------
+    Tensor
+        uint8, shape (len(y.low), len(x.low)).
+    """
     classes, _, size = logits.shape
     height, width = len(y.low), len(x.low)
     padded = matmul.padded(width)
     depth = -(-size // DEPTH) * DEPTH
-    # Equal logits stay equal: our product sums up every row in one order, other libraries' need not.
-    widen, nothing = in_panels(widening(x, depth, padded)), torch.zeros(padded)
+    # Equal logits stay equal: our product sums every row in the same order; other libraries' may not.
+    matrix, no_bias = in_panels(interpolation_matrix(x, depth, padded)), torch.zeros(padded)
     space = Workspace()
     labels = torch.empty((height, padded), dtype=torch.uint8)
-    ends = torch.tensor(bounds(y))
+    ends = torch.tensor(strip_bounds(y))
     rows = torch.stack([y.low[ends[:-1]], y.high[ends[:-1]]], 1)
-    together = max(1, _WIDE_ELEMENTS // (classes * padded))
-    for first in range(0, len(rows), together):
-        part = rows[first : first + together]
+    strips_at_once = max(1, _CHUNK_ELEMENTS // (classes * padded))
+    for first in range(0, len(rows), strips_at_once):
+        part = rows[first : first + strips_at_once]
         top, bottom = int(part[0, 0]), int(part[-1, 1]) + 1
         narrow = F.pad(logits[:, top:bottom].transpose(0, 1), (0, depth - size)).reshape(-1, depth)
         wide = space.take("wide", bottom - top, classes, padded)
-        pointwise(narrow, widen, nothing, wide.view(-1, padded), (None, None), space, add=False)
+        pointwise(narrow, matrix, no_bias, wide.view(-1, padded), (None, None), space, add=False)
         argmax(
             wide,
             ends[first : first + len(part) + 1],

@@ -1,7 +1,6 @@
-"""What PyTorch's errors mean: not enough memory for this batch, a lost device, or a bug.
+"""Classify PyTorch's errors: out of memory, a lost device, or a bug.
 
-Only some of them have a class of their own; the rest is told by the text that the CUDA libraries put into
-theirs.
+Only some of these errors have a class of their own; the others are recognised by the CUDA libraries' texts.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ import torch
 
 from ..common.errors import DeviceLost
 
-# The CPU's allocator (its second text is Windows's); CUDA calls outside torch's allocator, such as for pinned
-# memory; cuBLAS's status; cuDNN's status up to version 8, and since version 9.
+# In order: the CPU's allocator (the second text is Windows's); CUDA calls outside torch's allocator, such as
+# for pinned memory; cuBLAS's status; cuDNN's status up to version 8, and since version 9.
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|DefaultCPUAllocator: not enough memory|CUDA error: out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
     r"|CUDNN_STATUS_INTERNAL_ERROR_(?:DEVICE|HOST)_ALLOCATION_FAILED"
 )
 # After an error of the CUDA runtime (illegal access, assertion, launch failure, ECC, a GPU that fell off the
-# bus) no call of this process can succeed any more; a library then says that it could not execute.
+# bus) every later call of this process fails; a library then reports that it could not execute.
 _LOST = re.compile(r"CUDA error: |CUDNN_STATUS_(?:EXECUTION_FAILED|MAPPING_ERROR|INTERNAL_ERROR)")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether a smaller batch may succeed where this error was raised."""
+    """Return whether the error means too little memory, so that a smaller batch may succeed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def is_lost_device(error: BaseException) -> bool:
-    """Say whether the device cannot compute anything more for this process."""
+    """Return whether the error means that the device cannot compute any more for this process."""
     if is_out_of_memory(error):
         return False
     if isinstance(error, torch.AcceleratorError):
@@ -43,13 +42,13 @@ def is_lost_device(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def named(device: torch.device) -> Iterator[None]:
-    """Turn an error that says that the device is lost into `DeviceLost`, which names it.
+def detect_lost_device(device: torch.device) -> Iterator[None]:
+    """Convert an error that means a lost device into `DeviceLost`, which names the device.
 
     Raises
     ------
     DeviceLost
-        With the first line of what CUDA says.
+        Its message has the first line of CUDA's message.
     """
     try:
         yield
@@ -57,32 +56,32 @@ def named(device: torch.device) -> Iterator[None]:
         if not is_lost_device(error):
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DeviceLost(f"{_name(device)} failed and cannot compute anything more ({reason})") from error
+        raise DeviceLost(f"{_name(device)} failed and cannot compute any more ({reason})") from error
 
 
 @contextlib.contextmanager
-def loading_on(device: torch.device) -> Iterator[None]:
-    """Do the same while a network is moved to a device, and say so where it does not fit there.
+def detect_load_failure(device: torch.device) -> Iterator[None]:
+    """Convert the errors of moving a network to a device into `DeviceLost`.
 
     Raises
     ------
     DeviceLost
-        The device is lost, or has not enough free memory for the network itself.
+        The device is lost, or has too little free memory for the network itself.
     """
     try:
-        with named(device):
+        with detect_lost_device(device):
             yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise DeviceLost(
-            f"{_name(device)} has not enough free memory for the network itself; end what else uses it, "
-            "or take another --device"
+            f"{_name(device)} has too little free memory for the network itself; stop other programs "
+            "that use it, or choose another --device"
         ) from error
 
 
 def _name(device: torch.device) -> str:
-    """Return a device with the name of its hardware, where that can still be asked."""
+    """Return the device's name for messages, with its hardware's name where that is still available."""
     if device.type != "cuda":
         return f"device {device}"
     with contextlib.suppress(Exception):

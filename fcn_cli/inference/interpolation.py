@@ -1,4 +1,4 @@
-"""Where bilinear interpolation reads, by PyTorch's rule (``align_corners=False``)."""
+"""The taps of bilinear interpolation by PyTorch's rule (``align_corners=False``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Taps(NamedTuple):
-    """For every output index the two source indices and the weight of the second."""
+    """Two source indices (`low`, `high`, int64) for each output index, and the float32 weight of `high`."""
 
     low: Tensor
     high: Tensor
@@ -17,7 +17,10 @@ class Taps(NamedTuple):
 
 
 def taps(size_in: int, size_out: int) -> Taps:
-    """Return where PyTorch's half-pixel rule reads: (i + 0.5) * in / out - 0.5, not below 0, in float32."""
+    """Return the taps of output index i by PyTorch's half-pixel rule, computed in float32.
+
+    The source position is max(0, (i + 0.5) * size_in / size_out - 0.5).
+    """
     scale = torch.tensor(size_in, dtype=torch.float32) / torch.tensor(size_out, dtype=torch.float32)
     position = ((torch.arange(size_out, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
     low = position.floor().long().clamp_(max=size_in - 1)
@@ -25,13 +28,19 @@ def taps(size_in: int, size_out: int) -> Taps:
     return Taps(low, high, position - low)
 
 
-def bounds(y: Taps) -> list[int]:
-    """Return where strips begin that each lie between two rows of logits, and where the last one ends."""
+def strip_bounds(y: Taps) -> list[int]:
+    """Return the first output row of each strip, and the end of the last strip.
+
+    All rows of a strip lie between the same two rows of logits.
+    """
     return [0, *(torch.nonzero(y.low.diff()).flatten() + 1).tolist(), len(y.low)]
 
 
-def widening(x: Taps, size: int, width: int) -> Tensor:
-    """Return float32, shape (size, width): what a row of logits is multiplied with to be interpolated."""
+def interpolation_matrix(x: Taps, size: int, width: int) -> Tensor:
+    """Return the matrix that interpolates a row of logits: float32, shape (size, width).
+
+    Columns after the last tap are zero, so that `width` may include padding.
+    """
     matrix = torch.zeros(size, width)
     columns = torch.arange(len(x.low))
     matrix[x.low, columns] = 1 - x.weight

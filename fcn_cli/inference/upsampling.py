@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from ..common.label_map import VOID_INDEX
-from .interpolation import Taps, bounds, taps, widening
+from .interpolation import Taps, interpolation_matrix, strip_bounds, taps
 
-# Elements of the interpolated strip: on a CPU it should stay in cache, a GPU wants few launches.
+# Elements of an interpolated strip: small enough for a CPU's cache; large on a GPU, for few kernel launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
 _STRIP_ELEMENTS_GPU = 1 << 26
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """What is wanted beside the classes.
+    """What to predict beside the classes.
 
-    `confidence`: the winning class's softmax probability of every pixel. `minimum`: a pixel with less of it
-    becomes void.
+    With `confidence`, the softmax probability of each pixel's winning class is returned. A pixel with a
+    probability below `minimum` (0 to 1) becomes void.
     """
 
     confidence: bool = False
@@ -34,18 +34,18 @@ LABELS_ONLY = PredictionOptions()
 
 
 class Upsampled(NamedTuple):
-    """A label map, and the confidence in it (0 to 255 for a probability of 0 to 1), both uint8, (h, w)."""
+    """A label map and its confidence (probability times 255), both uint8, shape (h, w)."""
 
     labels: Tensor
     confidence: Tensor | None
 
 
 def label_map(logits: Tensor, height: int, width: int) -> Tensor:
-    """Return only the labels of `upsampled`."""
-    return upsampled(logits, height, width).labels
+    """Return only the labels of `upsample`: uint8, shape (height, width)."""
+    return upsample(logits, height, width).labels
 
 
-def upsampled(
+def upsample(
     logits: Tensor,
     height: int,
     width: int,
@@ -53,11 +53,11 @@ def upsampled(
     *,
     compiled: bool = True,
 ) -> Upsampled:
-    """Interpolate logits bilinearly and take the argmax, without a tensor of classes x height x width.
+    """Interpolate logits bilinearly and take the argmax, strip by strip.
 
-    The same as ``F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)`` and
-    ``argmax(1)``, up to the rounding of float32; of equal logits the lowest class index wins. The confidence
-    is the largest value of ``softmax(1)`` there.
+    The result equals ``F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)``
+    followed by ``argmax(1)``, up to float32 rounding. Among equal logits the lowest class index wins. The
+    confidence is the maximum of ``softmax(1)``. Memory does not grow with classes x height x width.
 
     Parameters
     ----------
@@ -66,75 +66,75 @@ def upsampled(
     height, width
         Size of the result in pixels.
     options
-        What is wanted beside the classes.
+        What to predict beside the classes.
     compiled
-        Whether a CPU takes the labels by our kernel, or by PyTorch's operators alone.
+        On a CPU, compute the labels with our compiled kernel instead of PyTorch's operators.
 
     Returns
     -------
     Upsampled
-        On the device of `logits`; the confidence is None unless asked for.
+        On the device of `logits`; the confidence is None unless `options` request it.
     """
     x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
     compiled = compiled and logits.device.type == "cpu"
     if compiled:
-        # Here, because llvmlite comes with it, which neither a GPU nor PyTorch's own kernels need.
-        from .compiled_labels import labels_between
+        # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
+        from .compiled_labels import compiled_label_map
 
-        labels = labels_between(logits.contiguous(), x, y)
+        labels = compiled_label_map(logits.contiguous(), x, y)
         if options == LABELS_ONLY:
             return Upsampled(labels, None)
     else:
         labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)
-    confidence = _by_strips(logits.contiguous(), x, y, labels, options, label=not compiled)
+    confidence = _fill_by_strips(logits.contiguous(), x, y, labels, options, write_labels=not compiled)
     return Upsampled(labels, confidence)
 
 
-def _by_strips(
-    logits: Tensor, x: Taps, y: Taps, labels: Tensor, options: PredictionOptions, *, label: bool
+def _fill_by_strips(
+    logits: Tensor, x: Taps, y: Taps, labels: Tensor, options: PredictionOptions, *, write_labels: bool
 ) -> Tensor | None:
-    """Write the labels, if they are not there, and the void ones; return the confidence, if asked for."""
+    """Write the void pixels (and the labels, with `write_labels`) into `labels`; return the confidence."""
     classes, device = len(logits), logits.device
     confidence = torch.empty_like(labels) if options.confidence else None
-    # Descending, so that the largest of the equal ones is the lowest class.
+    # Descending, so that the maximum over equal logits selects the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
     weight = y.weight.to(device)[:, None]
-    between = _between_rows if device.type == "cpu" else _gathered
-    for start, stop, upper, lower in between(logits, x, y):
+    strips = _cpu_strips if device.type == "cpu" else _gpu_strips
+    for start, stop, upper, lower in strips(logits, x, y):
         strip = torch.lerp(upper, lower, weight[start:stop])
-        # PyTorch's argmax goes element by element; these are vectorised.
+        # PyTorch's argmax is scalar code; these operators are vectorised.
         best = strip.amax(0)
-        # Before the strip is overwritten. The largest term of the sum is exp(0).
-        winner = (strip - best).exp_().sum(0).reciprocal_() if options != LABELS_ONLY else None
-        if label:
+        # Computed before the strip is overwritten. The largest term of the sum is exp(0).
+        probability = (strip - best).exp_().sum(0).reciprocal_() if options != LABELS_ONLY else None
+        if write_labels:
             labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
-        if winner is not None:
-            labels[start:stop][winner < options.minimum] = VOID_INDEX
-        if winner is not None and confidence is not None:
-            confidence[start:stop] = winner.mul_(255).round_()
+        if probability is not None:
+            labels[start:stop][probability < options.minimum] = VOID_INDEX
+        if probability is not None and confidence is not None:
+            confidence[start:stop] = probability.mul_(255).round_()
     return confidence
 
 
 _Strips = Iterator[tuple[int, int, Tensor, Tensor]]
-"""First row, row after the last, and for the classes and these rows the logits above and below, widened."""
+"""First row, end row, and the horizontally interpolated logits of the rows above and below each."""
 
 
-def _between_rows(logits: Tensor, x: Taps, y: Taps) -> _Strips:
-    """Cut strips that each lie between two rows of logits, and widen each row once, by a GEMM."""
+def _cpu_strips(logits: Tensor, x: Taps, y: Taps) -> _Strips:
+    """Yield strips between two rows of logits; each row is interpolated once, as a matrix product."""
     classes, _, size = logits.shape
     width = len(x.low)
-    widen = widening(x, size, width)
+    matrix = interpolation_matrix(x, size, width)
     rows = max(1, _STRIP_ELEMENTS_CPU // (classes * width))
     wide: dict[int, Tensor] = {}
-    for start, end in itertools.pairwise(bounds(y)):
+    for start, end in itertools.pairwise(strip_bounds(y)):
         low, high = int(y.low[start]), int(y.high[start])
-        wide = {row: wide[row] if row in wide else logits[:, row] @ widen for row in (low, high)}
+        wide = {row: wide[row] if row in wide else logits[:, row] @ matrix for row in (low, high)}
         for first in range(start, end, rows):
             yield first, min(first + rows, end), wide[low][:, None], wide[high][:, None]
 
 
-def _gathered(logits: Tensor, x: Taps, y: Taps) -> _Strips:
-    """Cut few large strips, and gather the rows of logits for each: a GPU wants few launches."""
+def _gpu_strips(logits: Tensor, x: Taps, y: Taps) -> _Strips:
+    """Yield few large strips and gather the rows of logits for each, which needs few kernel launches."""
     device = logits.device
     left, right, weight = x.low.to(device), x.high.to(device), x.weight.to(device)
     rows = max(1, _STRIP_ELEMENTS_GPU // (len(logits) * len(left)))

@@ -117,7 +117,7 @@ class NetworkStage:
                 continue
             completed = self._completed(one, to_complete)
             if completed is None:
-                begun = self._begun(one, one.result, engine.plan)
+                begun = self._begun(one, one.result, engine.execution)
                 writes.add(one.source, begun, one.result, kinds[one.source.image])
             else:
                 # What is withdrawn is not in the completed record; the other files stay.

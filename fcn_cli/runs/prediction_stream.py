@@ -70,7 +70,7 @@ def predict(
         Those of one batch, or that of one photo that could not be decoded; an empty list whenever nothing
         came for a moment.
     """
-    for got in group_by_shape(decoded, engine.plan.batch_size):
+    for got in group_by_shape(decoded, engine.execution.batch_size):
         if got is None:
             yield []
         elif isinstance(got, list):

@@ -26,7 +26,7 @@ from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference import compiled_labels
-from fcn_cli.inference.upsampling import label_map, upsampled
+from fcn_cli.inference.upsampling import label_map, upsample
 from fcn_cli.models import registry
 
 from ..conftest import SAMPLES, Fcn
@@ -308,7 +308,7 @@ def test_labels_are_the_argmax_of_interpolated_logits(
     classes: int, h: int, w: int, height: int, width: int, compiled: bool, seed: int
 ) -> None:
     logits = torch.randn(classes, h, w, generator=seeded(seed))
-    labels = upsampled(logits, height, width, compiled=compiled).labels
+    labels = upsample(logits, height, width, compiled=compiled).labels
     wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)[0]
     # Positions are float32's, as torchvision's are: logits that are that near may change places.
     assert labels.shape == (height, width)

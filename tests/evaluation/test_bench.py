@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models.segmentation import fcn_resnet50
 
 from fcn_cli.common import resources
-from fcn_cli.evaluation import speed
+from fcn_cli.evaluation import matrix_product, speed
 from fcn_cli.inference.execution import ExecutionConfig
 
 from ..conftest import Fcn
@@ -148,7 +148,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
             return real({name: watched(name, run) for name, run in runs.items()}, rounds, between)
 
     monkeypatch.setattr(speed, "in_turn", in_turn)
-    monkeypatch.setattr(speed, "_GEMM_SIDE", 64)
+    monkeypatch.setattr(matrix_product, "_SIDE", 64)
     measured = speed.measure("resnet50", 48, 32, how, 1)
     assert types == {name: {dtype} for name in (speed.HUB, speed.PLAIN, speed.FCN)}
     # The limit too.

@@ -85,14 +85,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "null category_id": (of_annotation(category_id=None), "annotations[0] has the category_id null"),
     "annotation is a number": (
         lambda content: content["annotations"].insert(0, 7),
-        "annotations[0] is no object",
+        "annotations[0] is not an object",
     ),
     "no annotations": (lambda content: content.update(annotations=[]), "has no annotations"),
     "no list of annotations": (lambda content: content.pop("annotations"), "has no annotations"),
     "no images": (lambda content: content.pop("images"), "it has no list of images"),
     "others' annotations": (
         lambda content: [one.update(image_id=99) for one in content["annotations"]],
-        "none of its annotations belongs to one of its images",
+        "no annotation belongs to an image of the file",
     ),
     "panoptic": (
         lambda content: content.update(
@@ -168,7 +168,7 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     shown = " ".join(shown.split())
     assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in shown
     assert (
-        "of Pascal VOC's 20 categories the truth lacks 18: airplane, bicycle, bird, boat, bottle, …" in shown
+        "the truth lacks 18 of Pascal VOC's 20 categories: airplane, bicycle, bird, boat, bottle, …" in shown
     )
 
 
@@ -179,15 +179,15 @@ def runs(counts: Any) -> dict[str, Any]:
 FAILED: list[tuple[Any, str]] = [
     (None, "has no segmentation"),
     ([], "has no segmentation"),
-    ([[5, 5, 20, 20]], "has a degenerate polygon of 2 points; it takes at least 3"),
+    ([[5, 5, 20, 20]], "has a degenerate polygon of 2 points; at least 3 needed"),
     ([box(1, 1, 9, 9), [3, 3]], "has a degenerate polygon of 1 point;"),
     ([[]], "has a degenerate polygon of 0 points"),
-    ([[1, 2, 3, 4, 5, 6, 7]], "has a polygon of 7 numbers; they go in pairs"),
+    ([[1, 2, 3, 4, 5, 6, 7]], "has a polygon of 7 numbers; they must be pairs"),
     (box(1, 1, 9, 9), "has a polygon that is not a list of numbers"),
     ([["1", 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
     ([[float("nan"), 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
     ([[10**400, 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
-    ([[0, 0, 1e9, 0, 0, 9]], "has a polygon that reaches far outside of its image of 61x48"),
+    ([[0, 0, 1e9, 0, 0, 9]], "has a polygon that reaches far outside its image of 61x48"),
     (7, "has a segmentation that is neither polygons nor run lengths"),
     ({"size": [HEIGHT, WIDTH]}, "has damaged run lengths"),
     ({"size": [9, 9], "counts": [81]}, "has run lengths for a size of [9, 9]"),
@@ -250,4 +250,4 @@ def test_run_lengths_become_the_pixels_that_they_were_made_of(seed: int, share: 
     labels = np.random.default_rng(seed).random((HEIGHT, WIDTH)) < share
     text = mask.encode(np.asfortranarray(labels.astype(np.uint8)))["counts"].decode()
     truth = CocoTruth.__new__(CocoTruth)
-    assert np.array_equal(truth._pixels(runs(text), HEIGHT, WIDTH), labels)
+    assert np.array_equal(truth._rasterise(runs(text), HEIGHT, WIDTH), labels)

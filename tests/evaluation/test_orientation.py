@@ -159,8 +159,8 @@ def test_the_network_sees_a_photo_the_way_its_truth_was_drawn(
 def test_turned_photos_are_reported_in_the_table(fcn: Fcn, dataset: Path) -> None:
     shown = fcn("evaluate", dataset / "photos", dataset / "truth", *SMALL).stdout
     assert (
-        "EXIF turns 7 of the images: 5 taken upright, 2 as stored (--orientation auto); "
-        "3 fit the truth both ways" in " ".join(shown.split())
+        "EXIF turns 7 of the images: 5 compared upright, 2 as stored (--orientation auto); "
+        "3 fit the truth in both orientations" in " ".join(shown.split())
     )
 
 

@@ -93,7 +93,7 @@ def test_label_maps_in_a_directory_inside(fcn: Fcn, made: Path, tmp_path: Path) 
     said = refused(fcn, "made", "root")
     assert "has SegmentationClass/a.png for made/a.jpg, not a.png; give root/SegmentationClass" in said
     truth_for(made, tmp_path / "root/SegmentationObject", (1, 2, 3))
-    assert "those are in SegmentationClass beside it" in refused(fcn, "made", "root/SegmentationObject")
+    assert "give the directory SegmentationClass beside it" in refused(fcn, "made", "root/SegmentationObject")
     (tmp_path / "above").mkdir()
     made.rename(tmp_path / "above/val")
     said = refused(fcn, "above", "root/SegmentationClass")
@@ -114,14 +114,14 @@ def test_names_with_a_prefix_or_a_suffix_are_shown(fcn: Fcn, made: Path, tmp_pat
     for stem in ("a", "b", "c"):
         (tmp_path / f"truth/{stem}.png").rename(tmp_path / f"truth/{names.format(stem)}.png")
     said = refused(fcn, "made", "truth", code=3)
-    assert f"looked for a.png (for made/a.jpg), found {names.format('a')}.png" in said
+    assert f"expected a.png (for made/a.jpg), found {names.format('a')}.png" in said
 
 
 def test_names_that_have_nothing_in_common_are_shown_too(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     save([[1]], tmp_path / "numbers/0001.png")
-    assert "looked for a.png (for made/a.jpg), found 0001.png" in refused(fcn, "made", "numbers", code=3)
+    assert "expected a.png (for made/a.jpg), found 0001.png" in refused(fcn, "made", "numbers", code=3)
     said = refused(fcn, "made", "truth", "--predictions", "numbers", code=3)
-    assert "numbers: no photo in made has a counterpart there; looked for a.png" in said
+    assert "numbers: no photo in made has a counterpart there; expected a.png" in said
 
 
 def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path,
     assert "give annotations/instances_val.json" in refused(fcn, "made", "annotations")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").touch()
-    assert "has no PNG, but 1 .txt; truth is an index PNG for each photo" in refused(fcn, "made", "texts")
+    assert "has no PNG, but 1 .txt; truth needs an index PNG for each photo" in refused(fcn, "made", "texts")
     assert "neither a directory of label maps, nor" in refused(fcn, "made", "texts/a.txt")
 
 
@@ -194,11 +194,11 @@ def test_one_bit_truth_is_refused(fcn: Fcn, made: Path, tmp_path: Path) -> None:
 def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "masks", (0, 0, 255))
     said = refused(fcn, "made", "masks")
-    assert "masks/a.png: truth with nothing but 0 and 255" in said
+    assert "masks/a.png: the truth has only the values 0 and 255" in said
     got = evaluated(fcn, "made", "masks", *SMALL, "--truth-colors", "index")
     assert got["void_fraction"] == pytest.approx(1 / 3, abs=0.01)
     shown = fcn("evaluate", "made", "masks", *SMALL, "--truth-colors", "index").stdout
-    assert "the truth has no class but __background__" in shown
+    assert "the truth has no class except __background__" in shown
     # Among others, and with a palette, 255 is void.
     truth_for(made, tmp_path / "paletted", (0, 0, 255), paletted=True)
     assert evaluated(fcn, "made", "paletted", *SMALL)["images"] == 3
@@ -208,7 +208,7 @@ def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Pat
 
 def test_more_classes_than_the_network_has_are_noticed(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "many", (0, 128, 200))
-    assert "many/a.png: has class index 200, and there are 21 classes" in refused(fcn, "made", "many")
+    assert "many/a.png: has class index 200, but there are 21 classes" in refused(fcn, "made", "many")
 
 
 def test_one_truth_that_cannot_be_used_does_not_stop_the_others(fcn: Fcn, made: Path, tmp_path: Path) -> None:
@@ -254,5 +254,5 @@ def test_notes_about_photos_are_counted_and_reported(
     # What a directory of masks was made from is not known.
     assert evaluated(fcn, made, "truth", "--predictions", "truth")["images_fed_smaller"] is None
     shown = " ".join(fcn("evaluate", made, "truth", *SMALL).stdout.split())
-    assert "2 fed to the network smaller than the others" in shown
-    assert "noted of 1: first of N frames" in shown
+    assert "2 long and thin, with a smaller network input than the others" in shown
+    assert "note on 1 image: first of N frames" in shown

@@ -333,7 +333,7 @@ def test_what_is_neither_is_a_bug(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OUT_OF_MEMORY[0], "not enough free memory for the network itself"),
+        (OUT_OF_MEMORY[0], "too little free memory for the network itself"),
         (LOST[1], "unspecified launch failure"),
     ],
     ids=text,
