@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,29 @@ class Result:
         return f'<img src="data:image/jpeg;base64,{data}" alt="segmentation"><div>{legend}</div>'
 
 
+class SegmenterOptions(TypedDict, total=False):
+    """The keyword arguments of `Segmenter`, with the defaults and meanings of ``fcn segment``'s options.
+
+    `weights` is a checkpoint file instead of the official weights; `class_names` a file of class names, or
+    ``voc``. `resize` is the short side in pixels fed to the network, or None for the photo's own size. For
+    `threads` and `batch_size` None is auto. `offline` forbids to download weights. With `confidence` results
+    also say how probable the winning class is. Pixels whose class has a smaller probability than
+    `min_confidence` (0 to 1) become void (255).
+    """
+
+    weights: str | os.PathLike[str] | None
+    class_names: str | None
+    resize: int | None
+    device: str
+    precision: str
+    kernels: str
+    threads: int | None
+    batch_size: int | None
+    offline: bool
+    confidence: bool
+    min_confidence: float
+
+
 class Segmenter:
     """A network that is ready to segment photos. Threads may share it.
 
@@ -100,20 +123,8 @@ class Segmenter:
     ----------
     backbone
         ``resnet50``, ``resnet101`` or ``mobilenet_v2``.
-    weights
-        A checkpoint file instead of the official weights.
-    class_names
-        A file of class names, or ``voc``; see ``--class-names``.
-    resize
-        Short side in pixels fed to the network, or None for the photo's own size.
-    device, precision, kernels, threads, batch_size
-        As the options of ``fcn segment``; None is auto.
-    offline
-        Never use the network to get weights.
-    confidence
-        Also say how probable the winning class is.
-    min_confidence
-        Pixels whose class has a smaller probability become void (255).
+    **options
+        See `SegmenterOptions`.
 
     Raises
     ------
@@ -121,36 +132,35 @@ class Segmenter:
         What is asked for does not exist, or the weights cannot be had or do not fit.
     DeviceLost
         The device fails, or has not enough memory for the network.
+    TypeError
+        An option has another name.
     """
 
     def __init__(
-        self,
-        backbone: str = registry.DEFAULT_BACKBONE,
-        *,
-        weights: str | os.PathLike[str] | None = None,
-        class_names: str | None = None,
-        resize: int | None = DEFAULT_SHORT_SIDE,
-        device: str = "auto",
-        precision: str = "auto",
-        kernels: str = "auto",
-        threads: int | None = None,
-        batch_size: int | None = None,
-        offline: bool = False,
-        confidence: bool = False,
-        min_confidence: float = 0.0,
+        self, backbone: str = registry.DEFAULT_BACKBONE, **options: Unpack[SegmenterOptions]
     ) -> None:
-        for name, number in (("resize", resize), ("threads", threads), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise RequestError(f"{name} {number}: a whole number from 1 up is needed")
-        if not 0 <= min_confidence <= 1:
-            raise RequestError(f"min_confidence {min_confidence}: a probability is from 0 to 1")
+        _check(options)
+        inference = InferenceOptions(
+            options.get("device", "auto"),
+            options.get("precision", "auto"),
+            options.get("kernels", "auto"),
+            options.get("batch_size"),
+            options.get("threads"),
+            options.get("min_confidence", 0.0),
+        )
         # A device that is not there is found out before weights are looked for or downloaded.
-        execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
-        weights_file = os.fspath(weights) if weights is not None else None
-        model = ModelRequest(backbone, weights_file, class_names, offline).resolve()
+        execution = resolve_execution(inference)
+        weights = options.get("weights")
+        model = ModelRequest(
+            backbone,
+            os.fspath(weights) if weights is not None else None,
+            options.get("class_names"),
+            options.get("offline", False),
+        ).resolve()
         self.network: LoadedModel = model.load(model.weights_file())
-        self.resize = resize
-        self._engine = Engine(self.network, execution, PredictionOptions(confidence, min_confidence))
+        self.resize = options.get("resize", DEFAULT_SHORT_SIDE)
+        wanted = PredictionOptions(options.get("confidence", False), inference.min_confidence)
+        self._engine = Engine(self.network, execution, wanted)
 
     def __call__(self, photo: Photo) -> Result:
         """Segment one photo.
@@ -240,3 +250,17 @@ class Segmenter:
         return Result(
             predicted.labels, photo.image, self.network.class_names, photo.notes, predicted.confidence
         )
+
+
+def _check(options: SegmenterOptions) -> None:
+    """Refuse options that nobody knows, and numbers out of range."""
+    unknown = options.keys() - SegmenterOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"Segmenter has no option {', '.join(sorted(unknown))}")
+    numbers = {name: options.get(name) for name in ("resize", "threads", "batch_size")}
+    for name, number in numbers.items():
+        if isinstance(number, int) and number < 1:
+            raise RequestError(f"{name} {number}: a whole number from 1 up is needed")
+    confidence = options.get("min_confidence", 0.0)
+    if not 0 <= confidence <= 1:
+        raise RequestError(f"min_confidence {confidence}: a probability is from 0 to 1")

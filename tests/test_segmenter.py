@@ -464,3 +464,8 @@ def test_a_notebook_shows_the_overlay_and_its_classes(tmp_path: Path) -> None:
     assert "<b>" not in shown
     # Its text stays one line: no arrays.
     assert len(repr(result)) < 300
+
+
+def test_an_option_of_another_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="Segmenter has no option colour"):
+        Segmenter("mobilenet_v2", colour="red")  # type: ignore[call-arg]
