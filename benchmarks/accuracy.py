@@ -33,9 +33,9 @@ def main() -> None:
                     ("fcn", CpuNetwork(model)(batch)),
                     ("torchvision", logits(model, batch)),
                 ):
-                    worst = float((logit - exact).abs().max() / exact.abs().max())
+                    error = float((logit - exact).abs().max() / exact.abs().max())
                     differing = int((logit.argmax(1) != exact.argmax(1)).sum())
-                    print(f"{name} {size} {contender}: {worst:.1e}, {differing} argmax differ", flush=True)
+                    print(f"{name} {size} {contender}: {error:.1e}, {differing} argmax differ", flush=True)
 
 
 def logits(model: nn.Module, batch: Tensor) -> Tensor:

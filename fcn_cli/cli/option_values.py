@@ -50,10 +50,10 @@ def whole(minimum: int, *, word: str = "") -> Callable[[Any], int | None]:
     def parse(text: Any) -> int | None:
         if word and text == word:
             return None
-        given = _whole_number(str(text), minimum)
-        if given is None:
+        value = _whole_number(str(text), minimum)
+        if value is None:
             raise refused(takes, text)
-        return given
+        return value
 
     return parse
 
@@ -76,12 +76,12 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[Any], floa
 
     def parse(text: Any) -> float:
         try:
-            given = float(text)
+            value = float(text)
         except ValueError:
-            given = math.nan
-        if not math.isfinite(given) or given < minimum or (maximum is not None and given > maximum):
+            value = math.nan
+        if not math.isfinite(value) or value < minimum or (maximum is not None and value > maximum):
             raise refused(takes, text)
-        return given
+        return value
 
     return parse
 
@@ -117,9 +117,9 @@ def complete_kinds(incomplete: str) -> list[str]:
     """Complete the last output kind of a list, without those that the list has already."""
     from ..outputs.writers import WRITERS
 
-    given, comma, last = incomplete.rpartition(",")
-    remaining = [kind for kind in WRITERS if kind not in given.split(",")]
-    return [f"{given}{comma}{kind}" for kind in remaining if kind.startswith(last)]
+    listed, comma, last = incomplete.rpartition(",")
+    remaining = [kind for kind in WRITERS if kind not in listed.split(",")]
+    return [f"{listed}{comma}{kind}" for kind in remaining if kind.startswith(last)]
 
 
 def complete_palettes(incomplete: str) -> list[str]:

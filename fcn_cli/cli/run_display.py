@@ -175,8 +175,8 @@ def _print_failures(records: Sequence[Record]) -> None:
         message = record.error.message if record.error else "failed"
         print_message(f"no mask for {record.source}: {message}")
     if len(records) > _SHOWN_FAILURES:
-        more = len(records) - _SHOWN_FAILURES
-        print_message(f"and {more} more without a mask; see their errors in {JOURNAL_FILE}")
+        hidden = len(records) - _SHOWN_FAILURES
+        print_message(f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}")
 
 
 def _dry_counts(summary: Summary) -> str:

@@ -144,9 +144,9 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
             f"{counts['annotations_of_unknown_images']} of images that the file does not list"
         )
         if missing := counts["categories_missing"]:
-            more = ", …" if len(missing) > _SHOWN_NAMES else ""
+            ellipsis = ", …" if len(missing) > _SHOWN_NAMES else ""
             shown = ", ".join(missing[:_SHOWN_NAMES])
-            lines.append(f"the truth lacks {len(missing)} of Pascal VOC's 20 categories: {shown}{more}")
+            lines.append(f"the truth lacks {len(missing)} of Pascal VOC's 20 categories: {shown}{ellipsis}")
     return lines
 
 

@@ -70,8 +70,8 @@ def verify() -> None:
 
     damaged = None
     for name, backbone in registry.BACKBONES.items():
-        own = backbone.weights
-        path = own.path if isinstance(own, registry.BundledWeights) else weights.cached(own)
+        source = backbone.weights
+        path = source.path if isinstance(source, registry.BundledWeights) else weights.cached(source)
         try:
             state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not downloaded"
         except WeightsError as error:

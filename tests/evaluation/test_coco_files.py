@@ -166,7 +166,7 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     assert got["classes"] == plain["classes"]
     shown = fcn("evaluate", photos, "instances.json", *SMALL).stdout
     shown = " ".join(shown.split())
-    assert "6 used, 1 of other categories (background), 2 of images that are not in the file" in shown
+    assert "6 used, 1 of other categories (background), 2 of images that the file does not list" in shown
     assert (
         "the truth lacks 18 of Pascal VOC's 20 categories: airplane, bicycle, bird, boat, bottle, …" in shown
     )
