@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from ..common import output_layout
 from ..common.errors import RequestError
 from ..common.wording import alternatives
 
@@ -92,12 +93,11 @@ def size(text: str) -> tuple[int, int]:
 
 def kinds(text: str) -> tuple[str, ...]:
     """Parse the kinds of output to write, in the order in which they are written."""
-    from ..outputs.writers import WRITERS
-
-    asked = {part.strip() for part in text.split(",")} - {""}
-    if not asked or asked - set(WRITERS):
-        raise refused(f"one or more of {', '.join(WRITERS)}, separated by commas", text)
-    return tuple(kind for kind in WRITERS if kind in asked)
+    names = output_layout.kind_names()
+    given = {part.strip() for part in text.split(",")} - {""}
+    if not given or given - set(names):
+        raise refused(f"one or more of {', '.join(names)}, separated by commas", text)
+    return tuple(name for name in names if name in given)
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:
@@ -111,10 +111,8 @@ def complete(*names: str) -> Callable[[str], list[str]]:
 
 def complete_kinds(incomplete: str) -> list[str]:
     """Complete the last of several kinds of output, leaving out those that are there."""
-    from ..outputs.writers import WRITERS
-
     given, comma, last = incomplete.rpartition(",")
-    left = [kind for kind in WRITERS if kind not in given.split(",")]
+    left = [kind for kind in output_layout.kind_names() if kind not in given.split(",")]
     return [f"{given}{comma}{kind}" for kind in left if kind.startswith(last)]
 
 

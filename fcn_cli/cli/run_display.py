@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import FailureKind
+from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..outputs.journal import JOURNAL_FILE
 from ..outputs.record import begun, printable_utf8, to_line
 from ..runs.resume_plan import Action
 from . import tables

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common import files
+from ..common.output_layout import JOURNAL_FILE
 from ..inputs.collisions import folded
 from .record import Record, to_line
 
-JOURNAL_FILE = "manifest.jsonl"
 _IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
 # A record's time has whole seconds, and file systems keep times in steps of up to two.
 _TIME_SLACK_SECONDS = 3.0

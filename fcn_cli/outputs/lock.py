@@ -15,9 +15,8 @@ import filelock
 
 from ..common import files
 from ..common.errors import OutputLocked, OutputLost
+from ..common.output_layout import HOLDER_FILE, LOCK_FILE
 
-_LOCK_FILE = ".fcn.lock"
-_HOLDER_FILE = ".fcn.holder.json"
 _ORPHAN_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 
@@ -52,7 +51,7 @@ class OutputLock:
         self._wait = wait
         self._waiting = waiting
         self.waited = False
-        self._lock = filelock.FileLock(output / _LOCK_FILE)
+        self._lock = filelock.FileLock(output / LOCK_FILE)
         self._created: list[Path] = []
 
     def __enter__(self) -> OutputLock:
@@ -61,7 +60,7 @@ class OutputLock:
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             self._acquire()
-            holder = self.output / _HOLDER_FILE
+            holder = self.output / HOLDER_FILE
             if holder.exists():
                 files.sweep_temporaries(self.output)
             files.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
@@ -70,11 +69,11 @@ class OutputLock:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            (self.output / _HOLDER_FILE).unlink()
+            (self.output / HOLDER_FILE).unlink()
         left = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        if self._created and left <= {_LOCK_FILE}:
+        if self._created and left <= {LOCK_FILE}:
             with contextlib.suppress(OSError):
-                (self.output / _LOCK_FILE).unlink(missing_ok=True)
+                (self.output / LOCK_FILE).unlink(missing_ok=True)
                 for folder in self._created:
                     folder.rmdir()
         self._lock.release()
@@ -101,14 +100,14 @@ class OutputLock:
         except (filelock.Timeout, FileNotFoundError):
             # A run that leaves nothing behind takes its directory away, and the lock in it.
             return False
-        if (self.output / _LOCK_FILE).exists():
+        if (self.output / LOCK_FILE).exists():
             return True
         self._lock.release()
         return False
 
     def _holder(self) -> dict[str, Any]:
         try:
-            holder = json.loads((self.output / _HOLDER_FILE).read_bytes())
+            holder = json.loads((self.output / HOLDER_FILE).read_bytes())
         except (OSError, ValueError):
             return {}
         return holder if isinstance(holder, dict) and {"pid", "host"} <= holder.keys() else {}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..common.errors import Failure, FailureKind
+from ..common.output_layout import kind_of
 from ..inputs.discovery import Source
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -210,11 +211,6 @@ def gone(record: Record) -> Record:
 def now() -> str:
     """Return the time in UTC as it stands in records."""
     return datetime.now(UTC).strftime(_TIME_FORMAT)
-
-
-def kind_of(output: str) -> str:
-    """Return the kind of an output file by its path in the output directory."""
-    return output.partition("/")[0]
 
 
 def to_line(value: Mapping[str, Any]) -> str:

@@ -16,7 +16,6 @@ from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 SCHEMA = 2
 """Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
-DEFAULT_KINDS = ("masks", "color")
 DEFAULT_SHORT_SIDE = 520
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from ..common import files
 from ..common.class_names import class_name
+from ..common.output_layout import STATS_FILE, SUMMARY_FILE
 from .journal import Journal
 from .record import Record, printable_utf8
 
-STATS_FILE = "stats.csv"
-SUMMARY_FILE = "summary.json"
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
 
 

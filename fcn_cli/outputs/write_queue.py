@@ -13,6 +13,7 @@ import numpy as np
 from ..common import resources
 from ..common.errors import ImageError, OutputLost
 from ..common.label_map import Segmentation, count_classes
+from ..common.output_layout import output_file
 from ..inputs import decoder
 from ..inputs.discovery import Source
 from .directory import OutputFolder
@@ -81,7 +82,7 @@ class WriteQueue:
         """
         withdrawn: dict[str, Record] = {}
         for source, kinds in photos:
-            for name in (self._folder.name(source.output, kind) for kind in kinds):
+            for name in (output_file(source.output, kind) for kind in kinds):
                 owner = self._journal.owner(name)
                 record = self._journal.get(owner) if owner is not None else None
                 if owner is not None and record is not None:
@@ -174,9 +175,9 @@ class WriteQueue:
             )
         except ImageError as error:
             # No record stands for these: what an earlier run left there is of another look or photo.
-            self._folder.remove(self._folder.name(source.output, kind) for kind in kinds)
+            self._folder.remove(output_file(source.output, kind) for kind in kinds)
             return failed(source, record.fingerprint, error.failure, record.size_bytes, record.mtime_ns)
-        sizes = {**record.output_sizes(), **{one.path: one.size for one in written}}
+        sizes = {**record.output_sizes(), **written}
         looks = {kind: look for kind in kinds if (look := self._folder.look(kind)) is not None}
         confidence = record.mean_confidence
         if predicted.confidence is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..common import palettes
 from ..common.errors import DeviceLost, Failure, OutputLost
 from ..common.label_map import Segmentation
+from ..common.output_layout import find_kind, output_file
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..models import loading
@@ -120,7 +121,7 @@ class NetworkStage:
                 writes.add(one.source, begun, one.result, kinds[one.source.image])
             else:
                 # What is withdrawn is not in the completed record; the other files stay.
-                names = {self._folder.name(one.source.output, kind) for kind in completed.kinds}
+                names = {output_file(one.source.output, kind) for kind in completed.kinds}
                 assert completed.record is not None  # noqa: S101 - it completes a record
                 rest = completed.record.without(names)
                 writes.add(one.source, rest, one.result, completed.kinds, keep_on_failure=True)
@@ -185,8 +186,8 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        asked = PredictionOptions("confidence" in self._job.kinds, self._job.min_confidence)
-        return engine.Engine(network, chosen, asked)
+        confidence = any(not find_kind(kind).from_labels for kind in self._job.kinds)
+        return engine.Engine(network, chosen, PredictionOptions(confidence, self._job.min_confidence))
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
         """Say so when ``auto`` becomes something else than for the photos that are done."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..common import palettes
 from ..common.class_names import VOC_CLASSES, load_class_names
+from ..common.output_layout import DEFAULT_KINDS
 from ..inputs.decoder import DEFAULT_MAX_PIXELS
 from ..models import download, loading, registry, weights
-from ..outputs.settings import DEFAULT_KINDS, DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
+from ..outputs.settings import DEFAULT_SHORT_SIDE, LabelSettings, RequestedSettings
 
 
 @dataclass(frozen=True)

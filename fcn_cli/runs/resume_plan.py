@@ -8,16 +8,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn
 
+from ..common import output_layout
 from ..common.errors import Failure, FailureKind, NameCollision
 from ..inputs import collisions
 from ..inputs.discovery import Source
 from ..outputs.directory import OutputFolder
 from ..outputs.journal import Journal
 from ..outputs.record import Record, failed
-from ..outputs.writers import WRITERS
-
-# The kinds of output from which a label map can be read back, the better one first.
-_LABEL_KINDS = ("masks", "color")
 
 
 class Action(StrEnum):
@@ -163,7 +160,7 @@ class _Planner:
 
     def has_its_name(self, source: Source) -> bool:
         """Say whether a photo has its output name from an earlier run."""
-        names = (self._folder.name(source.output, kind) for kind in WRITERS)
+        names = (output_layout.output_file(source.output, kind) for kind in output_layout.kind_names())
         return any(self._journal.owner(name) == source.image for name in names)
 
     def refused(self, source: Source, message: str) -> Step:
@@ -200,7 +197,7 @@ class _Planner:
 
     def _done(self, source: Source, record: Record, *, moved: bool) -> Step:
         folder = self._folder
-        names = {kind: folder.name(source.output, kind) for kind in self._wanted.kinds}
+        names = {kind: output_layout.output_file(source.output, kind) for kind in self._wanted.kinds}
         recorded = record.output_sizes()
         damaged = [n for n in names.values() if n in recorded and not folder.is_whole(n, recorded[n])]
         if damaged:
@@ -217,7 +214,7 @@ class _Planner:
             was = record.looks.get(repaint[0])
             action, reason = Action.REPAINT, f"{repaint[0]} was {was}, is to be {looks[repaint[0]]}"
         label_file = None
-        if all(WRITERS[kind].from_labels for kind in kinds):
+        if all(output_layout.find_kind(kind).from_labels for kind in kinds):
             label_file = self._label_file(source, recorded)
             if label_file is None:
                 reason = f"{reason}; no label map to make it from"
@@ -225,7 +222,7 @@ class _Planner:
         return Step(action, source.image, reason, source, record, kinds, label_file, moved)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
-        names = (self._folder.name(source.output, kind) for kind in _LABEL_KINDS)
+        names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())
         whole = (n for n in names if n in recorded and self._folder.is_whole(n, recorded[n]))
         return next(whole, None)
 
@@ -235,8 +232,8 @@ class _Planner:
             return None
         if record is not None and source.image not in self._pruned and _is_another(record.path, source):
             return self._foreign_text(record, source)
-        for kind in WRITERS:
-            owner = self._journal.owner(self._folder.name(source.output, kind))
+        for kind in output_layout.kind_names():
+            owner = self._journal.owner(output_layout.output_file(source.output, kind))
             if owner is None or owner == source.image or owner in self._pruned:
                 continue
             other = self._journal.get(owner)
@@ -245,7 +242,7 @@ class _Planner:
         return None
 
     def _foreign_text(self, owner: Record, source: Source) -> str:
-        name = self._folder.root / self._folder.name(source.output, next(iter(self._wanted.kinds)))
+        name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
         return (
             f"{name} belongs to {owner.path}, and {source.given} would overwrite it; use another --output, "
             "or segment both in one command"

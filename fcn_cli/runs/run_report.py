@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import __version__
 from ..common.errors import OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
+from ..common.output_layout import SUMMARY_FILE
 from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
@@ -117,7 +118,7 @@ class RunReport:
 def _refused_last_time(output: Path) -> set[str]:
     """Return the photos that the last run refused: they are in no journal."""
     try:
-        refused = json.loads((output / statistics.SUMMARY_FILE).read_bytes())["run"]["refused"]
+        refused = json.loads((output / SUMMARY_FILE).read_bytes())["run"]["refused"]
         return {Record.image_of(one) for one in refused}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
