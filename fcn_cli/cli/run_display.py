@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import FailureKind
 from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..outputs.record import begun, printable_utf8, to_line
+from ..outputs.record import begin, printable_utf8, to_line
 from ..runs.resume_plan import Action
 from . import tables
 from .console import one_line, print_message, redirect_stdout_to_null
@@ -135,7 +135,7 @@ class Display:
         if step.record is not None:
             value |= step.record.as_json()
         elif step.source is not None:
-            value |= begun(step.source, "", step.source.size_bytes, step.source.mtime_ns).as_json()
+            value |= begin(step.source, "").as_json()
             for unknown in ("status", "fingerprint", "finished"):
                 value[unknown] = None
         self._print({**value, "reason": printable_utf8(step.reason)})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import Failure, FailureKind, ImageError
 from ..inputs import exif
+from ..inputs.discovery import Source
 from . import truth_files
 from .choices import Orientation
 
@@ -23,18 +24,18 @@ class OrientationRule:
     Parameters
     ----------
     frames
-        Of each photo's truth, by the photo's index.
+        Of each photo's truth, by the name of its image.
     wanted
         ``auto`` takes whatever has the truth's size.
     where_both_fit
         What ``auto`` takes where that does not decide: ``upright`` or ``stored``.
     """
 
-    frames: Sequence[Frame]
+    frames: Mapping[str, Frame]
     wanted: Orientation
     where_both_fit: Orientation
 
-    def __call__(self, index: int, upright: Size, turn: int) -> bool:
+    def __call__(self, source: Source, upright: Size, turn: int) -> bool:
         """Return whether to take a photo as stored; without a `turn` there is only one way.
 
         Raises
@@ -42,7 +43,7 @@ class OrientationRule:
         ImageError
             The photo's truth does not have its size, or cannot be opened.
         """
-        frame = self.frames[index]
+        frame = self.frames[source.image]
         if isinstance(frame, Failure):
             raise ImageError(*frame)
         truth = truth_files.size_of(frame) if isinstance(frame, Path) else frame
