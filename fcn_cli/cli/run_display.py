@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import FailureKind
 from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..outputs.record import begin, printable_utf8, to_line
+from ..outputs.json_text import printable_utf8, to_line
+from ..outputs.record import begin
 from ..runs.resume_plan import Action
 from . import tables
 from .console import one_line, print_message, redirect_stdout_to_null

@@ -93,8 +93,8 @@ class Comparison:
                 for index, value in iou.items()
             },
             "most_different": [
-                {"image": one.image, "fraction": one.fraction, "pixels": one.pixels}
-                for one in self.most_different
+                {"image": difference.image, "fraction": difference.fraction, "pixels": difference.pixels}
+                for difference in self.most_different
             ],
             "settings": {name: list(pair) for name, pair in self.settings.items()},
             "failures": [
@@ -137,7 +137,7 @@ def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
                 _add(result, task, watcher)
         for task in work.take(everything=True):
             _add(result, task, watcher)
-    result.most_different.sort(key=lambda one: (-one.fraction, one.image))
+    result.most_different.sort(key=lambda difference: (-difference.fraction, difference.image))
     return result
 
 

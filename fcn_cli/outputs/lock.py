@@ -1,4 +1,4 @@
-"""One run per output directory."""
+"""The lock of an output directory: one run at a time."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ _POLL_SECONDS = 0.05
 
 
 class OutputLock:
-    """Holds an output directory for one run; made, and when it stays empty unmade, with the directory.
+    """Holds an output directory for one run. Creates the directory; removes it if nothing was written.
 
-    The lock is the kernel's, so a run that was killed holds nothing. Its last decoding workers may outlive
-    it by seconds with the lock in hand; that is waited for. `waited` says whether another run was.
+    The kernel keeps the lock, so a killed run releases it. Its last decoding workers may outlive the run by
+    seconds and still hold the lock; this class waits for them. `waited` says whether it waited for another
+    run.
 
     Parameters
     ----------
     output
         The output directory.
     wait
-        For how many seconds to wait for another run to end.
+        The number of seconds to wait for another run to end.
     waiting
-        Told once that it is waited for, and for whom.
+        Called once with a message when the wait begins; it names the other run.
 
     Raises
     ------
     OutputLocked
-        Another run holds the directory; the text names its process and host.
+        Another run holds the directory; the message names its process and host.
     OutputLost
-        The directory cannot be made or written.
+        The directory cannot be created or written.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class OutputLock:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             (self.output / HOLDER_FILE).unlink()
-        left = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        if self._created and left <= {LOCK_FILE}:
+        names = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
+        if self._created and names <= {LOCK_FILE}:
             with contextlib.suppress(OSError):
                 (self.output / LOCK_FILE).unlink(missing_ok=True)
-                for folder in self._created:
-                    folder.rmdir()
+                for directory in self._created:
+                    directory.rmdir()
         self._lock.release()
 
     def _acquire(self) -> None:
@@ -98,7 +99,7 @@ class OutputLock:
         try:
             self._lock.acquire(timeout=0)
         except (filelock.Timeout, FileNotFoundError):
-            # A run that leaves nothing behind takes its directory away, and the lock in it.
+            # A run that writes nothing removes its directory, and the lock with it.
             return False
         if (self.output / LOCK_FILE).exists():
             return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import kind_of
 from ..inputs.discovery import Source
+from .json_text import from_base64, name_fields, printable_utf8, read_name, to_base64
 
 if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
@@ -120,9 +119,9 @@ class Record:
         """Return the record as the journal has it; names that are not UTF-8 come with their bytes."""
         error = self.error
         value: dict[str, Any] = {
-            **_name("image", self.image),
-            **_name("source", self.source),
-            **_name("path", self.path),
+            **name_fields("image", self.image),
+            **name_fields("source", self.source),
+            **name_fields("path", self.path),
             "status": self.status,
             "width": self.width,
             "height": self.height,
@@ -144,13 +143,13 @@ class Record:
             "fingerprint": self.fingerprint,
         }
         if any(printable_utf8(name) != name for name in self.outputs):
-            value["output_names_bytes"] = [_base64(name) for name in self.outputs]
+            value["output_names_bytes"] = [to_base64(name) for name in self.outputs]
         return value
 
     @staticmethod
     def image_of(value: Mapping[str, Any]) -> str:
         """Return the image's name in a record as JSON."""
-        return _read_name(value, "image")
+        return read_name(value, "image")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
@@ -161,9 +160,9 @@ class Record:
         if status not in {"ok", "failed", "gone"}:
             raise ValueError(status)
         return cls(
-            image=_read_name(value, "image"),
-            source=_read_name(value, "source"),
-            path=_read_name(value, "path"),
+            image=read_name(value, "image"),
+            source=read_name(value, "source"),
+            path=read_name(value, "path"),
             status=status,
             fingerprint=value["fingerprint"],
             size_bytes=value["size_bytes"],
@@ -171,7 +170,7 @@ class Record:
             width=value["width"],
             height=value["height"],
             classes={int(index): int(pixels) for index, pixels in value["classes"].items()},
-            outputs=tuple(map(_from_base64, names) if names is not None else value["outputs"]),
+            outputs=tuple(map(from_base64, names) if names is not None else value["outputs"]),
             output_bytes=tuple(value["output_bytes"]),
             looks=dict(value["looks"]),
             device=value["device"],
@@ -287,40 +286,3 @@ def gone(record: Record) -> Record:
 
 def _now() -> str:
     return datetime.now(UTC).strftime(_TIME_FORMAT)
-
-
-def to_line(value: Mapping[str, Any]) -> str:
-    """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
-    return json.dumps(value, separators=(", ", ": "))
-
-
-def printable_utf8(name: str) -> str:
-    r"""Return a file name with the bytes that are not UTF-8 as ``\xNN``."""
-    if name.isascii():
-        return name
-    try:
-        data = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "backslashreplace").decode()
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _name(key: str, name: str) -> dict[str, str]:
-    printable = printable_utf8(name)
-    return {key: name} if printable == name else {key: printable, f"{key}_bytes": _base64(name)}
-
-
-def _read_name(value: Mapping[str, Any], key: str) -> str:
-    data = value.get(f"{key}_bytes")
-    name = value[key] if data is None else _from_base64(data)
-    if not isinstance(name, str):
-        raise TypeError(key)
-    return name
-
-
-def _base64(name: str) -> str:
-    return base64.b64encode(os.fsencode(name)).decode("ascii")
-
-
-def _from_base64(data: str) -> str:
-    return os.fsdecode(base64.b64decode(data, validate=True))

@@ -30,8 +30,7 @@ class WriteQueue:
     """Encodes and writes photos in threads, and appends their records to the journal.
 
     Records are appended in the order in which photos were added, after their files and the files' directories
-    are fsynced. Leaving the context drops what has not begun and is not recorded. All methods belong to one
-    thread.
+    are fsynced. Leaving the context drops what has not begun. All methods belong to one thread.
 
     Parameters
     ----------
@@ -141,22 +140,20 @@ class WriteQueue:
 
     def _append(self, records: Sequence[Record]) -> None:
         self._folder.sync(name for record in records for name in record.outputs)
-        stale = [name for record in records for name in self._stale(record)]
+        stale: list[str] = []
+        for record in records:
+            earlier = self._journal.get(record.image)
+            # Files of the earlier record that the new one does not name.
+            stale += [name for name in earlier.outputs if name not in record.outputs] if earlier else []
         with OutputLost.when_refused(self._journal.path):
             self._journal.append(records)
         self._folder.remove(stale)
-
-    def _stale(self, record: Record) -> list[str]:
-        """Return the files of the photo's earlier record that the new record does not name."""
-        earlier = self._journal.get(record.image)
-        return [name for name in earlier.outputs if name not in record.outputs] if earlier else []
 
     def _write(
         self, source: Source, record: Record, segmentation: Segmentation, kinds: Sequence[str]
     ) -> Record:
         started = time.perf_counter()
         labels, confidence = segmentation.labels, segmentation.confidence
-        classes = count_classes(labels)
         try:
             sizes = self._folder.write(
                 source.output,
@@ -172,7 +169,7 @@ class WriteQueue:
         written = Written(
             width,
             height,
-            classes,
+            count_classes(labels),
             sizes,
             {kind: look for kind in kinds if (look := self._folder.look(kind)) is not None},
             round(float(np.mean(confidence)) / 255, 4) if confidence is not None else None,

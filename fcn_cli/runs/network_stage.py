@@ -147,10 +147,10 @@ class NetworkStage:
                     execution = f"{device} in {step.record.precision}"
                     other[execution] = other.get(execution, 0) + 1
         if other:
-            there = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
+            counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
             self._observer.warn(
                 f"this run computes on {chosen.device.type} in {chosen.precision}; of the masks that are "
-                f"there: {there}. They can differ in single pixels; --device and --precision settle it"
+                f"there: {counts}. They can differ in single pixels; --device and --precision settle it"
             )
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:

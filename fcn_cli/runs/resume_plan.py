@@ -121,13 +121,16 @@ def make(
     NameCollision
         Photos share output names, and the journal is empty: the user can still choose other names.
     """
-    gone = {record.image: record for record in pruned}
-    planner = _Planner(journal, folder, wanted, frozenset(gone))
+    pruned_records = {record.image: record for record in pruned}
+    planner = _Planner(journal, folder, wanted, frozenset(pruned_records))
     clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
     if clashes and not len(journal):
         _refuse_all(list(clashes.values()))
     plan = ResumePlan(
-        [Step(Action.PRUNE, record.image, "its photo is gone", record=record) for record in gone.values()]
+        [
+            Step(Action.PRUNE, record.image, "its photo is gone", record=record)
+            for record in pruned_records.values()
+        ]
     )
     for source in sources:
         if source in clashes:
@@ -213,8 +216,8 @@ class _Planner:
         if missing:
             action, reason = Action.ADD, f"{', '.join(missing)} missing"
         else:
-            was = record.looks.get(repaint[0])
-            action, reason = Action.REPAINT, f"{repaint[0]} was {was}, is to be {looks[repaint[0]]}"
+            old_look = record.looks.get(repaint[0])
+            action, reason = Action.REPAINT, f"{repaint[0]} was {old_look}, is to be {looks[repaint[0]]}"
         label_file = None
         if all(output_layout.find_kind(kind).from_labels for kind in kinds):
             label_file = self._label_file(source, recorded)
