@@ -33,9 +33,9 @@ from PIL import Image
 
 from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.common import files, palettes
+from fcn_cli.common.output_layout import SUMMARY_FILE
 from fcn_cli.inference import engine
 from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
-from fcn_cli.outputs import statistics
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.runs import network_stage, prediction_stream, segment  # noqa: F401
 
@@ -123,7 +123,7 @@ class Moments:
 
     def write_text(self, function: Any) -> Any:
         def write_text(path: Path, text: str) -> None:
-            if path.name == statistics.SUMMARY_FILE:
+            if path.name == SUMMARY_FILE:
                 self.at("projection")
             function(path, text)
 

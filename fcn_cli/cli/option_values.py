@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from ..common import output_layout
 from ..common.errors import RequestError
 from ..common.wording import alternatives
 
@@ -96,12 +97,11 @@ def size(text: str) -> tuple[int, int]:
 
 def kinds(text: str) -> tuple[str, ...]:
     """Parse a list of output kinds; return them in the order of writing."""
-    from ..outputs.writers import WRITERS
-
-    names = {part.strip() for part in text.split(",")} - {""}
-    if not names or names - set(WRITERS):
-        raise refused(f"one or more of {', '.join(WRITERS)}, separated by commas", text)
-    return tuple(kind for kind in WRITERS if kind in names)
+    names = output_layout.kind_names()
+    given = {part.strip() for part in text.split(",")} - {""}
+    if not given or given - set(names):
+        raise refused(f"one or more of {', '.join(names)}, separated by commas", text)
+    return tuple(name for name in names if name in given)
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:
@@ -115,11 +115,9 @@ def complete(*names: str) -> Callable[[str], list[str]]:
 
 def complete_kinds(incomplete: str) -> list[str]:
     """Complete the last output kind of a list, without those that the list has already."""
-    from ..outputs.writers import WRITERS
-
-    listed, comma, last = incomplete.rpartition(",")
-    remaining = [kind for kind in WRITERS if kind not in listed.split(",")]
-    return [f"{listed}{comma}{kind}" for kind in remaining if kind.startswith(last)]
+    given, comma, last = incomplete.rpartition(",")
+    left = [kind for kind in output_layout.kind_names() if kind not in given.split(",")]
+    return [f"{given}{comma}{kind}" for kind in left if kind.startswith(last)]
 
 
 def complete_palettes(incomplete: str) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import FailureKind
+from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..outputs.journal import JOURNAL_FILE
-from ..outputs.record import begun, printable_utf8, to_line
+from ..outputs.json_text import printable_utf8, to_line
+from ..outputs.record import begin
 from ..runs.resume_plan import Action
 from . import tables
 from .console import one_line, print_message, redirect_stdout_to_null
@@ -65,10 +66,13 @@ class Display:
         if counts[Action.PRUNE]:
             parts.append(f"{counts[Action.PRUNE]} to prune")
         images = len(plan.steps) - counts[Action.PRUNE]
-        self.detail(f"{counted(images, 'image')}: {', '.join(parts)}")
+        text = f"{counted(images, 'image')}: {', '.join(parts)}"
         if self._dry:
+            self.note(f"dry run, nothing is written; {text}")
             for step in sorted(plan.steps, key=lambda step: step.image):
                 self._print_step(step)
+        else:
+            self.detail(text)
 
     def finished(self, record: Record, *, skipped: bool) -> None:
         """Count an image; with ``--json`` print its record."""
@@ -116,8 +120,8 @@ class Display:
         self._progress.close()
         show = not self._quiet
         if self._dry:
-            print_message(f"dry run: {_dry_counts(summary)}", show=show)
-            print_message(summary.ignored, show=show and bool(summary.ignored))
+            if summary.ignored:
+                print_message(summary.ignored, show=show)
             return
         if show and summary.done:
             with contextlib.suppress(OSError):
@@ -139,7 +143,7 @@ class Display:
         if step.record is not None:
             value |= step.record.as_json()
         elif step.source is not None:
-            value |= begun(step.source, "", step.source.size_bytes, step.source.mtime_ns).as_json()
+            value |= begin(step.source, "").as_json()
             for unknown in ("status", "fingerprint", "finished"):
                 value[unknown] = None
         self._print({**value, "reason": printable_utf8(step.reason)})
@@ -177,11 +181,6 @@ def _print_failures(records: Sequence[Record]) -> None:
     if len(records) > _SHOWN_FAILURES:
         hidden = len(records) - _SHOWN_FAILURES
         print_message(f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}")
-
-
-def _dry_counts(summary: Summary) -> str:
-    text = f"{summary.left} of {counted(summary.total, 'image')} would be segmented into {summary.output}"
-    return f"{text}, {summary.failed} failed" if summary.failed else text
 
 
 def _counts(summary: Summary) -> str:

@@ -1,20 +1,96 @@
-"""What an output directory is known by: the names of its files and directories."""
+"""The layout of an output directory: its kinds of output, and the names of its files and directories.
+
+To add a kind of output, add an entry to `KINDS` and a writer to `outputs.writers.WRITERS`.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_MARK = "fcn_settings"
-"""The key that makes a ``settings.json`` ours, and its folder an output directory."""
-OUTPUT_FOLDERS = frozenset({"masks", "color", "overlay", "confidence", "cutout"})
+"""The key that makes a ``settings.json`` ours, and its directory an output directory."""
+JOURNAL_FILE = "manifest.jsonl"
+CLASSES_FILE = "classes.json"
+STATS_FILE = "stats.csv"
+SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".fcn.lock"
+HOLDER_FILE = ".fcn.holder.json"
 
 
-def is_output_folder(folder: str) -> bool:
-    """Say whether a folder is the output directory of some run (known by its settings file)."""
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """One kind of output.
+
+    `name` is the kind's directory and its name in ``--write``; `suffix` ends the names of its files. A kind
+    `from_labels` needs the label map and the photo only, so that it can be added without the network; any
+    other kind needs the network's confidence too. `is_label_map` says that its files are label maps, from
+    which other kinds can be made.
+    """
+
+    name: str
+    suffix: str
+    from_labels: bool = True
+    is_label_map: bool = False
+
+
+KINDS = (
+    OutputKind("masks", ".png", is_label_map=True),
+    OutputKind("color", ".png", is_label_map=True),
+    OutputKind("overlay", ".jpg"),
+    OutputKind("confidence", ".png", from_labels=False),
+)
+"""All kinds of output in the order in which they are written; of label maps, the better one comes first."""
+
+DEFAULT_KINDS = ("masks", "color")
+
+# An output directory of a later version has cutouts too, and they are never input either.
+OUTPUT_FOLDERS = frozenset({kind.name for kind in KINDS} | {"cutout"})
+"""The directories of an output directory that hold images."""
+
+
+def kind_names() -> tuple[str, ...]:
+    """Return the names of all kinds of output in the order in which they are written."""
+    return tuple(kind.name for kind in KINDS)
+
+
+def label_kinds() -> tuple[str, ...]:
+    """Return the kinds from which a label map can be read back, the better one first."""
+    return tuple(kind.name for kind in KINDS if kind.is_label_map)
+
+
+def find_kind(name: str) -> OutputKind:
+    """Return the kind of output of a name; KeyError when there is none."""
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    raise KeyError(name)
+
+
+def output_file(output: str, kind: str) -> str:
+    """Return the path, relative to the output directory, of a photo's output of one kind.
+
+    Parameters
+    ----------
+    output
+        The photo's output name: its mask is ``masks/<output>``.
+    kind
+        The name of a kind of output.
+    """
+    return str(PurePosixPath(kind, output).with_suffix(find_kind(kind).suffix))
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of an output file from its path relative to the output directory."""
+    return path.partition("/")[0]
+
+
+def is_output_folder(directory: str) -> bool:
+    """Say whether a directory is the output directory of some run; its settings file tells."""
     try:
-        content = json.loads(Path(folder, SETTINGS_FILE).read_bytes())
+        content = json.loads(Path(directory, SETTINGS_FILE).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and SETTINGS_MARK in content

@@ -139,7 +139,7 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
         if isinstance(truth, FolderTruth):
             truth_check.check(truth, list(names.values()), len(known) if known else None)
     either = Orientation.STORED if request.protocol is Protocol.TORCHVISION else truth.drawn_on
-    frames = [truth.frame(name) for name in names.values()]
+    frames = {image: truth.frame(name) for image, name in names.items()}
     photos = [source for source in found.sources if source.image in names]
     rule = OrientationRule(frames, request.orientation, either)
     return found.sources, _Matched(truth, photos, names, rule)
@@ -197,9 +197,8 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
                 if item is None:
                     yield None
                     continue
-                source = matched.photos[item.index]
-                labels = item.failure or folder.find(source.image)
-                yield Answer(source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
+                labels = item.failure or folder.find(item.source.image)
+                yield Answer(item.source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
 
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
@@ -228,17 +227,22 @@ def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver
         else prediction_stream.network_size
     )
 
+    short_side = prediction.decoding.short_side
+
     def answers() -> Generator[Answer | None]:
         with pool:
-            for batch in prediction_stream.predict(pool, matched.photos, ready, size):
+            for batch in prediction_stream.predict(pool, ready, size):
                 if not batch:
                     yield None
-                for one in batch:
-                    result = one.result
+                for predicted in batch:
+                    photo, result = predicted.photo, predicted.result
                     labels = result if isinstance(result, Failure) else result.labels
-                    yield Answer(one.source, SeenPhoto.of(one.item, prediction.decoding.short_side), labels)
+                    yield Answer(photo.source, SeenPhoto.of(photo, short_side), labels)
 
-    labels = prediction.label_settings(model)
-    settings = {**labels.as_json(), "precision": chosen.precision, "kernels": chosen.kernels}
+    settings = {
+        **prediction.label_settings(model).as_json(),
+        "precision": chosen.precision,
+        "kernels": chosen.kernels,
+    }
     settings["weights_sha256"] = file.sha256
     return _Answers(answers(), network.class_names, {"settings": settings})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..common import resources
 from ..common.class_names import VOC_CLASSES, class_name
 from ..common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
 from ..common.label_map import VOID_INDEX, read_label_map
-from ..common.ordered_work import OrderedWork
+from ..common.ordered_work import OrderedWork, Task
 from ..runs.observers import ProgressObserver
 from .label_folder import LabelFolder
 
@@ -95,8 +94,8 @@ class Comparison:
                 for index, value in iou.items()
             },
             "most_different": [
-                {"image": each.image, "fraction": each.fraction, "pixels": each.pixels}
-                for each in self.most_different
+                {"image": difference.image, "fraction": difference.fraction, "pixels": difference.pixels}
+                for difference in self.most_different
             ],
             "settings": {name: list(pair) for name, pair in self.settings.items()},
             "failures": [
@@ -131,22 +130,24 @@ def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
     )
     watcher.begin(len(both))
 
-    def take(name: str, future: Future[_Counted]) -> None:
-        _take(result, name, future, watcher)
-
     # What waits are paths only, of no size.
-    with OrderedWork(resources.cpu_count(), take, "fcn-compare", max_bytes=0) as work:
+    with OrderedWork[str, _Counted](resources.cpu_count(), "fcn-compare", max_bytes=0) as work:
         for name in both:
             work.submit(name, partial(_count, folder_a.path(name), folder_b.path(name)))
+            for task in work.take():
+                _add(result, task, watcher)
+        for task in work.take(everything=True):
+            _add(result, task, watcher)
     result.most_different.sort(key=lambda difference: (-difference.fraction, difference.image))
     return result
 
 
-def _take(result: Comparison, name: str, future: Future[_Counted], watcher: ProgressObserver) -> None:
+def _add(result: Comparison, task: Task[str, _Counted], watcher: ProgressObserver) -> None:
+    """Add one pair to the result."""
     try:
-        counted = future.result()
+        counted = task.future.result()
     except ImageError as error:
-        result.failures.append((name, error.failure))
+        result.failures.append((task.key, error.failure))
         watcher.step(failed=True)
         return
     result.images += 1
@@ -156,7 +157,7 @@ def _take(result: Comparison, name: str, future: Future[_Counted], watcher: Prog
     pixels = int(counted.a.sum())
     differing = pixels - int(counted.equal.sum())
     if differing:
-        heapq.heappush(result.most_different, Difference(differing / pixels, differing, name))
+        heapq.heappush(result.most_different, Difference(differing / pixels, differing, task.key))
         if len(result.most_different) > SHOWN:
             heapq.heappop(result.most_different)
     else:

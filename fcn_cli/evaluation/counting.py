@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 
 from ..common.errors import Failure, FailureKind, ImageError
 from ..common.label_map import LabelMap, read_label_map
-from ..common.ordered_work import OrderedWork
+from ..common.ordered_work import OrderedWork, Task
 from ..inputs import exif
 from ..inputs.discovery import Source
 from ..runs.observers import ProgressObserver
@@ -69,18 +68,20 @@ def count(
     classes = len(evaluation.class_names)
     resized = evaluation.protocol["name"] == Protocol.TORCHVISION
 
-    def take(seen: tuple[Source, SeenPhoto], future: Future[Confusion]) -> None:
-        source, photo = seen
+    def add(task: Task[tuple[Source, SeenPhoto], Confusion]) -> None:
+        source, photo = task.key
         try:
-            evaluation.confusion.add(future.result())
+            evaluation.confusion.add(task.future.result())
             evaluation.notes.add(source, photo)
             watcher.step(failed=False)
         except ImageError as error:
             evaluation.failures.append((source, error.failure))
             watcher.step(failed=True)
 
-    # What takes time there is decoding PNGs.
-    with OrderedWork(_THREADS, take, "fcn-count", max_bytes=MAX_HELD_BYTES) as work:
+    # Most of this time goes into decoding PNGs.
+    with OrderedWork[tuple[Source, SeenPhoto], Confusion](
+        _THREADS, "fcn-count", max_bytes=MAX_HELD_BYTES
+    ) as work:
         for answer in answers:
             if answer is None:
                 watcher.waiting()
@@ -91,6 +92,10 @@ def count(
                 partial(_compare, answer, truth, name, classes, resized=resized),
                 answer.held_bytes,
             )
+            for task in work.take():
+                add(task)
+        for task in work.take(everything=True):
+            add(task)
 
 
 def _compare(answer: Answer, truth: Truth, name: str, classes: int, *, resized: bool) -> Confusion:

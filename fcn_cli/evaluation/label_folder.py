@@ -8,11 +8,9 @@ from typing import Any
 
 from ..common.errors import RequestError
 from ..common.files import walk
-from ..common.output_layout import SETTINGS_FILE, is_output_folder
+from ..common.output_layout import SETTINGS_FILE, is_output_folder, label_kinds
 from ..outputs.directory import read_classes
 
-# The output kinds that are label maps, in order of preference.
-_KINDS = ("masks", "color")
 _SUFFIX = ".png"
 
 
@@ -77,9 +75,11 @@ class LabelFolder:
             tuple(read_classes(output) or ()) or None if output else None
         )
         self.settings = _settings(output) if output else None
-        places = [root / kind for kind in _KINDS if (root / kind).is_dir()] if output == root else [root]
+        places = (
+            [root / kind for kind in label_kinds() if (root / kind).is_dir()] if output == root else [root]
+        )
         if not places:
-            raise RequestError(f"{root}: an output directory without {' or '.join(_KINDS)}")
+            raise RequestError(f"{root}: an output directory without {' or '.join(label_kinds())}")
         self._place = places[0]
         self._files = label_files(self._place)
 
@@ -113,7 +113,7 @@ def _output_folder(root: Path) -> Path | None:
     if is_output_folder(str(root)):
         return root
     place = root.resolve()
-    return place.parent if place.name in _KINDS and is_output_folder(str(place.parent)) else None
+    return place.parent if place.name in label_kinds() and is_output_folder(str(place.parent)) else None
 
 
 def _settings(root: Path) -> dict[str, Any] | None:

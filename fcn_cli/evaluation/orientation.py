@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import Failure, FailureKind, ImageError
 from ..inputs import exif
+from ..inputs.discovery import Source
 from . import truth_files
 from .choices import Orientation
 
@@ -23,24 +24,24 @@ class OrientationRule:
     Parameters
     ----------
     frames
-        The frame of each photo's truth, by the photo's index.
+        The frame of each photo's truth, by the name of its image.
     wanted
         The requested orientation; ``auto`` chooses the one that has the truth's size.
     where_both_fit
         The choice of ``auto`` where both have that size: ``upright`` or ``stored``.
     """
 
-    frames: Sequence[Frame]
+    frames: Mapping[str, Frame]
     wanted: Orientation
     where_both_fit: Orientation
 
-    def __call__(self, index: int, upright: Size, turn: int) -> bool:
+    def __call__(self, source: Source, upright: Size, turn: int) -> bool:
         """Return whether to compare a photo as stored.
 
         Parameters
         ----------
-        index
-            The photo's index in `frames`.
+        source
+            The photo.
         upright
             The upright photo's (width, height) in pixels.
         turn
@@ -51,7 +52,7 @@ class OrientationRule:
         ImageError
             The photo and its truth have different sizes, or the truth cannot be opened.
         """
-        frame = self.frames[index]
+        frame = self.frames[source.image]
         if isinstance(frame, Failure):
             raise ImageError(*frame)
         truth = truth_files.size_of(frame) if isinstance(frame, Path) else frame

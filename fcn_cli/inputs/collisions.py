@@ -30,11 +30,23 @@ class Collision:
         )
 
     @property
+    def is_of_suffixes(self) -> bool:
+        """Whether the two photos' own names differ, so that keeping their suffixes keeps them apart."""
+        return folded(self.refused.image) != folded(self.owner.image)
+
+    @property
     def way_out(self) -> str:
-        """What keeps the two apart."""
-        if folded(self.refused.image) == folded(self.owner.image):
-            return "rename one, or segment them into two output directories"
-        return "give --keep-extension to keep them apart"
+        """What keeps the two apart in a new output directory."""
+        if self.is_of_suffixes:
+            return "give --keep-extension to keep them apart"
+        return "rename one, or segment them into two output directories"
+
+    @property
+    def way_out_later(self) -> str:
+        """What keeps the two apart where the output directory has records already."""
+        if self.is_of_suffixes:
+            return "rename one, or use another --output with --keep-extension"
+        return self.way_out
 
 
 def folded(name: str) -> str:

@@ -1,13 +1,13 @@
 """Decoding workers: a torch DataLoader that outlives a worker that dies or hangs.
 
-The loader yields single decoded, resized photos in input order. Each worker notes on a shared board which
-photo it holds, so when one is killed by a decoder bug or the kernel, or does not come back, exactly that
-photo has failed; the pool is then rebuilt for the rest.
+The loader yields single decoded, resized photos in input order. Each worker notes in shared memory which
+photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs, exactly that photo fails;
+then the pool is rebuilt for the rest.
 
-Pixels travel through the workers' pipe, never through /dev/shm, whose size in a container may be too small.
-A worker that dies in the middle of a write would block whoever reads that pipe for ever. So a thread reads
-it, which can be left behind; and torch's SIGCHLD handler, which raises wherever the main thread happens to
-be, is put out of the way.
+Pixels travel through the workers' pipe, never through /dev/shm, which may be too small in a container. A
+worker that dies in the middle of a write would block the reader of that pipe for ever. So a thread reads it,
+which can be abandoned. torch's SIGCHLD handler, which raises wherever the main thread happens to be, is
+disabled.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader
 
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
-from .decode_worker import IDLE, DecodedPhoto, DecodeSettings, Photos, WorkerStatusTable, decode_item
+from .decode_worker import IDLE, DecodedPhoto, DecodeSettings, Photos, WorkerStatusTable, decode_photo
 from .discovery import Source
 
 POLL_SECONDS = 0.5
-"""How often a waiting caller gets control back, and how soon a dead worker is noticed."""
+"""How often a waiting caller regains control, and how soon a dead worker is noticed."""
 
 _PREFETCH = 2
 _MAX_FRUITLESS_REBUILDS = 3
@@ -43,8 +43,8 @@ _PATIENCE_SECONDS = 5.0
 class DecodePool:
     """Decodes photos in worker processes, in order.
 
-    Iterating yields a `DecodedPhoto` per source, in input order, and None whenever nothing has come for
-    `POLL_SECONDS`, so that the caller can look after other things.
+    Iterating yields a `DecodedPhoto` per source, in input order, and None whenever no photo is ready for
+    `POLL_SECONDS`, so that the caller can do other work.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ class DecodePool:
     settings
         How to decode them.
     workers
-        How many processes; 0 decodes in this one, without protection from decoders that crash or hang.
+        The number of processes; 0 decodes in this process, unprotected from decoders that crash or hang.
 
     Raises
     ------
     FcnError
-        The workers die again and again without touching a photo.
+        The workers die repeatedly without having begun a photo.
     """
 
     def __init__(self, sources: Sequence[Source], settings: DecodeSettings, workers: int) -> None:
@@ -93,14 +93,14 @@ class DecodePool:
 
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
-            return decode_item(self._position, self._sources[self._position], self._settings)
+            return decode_photo(self._sources[self._position], self._settings)
         item = self._pool.get()
         if item is None:
-            self._look_after(self._pool)
+            self._rebuild_if_lost(self._pool)
         return item
 
-    def _look_after(self, pool: _Pool) -> None:
-        """Find out why nothing comes; blame and rebuild where a worker is dead or stuck."""
+    def _rebuild_if_lost(self, pool: _Pool) -> None:
+        """Find out why no photo is ready; fail the photo of a dead or stuck worker, and rebuild the pool."""
         lost = pool.lost(self._settings.seconds)
         stalled = pool.waited > self._settings.seconds + 10 * POLL_SECONDS
         if lost is None and not stalled and not pool.broken:
@@ -120,12 +120,12 @@ class DecodePool:
         return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
 
 
-def _unchanged(item: DecodedPhoto) -> DecodedPhoto:
-    return item
+def _unchanged(photo: DecodedPhoto) -> DecodedPhoto:
+    return photo
 
 
 class _Pool:
-    """One generation of workers, its loader, and the thread that reads from it."""
+    """Workers from one start of the pool, their loader, and the thread that reads from it."""
 
     def __init__(
         self,
@@ -136,8 +136,8 @@ class _Pool:
         workers: int,
         context: BaseContext,
     ) -> None:
-        self._board = WorkerStatusTable(context, workers)
-        photos = Photos(sources, settings, dict(failed), self._board)
+        self._table = WorkerStatusTable(context, workers)
+        photos = Photos(sources, settings, dict(failed), self._table)
         loader = DataLoader(
             photos,
             batch_size=None,
@@ -158,7 +158,7 @@ class _Pool:
         threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
     def _read(self, iterator: Iterator[DecodedPhoto]) -> None:
-        # The only reference to the loader's iterator is this thread's: it goes when the reading ends.
+        # Only this thread refers to the loader's iterator, so that the iterator ends with it.
         try:
             for item in iterator:
                 while not self._stopping:
@@ -171,7 +171,7 @@ class _Pool:
             self.broken = True
 
     def get(self) -> DecodedPhoto | None:
-        """Return the next item, or None when none comes for `POLL_SECONDS`."""
+        """Return the next photo, or None when none is ready for `POLL_SECONDS`."""
         try:
             item = self._received.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -181,23 +181,23 @@ class _Pool:
         return item
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
-        """Return the photos lost with workers that are dead or over time; None when all workers are well."""
+        """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""
         lost: dict[int, Failure] = {}
         well = True
-        # A job that was stopped (Ctrl-Z) finds every worker over time when it goes on.
+        # When a job that was stopped (Ctrl-Z) continues, every worker is overdue.
         patient = self.waited >= min(seconds, _PATIENCE_SECONDS)
         by_pid = {process.pid: process for process in self._processes}
-        held = {pid: worker for worker, pid in enumerate(self._board.pid)}
+        held = {pid: worker for worker, pid in enumerate(self._table.pid)}
         for pid, process in by_pid.items():
             worker = held.get(pid)
-            index = self._board.index[worker] if worker is not None else IDLE
-            since = self._board.since[worker] if worker is not None else 0.0
+            index = self._table.index[worker] if worker is not None else IDLE
+            since = self._table.since[worker] if worker is not None else 0.0
             if not process.is_alive():
                 well = False
                 if index != IDLE:
                     lost[index] = Failure(
                         FailureKind.DECODER_DIED,
-                        f"its decoder died ({_how(process)}); the file may be damaged",
+                        f"its decoder died ({_death_of(process)}); the file may be damaged",
                     )
             elif index != IDLE and patient and time.monotonic() - since > seconds:
                 well = False
@@ -209,7 +209,7 @@ class _Pool:
         return None if well else lost
 
     def stop(self) -> None:
-        """End this generation, without waiting for a photo in hand."""
+        """End these workers at once, in the middle of a photo too."""
         self._stopping = True
         for process in self._processes:
             process.kill()
@@ -217,7 +217,7 @@ class _Pool:
             process.join(timeout=POLL_SECONDS)
 
 
-def _how(process: BaseProcess) -> str:
+def _death_of(process: BaseProcess) -> str:
     code = process.exitcode
     if code is None or code >= 0:
         return f"exit code {code}"

@@ -1,4 +1,4 @@
-"""What happens inside a decoding worker: one photo after the other, and a note of which on a shared board."""
+"""Inside a decoding worker process: decode one photo after another, and note in shared memory which one."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from . import decoder, exif, resizing
 from .discovery import Source
 
 IDLE = -1
-"""Stands on the board for a worker without a photo."""
+"""The index in the status table of a worker that holds no photo."""
 
 
 @dataclass(slots=True)
 class DecodedPhoto:
-    """One photo, ready for the network, or why it is not.
+    """One photo, ready for the network, or the reason why it is not.
 
     `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the photo's
-    own: of the upright photo, or with `stored` of the photo as it lies in the file. `turn` is its EXIF
-    orientation, 1 where there is nothing to turn.
+    own: of the upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and
+    `mtime_ns` are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
-    index: int
+    source: Source
     pixels: NDArray[np.uint8] | None = None
     width: int = 0
     height: int = 0
@@ -47,18 +47,18 @@ class DecodedPhoto:
     stored: bool = False
 
 
-Orient = Callable[[int, tuple[int, int], int], bool]
-"""Is asked with a photo's index, upright (width, height) and EXIF orientation; True: take it as stored.
+Orient = Callable[[Source, tuple[int, int], int], bool]
+"""Takes a photo, its upright (width, height) and its EXIF orientation; returns whether to take it as stored.
 
-Raises ImageError when the photo fits neither way. It travels to the workers, so it can be pickled."""
+Raises ImageError when the photo fits neither way. It is sent to the workers, so it must be picklable."""
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How photos are decoded (see `decoder`), and for how many seconds one may be.
+    """How photos are decoded (see `decoder`); decoding one photo may take `seconds`.
 
-    Without `orient` every photo is taken upright. With `measure_only` pixels are neither decoded nor
-    returned: sizes and orientations are all that is wanted.
+    Without `orient` every photo is taken upright. With `measure_only` only sizes and orientations are read:
+    pixels are neither decoded nor returned.
     """
 
     short_side: int | None
@@ -68,25 +68,25 @@ class DecodeSettings:
     measure_only: bool = False
 
 
-def decode_item(index: int, source: Source, settings: DecodeSettings) -> DecodedPhoto:
+def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
     """Decode and resize one photo; a failure is part of the result, never raised."""
     if source.problem is not None:
-        return _failed(index, source, source.problem)
+        return _failed(source, source.problem)
     started = time.perf_counter()
     try:
         if settings.measure_only:
-            return _measured(index, source, settings)
+            return _measured(source, settings)
         decoded = decoder.decode(source.path, settings.max_pixels)
-        stored = _is_stored(index, decoded.image.size, decoded.turn, settings)
+        stored = _is_stored(source, decoded.image.size, decoded.turn, settings)
         image = exif.as_stored(decoded.image, decoded.turn) if stored else decoded.image
         pixels, notes = resizing.network_input(image, settings.short_side)
     except ImageError as error:
-        return _failed(index, source, error.failure)
+        return _failed(source, error.failure)
     except MemoryError:
         failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-        return _failed(index, source, failure)
+        return _failed(source, failure)
     return DecodedPhoto(
-        index,
+        source,
         pixels,
         *image.size,
         size_bytes=decoded.size_bytes,
@@ -98,23 +98,26 @@ def decode_item(index: int, source: Source, settings: DecodeSettings) -> Decoded
     )
 
 
-def _measured(index: int, source: Source, settings: DecodeSettings) -> DecodedPhoto:
+def _measured(source: Source, settings: DecodeSettings) -> DecodedPhoto:
     size, turn = decoder.measure(source.path, settings.max_pixels)
-    stored = _is_stored(index, size, turn, settings)
+    stored = _is_stored(source, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
-    return DecodedPhoto(index, width=width, height=height, turn=turn, stored=stored)
+    return DecodedPhoto(source, width=width, height=height, turn=turn, stored=stored)
 
 
-def _is_stored(index: int, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
-    return settings.orient is not None and settings.orient(index, upright, turn)
+def _is_stored(source: Source, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
+    return settings.orient is not None and settings.orient(source, upright, turn)
 
 
-def _failed(index: int, source: Source, failure: Failure) -> DecodedPhoto:
-    return DecodedPhoto(index, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+def _failed(source: Source, failure: Failure) -> DecodedPhoto:
+    return DecodedPhoto(source, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
 
 
 class WorkerStatusTable:
-    """Shared memory in which worker `w` says who it is and which photo it has held since when."""
+    """Shared memory in which worker `w` notes its process id, and which photo it holds since when.
+
+    `index` is the photo's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
+    """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
         self.pid = context.RawArray("q", workers)
@@ -123,41 +126,41 @@ class WorkerStatusTable:
 
 
 class Photos(Dataset[DecodedPhoto]):
-    """The photos as a map-style dataset; those in `failed` are not touched again."""
+    """The photos as a map-style dataset; those in `failed` are not decoded again."""
 
     def __init__(
         self,
         sources: Sequence[Source],
         settings: DecodeSettings,
         failed: dict[int, Failure],
-        board: WorkerStatusTable,
+        table: WorkerStatusTable,
     ) -> None:
         self.sources = sources
         self.settings = settings
         self.failed = failed
-        self.board = board
+        self.table = table
 
     def __getitem__(self, index: int) -> DecodedPhoto:
         if index in self.failed:
-            return _failed(index, self.sources[index], self.failed[index])
+            return _failed(self.sources[index], self.failed[index])
         info = get_worker_info()
         assert info is not None  # noqa: S101 - only workers call this
-        self.board.since[info.id] = time.monotonic()
-        self.board.index[info.id] = index
+        self.table.since[info.id] = time.monotonic()
+        self.table.index[info.id] = index
         try:
-            return decode_item(index, self.sources[index], self.settings)
+            return decode_photo(self.sources[index], self.settings)
         finally:
-            self.board.index[info.id] = IDLE
+            self.table.index[info.id] = IDLE
 
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
-        self.board.pid[worker] = os.getpid()
+        self.table.pid[worker] = os.getpid()
         resources.lower_thread_priority()
         _become_worker(self.settings.max_pixels)
 
 
 def _become_worker(max_pixels: int) -> None:
-    # The parent decides when work ends; Ctrl-C and a service manager's signals reach the whole group.
+    # The parent decides when work ends, but Ctrl-C and a service manager's signals reach the whole group.
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -165,9 +168,9 @@ def _become_worker(max_pixels: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    # What native decoders print is for nobody, and stdout belongs to the parent's reader.
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    # Discard what native decoders print: stdout belongs to the parent's reader.
+    null_device = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
+        os.dup2(null_device, descriptor)
     decoder.prepare_worker(max_pixels)
     resources.limit_memory(decoder.DECODE_BYTES + decoder.DECODE_BYTES_PER_PIXEL * max_pixels)

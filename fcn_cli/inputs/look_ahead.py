@@ -1,15 +1,16 @@
-"""Photos prepared in threads beside the network, a bounded number ahead, and handed out in order."""
+"""Decode and resize photos in threads beside the network, a bounded number ahead, in order."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from ..common import resources
 from ..common.errors import ImageError
+from ..common.ordered_work import OrderedWork
 from . import photos
 from .photos import Photo, Prepared
 from .shape_batches import LOOK_AHEAD_BYTES
@@ -19,63 +20,68 @@ _MAX_THREADS = 8
 Outcome = TypeVar("Outcome")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry(Generic[Outcome]):
-    """A photo in its place: being prepared, and what came of it once that is known."""
+    """A photo in the window: `future` prepares it, `outcome` is its result or failure once that is known."""
 
-    future: Future[Prepared]
+    future: Future[Prepared] = field(init=False)
     outcome: Outcome | ImageError | None = None
 
 
 class LookAhead(Generic[Outcome]):
-    """A window of the next photos, in their order.
+    """A window of the next photos, in order.
 
-    All methods belong to one thread. It is a context manager, which ends the threads.
+    All methods belong to one thread. Leaving the context ends the threads.
 
     Parameters
     ----------
     given
-        The photos; taken from it a bounded number ahead, in the caller's thread.
+        The photos; the caller's thread takes them from the iterable, a bounded number ahead.
     short_side
         See `resizing.network_input`.
     batch_size
-        How many photos of one shape are wanted together; the window has room to look for them.
+        The largest number of photos of one shape in a batch; the window has room to look for them.
     """
 
     def __init__(self, given: Iterable[Photo], short_side: int | None, batch_size: int) -> None:
         self._given = iter(given)
         self._short_side = short_side
         self._batch_size = batch_size
-        self._count = min(resources.cpu_count(), _MAX_THREADS)
-        self._most = 2 * batch_size + self._count
-        self._threads = ThreadPoolExecutor(
-            self._count, thread_name_prefix="fcn-decode", initializer=resources.lower_thread_priority
+        self._threads = min(resources.cpu_count(), _MAX_THREADS)
+        self._max_count = 2 * batch_size + self._threads
+        # `_fill` keeps the bounds: how many bytes a photo holds is known only when it is decoded.
+        self._work = OrderedWork[Entry[Outcome], Prepared](
+            self._threads,
+            "fcn-decode",
+            max_bytes=LOOK_AHEAD_BYTES,
+            max_count=self._max_count,
+            low_priority=True,
         )
         self._largest = 0
-        self._entries: deque[Entry[Outcome]] = deque()
         self._exhausted = False
         self._broken: Exception | None = None
 
     def __enter__(self) -> LookAhead[Outcome]:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *error: object) -> None:
+        self._work.__exit__(*error)
 
     def first(self) -> Entry[Outcome] | None:
-        """Return the first entry, its photo prepared or its failure in it; None when there are no more.
+        """Return the first entry, with its photo prepared or its failure; None when there are no more photos.
 
         Raises
         ------
         Exception
-            What the iterable of photos raised, or the TypeError of something that is no photo, in its turn.
+            The exception of the iterable of photos, or the TypeError of something that is no photo, in its
+            turn.
         """
         self._fill()
-        if not self._entries:
+        if not len(self._work):
             if self._broken is not None:
                 raise self._broken
             return None
-        entry = self._entries[0]
+        entry = self._work[0].key
         if entry.outcome is None:
             error = entry.future.exception()
             if isinstance(error, ImageError):
@@ -85,14 +91,14 @@ class LookAhead(Generic[Outcome]):
         return entry
 
     def like_first(self) -> list[Entry[Outcome]]:
-        """Return the first entry, and those in the window that go into a batch with it."""
-        shape = self._entries[0].future.result().pixels.shape
+        """Return the first entry, and the entries in the window that go into a batch with it."""
+        shape = self._work[0].future.result().pixels.shape
         found: list[Entry[Outcome]] = []
         place = 0
-        while place < len(self._entries) and len(found) < self._batch_size:
-            entry = self._entries[place]
+        while place < len(self._work) and len(found) < self._batch_size:
+            entry = self._work[place].key
             place += 1
-            # Waited for in order, so that what a batch holds is not a matter of chance.
+            # Wait in order, so that the contents of a batch are not a matter of chance.
             if (
                 entry.outcome is None
                 and entry.future.exception() is None
@@ -104,10 +110,10 @@ class LookAhead(Generic[Outcome]):
 
     def drop_first(self) -> None:
         """Go on to the next photo."""
-        self._entries.popleft()
+        self._work.take_oldest()
 
     def _fill(self) -> None:
-        while not self._exhausted and len(self._entries) < self._most and self._has_room():
+        while not self._exhausted and len(self._work) < self._max_count and self._has_room():
             try:
                 photo = next(self._given)
             except StopIteration:
@@ -115,23 +121,23 @@ class LookAhead(Generic[Outcome]):
             except Exception as error:  # noqa: BLE001 - the caller's own, which is raised in its turn
                 self._exhausted, self._broken = True, error
             else:
-                self._entries.append(Entry(self._start(photo)))
+                self._start(photo)
 
-    def _start(self, photo: Photo) -> Future[Prepared]:
+    def _start(self, photo: Photo) -> None:
+        entry = Entry[Outcome]()
         try:
-            taken: Callable[[], photos.Upright] = photos.take(photo)
+            work = partial(photos.prepare, photos.take(photo), self._short_side)
         except (TypeError, ImageError) as error:
-            failed: Future[Prepared] = Future()
-            failed.set_exception(error)
-            return failed
-        return self._threads.submit(photos.prepare, taken, self._short_side)
+            entry.future = self._work.submit_result(entry, error)
+        else:
+            entry.future = self._work.submit(entry, work)
 
     def _has_room(self) -> bool:
-        """Say whether there is memory for one more; one on its way is taken to be as large as the largest."""
-        done = [entry.future for entry in self._entries if entry.future.done()]
-        sizes = [one.result().nbytes for one in done if one.exception() is None]
+        """Say whether there is memory for one more photo; an unfinished one counts as the largest so far."""
+        done = [task.future for task in self._work if task.future.done()]
+        sizes = [future.result().nbytes for future in done if future.exception() is None]
         self._largest = max(self._largest, *sizes, 0)
-        under_way = len(self._entries) - len(done)
+        unfinished = len(self._work) - len(done)
         if not self._largest:
-            return under_way < self._count
-        return not self._entries or sum(sizes) + under_way * self._largest < LOOK_AHEAD_BYTES
+            return unfinished < self._threads
+        return not len(self._work) or sum(sizes) + unfinished * self._largest < LOOK_AHEAD_BYTES

@@ -1,4 +1,4 @@
-"""The files of an output directory: their names, writing them whole, reading them back."""
+"""The files of an output directory: write them whole, check them, read them back."""
 
 from __future__ import annotations
 
@@ -7,29 +7,20 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
+from ..common.output_layout import CLASSES_FILE, output_file
 from ..common.palettes import Palette
 from .record import Record
 from .writers import WRITERS, Photo
 
-CLASSES_FILE = "classes.json"
-
-
-@dataclass(frozen=True)
-class Written:
-    """One output file: its path relative to the output directory, its size in bytes."""
-
-    path: str
-    size: int
-
 
 class OutputFolder:
-    """Names, writes, checks and reads back the files of an output directory.
+    """Writes, checks, reads back and removes the files of an output directory.
 
     Parameters
     ----------
@@ -38,7 +29,7 @@ class OutputFolder:
     palette
         The colours of classes.
     palette_name
-        What records call the palette: its name, or the hash of its colours when it comes from a file.
+        The palette's name in records; for a palette from a file, the hash of its colours.
     """
 
     def __init__(self, root: Path, palette: Palette, palette_name: str) -> None:
@@ -48,41 +39,52 @@ class OutputFolder:
         self._palette_name = palette_name
         self._ready: set[Path] = set()
 
-    @staticmethod
-    def name(output: str, kind: str) -> str:
-        """Return the relative path of one kind of output of the photo whose mask is ``masks/<output>``."""
-        return str(PurePosixPath(kind, output).with_suffix(WRITERS[kind].suffix))
-
     def look(self, kind: str) -> str | None:
-        """Return how files of a kind look that are written now, or None for kinds without a look."""
+        """Return the look of the files of a kind that this run writes, or None for a kind without a look."""
         return WRITERS[kind].look(self._palette_name)
 
     def write(
-        self, output: str, kinds: Iterable[str], predicted: Segmentation, photo: Photo
-    ) -> list[Written]:
+        self, output: str, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
+    ) -> dict[str, int]:
         """Write kinds of output for one photo, each file whole.
+
+        Parameters
+        ----------
+        output
+            The photo's output name: its mask is ``masks/<output>``.
+        kinds
+            The kinds of output to write.
+        segmentation
+            What to write.
+        photo
+            Opens the upright RGB photo.
+
+        Returns
+        -------
+        dict
+            The path of each file, relative to the output directory → its size in bytes.
 
         Raises
         ------
         ImageError
-            This photo's files cannot be written: a name too long, a folder in the way, the photo changed.
+            This photo's files cannot be written: a name is too long, a directory is in the way, or the photo
+            changed.
         OutputLost
-            No file can be written: disk full, read-only, gone.
+            No file can be written: the disk is full or read-only, or the output directory is gone.
         """
-        written = []
+        sizes = {}
         for kind in kinds:
             writer = WRITERS[kind](self._palette)
-            name = self.name(output, kind)
+            name = output_file(output, kind)
             path = self.root / name
             try:
-                self._make_ready(path.parent)
-                size = files.write_whole(path, lambda stream, w=writer: w.write(predicted, photo, stream))  # type: ignore[misc]
+                self._make_directory(path.parent)
+                sizes[name] = files.write_whole(path, partial(writer.write, segmentation, photo))
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:
                 raise ImageError(FailureKind.OUTPUT_REFUSED, f"{path} cannot be encoded ({error})") from None
-            written.append(Written(name, size))
-        return written
+        return sizes
 
     def sync(self, names: Iterable[str]) -> None:
         """Make the names of written files survive a power cut.
@@ -96,25 +98,25 @@ class OutputFolder:
             files.sync_folders((self.root / name).parent for name in names)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files that no longer belong to a photo; one that cannot be deleted is left."""
+        """Delete files that no longer belong to a photo; skip those that cannot be deleted."""
         for name in names:
             path = self.root / name
             with contextlib.suppress(OSError):
-                # What lies behind a link is not ours.
+                # A file behind a link is not ours.
                 if os.path.realpath(path.parent) == os.path.join(self._real, os.path.dirname(name)):
                     path.unlink()
 
     def remove_with_folders(self, names: Iterable[str]) -> None:
-        """As `remove`, and also delete folders that are left empty; never beside a `write`."""
+        """Delete files, and the directories that this leaves empty; never during a `write`."""
         for name in names:
             self.remove([name])
             with contextlib.suppress(OSError):
-                # Folders of a kind ("masks") stay.
+                # The directory of a kind stays.
                 for parent in PurePosixPath(name).parents[:-2]:
                     (self.root / parent).rmdir()
 
     def is_whole(self, name: str, size: int) -> bool:
-        """Say whether a recorded file is there with its recorded size."""
+        """Say whether a recorded file exists and has its recorded size."""
         try:
             status = (self.root / name).lstat()
         except (OSError, ValueError):
@@ -122,7 +124,7 @@ class OutputFolder:
         return status.st_size == size
 
     def read_labels(self, name: str, record: Record) -> LabelMap | None:
-        """Return the label map in a mask or colour PNG, or None when it is not what its record says."""
+        """Return the label map in an output file, or None when it does not match its record."""
         try:
             labels = read_label_map(self.root / name)
         except ImageError:
@@ -131,7 +133,7 @@ class OutputFolder:
         return labels if same else None
 
     def write_classes(self, names: Sequence[str]) -> None:
-        """Bring ``classes.json`` up to date: index → name and colour, 255 being void."""
+        """Update ``classes.json``: index → name and colour; 255 is void."""
         indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
         content = {
             str(index): {"name": name, "color": self._palette[index].tolist()}
@@ -143,19 +145,19 @@ class OutputFolder:
                 return
         files.write_text(path, text)
 
-    def _make_ready(self, folder: Path) -> None:
-        if folder in self._ready and folder.is_dir():
+    def _make_directory(self, directory: Path) -> None:
+        if directory in self._ready and directory.is_dir():
             return
-        # A lost output directory is not made again: its journal and its lock are gone with it.
+        # Do not create a lost output directory again: its journal and its lock are lost too.
         self.root.stat()
-        changed = files.make_folders(folder)
-        inside = os.path.join(self._real, folder.relative_to(self.root))
-        if os.path.realpath(folder) != inside:
+        changed = files.make_folders(directory)
+        inside = os.path.join(self._real, directory.relative_to(self.root))
+        if os.path.realpath(directory) != inside:
             raise ImageError(
-                FailureKind.OUTPUT_REFUSED, f"{folder} is a link; outputs are never written through links"
+                FailureKind.OUTPUT_REFUSED, f"{directory} is a link; outputs are never written through links"
             )
         files.sync_folders(changed)
-        self._ready.add(folder)
+        self._ready.add(directory)
 
 
 def read_classes(root: Path) -> list[str] | None:

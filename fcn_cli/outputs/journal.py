@@ -1,4 +1,4 @@
-"""The journal, ``manifest.jsonl``: one record a line; the last one of an image counts."""
+"""The journal, ``manifest.jsonl``: one record a line; the last record of an image counts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common import files
+from ..common.output_layout import JOURNAL_FILE
 from ..inputs.collisions import folded
-from .record import Record, to_line
+from .json_text import to_line
+from .record import Record
 
-JOURNAL_FILE = "manifest.jsonl"
 _IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
 # A record's time has whole seconds, and file systems keep times in steps of up to two.
 _TIME_SLACK_SECONDS = 3.0
@@ -23,12 +24,12 @@ _TIME_SLACK_SECONDS = 3.0
 class RecordIndex:
     """The last record of each image in memory, and which image owns which output file.
 
-    An image whose output file has since been written for another image is no longer in it. Names of output
-    files are compared as a case-insensitive file system does.
+    An image leaves the index when its output file is written for another image. Names of output files are
+    compared as a case-insensitive file system does.
     """
 
     def __init__(self) -> None:
-        # Lines, not records: a night's run keeps hundreds of thousands of them in memory.
+        # Lines take less memory than records, and a night's run has hundreds of thousands of them.
         self._lines: dict[str, bytes] = {}
         self._owners: dict[str, str] = {}
         self._gone: dict[str, tuple[str, ...]] = {}
@@ -58,11 +59,11 @@ class RecordIndex:
         return self._owners.get(folded(output))
 
     def orphans(self) -> list[str]:
-        """Return output files of pruned photos that no other record stands for."""
+        """Return output files of pruned photos that no other record names."""
         return [name for names in self._gone.values() for name in names if self.owner(name) is None]
 
     def remember(self, record: Record, line: bytes) -> None:
-        """Take in a record and its line."""
+        """Add a record and its line."""
         if record.status == "gone":
             self.forget(record.image)
             self._gone[record.image] = record.outputs
@@ -78,7 +79,7 @@ class RecordIndex:
             self._owners[folded(output)] = record.image
 
     def forget(self, image: str) -> None:
-        """Drop what is known of an image."""
+        """Remove an image."""
         line = self._lines.pop(image, None)
         if line is not None:
             for output in Record.from_json(json.loads(line)).outputs:
@@ -86,20 +87,21 @@ class RecordIndex:
                     del self._owners[folded(output)]
 
     def forget_gone(self) -> None:
-        """Drop the names of pruned photos."""
+        """Forget the output files of pruned photos."""
         self._gone.clear()
 
 
 class Journal:
     """The journal of an output directory, replayed into memory and appended to by its one holder.
 
-    A torn last line is dropped. `damaged` lines elsewhere cost the images that they stood for: an earlier
-    record of such an image, and any earlier one whose files were written again since, does not count either.
+    A torn last line is dropped. `damaged` counts the damaged lines elsewhere; their images are lost. An
+    earlier record of such an image does not count either, nor does an earlier record of any image whose files
+    were written again since.
 
     Raises
     ------
     OSError
-        As the system says.
+        The journal cannot be read.
     """
 
     def __init__(self, output: Path) -> None:
@@ -131,7 +133,7 @@ class Journal:
         return self._whole_bytes
 
     def mend(self) -> None:
-        """Leave only whole lines in the file, and no file of a pruned photo; for the directory's holder."""
+        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may."""
         for name in self.index.orphans():
             with contextlib.suppress(OSError):
                 (self.path.parent / name).unlink()
@@ -143,7 +145,7 @@ class Journal:
                 os.fsync(stream.fileno())
 
     def append(self, records: Iterable[Record]) -> None:
-        """Append records and return when they are on disk; their output files must be there before."""
+        """Append records and fsync them; their output files must be on disk before."""
         pairs = [(record, to_line(record.as_json()).encode("ascii")) for record in records]
         if not pairs:
             return
@@ -158,15 +160,15 @@ class Journal:
             self.index.remember(record, line)
 
     def close(self) -> None:
-        """Stop appending."""
+        """Close the file."""
         if self._stream is not None:
-            # A last flush can fail on a full disk; what counts was flushed and fsynced by `append`.
+            # A last flush can fail on a full disk; `append` has flushed and fsynced all records.
             with contextlib.suppress(OSError):
                 self._stream.close()
             self._stream = None
 
     def _open(self) -> BinaryIO:
-        """Get ready to append; a file of mostly superseded lines is rewritten first."""
+        """Open the file for appending; rewrite it first when most of its lines are superseded."""
         if self._line_count > 2 * len(self.index) + 100:
             self._compact()
         new = not self.path.exists()
@@ -199,7 +201,7 @@ class Journal:
             self._drop_rewritten(image)
 
     def _lose(self, line: bytes) -> set[str]:
-        """Drop the image of a damaged line; return the images it may have been of when it cannot be told."""
+        """Remove the image of a damaged line; if it is unknown, return all images the line may be of."""
         named = _IMAGE.match(line)
         with contextlib.suppress(ValueError):
             if named is not None:
@@ -228,7 +230,7 @@ class Journal:
 
 
 def set_aside(output: Path) -> None:
-    """Rename a journal of another schema, so that a new one can begin; it is kept, and never read again."""
+    """Rename a journal of another schema, so that a new one can begin; it is kept but never read again."""
     path = output / JOURNAL_FILE
     with contextlib.suppress(FileNotFoundError):
         path.replace(path.with_name(f"{JOURNAL_FILE}.old"))

@@ -1,4 +1,4 @@
-"""One run per output directory."""
+"""The lock of an output directory: one run at a time."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ import filelock
 
 from ..common import files
 from ..common.errors import OutputLocked, OutputLost
+from ..common.output_layout import HOLDER_FILE, LOCK_FILE
 
-_LOCK_FILE = ".fcn.lock"
-_HOLDER_FILE = ".fcn.holder.json"
 _ORPHAN_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 
 
 class OutputLock:
-    """Holds an output directory for one run; made, and when it stays empty unmade, with the directory.
+    """Holds an output directory for one run. Creates the directory; removes it if nothing was written.
 
-    The lock is the kernel's, so a run that was killed holds nothing. Its last decoding workers may outlive
-    it by seconds with the lock in hand; that is waited for. `waited` says whether another run was.
+    The kernel keeps the lock, so a killed run releases it. Its last decoding workers may outlive the run by
+    seconds and still hold the lock; this class waits for them. `waited` says whether it waited for another
+    run.
 
     Parameters
     ----------
     output
         The output directory.
     wait
-        For how many seconds to wait for another run to end.
+        The number of seconds to wait for another run to end.
     waiting
-        Told once that it is waited for, and for whom.
+        Called once with a message when the wait begins; it names the other run.
 
     Raises
     ------
     OutputLocked
-        Another run holds the directory; the text names its process and host.
+        Another run holds the directory; the message names its process and host.
     OutputLost
-        The directory cannot be made or written.
+        The directory cannot be created or written.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OutputLock:
         self._wait = wait
         self._waiting = waiting
         self.waited = False
-        self._lock = filelock.FileLock(output / _LOCK_FILE)
+        self._lock = filelock.FileLock(output / LOCK_FILE)
         self._created: list[Path] = []
 
     def __enter__(self) -> OutputLock:
@@ -61,7 +61,7 @@ class OutputLock:
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             self._acquire()
-            holder = self.output / _HOLDER_FILE
+            holder = self.output / HOLDER_FILE
             if holder.exists():
                 files.sweep_temporaries(self.output)
             files.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
@@ -70,13 +70,13 @@ class OutputLock:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            (self.output / _HOLDER_FILE).unlink()
-        left = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        if self._created and left <= {_LOCK_FILE}:
+            (self.output / HOLDER_FILE).unlink()
+        names = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
+        if self._created and names <= {LOCK_FILE}:
             with contextlib.suppress(OSError):
-                (self.output / _LOCK_FILE).unlink(missing_ok=True)
-                for folder in self._created:
-                    folder.rmdir()
+                (self.output / LOCK_FILE).unlink(missing_ok=True)
+                for directory in self._created:
+                    directory.rmdir()
         self._lock.release()
 
     def _acquire(self) -> None:
@@ -99,16 +99,16 @@ class OutputLock:
         try:
             self._lock.acquire(timeout=0)
         except (filelock.Timeout, FileNotFoundError):
-            # A run that leaves nothing behind takes its directory away, and the lock in it.
+            # A run that writes nothing removes its directory, and the lock with it.
             return False
-        if (self.output / _LOCK_FILE).exists():
+        if (self.output / LOCK_FILE).exists():
             return True
         self._lock.release()
         return False
 
     def _holder(self) -> dict[str, Any]:
         try:
-            holder = json.loads((self.output / _HOLDER_FILE).read_bytes())
+            holder = json.loads((self.output / HOLDER_FILE).read_bytes())
         except (OSError, ValueError):
             return {}
         return holder if isinstance(holder, dict) and {"pid", "host"} <= holder.keys() else {}

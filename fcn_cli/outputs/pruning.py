@@ -1,4 +1,4 @@
-"""Photos that are gone: whose outputs and records ``--prune`` removes."""
+"""Finds removed photos, whose outputs and records ``--prune`` removes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..inputs.discovery import Source
 from .record import Record
 
 CAREFUL, FORCE = "careful", "force"
-"""How ``--prune`` works: refusing what looks like a disk that is not mounted, or not."""
+"""The two ways of ``--prune``: refuse what looks like a disk that is not mounted, or prune all the same."""
 
 
 def find(
@@ -21,25 +21,25 @@ def find(
 ) -> list[Record]:
     """Return the records whose photo no longer exists below one of the searched directories.
 
-    A photo is gone when the nearest folder above it that exists can be listed and lies in a searched
-    directory. Where a folder cannot be listed, or the system does not answer, its photos stay.
+    A photo is gone when the nearest directory above it that exists can be listed and lies in a searched
+    directory. Photos stay when their directory cannot be listed, or when the system gives no answer about it.
 
     Parameters
     ----------
     records
-        Of the output directory.
+        The records of the output directory.
     sources
         The photos that were found.
     directories
         Absolute paths of the input directories.
     force
-        Also prune where that looks like a disk that is not mounted.
+        Also prune when it looks as if a disk were not mounted.
 
     Raises
     ------
     RequestError
-        No directory was given; or, without `force`, one has no photo, or more than half of the records
-        would go.
+        No directory was given. Without `force` also: a directory has no photo, or more than half of the
+        records would be removed.
     """
     if not directories:
         raise RequestError("--prune needs a directory as INPUT: it removes what is gone from there")
@@ -84,7 +84,7 @@ def _is_gone(path: str, directory: str) -> bool:
 
 
 def _exists(path: str) -> bool | None:
-    """Say whether anything has this path; None when the system does not tell."""
+    """Say whether a path exists; None when the system gives no answer."""
     try:
         Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -94,9 +94,9 @@ def _exists(path: str) -> bool | None:
     return True
 
 
-def _can_be_listed(folder: str) -> bool:
+def _can_be_listed(directory: str) -> bool:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(directory) as entries:
             next(entries, None)
     except OSError:
         return False

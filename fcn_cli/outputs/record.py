@@ -1,17 +1,21 @@
-"""What is known of one image: one JSON object a line of the journal (record schema 2)."""
+"""The record of one image, a JSON object on a line of the journal (record schema 2), and what builds it."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import Failure, FailureKind
+from ..common.output_layout import kind_of
 from ..inputs.discovery import Source
+from .json_text import from_base64, name_fields, printable_utf8, read_name, to_base64
+
+if TYPE_CHECKING:
+    # It brings torch, which a run with nothing to do never imports.
+    from ..inputs.decode_worker import DecodedPhoto
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _CONTENT_KINDS = frozenset(
@@ -24,18 +28,18 @@ _CONTENT_KINDS = frozenset(
         FailureKind.NOT_FINITE,
     }
 )
-"""Failures whose cause is the photo itself: the next run meets them again unless the photo changes."""
+"""Failures whose cause is the photo's content: they come again in the next run unless the photo changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one image.
+    """What the journal says of one image.
 
-    `image` is its name, `source` how the user's input led to it, `path` its absolute path. `status` is
+    `image` is its name, `source` the path as the user gave it, `path` its absolute path. `status` is
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
-    the same order, `looks` maps a kind of output → how it looks (see `Writer.look`). `device` and `precision`
-    are what the network ran on. `mean_confidence` (0 to 1) is known where confidence was asked for. `seconds`
+    the same order, `looks` maps a kind of output → its look (see `Writer.look`). `device` and `precision`
+    are those of the network. `mean_confidence` (0 to 1) is known where confidence was computed. `seconds`
     is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
     input file's, None when there was none.
     """
@@ -63,7 +67,7 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        """Whether the image has its outputs."""
+        """Whether the image has its output files."""
         return self.status == "ok"
 
     @property
@@ -76,7 +80,7 @@ class Record:
         return (self.size_bytes, self.mtime_ns) == (source.size_bytes, source.mtime_ns)
 
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
-        """Say whether the recorded failure would come again for an unchanged photo.
+        """Say whether the recorded failure will come again for an unchanged photo.
 
         Parameters
         ----------
@@ -89,15 +93,19 @@ class Record:
         return limit is None or self.error.limit is None or limit <= self.error.limit
 
     def without(self, names: Iterable[str]) -> Record:
-        """Return the record of the same image that no longer stands for these output files."""
+        """Return this record without these output files."""
         dropped = set(names)
         kept = {n: size for n, size in self.output_sizes().items() if n not in dropped}
         kinds = {kind_of(name) for name in kept}
         looks = {kind: look for kind, look in self.looks.items() if kind in kinds}
         return replace(self, outputs=tuple(kept), output_bytes=tuple(kept.values()), looks=looks)
 
+    def moved_to(self, source: Source) -> Record:
+        """Return this record for the same photo under another path."""
+        return replace(self, path=os.path.abspath(source.path), source=source.given)
+
     def finished_seconds(self) -> float:
-        """Return when it was finished in seconds since 1970, or 0 when that cannot be read."""
+        """Return the time in `finished` in seconds since 1970, or 0 when it cannot be read."""
         try:
             return datetime.strptime(self.finished, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
         except ValueError:
@@ -108,12 +116,12 @@ class Record:
         return dict(zip(self.outputs, self.output_bytes, strict=True))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as it stands in the journal; names that are not UTF-8 come with their bytes."""
+        """Return the record as the journal has it; names that are not UTF-8 come with their bytes."""
         error = self.error
         value: dict[str, Any] = {
-            **_name("image", self.image),
-            **_name("source", self.source),
-            **_name("path", self.path),
+            **name_fields("image", self.image),
+            **name_fields("source", self.source),
+            **name_fields("path", self.path),
             "status": self.status,
             "width": self.width,
             "height": self.height,
@@ -135,26 +143,26 @@ class Record:
             "fingerprint": self.fingerprint,
         }
         if any(printable_utf8(name) != name for name in self.outputs):
-            value["output_names_bytes"] = [_base64(name) for name in self.outputs]
+            value["output_names_bytes"] = [to_base64(name) for name in self.outputs]
         return value
 
     @staticmethod
     def image_of(value: Mapping[str, Any]) -> str:
         """Return the image's name in a record as JSON."""
-        return _read_name(value, "image")
+        return read_name(value, "image")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
-        """Read a record; KeyError, TypeError or ValueError when it is none."""
+        """Read a record; raise KeyError, TypeError or ValueError when it is damaged."""
         error = value["error"]
         names = value.get("output_names_bytes")
         status = value["status"]
         if status not in {"ok", "failed", "gone"}:
             raise ValueError(status)
         return cls(
-            image=_read_name(value, "image"),
-            source=_read_name(value, "source"),
-            path=_read_name(value, "path"),
+            image=read_name(value, "image"),
+            source=read_name(value, "source"),
+            path=read_name(value, "path"),
             status=status,
             fingerprint=value["fingerprint"],
             size_bytes=value["size_bytes"],
@@ -162,7 +170,7 @@ class Record:
             width=value["width"],
             height=value["height"],
             classes={int(index): int(pixels) for index, pixels in value["classes"].items()},
-            outputs=tuple(map(_from_base64, names) if names is not None else value["outputs"]),
+            outputs=tuple(map(from_base64, names) if names is not None else value["outputs"]),
             output_bytes=tuple(value["output_bytes"]),
             looks=dict(value["looks"]),
             device=value["device"],
@@ -175,80 +183,106 @@ class Record:
         )
 
 
-def begun(
-    source: Source, fingerprint: str, size_bytes: int | None, mtime_ns: int | None, **known: Any
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written for one photo, as it goes into the photo's record.
+
+    `sizes` maps the path of each file → its size in bytes; `looks` maps kind → look. `seconds` is how long it
+    took to count and encode. The rest is as in `Record`.
+    """
+
+    width: int
+    height: int
+    classes: dict[int, int]
+    sizes: Mapping[str, int]
+    looks: Mapping[str, str]
+    mean_confidence: float | None
+    seconds: float
+
+
+def begin(
+    source: Source,
+    fingerprint: str,
+    photo: DecodedPhoto | None = None,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    seconds: float = 0.0,
 ) -> Record:
-    """Return the record of a photo that is being worked on, as far as it is known; it lists no file yet."""
+    """Return the record with which work on a photo begins; it has no output files yet. `finish` completes it.
+
+    Parameters
+    ----------
+    source
+        The photo.
+    fingerprint
+        Of the run's settings.
+    photo
+        The decoded photo: the size and time of the file that was decoded count, and its notes. Without it,
+        the size and time of the source count.
+    device, precision, seconds
+        Of the network, and the time that decoding and the network took.
+    """
+    file = source if photo is None else photo
     return Record(
         image=source.image,
         source=source.given,
         path=os.path.abspath(source.path),
         status="ok",
         fingerprint=fingerprint,
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-        **known,
+        size_bytes=file.size_bytes,
+        mtime_ns=file.mtime_ns,
+        device=device,
+        precision=precision,
+        seconds=seconds,
+        notes=photo.notes if photo is not None else (),
     )
 
 
-def failed(
-    source: Source, fingerprint: str, failure: Failure, size_bytes: int | None, mtime_ns: int | None
-) -> Record:
-    """Return the record of a photo without a mask."""
-    record = begun(source, fingerprint, size_bytes, mtime_ns, finished=now())
-    return replace(record, status="failed", error=failure)
+def finish(record: Record, result: Written | Failure) -> Record:
+    """Return the record with which work on a photo ends: every record in a journal, done or failed, is one.
+
+    Parameters
+    ----------
+    record
+        From `begin`, or the photo's earlier record, to which output files are added.
+    result
+        What was written, or why the photo has no output files.
+    """
+    if isinstance(result, Failure):
+        return Record(
+            image=record.image,
+            source=record.source,
+            path=record.path,
+            status="failed",
+            fingerprint=record.fingerprint,
+            size_bytes=record.size_bytes,
+            mtime_ns=record.mtime_ns,
+            finished=_now(),
+            error=result,
+        )
+    sizes = {**record.output_sizes(), **result.sizes}
+    return replace(
+        record,
+        width=result.width,
+        height=result.height,
+        classes=result.classes,
+        outputs=tuple(sizes),
+        output_bytes=tuple(sizes.values()),
+        looks={**record.looks, **result.looks},
+        mean_confidence=record.mean_confidence if result.mean_confidence is None else result.mean_confidence,
+        finished=_now(),
+        seconds=record.seconds + result.seconds,
+    )
 
 
 def gone(record: Record) -> Record:
-    """Return the record that takes the place of one whose photo was removed.
+    """Return the record that replaces the one of a photo that was removed.
 
-    It names the files that are to be deleted, so that a run that is killed in between is made good.
+    It names the files to delete, so that the next run can delete them if this one is killed first.
     """
-    return replace(record, status="gone", finished=now(), error=None)
+    return replace(record, status="gone", finished=_now(), error=None)
 
 
-def now() -> str:
-    """Return the time in UTC as it stands in records."""
+def _now() -> str:
     return datetime.now(UTC).strftime(_TIME_FORMAT)
-
-
-def kind_of(output: str) -> str:
-    """Return the kind of an output file by its path in the output directory."""
-    return output.partition("/")[0]
-
-
-def to_line(value: Mapping[str, Any]) -> str:
-    """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
-    return json.dumps(value, separators=(", ", ": "))
-
-
-def printable_utf8(name: str) -> str:
-    r"""Return a file name with the bytes that are not UTF-8 as ``\xNN``."""
-    if name.isascii():
-        return name
-    try:
-        data = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "backslashreplace").decode()
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _name(key: str, name: str) -> dict[str, str]:
-    printable = printable_utf8(name)
-    return {key: name} if printable == name else {key: printable, f"{key}_bytes": _base64(name)}
-
-
-def _read_name(value: Mapping[str, Any], key: str) -> str:
-    data = value.get(f"{key}_bytes")
-    name = value[key] if data is None else _from_base64(data)
-    if not isinstance(name, str):
-        raise TypeError(key)
-    return name
-
-
-def _base64(name: str) -> str:
-    return base64.b64encode(os.fsencode(name)).decode("ascii")
-
-
-def _from_base64(data: str) -> str:
-    return os.fsdecode(base64.b64decode(data, validate=True))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..common import palettes
-from .settings import DEFAULT_KINDS
+from ..common.output_layout import DEFAULT_KINDS
 
 
 @dataclass(frozen=True)

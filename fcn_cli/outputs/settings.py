@@ -1,4 +1,4 @@
-"""The settings of a run: their values, their fingerprint, and the file that keeps them."""
+"""The settings of a run: their values, their fingerprint, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from ..common.errors import RequestError, SettingsMismatch
 from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 
 SCHEMA = 2
-"""Of the settings file and the journal's records; 0.1.0 wrote schema 1."""
-
-DEFAULT_KINDS = ("masks", "color")
+"""The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What shapes the label maps, as requested; the fingerprint is taken over exactly these.
+    """The settings that shape the label maps, as requested; the fingerprint is a hash of exactly these.
 
-    `weights` is the sha256 of the checkpoint; of an official one, known without the file, its published
+    `weights` is the sha256 of the checkpoint; for official weights, which need not be on disk, its published
     first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
     probability than `min_confidence` are void.
     """
@@ -37,7 +35,7 @@ class LabelSettings:
     min_confidence: float = 0.0
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that stand for these settings."""
+        """Return 16 hex digits of the hash of these settings."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
@@ -55,7 +53,7 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class RequestedSettings:
-    """What an output directory is written with: the label settings, and how outputs are named."""
+    """The settings of an output directory: those that shape labels, and those that name outputs."""
 
     labels: LabelSettings
     keep_extension: bool = False
@@ -72,7 +70,7 @@ class RequestedSettings:
         output
             The output directory.
         weights_sha256
-            Of the weights that were loaded, or None where they are not known yet.
+            The hash of the loaded weights, or None when it is not known yet.
         """
         content = {
             SETTINGS_MARK: SCHEMA,
@@ -84,52 +82,52 @@ class RequestedSettings:
         files.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
 
     def check(self, output: Path, fingerprints: Iterable[str]) -> bool:
-        """Compare with the settings that an output directory was written with.
+        """Compare these settings with those of an output directory.
 
         Parameters
         ----------
         output
             The output directory; it need not exist.
         fingerprints
-            Of the records in its journal: they tell where the settings file is missing or damaged.
+            The fingerprints in its journal; they are compared when the settings file is missing or damaged.
 
         Returns
         -------
         bool
-            Whether the settings file is there; where it is not, the run may write it.
+            Whether the settings file exists and is whole; otherwise the run may write it.
 
         Raises
         ------
         SettingsMismatch
-            They differ, or it cannot be told; the text names the settings that do.
+            They differ, or this cannot be told; the message names the settings that differ.
         RequestError
-            The settings file was written by something else.
+            Another program wrote the settings file.
         """
         path = output / SETTINGS_FILE
-        kept = _read(path)
-        if kept is None:
-            if any(one != self.labels.fingerprint() for one in fingerprints):
+        content = _read(path)
+        if content is None:
+            if any(fingerprint != self.labels.fingerprint() for fingerprint in fingerprints):
                 raise SettingsMismatch(
                     f"{path}: missing or damaged, and the directory has images done with other settings. "
                     "Use another --output, or --overwrite to redo everything"
                 )
             return False
-        if SETTINGS_MARK not in kept:
+        if SETTINGS_MARK not in content:
             raise RequestError(f"{path}: not written by fcn; use another --output")
-        if kept[SETTINGS_MARK] != SCHEMA:
+        if content[SETTINGS_MARK] != SCHEMA:
             raise SettingsMismatch(
-                f"{output} was written by another version of fcn (schema {_text(kept[SETTINGS_MARK])}, "
+                f"{output} was written by another version of fcn (schema {_text(content[SETTINGS_MARK])}, "
                 f"this one writes {SCHEMA}). Use another --output, or --overwrite to redo everything"
             )
-        self._compare(output, {**_mapping(kept.get("labels")), **_mapping(kept.get("names"))})
+        self._compare(output, {**_mapping(content.get("labels")), **_mapping(content.get("names"))})
         return True
 
-    def _compare(self, output: Path, then: dict[str, Any]) -> None:
-        now = self.as_json()
-        differing = [name for name in now if then.get(name) != now[name]]
+    def _compare(self, output: Path, recorded: dict[str, Any]) -> None:
+        requested = self.as_json()
+        differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [
-                f"--{name.replace('_', '-')} was {_text(then.get(name))}, is {_text(now[name])}"
+                f"--{name.replace('_', '-')} was {_text(recorded.get(name))}, is {_text(requested[name])}"
                 for name in differing
             ]
             raise SettingsMismatch(
@@ -139,9 +137,9 @@ class RequestedSettings:
 
 
 def has_other_schema(output: Path) -> bool:
-    """Say whether an output directory was written by a version of fcn with other records."""
-    kept = _read(output / SETTINGS_FILE)
-    return kept is not None and kept.get(SETTINGS_MARK, SCHEMA) != SCHEMA
+    """Say whether another version of fcn, with other records, wrote an output directory."""
+    content = _read(output / SETTINGS_FILE)
+    return content is not None and content.get(SETTINGS_MARK, SCHEMA) != SCHEMA
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Projections of the journal: ``stats.csv`` and ``summary.json``. Both can be rebuilt from it at any time."""
+"""Projections of the journal, ``stats.csv`` and ``summary.json``: they can be rebuilt from it at any time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from ..common import files
 from ..common.class_names import class_name
+from ..common.output_layout import STATS_FILE, SUMMARY_FILE
 from .journal import Journal
-from .record import Record, printable_utf8
+from .json_text import printable_utf8
+from .record import Record
 
-STATS_FILE = "stats.csv"
-SUMMARY_FILE = "summary.json"
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
 
 
 @dataclass
 class Totals:
-    """Sums over records: per class index, how many images show it and in how many pixels."""
+    """Sums over records: for each class index, the images that show it and its pixels."""
 
     images: int = 0
     failed: int = 0
@@ -68,8 +68,8 @@ def write(
     journal
         Its journal.
     fingerprint
-        Of the settings whose records count. After ``--overwrite`` with other settings there can be records of
-        photos that are no longer among the inputs, with classes of another network.
+        Only records with this fingerprint count. After ``--overwrite`` with other settings the journal can
+        hold records of photos that are no longer among the inputs, with classes of another network.
     class_names
         By class index.
     run
@@ -78,7 +78,7 @@ def write(
     Raises
     ------
     OSError
-        As the system says; each file is either the old or the new one.
+        A file cannot be written; each file is either the old or the new one.
     """
     totals = Totals()
     records = (record for record in journal if record.fingerprint == fingerprint)
@@ -88,7 +88,7 @@ def write(
 
 
 def up_to_date(output: Path, journal: Journal) -> bool:
-    """Say whether both projections exist and are of the journal as it is."""
+    """Say whether both projections exist and match the journal."""
     try:
         summary = json.loads((output / SUMMARY_FILE).read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Label maps to files: one small class for each kind of output."""
+"""One small class for each kind of output: it encodes a label map to a file."""
 
 from __future__ import annotations
 
@@ -18,33 +18,31 @@ _BLEND_ROWS = 512
 _Z_RLE = 3
 
 Photo = Callable[[], Image.Image]
-"""Opens the upright RGB photo of a label map; only called where it is needed."""
+"""Opens the upright RGB photo of a label map; called only by writers that need it."""
 
 
 class Writer(Protocol):
-    """One kind of output; `from_labels` says whether a label map (and the photo) is all it takes."""
-
-    kind: str
-    suffix: str
-    from_labels: bool
+    """Encodes one kind of output; `output_layout.KINDS` says what the kind is."""
 
     def __init__(self, palette: Palette) -> None: ...
 
     @staticmethod
     def look(palette: str) -> str | None:
-        """Return what the look of this kind depends on, as it stands in records; None where nothing does."""
+        """Return the look of this kind as it stands in records, or None for a kind without a look.
+
+        Parameters
+        ----------
+        palette
+            The palette's name, or the hash of its colours.
+        """
         ...
 
-    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:
-        """Encode it to a stream."""
+    def write(self, segmentation: Segmentation, photo: Photo, stream: BinaryIO) -> None:
+        """Encode this kind of output of one photo to a stream."""
 
 
 class MaskWriter:
     """8-bit greyscale PNG whose pixel values are class indices."""
-
-    kind = "masks"
-    suffix = ".png"
-    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         pass
@@ -53,17 +51,13 @@ class MaskWriter:
     def look(palette: str) -> None:
         """Return None; see `Writer`."""
 
-    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, segmentation: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
-        Image.fromarray(predicted.labels).save(stream, "PNG", compress_type=_Z_RLE)
+        Image.fromarray(segmentation.labels).save(stream, "PNG", compress_type=_Z_RLE)
 
 
 class ColorWriter:
     """Paletted PNG: the same indices, with a palette of always 256 entries."""
-
-    kind = "color"
-    suffix = ".png"
-    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
@@ -73,17 +67,13 @@ class ColorWriter:
         """Return the palette; see `Writer`."""
         return palette
 
-    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, segmentation: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the labels; see `Writer`."""
-        colored(predicted.labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
+        colored(segmentation.labels, self.palette).save(stream, "PNG", compress_type=_Z_RLE)
 
 
 class OverlayWriter:
     """JPEG of the photo, blended with the class colours wherever the class is not 0."""
-
-    kind = "overlay"
-    suffix = ".jpg"
-    from_labels = True
 
     def __init__(self, palette: Palette) -> None:
         self.palette = palette
@@ -93,17 +83,13 @@ class OverlayWriter:
         """Return palette and opacity; see `Writer`."""
         return f"{palette}, opacity {OVERLAY_OPACITY:g}"
 
-    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:
+    def write(self, segmentation: Segmentation, photo: Photo, stream: BinaryIO) -> None:
         """Encode the labels over their photo; see `Writer`."""
-        blended(photo(), predicted.labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
+        blended(photo(), segmentation.labels, self.palette).save(stream, "JPEG", quality=_JPEG_QUALITY)
 
 
 class ConfidenceWriter:
     """8-bit greyscale PNG of the winning class's softmax probability, times 255."""
-
-    kind = "confidence"
-    suffix = ".png"
-    from_labels = False
 
     def __init__(self, palette: Palette) -> None:
         pass
@@ -112,15 +98,19 @@ class ConfidenceWriter:
     def look(palette: str) -> None:
         """Return None; see `Writer`."""
 
-    def write(self, predicted: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
+    def write(self, segmentation: Segmentation, photo: Photo, stream: BinaryIO) -> None:  # noqa: ARG002
         """Encode the confidence; see `Writer`."""
-        assert predicted.confidence is not None  # noqa: S101 - whoever asks for this kind asks the engine
-        Image.fromarray(predicted.confidence).save(stream, "PNG")
+        assert segmentation.confidence is not None  # noqa: S101 - the engine returns it when this kind is wanted
+        Image.fromarray(segmentation.confidence).save(stream, "PNG")
 
 
-_KINDS: tuple[type[Writer], ...] = (MaskWriter, ColorWriter, OverlayWriter, ConfidenceWriter)
-WRITERS = {writer.kind: writer for writer in _KINDS}
-"""The kinds of output, in the order in which they are written."""
+WRITERS: dict[str, type[Writer]] = {
+    "masks": MaskWriter,
+    "color": ColorWriter,
+    "overlay": OverlayWriter,
+    "confidence": ConfidenceWriter,
+}
+"""The writer of each kind in `output_layout.KINDS`."""
 
 
 def colored(labels: LabelMap, palette: Palette) -> Image.Image:
@@ -131,18 +121,18 @@ def colored(labels: LabelMap, palette: Palette) -> Image.Image:
 
 
 def blended(photo: Image.Image, labels: LabelMap, palette: Palette) -> Image.Image:
-    """Return the RGB photo with `OVERLAY_OPACITY` of its class's colour on every pixel but class 0's.
+    """Blend the RGB photo with `OVERLAY_OPACITY` of its class's colour on every pixel except class 0's.
 
     Raises
     ------
     ImageError
-        The photo has not the label map's size.
+        The photo does not have the label map's size.
     """
     if photo.size != labels.shape[::-1]:
         raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
     opacity = [0] + [round(OVERLAY_OPACITY * 255)] * 255
     result = photo.copy()
-    # Pillow would write the photo's comment into the overlay.
+    # Otherwise Pillow writes the photo's comment into the overlay.
     result.info.clear()
     for top in range(0, photo.height, _BLEND_ROWS):
         strip = labels[top : top + _BLEND_ROWS]

@@ -1,23 +1,23 @@
-"""The loop of a run: photos through the decoding workers and the network to the writers."""
+"""The loop of a run: photos pass the decoding workers and the network, and reach the write queue."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common import palettes
-from ..common.errors import DeviceLost, Failure, OutputLost
-from ..common.label_map import Segmentation
+from ..common.errors import DeviceLost, OutputLost
+from ..common.output_layout import find_kind
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..models import loading
 from ..models.weights import WeightsFile
-from ..outputs import record
 from ..outputs.directory import OutputFolder
 from ..outputs.write_queue import WriteQueue
 from .observers import RunObserver
+from .prediction_writer import PredictionWriter
 from .request import ResolvedRequest, SegmentRequest
 from .resume_plan import ResumePlan, Step
 from .run_report import RunReport
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 
 class NetworkStage:
-    """Runs the network over the photos that take it.
+    """Segments the photos of a plan that need the network: loads it, and runs the loop.
 
     Parameters
     ----------
     request, resolved
-        What is asked for.
+        The request, and what exactly it stands for.
     folder
         The output directory.
     report, observer
-        Are told what happens.
+        Count and report what happens.
     stop
-        Whether a signal asked the run to end.
+        Says whether a signal asked the run to end.
     """
 
     def __init__(
@@ -60,18 +60,22 @@ class NetworkStage:
         self._report = report
         self._observer = observer
         self._stop = stop
-        self._fingerprint = resolved.fingerprint
         self._kernels = ""
 
     def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue) -> None:
-        """Segment the photos of some steps of a plan, in this order."""
+        """Segment the photos of these steps of a plan, in order."""
         execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
-        # Weights that cannot be had end the run before torch is imported.
+        # Missing weights end the run before torch is imported.
         file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
-        to_complete = {step.image: step for step in steps if step.kinds}
+        writer = PredictionWriter(
+            writes,
+            self._request.output.kinds,
+            self._resolved.fingerprint,
+            {step.image: step for step in steps if step.kinds},
+        )
         # The workers start before the network is loaded, so before CUDA and torch's threads.
         with open_pool(sources, self._request.prediction.decoding) as pool:
             engine = self._engine(file, execution or self._execution(), plan, pool.workers)
@@ -79,81 +83,26 @@ class NetworkStage:
             started, done_before = time.monotonic(), summary.done
             with self._stop:
                 try:
-                    for batch in predict(pool, sources, engine):
-                        self._take(batch, engine, to_complete, writes)
+                    for batch in predict(pool, engine):
+                        if batch:
+                            self._describe_kernels(batch, engine)
+                            writer.write(batch, engine.execution)
+                        else:
+                            self._observer.waiting()
                         writes.commit()
                         if self._stop.signum is not None or self._report.first_failure is not None:
                             break
                 except DeviceLost as error:
-                    # What came before is whole, and is kept.
+                    # The photos before are complete, and are recorded.
                     summary.stopped = error
                 writes.commit(everything=True)
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
 
-    def _take(
-        self,
-        batch: Sequence[Prediction],
-        engine: Engine,
-        to_complete: Mapping[str, Step],
-        writes: WriteQueue,
-    ) -> None:
-        """Hand what was predicted to the writers."""
-        if not batch:
-            self._observer.waiting()
-            return
-        self._describe_kernels(batch, engine)
-        kinds = {one.source.image: self._kinds(one, to_complete) for one in batch}
-        writes.withdraw(
-            (one.source, kinds[one.source.image]) for one in batch if not isinstance(one.result, Failure)
-        )
-        for one in batch:
-            step, item = to_complete.get(one.source.image), one.item
-            if isinstance(one.result, Failure):
-                failed = record.failed(
-                    one.source, self._fingerprint, one.result, item.size_bytes, item.mtime_ns
-                )
-                writes.add_failed(failed, keep_on_failure=step is not None)
-                continue
-            completed = self._completed(one, to_complete)
-            if completed is None:
-                begun = self._begun(one, one.result, engine.execution)
-                writes.add(one.source, begun, one.result, kinds[one.source.image])
-            else:
-                # What is withdrawn is not in the completed record; the other files stay.
-                names = {self._folder.name(one.source.output, kind) for kind in completed.kinds}
-                assert completed.record is not None  # noqa: S101 - it completes a record
-                rest = completed.record.without(names)
-                writes.add(one.source, rest, one.result, completed.kinds, keep_on_failure=True)
-
-    def _completed(self, prediction: Prediction, to_complete: Mapping[str, Step]) -> Step | None:
-        """Return the step of a photo that only lacks kinds, if it still is the photo of its other files."""
-        step = to_complete.get(prediction.source.image)
-        same = step is not None and step.record is not None
-        if same and step.record.size == (prediction.item.width, prediction.item.height):  # type: ignore[union-attr]
-            return step
-        return None
-
-    def _kinds(self, prediction: Prediction, to_complete: Mapping[str, Step]) -> Sequence[str]:
-        step = self._completed(prediction, to_complete)
-        return step.kinds if step is not None else self._request.output.kinds
-
-    def _begun(self, prediction: Prediction, result: Segmentation, execution: Execution) -> record.Record:
-        return record.begun(
-            prediction.source,
-            self._fingerprint,
-            prediction.item.size_bytes,
-            prediction.item.mtime_ns,
-            device=str(execution.device),
-            precision=result.precision or execution.precision,
-            seconds=prediction.item.seconds + prediction.seconds,
-            notes=prediction.item.notes,
-        )
-
     def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
-        """Say which kernels computed an image, when it is not what was said last."""
+        """Report which kernels computed a batch, unless they are those of the last report."""
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
-        pixels = batch[0].item.pixels
+        pixels = batch[0].photo.pixels
         if kernels and kernels != self._kernels and pixels is not None:
             self._observer.detail(f"layers of {pixels.shape[1]}x{pixels.shape[0]}: {kernels}")
             self._kernels = kernels
@@ -183,27 +132,27 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        asked = PredictionOptions("confidence" in self._request.output.kinds, self._inference.min_confidence)
-        return engine.Engine(network, chosen, asked)
+        confidence = any(not find_kind(kind).from_labels for kind in self._request.output.kinds)
+        return engine.Engine(network, chosen, PredictionOptions(confidence, self._inference.min_confidence))
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
-        """Say so when ``auto`` becomes something else than for the photos that are done."""
+        """Warn when ``auto`` stands for another device or precision than for the photos that are done."""
         other: dict[str, int] = {}
         for step in plan.steps:
             if step.record is not None and step.record.ok and step.record.device is not None:
                 device = step.record.device.partition(":")[0]
                 if (device, step.record.precision) != (chosen.device.type, chosen.precision):
-                    how = f"{device} in {step.record.precision}"
-                    other[how] = other.get(how, 0) + 1
+                    execution = f"{device} in {step.record.precision}"
+                    other[execution] = other.get(execution, 0) + 1
         if other:
-            there = ", ".join(f"{count} on {how}" for how, count in sorted(other.items()))
+            counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
             self._observer.warn(
                 f"this run computes on {chosen.device.type} in {chosen.precision}; of the masks that are "
-                f"there: {there}. They can differ in single pixels; --device and --precision settle it"
+                f"there: {counts}. They can differ in single pixels; --device and --precision settle it"
             )
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:
-        """Load the network; then, with all of the request known to be right, write what describes the run."""
+        """Load the network; then the whole request is known to be right: write settings and classes."""
         model = self._resolved.model
         if model.architecture.note and model.checkpoint is None:
             self._observer.note(model.architecture.note)

@@ -1,4 +1,4 @@
-"""Who is told what happens in a run."""
+"""The interfaces through which a run reports what happens."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from .resume_plan import ResumePlan
 
 
 class RunObserver(Protocol):
-    """Is told what happens; see `run_display` for the one of the command line."""
+    """Is told what happens in a run; the command line's observer is in `run_display`."""
 
     def planned(self, plan: ResumePlan) -> None:
-        """Be told that the photos are found and sorted, and the work begins."""
+        """Be told that planning is done and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Be told that a photo is recorded, or was before."""
+        """Be told that a photo is recorded, now or (`skipped`) by an earlier run."""
 
     def pruned(self, record: Record) -> None:
-        """Be told that the outputs and the record of a photo that is gone were removed."""
+        """Be told that the outputs and the record of a removed photo were removed."""
 
     def downloading(self, done: int, total: int | None) -> None:
-        """Be told how many bytes of the weights have come."""
+        """Be told how many bytes of the weights are downloaded."""
 
     def warn(self, text: str) -> None:
-        """Be told something that people must know, also those who want only errors."""
+        """Be told something that users must know, even with ``--quiet``."""
 
     def note(self, text: str) -> None:
-        """Be told something that people should know."""
+        """Be told something that users should know."""
 
     def detail(self, text: str) -> None:
-        """Be told something for those who ask for more."""
+        """Be told a detail, for ``--verbose``."""
 
     def waiting(self) -> None:
-        """Be told that nothing happened for a moment."""
+        """Be called while nothing happens, to keep a display alive."""
 
 
 class ProgressObserver(Protocol):
-    """Is told how far other work on images is; see `progress_bar`."""
+    """Is told the progress of other work on images; see `progress_bar`."""
 
     def begin(self, total: int) -> None:
-        """Be told how many images there are."""
+        """Be told the number of images."""
 
     def step(self, *, failed: bool = False) -> None:
-        """Be told that one is finished."""
+        """Be told that an image is finished."""
 
     def waiting(self) -> None:
-        """Be told that nothing happened for a moment."""
+        """Be called while nothing happens, to keep a display alive."""
 
     def downloading(self, done: int, total: int | None) -> None:
-        """Be told how many bytes of the weights have come."""
+        """Be told how many bytes of the weights are downloaded."""

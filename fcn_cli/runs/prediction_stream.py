@@ -23,31 +23,29 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What became of one photo: a label map, or the reason why there is none.
+    """The result for one photo: its label map, or the reason why there is none.
 
-    `seconds` is its share of the batch's forward pass; `item` tells of the decoding.
+    `seconds` is the time to decode it and its share of the batch's forward pass.
     """
 
-    source: Source
-    item: DecodedPhoto
+    photo: DecodedPhoto
     result: Segmentation | Failure
-    seconds: float = 0.0
+    seconds: float
 
 
-def original_size(item: DecodedPhoto) -> Size:
+def original_size(photo: DecodedPhoto) -> Size:
     """Return the upright photo's own (width, height)."""
-    return item.width, item.height
+    return photo.width, photo.height
 
 
-def network_size(item: DecodedPhoto) -> Size:
-    """Return the (width, height) that the network is fed."""
-    assert item.pixels is not None  # noqa: S101 - asked of decoded photos only
-    return item.pixels.shape[1], item.pixels.shape[0]
+def network_size(photo: DecodedPhoto) -> Size:
+    """Return the (width, height) of the network's input."""
+    assert photo.pixels is not None  # noqa: S101 - only called for decoded photos
+    return photo.pixels.shape[1], photo.pixels.shape[0]
 
 
 def predict(
-    decoded: Iterable[DecodedPhoto | None],
-    sources: Sequence[Source],
+    photos: Iterable[DecodedPhoto | None],
     engine: Engine,
     size: Callable[[DecodedPhoto], Size] = original_size,
 ) -> Iterator[list[Prediction]]:
@@ -55,45 +53,40 @@ def predict(
 
     Parameters
     ----------
-    decoded
-        Items whose index is into `sources`, as a `DecodePool` yields them.
-    sources
-        The photos.
+    photos
+        Decoded photos, as a `DecodePool` yields them.
     engine
         The network.
     size
-        Which (width, height) each label map shall have.
+        Returns the (width, height) of a photo's label map.
 
     Yields
     ------
     list of Prediction
-        Those of one batch, or that of one photo that could not be decoded; an empty list whenever nothing
-        came for a moment.
+        The predictions of one batch, or the failure of one photo that could not be decoded; an empty list
+        whenever no photo was ready for a moment.
     """
-    for got in group_by_shape(decoded, engine.execution.batch_size):
-        if got is None:
+    for group in group_by_shape(photos, engine.execution.batch_size):
+        if group is None:
             yield []
-        elif isinstance(got, list):
-            yield _batch(got, sources, engine, size)
+        elif isinstance(group, list):
+            yield _batch(group, engine, size)
         else:
-            assert got.failure is not None  # noqa: S101 - an item has pixels or a failure
-            yield [Prediction(sources[got.index], got, got.failure)]
+            assert group.failure is not None  # noqa: S101 - a photo has pixels or a failure
+            yield [Prediction(group, group.failure, group.seconds)]
 
 
 def _batch(
-    items: Sequence[DecodedPhoto],
-    sources: Sequence[Source],
-    engine: Engine,
-    size: Callable[[DecodedPhoto], Size],
+    photos: Sequence[DecodedPhoto], engine: Engine, size: Callable[[DecodedPhoto], Size]
 ) -> list[Prediction]:
     started = time.perf_counter()
     results = engine.predict(
-        [item.pixels for item in items if item.pixels is not None], [size(item) for item in items]
+        [photo.pixels for photo in photos if photo.pixels is not None], [size(photo) for photo in photos]
     )
-    share = (time.perf_counter() - started) / len(items)
+    share = (time.perf_counter() - started) / len(photos)
     return [
-        Prediction(sources[item.index], item, result, share)
-        for item, result in zip(items, results, strict=True)
+        Prediction(photo, result, photo.seconds + share)
+        for photo, result in zip(photos, results, strict=True)
     ]
 
 

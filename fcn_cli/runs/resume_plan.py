@@ -1,27 +1,24 @@
-"""What is to be done for each photo, from what the journal and the output files say is done."""
+"""Planning: decide what to do with each photo, from the journal and the output files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn
 
+from ..common import output_layout
 from ..common.errors import Failure, FailureKind, NameCollision
 from ..inputs import collisions
 from ..inputs.discovery import Source
 from ..outputs.directory import OutputFolder
 from ..outputs.journal import Journal
-from ..outputs.record import Record, failed
-from ..outputs.writers import WRITERS
-
-# The kinds of output from which a label map can be read back, the better one first.
-_LABEL_KINDS = ("masks", "color")
+from ..outputs.record import Record, begin, finish
 
 
 class Action(StrEnum):
-    """What a run does with one image; the value stands in ``--dry-run``'s output."""
+    """What a run does with one image; the value is what ``--dry-run`` prints."""
 
     SEGMENT = "segment"
     ADD = "add"
@@ -34,11 +31,11 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done with one image, and why.
+    """What to do with one image, and why.
 
-    `record` is what is known of the image, for `Action.REFUSED` the failure to report. `kinds` are the kinds
-    of output to write; with a `label_file` they are made from that label map, else the network makes them.
-    `moved` says that the photo is the recorded one under a new path.
+    `record` is the image's earlier record, for `Action.REFUSED` the failure to report. `kinds` are the kinds
+    of output to write; with a `label_file` they are made from that label map, otherwise by the network.
+    `moved` says that the recorded photo has a new path.
     """
 
     action: Action
@@ -53,7 +50,7 @@ class Step:
 
 @dataclass
 class ResumePlan:
-    """Every photo of a run in exactly one step, and a step for every photo to prune."""
+    """One step for every photo of a run, and one for every photo to prune."""
 
     steps: list[Step] = field(default_factory=list)
 
@@ -67,12 +64,12 @@ class ResumePlan:
 
     @property
     def from_labels(self) -> list[Step]:
-        """The photos whose missing kinds take no more than their label map."""
+        """The photos whose missing kinds can be made from their label map."""
         return [step for step in self.of(Action.ADD, Action.REPAINT) if step.label_file is not None]
 
     @property
     def through_network(self) -> list[Step]:
-        """The photos that take the network, for all kinds or for one that is missing."""
+        """The photos that need the network, for all kinds or for a missing one."""
         return [
             step
             for step in self.of(Action.SEGMENT, Action.ADD, Action.REPAINT)
@@ -81,13 +78,13 @@ class ResumePlan:
 
     @property
     def work(self) -> int:
-        """How many photos there is something to do for."""
+        """The number of photos to segment or to add kinds of output to."""
         return self.count(Action.SEGMENT, Action.ADD, Action.REPAINT)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants of each photo.
+    """What a run needs of each photo to skip it.
 
     `limit_of` returns this run's limit behind a kind of failure, or None where there is none.
     """
@@ -106,36 +103,39 @@ def make(
     wanted: Wanted,
     pruned: Iterable[Record],
 ) -> ResumePlan:
-    """Decide for each photo.
+    """Decide what to do with each photo.
 
     Parameters
     ----------
     sources
         All photos of the run.
     journal, folder
-        Of the output directory.
+        The output directory, and its journal.
     wanted
-        What each photo shall have.
+        What each photo needs to be done.
     pruned
-        Records of photos that are gone and whose outputs are to be removed; they own no names any more.
+        Records of removed photos, whose outputs are to be removed; they own no output names any more.
 
     Raises
     ------
     NameCollision
-        Photos share names, and nothing is done yet: the time to choose other names.
+        Photos share output names, and the journal is empty: the user can still choose other names.
     """
-    gone = {record.image: record for record in pruned}
-    planner = _Planner(journal, folder, wanted, frozenset(gone))
+    pruned_records = {record.image: record for record in pruned}
+    planner = _Planner(journal, folder, wanted, frozenset(pruned_records))
     clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
     if clashes and not len(journal):
         _refuse_all(list(clashes.values()))
     plan = ResumePlan(
-        [Step(Action.PRUNE, record.image, "its photo is gone", record=record) for record in gone.values()]
+        [
+            Step(Action.PRUNE, record.image, "its photo is gone", record=record)
+            for record in pruned_records.values()
+        ]
     )
     for source in sources:
         if source in clashes:
             clash = clashes[source]
-            plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out}"))
+            plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
         else:
             plan.steps.append(planner.step(source))
     return plan
@@ -153,6 +153,8 @@ def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
 
 
 class _Planner:
+    """Decides the step of each photo of a run; see `make`."""
+
     def __init__(
         self, journal: Journal, folder: OutputFolder, wanted: Wanted, pruned: frozenset[str]
     ) -> None:
@@ -162,27 +164,27 @@ class _Planner:
         self._pruned = pruned
 
     def has_its_name(self, source: Source) -> bool:
-        """Say whether a photo has its output name from an earlier run."""
-        names = (self._folder.name(source.output, kind) for kind in WRITERS)
+        """Say whether a photo owns its output name since an earlier run."""
+        names = (output_layout.output_file(source.output, kind) for kind in output_layout.kind_names())
         return any(self._journal.owner(name) == source.image for name in names)
 
     def refused(self, source: Source, message: str) -> Step:
-        """Return the step of a photo whose name another one has; its record is not for the journal."""
+        """Return the step of a photo whose name another photo has; its record never enters the journal."""
         failure = Failure(FailureKind.NAME_TAKEN, message)
-        record = failed(source, self._wanted.fingerprint, failure, source.size_bytes, source.mtime_ns)
+        record = finish(begin(source, self._wanted.fingerprint), failure)
         return Step(Action.REFUSED, source.image, message, source, record)
 
     def step(self, source: Source) -> Step:
+        """Return the step of a photo whose name no other photo of this run has."""
         wanted = self._wanted
         record = self._journal.get(source.image)
         if foreign := self._owner_text(source, record):
             return self.refused(source, foreign)
         if record is None or source.image in self._pruned:
             return Step(Action.SEGMENT, source.image, "new", source)
-        path = os.path.abspath(source.path)
-        moved = record.path != path and not os.path.lexists(record.path)
+        moved = record.path != os.path.abspath(source.path) and not os.path.lexists(record.path)
         if moved:
-            record = replace(record, path=path, source=source.given)
+            record = record.moved_to(source)
         if wanted.overwrite:
             return Step(Action.SEGMENT, source.image, "--overwrite", source)
         if record.fingerprint != wanted.fingerprint:
@@ -190,7 +192,7 @@ class _Planner:
         if not record.is_of(source):
             return Step(Action.SEGMENT, source.image, "the photo changed", source)
         if record.ok:
-            return self._done(source, record, moved=moved)
+            return self._step_of_done(source, record, moved=moved)
         message = record.error.message if record.error else "failed"
         if wanted.retry_failed:
             return Step(Action.SEGMENT, source.image, f"--retry-failed: {message}", source)
@@ -198,9 +200,9 @@ class _Planner:
             return Step(Action.SEGMENT, source.image, f"failed before, may do now: {message}", source)
         return Step(Action.FAILED, source.image, message, source, record, moved=moved)
 
-    def _done(self, source: Source, record: Record, *, moved: bool) -> Step:
+    def _step_of_done(self, source: Source, record: Record, *, moved: bool) -> Step:
         folder = self._folder
-        names = {kind: folder.name(source.output, kind) for kind in self._wanted.kinds}
+        names = {kind: output_layout.output_file(source.output, kind) for kind in self._wanted.kinds}
         recorded = record.output_sizes()
         damaged = [n for n in names.values() if n in recorded and not folder.is_whole(n, recorded[n])]
         if damaged:
@@ -214,10 +216,10 @@ class _Planner:
         if missing:
             action, reason = Action.ADD, f"{', '.join(missing)} missing"
         else:
-            was = record.looks.get(repaint[0])
-            action, reason = Action.REPAINT, f"{repaint[0]} was {was}, is to be {looks[repaint[0]]}"
+            old_look = record.looks.get(repaint[0])
+            action, reason = Action.REPAINT, f"{repaint[0]} was {old_look}, is to be {looks[repaint[0]]}"
         label_file = None
-        if all(WRITERS[kind].from_labels for kind in kinds):
+        if all(output_layout.find_kind(kind).from_labels for kind in kinds):
             label_file = self._label_file(source, recorded)
             if label_file is None:
                 reason = f"{reason}; no label map to make it from"
@@ -225,18 +227,18 @@ class _Planner:
         return Step(action, source.image, reason, source, record, kinds, label_file, moved)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
-        names = (self._folder.name(source.output, kind) for kind in _LABEL_KINDS)
+        names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())
         whole = (n for n in names if n in recorded and self._folder.is_whole(n, recorded[n]))
         return next(whole, None)
 
     def _owner_text(self, source: Source, record: Record | None) -> str | None:
-        """Say whose the photo's name is when it is that of another photo that still exists."""
+        """Return why a photo is refused, when another photo that still exists owns its name; else None."""
         if not source.output:
             return None
         if record is not None and source.image not in self._pruned and _is_another(record.path, source):
             return self._foreign_text(record, source)
-        for kind in WRITERS:
-            owner = self._journal.owner(self._folder.name(source.output, kind))
+        for kind in output_layout.kind_names():
+            owner = self._journal.owner(output_layout.output_file(source.output, kind))
             if owner is None or owner == source.image or owner in self._pruned:
                 continue
             other = self._journal.get(owner)
@@ -245,7 +247,7 @@ class _Planner:
         return None
 
     def _foreign_text(self, owner: Record, source: Source) -> str:
-        name = self._folder.root / self._folder.name(source.output, next(iter(self._wanted.kinds)))
+        name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
         return (
             f"{name} belongs to {owner.path}, and {source.given} would overwrite it; use another --output, "
             "or segment both in one command"
@@ -253,7 +255,7 @@ class _Planner:
 
 
 def _is_another(recorded: str, source: Source) -> bool:
-    """Say whether a recorded input still exists and is not the photo."""
+    """Say whether a recorded photo still exists and is another file than the source."""
     if recorded == os.path.abspath(source.path):
         return False
     try:

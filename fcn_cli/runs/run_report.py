@@ -1,4 +1,4 @@
-"""How a run goes and how it ended: counts, failures, the projections of the journal."""
+"""The report of a run: counts, failures, and the projections of the journal at the end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import __version__
 from ..common.errors import OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
+from ..common.output_layout import SUMMARY_FILE
 from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
@@ -29,7 +30,7 @@ class RunReport:
     Parameters
     ----------
     request, resolved
-        What is asked for.
+        The request, and what exactly it stands for.
     found
         The photos.
     observer
@@ -50,7 +51,7 @@ class RunReport:
         )
 
     def planned(self, plan: ResumePlan, journal: Journal) -> None:
-        """Take in the plan: count what is done already, failed before, and refused."""
+        """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
         known_refused = _refused_last_time(self._output)
         for step in plan.of(Action.SEGMENT):
@@ -77,16 +78,16 @@ class RunReport:
             )
 
     def pruned(self, record: Record) -> None:
-        """Count a photo that is gone and whose outputs were removed."""
+        """Count a removed photo whose outputs were removed."""
         self.summary.pruned += 1
         self._observer.pruned(record)
 
     def class_names(self) -> Sequence[str] | None:
-        """Return the names of the run's classes, from the network or an earlier run, if they are known."""
+        """Return the class names, from the network, an earlier run or the request; None if unknown."""
         return self.summary.class_names or read_classes(self._output) or self._resolved.model.class_names
 
     def project(self, journal: Journal, *, changed: bool) -> None:
-        """Bring stats.csv and summary.json up to date with the journal, unless they are."""
+        """Write stats.csv and summary.json from the journal, unless they are up to date."""
         names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
         self.summary.class_names = names
         changed = changed or {record.image for record in self.summary.refused} != _refused_last_time(
@@ -115,10 +116,10 @@ class RunReport:
 
 
 def _refused_last_time(output: Path) -> set[str]:
-    """Return the photos that the last run refused: they are in no journal."""
+    """Return the images that the last run refused; they are in no journal."""
     try:
-        refused = json.loads((output / statistics.SUMMARY_FILE).read_bytes())["run"]["refused"]
-        return {Record.image_of(one) for one in refused}
+        refused = json.loads((output / SUMMARY_FILE).read_bytes())["run"]["refused"]
+        return {Record.image_of(record) for record in refused}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -126,6 +127,6 @@ def _refused_last_time(output: Path) -> set[str]:
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "torchvision", "pillow")}
     if (torch := sys.modules.get("torch")) is not None:
-        # Says the build as well, as in 2.10.0+cu128.
+        # This names the build too, as in 2.10.0+cu128.
         packages["torch"] = torch.__version__
     return {"fcn": __version__, "python": platform.python_version(), **packages}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from ..common.label_map import Segmentation
-from ..common.output_layout import SETTINGS_FILE
+from ..common.output_layout import SETTINGS_FILE, output_file
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inputs import decoder
@@ -195,7 +195,7 @@ class _Run:
         labels = self.folder.read_labels(step.label_file, record)
         if labels is None:
             return False
-        rest = record.without(self.folder.name(source.output, kind) for kind in step.kinds)
+        rest = record.without(output_file(source.output, kind) for kind in step.kinds)
         writes.add(source, rest, Segmentation(labels), step.kinds, keep_on_failure=True)
         return True
 

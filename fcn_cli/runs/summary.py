@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""The summary of a run: its counts, and how it ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from ..common.errors import ExitCode, FcnError
 from ..common.palettes import Palette
-from ..outputs.record import Record, printable_utf8
+from ..outputs.json_text import printable_utf8
+from ..outputs.record import Record
 from ..outputs.statistics import Totals
 
 _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
@@ -17,12 +18,13 @@ _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
 
 @dataclass
 class Summary:
-    """How a run ended: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
+    """The counts of a run: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
 
-    Of those done, `segmented` went through the network, in `seconds`; the others had kinds of output added.
-    `failures` are the records of all failed photos; `known_failures` the images among them that failed in an
-    earlier run too and have not changed. `refused` photos are failed, and not in the journal. `pruned` photos
-    are in none of these counts.
+    Of the photos done, the network segmented `segmented` in `seconds`; the others got more kinds of output.
+    `failures` are the records of all failed photos; `known_failures` are the images among them that failed in
+    an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
+    `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
+    how the run computed: device, precision and the like.
     """
 
     output: Path
@@ -45,23 +47,23 @@ class Summary:
 
     @property
     def left(self) -> int:
-        """Photos not reached."""
+        """The number of photos that the run did not reach."""
         return self.total - self.done - self.skipped - self.failed
 
     @property
     def images_per_second(self) -> float | None:
-        """Photos segmented a second, from the end of the start-up."""
+        """Photos segmented per second, start-up not counted."""
         return self.segmented / self.seconds if self.segmented and self.seconds else None
 
     @property
     def exit_code(self) -> int:
-        """What the process should return."""
+        """The exit code of the process."""
         if self.stopped is not None:
             return self.stopped.exit_code
         return ExitCode.SOME_FAILED if self.failed else ExitCode.OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``summary.json`` says of the run."""
+        """Return the entry ``run`` of ``summary.json``."""
         rate = self.images_per_second
         return {
             "images": self.total,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,62 @@ def test_order_count_and_bytes_hold(sizes: list[int], max_count: int, max_bytes:
     waiting: dict[int, int] = {}
     taken = []
 
-    def take(key: int, future: Future[int]) -> None:
-        assert future.result() == key * key
-        taken.append(key)
-        del waiting[key]
+    def take(work: OrderedWork[int, int], *, everything: bool = False) -> None:
+        for key, future, size in work.take(everything=everything):
+            assert future.done()
+            assert future.result() == key * key
+            assert size == waiting.pop(key)
+            taken.append(key)
 
-    with OrderedWork(2, take, "test", max_count=max_count, max_bytes=max_bytes) as work:
+    with OrderedWork[int, int](2, "test", max_count=max_count, max_bytes=max_bytes) as work:
         for key, size in enumerate(sizes):
             waiting[key] = size
-            work.submit(key, lambda key=key: key * key, size)  # type: ignore[misc]
-            assert len(waiting) <= max_count
+            if size:
+                work.submit(key, lambda key=key: key * key, size)  # type: ignore[misc]
+            else:
+                work.submit_result(key, key * key)
+            take(work)
+            assert len(work) == len(waiting) <= max_count
             assert sum(waiting.values()) <= max_bytes or len(waiting) == 1
+        take(work, everything=True)
+        assert len(work) == 0
     assert taken == list(range(len(sizes)))
+
+
+def test_what_is_not_done_is_waited_for_only_beyond_the_bounds() -> None:
+    go = threading.Event()
+    with OrderedWork[int, bool](1, "test", max_bytes=10, max_count=3) as work:
+        for key in range(3):
+            work.submit(key, lambda: go.wait(10), 3)
+            assert list(work.take()) == []
+        assert [task.key for task in work] == [0, 1, 2]
+        threading.Timer(0.1, go.set).start()
+        work.submit(3, lambda: True, 3)
+        # Twelve bytes, and four tasks: the oldest is waited for.
+        assert next(iter(work.take())).key == 0
+        assert go.is_set()
+        assert [task.key for task in work.take(everything=True)] == [1, 2, 3]
+
+
+def test_an_exception_comes_in_the_place_of_its_result() -> None:
+    def broken() -> int:
+        raise ValueError("broken")
+
+    with OrderedWork[str, int](2, "test", max_bytes=0) as work:
+        work.submit("good", lambda: 1)
+        work.submit("broken", broken)
+        work.submit_result("failed before", KeyError("x"))
+        work.submit_result("done before", 2)
+        results = {
+            key: type(future.exception()) if future.exception() else future.result()
+            for key, future, _ in work.take(everything=True)
+        }
+    assert list(results.items()) == [
+        ("good", 1),
+        ("broken", ValueError),
+        ("failed before", KeyError),
+        ("done before", 2),
+    ]
 
 
 def test_what_has_not_begun_is_dropped_when_the_work_is_broken_off() -> None:
@@ -52,13 +95,11 @@ def test_what_has_not_begun_is_dropped_when_the_work_is_broken_off() -> None:
         begun.append(key)
         go.wait(10)
 
-    def take(key: int, future: Future[None]) -> None:
-        raise AssertionError(key)
-
     def broken_off() -> None:
-        with OrderedWork(1, take, "test", max_bytes=0) as work:
+        with OrderedWork[int, None](1, "test", max_bytes=0) as work:
             for key in range(10):
                 work.submit(key, lambda key=key: slow(key))  # type: ignore[misc]
+                assert not list(work.take())
             threading.Timer(0.1, go.set).start()
             raise KeyboardInterrupt
 

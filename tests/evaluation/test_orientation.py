@@ -21,6 +21,7 @@ from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.evaluation.choices import Orientation
 from fcn_cli.evaluation.orientation import OrientationRule
 from fcn_cli.inputs import decoder, exif
+from fcn_cli.inputs.discovery import Source
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, preview_network
 from .test_evaluate import Labels, by_definition, evaluated, save
@@ -314,11 +315,12 @@ def test_a_photo_is_taken_one_way_or_refused(
         allowed &= {asked}
     elif len(allowed) == 2:
         allowed = {either}
+    source = Source("a.png", "", "", "", None, None)
     # As it reaches the workers.
-    rule = pickle.loads(pickle.dumps(OrientationRule([truth], asked, either)))
+    rule = pickle.loads(pickle.dumps(OrientationRule({"a.png": truth}, asked, either)))
     if allowed:
-        assert rule(0, upright, turn) == (allowed == {"stored"})
+        assert rule(source, upright, turn) == (allowed == {"stored"})
     else:
         with pytest.raises(ImageError) as caught:
-            rule(0, upright, turn)
+            rule(source, upright, turn)
         assert caught.value.failure.kind is FailureKind.SIZES_DIFFER

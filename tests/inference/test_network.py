@@ -27,6 +27,7 @@ from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decode_worker import DecodedPhoto
+from fcn_cli.inputs.discovery import Source
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
@@ -64,9 +65,10 @@ def test_label_map_in_many_strips_and_with_ties() -> None:
 
 
 def item(index: int, shape: tuple[int, int] | None) -> DecodedPhoto:
+    source = Source(str(index), "", "", "", None, None)
     if shape is None:
-        return DecodedPhoto(index, failure=Failure(FailureKind.BROKEN, "x"))
-    return DecodedPhoto(index, np.zeros((*shape, 3), dtype=np.uint8))
+        return DecodedPhoto(source, failure=Failure(FailureKind.BROKEN, "x"))
+    return DecodedPhoto(source, np.zeros((*shape, 3), dtype=np.uint8))
 
 
 @given(
@@ -90,19 +92,19 @@ def test_batches_hold_every_item_once_in_one_shape_each(
         if isinstance(got, list):
             assert 1 <= len(got) <= size
             assert len({one.pixels.shape for one in got if one.pixels is not None}) == 1
-            indices = [one.index for one in got]
+            indices = [int(one.source.image) for one in got]
             assert indices == sorted(indices)
             waiting -= len(got)
             seen += indices
         else:
             assert got is not None
-            seen.append(got.index)
+            seen.append(int(got.source.image))
     assert sorted(seen) == list(range(len(shapes)))
 
 
 def test_large_pixels_do_not_wait() -> None:
     shape = (9000, 9000)
-    big = [DecodedPhoto(i, np.zeros((*shape, 3), dtype=np.uint8)) for i in range(3)]
+    big = [item(index, shape) for index in range(3)]
     sizes = [len(got) for got in shape_batches.group_by_shape(big, 8) if isinstance(got, list)]
     assert sizes == [2, 1]
 

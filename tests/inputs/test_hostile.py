@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli.common.errors import RequestError
+from fcn_cli.common.output_layout import kind_names, output_file
 from fcn_cli.inputs import collisions, decoder, formats
 from fcn_cli.inputs.discovery import InputRequest, discover
-from fcn_cli.outputs.directory import OutputFolder
-from fcn_cli.outputs.writers import WRITERS
 
 from ..conftest import (
     SAMPLES,
@@ -116,8 +115,8 @@ def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[
     refused = {collision.refused for collision in collisions.find(found.sources)}
     written: set[str] = set()
     for source in set(found.sources) - refused:
-        for kind in WRITERS:
-            name = OutputFolder.name(source.output, kind)
+        for kind in kind_names():
+            name = output_file(source.output, kind)
             inside = os.path.normpath(os.path.join("/out", name))
             assert inside.startswith(f"/out/{kind}/")
             assert ".." not in PurePosixPath(name).parts

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fcn_cli.common.errors import Failure, FailureKind
 from fcn_cli.outputs.journal import Journal
-from fcn_cli.outputs.record import Record, to_line
+from fcn_cli.outputs.json_text import to_line
+from fcn_cli.outputs.record import Record
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 

@@ -1,0 +1,50 @@
+"""JSON that any terminal, pipe and parser can read, whatever bytes the names of files have."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_line(value: Mapping[str, Any]) -> str:
+    """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
+    return json.dumps(value, separators=(", ", ": "))
+
+
+def printable_utf8(name: str) -> str:
+    r"""Return a file name with the bytes that are not UTF-8 as ``\xNN``."""
+    if name.isascii():
+        return name
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+    return data.decode("utf-8", "backslashreplace")
+
+
+def name_fields(key: str, name: str) -> dict[str, str]:
+    """Return the JSON fields of a file name: its text, and its bytes in base64 where it is not UTF-8."""
+    printable = printable_utf8(name)
+    return {key: name} if printable == name else {key: printable, f"{key}_bytes": to_base64(name)}
+
+
+def read_name(value: Mapping[str, Any], key: str) -> str:
+    """Return the file name in fields as of `name_fields`; KeyError, TypeError or ValueError when damaged."""
+    data = value.get(f"{key}_bytes")
+    name = value[key] if data is None else from_base64(data)
+    if not isinstance(name, str):
+        raise TypeError(key)
+    return name
+
+
+def to_base64(name: str) -> str:
+    """Return the bytes of a file name in base64."""
+    return base64.b64encode(os.fsencode(name)).decode("ascii")
+
+
+def from_base64(data: str) -> str:
+    """Return the file name from its bytes in base64; raise ValueError when damaged."""
+    return os.fsdecode(base64.b64decode(data, validate=True))

@@ -1,0 +1,93 @@
+"""Turns predictions into output files and records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..common.errors import Failure
+from ..common.output_layout import output_file
+from ..outputs import record
+from ..outputs.record import Record
+from ..outputs.write_queue import WriteQueue
+from .resume_plan import Step
+
+if TYPE_CHECKING:
+    # torch comes with these: a run with nothing to do never imports them.
+    from ..inference.execution import ExecutionConfig
+    from .prediction_stream import Prediction
+
+
+class PredictionWriter:
+    """Hands predictions to the write queue: all kinds of new photos, missing kinds of others, and failures.
+
+    Parameters
+    ----------
+    writes
+        The queue.
+    kinds
+        The kinds of output that every photo shall have.
+    fingerprint
+        Of the run's settings.
+    steps_to_complete
+        Image → step of the photos that lack some kinds only.
+    """
+
+    def __init__(
+        self,
+        writes: WriteQueue,
+        kinds: Sequence[str],
+        fingerprint: str,
+        steps_to_complete: Mapping[str, Step],
+    ) -> None:
+        self._writes = writes
+        self._kinds = kinds
+        self._fingerprint = fingerprint
+        self._steps_to_complete = steps_to_complete
+
+    def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
+        """Write the predictions of one batch, which the network computed as `execution` says."""
+        self._writes.withdraw(
+            (prediction.photo.source, self._kinds_of(prediction))
+            for prediction in batch
+            if not isinstance(prediction.result, Failure)
+        )
+        for prediction in batch:
+            self._write_one(prediction, execution)
+
+    def _write_one(self, prediction: Prediction, execution: ExecutionConfig) -> None:
+        photo, result = prediction.photo, prediction.result
+        source = photo.source
+        if isinstance(result, Failure):
+            failed = record.finish(record.begin(source, self._fingerprint, photo), result)
+            self._writes.add_failed(failed, keep_on_failure=source.image in self._steps_to_complete)
+            return
+        kinds = self._kinds_of(prediction)
+        earlier = self._record_to_complete(prediction)
+        if earlier is not None:
+            # The record names the files that stay; `withdraw` took out those that are written now.
+            rest = earlier.without(output_file(source.output, kind) for kind in kinds)
+            self._writes.add(source, rest, result, kinds, keep_on_failure=True)
+            return
+        begun = record.begin(
+            source,
+            self._fingerprint,
+            photo,
+            device=str(execution.device),
+            precision=result.precision or execution.precision,
+            seconds=prediction.seconds,
+        )
+        self._writes.add(source, begun, result, kinds)
+
+    def _record_to_complete(self, prediction: Prediction) -> Record | None:
+        """Return the record of a photo that lacks some kinds, unless the photo has another size by now."""
+        photo = prediction.photo
+        step = self._steps_to_complete.get(photo.source.image)
+        if step is None or step.record is None or step.record.size != (photo.width, photo.height):
+            return None
+        return step.record
+
+    def _kinds_of(self, prediction: Prediction) -> Sequence[str]:
+        if self._record_to_complete(prediction) is None:
+            return self._kinds
+        return self._steps_to_complete[prediction.photo.source.image].kinds

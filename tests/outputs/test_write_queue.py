@@ -1,0 +1,194 @@
+"""Records follow their files, in order, however long each file takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcn_cli.common import palettes
+from fcn_cli.common.errors import Failure, FailureKind, ImageError
+from fcn_cli.common.label_map import Segmentation, read_label_map
+from fcn_cli.inputs.discovery import Source
+from fcn_cli.outputs import record, write_queue
+from fcn_cli.outputs.directory import OutputFolder
+from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.record import Record
+from fcn_cli.outputs.write_queue import WriteQueue
+
+from ..conftest import journal_of
+
+KINDS = ("masks", "color")
+FINGERPRINT = "0123456789abcdef"
+
+
+def source(name: str) -> Source:
+    return Source(f"{name}.png", f"/photos/{name}.png", f"photos/{name}.png", f"{name}.png", 10, 20)
+
+
+def segmentation(index: int = 1) -> Segmentation:
+    return Segmentation(np.full((6, 8), index, np.uint8), precision="fp32")
+
+
+class Queue:
+    """A write queue on a directory, and what it told of."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.journal = Journal(root)
+        self.folder = OutputFolder(root, palettes.load("hub"), "hub")
+        self.finished: list[Record] = []
+        self.writes = WriteQueue(self.folder, self.journal, self.finished.append, 1000)
+
+    def add(self, name: str, index: int = 1) -> None:
+        self.writes.add(source(name), record.begin(source(name), FINGERPRINT), segmentation(index), KINDS)
+
+    def images(self) -> list[str]:
+        return [done.image.removesuffix(".png") for done in self.finished]
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path)
+
+
+def test_records_come_in_order_in_one_append_after_their_files(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    write = OutputFolder.write
+
+    def first_is_slow(folder: OutputFolder, output: str, *rest: object) -> object:
+        if output == "a.png":
+            assert go.wait(20)
+        return write(folder, output, *rest)  # type: ignore[arg-type]
+
+    appended: list[list[str]] = []
+    append = Journal.append
+
+    def watched(journal: Journal, records: Iterable[Record]) -> None:
+        listed = list(records)
+        for one in listed:
+            for name, size in one.output_sizes().items():
+                assert (queue.root / name).stat().st_size == size
+        appended.append([one.image for one in listed])
+        append(journal, listed)
+
+    monkeypatch.setattr(OutputFolder, "write", first_is_slow)
+    monkeypatch.setattr(Journal, "append", watched)
+    with queue.writes as writes:
+        for name in "abc":
+            queue.add(name)
+        failure = Failure(FailureKind.BROKEN, "broken")
+        writes.add_failed(record.finish(record.begin(source("d"), FINGERPRINT), failure))
+        writes.commit()
+        # The failed photo waits for its turn too.
+        assert appended == []
+        go.set()
+        writes.commit(everything=True)
+    assert appended == [["a.png", "b.png", "c.png", "d.png"]]
+    assert queue.images() == ["a", "b", "c", "d"]
+    assert [done.status for done in queue.finished] == ["ok", "ok", "ok", "failed"]
+    assert queue.finished[3].error == failure
+    done = journal_of(queue.root)["a.png"]
+    assert (done["width"], done["height"], done["classes"]) == (8, 6, {"1": 48})
+    assert done["outputs"] == ["masks/a.png", "color/a.png"]
+
+
+@pytest.mark.parametrize("bound", [{"_MAX_WAITING_IMAGES": 2}, {"_MAX_WAITING_BYTES": 2 * 48}])
+def test_a_commit_waits_only_beyond_the_bounds(
+    bound: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bound.items():
+        monkeypatch.setattr(write_queue, name, value)
+    queue, go = Queue(tmp_path), threading.Event()
+    write = OutputFolder.write
+
+    def slow(*arguments: object) -> object:
+        assert go.wait(20)
+        return write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OutputFolder, "write", slow)
+    with queue.writes as writes:
+        queue.add("a")
+        queue.add("b")
+        writes.commit()
+        assert queue.finished == []
+        queue.add("c")
+        threading.Timer(0.1, go.set).start()
+        writes.commit()
+        assert queue.images()[:1] == ["a"]
+        writes.commit(everything=True)
+    assert queue.images() == ["a", "b", "c"]
+
+
+def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with queue.writes as writes:
+        queue.add("a", 3)
+        writes.commit(everything=True)
+        before = (queue.root / "manifest.jsonl").read_bytes()
+        earlier = queue.journal.get("a.png")
+        assert earlier is not None
+
+        def refused(*_: object) -> None:
+            raise ImageError(FailureKind.OUTPUT_REFUSED, "refused")
+
+        monkeypatch.setattr(OutputFolder, "write", refused)
+        # The photo is read by another path than the recorded one: that is what a message names.
+        other = Source("a.png", "/link/a.png", "link/a.png", "a.png", 10, 20)
+        writes.add(other, earlier, segmentation(3), ["overlay"], keep_on_failure=True)
+        writes.commit(everything=True)
+    failed = queue.finished[-1]
+    assert (failed.status, failed.source, failed.outputs, failed.classes) == (
+        "failed",
+        "link/a.png",
+        (),
+        None,
+    )
+    assert failed.error == Failure(FailureKind.OUTPUT_REFUSED, "refused")
+    assert (queue.root / "manifest.jsonl").read_bytes() == before
+    assert (read_label_map(queue.root / "masks/a.png") == 3).all()
+
+
+def test_what_is_withdrawn_is_in_no_record_until_it_is_written_again(queue: Queue) -> None:
+    with queue.writes as writes:
+        queue.add("a")
+        writes.commit(everything=True)
+        writes.withdraw([(source("a"), ["color"])])
+        assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png"]
+        rest = queue.journal.get("a.png")
+        assert rest is not None
+        writes.add(source("a"), rest, segmentation(), ["color"])
+        writes.commit(everything=True)
+    assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png", "color/a.png"]
+
+
+def test_leaving_by_an_exception_drops_what_has_not_begun(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    begun: list[str] = []
+
+    def slow(folder: OutputFolder, output: str, *_: object) -> dict[str, int]:
+        begun.append(output)
+        assert go.wait(20)
+        return {}
+
+    def left() -> None:
+        with queue.writes:
+            for name in "abcdefgh":
+                queue.add(name)
+            threading.Timer(0.1, go.set).start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(OutputFolder, "write", slow)
+    with pytest.raises(KeyboardInterrupt):
+        left()
+    assert 1 <= len(begun) <= 4
+    assert queue.finished == []
+    assert not (queue.root / "manifest.jsonl").exists()
