@@ -60,8 +60,8 @@ def bench(figures: dict[str, Any]) -> None:
     ]
     write_table(("", "images/s", "s/image", "of torchvision", "of direct limit"), rows, sys.stdout)
     _print_line(
-        f"direct limit: {figures['gflop_per_image']:.0f} GFLOP per image "
-        f"({figures['gflop_per_image_with_auxiliary_head']:.0f} with the auxiliary head) at the "
+        f"direct limit: {_three_digits(figures['gflop_per_image'])} GFLOP per image "
+        f"({_three_digits(figures['gflop_per_image_with_auxiliary_head'])} with the auxiliary head) at the "
         f"{figures['gemm_gflop_per_second']:.0f} GFLOP/s of the fastest matrix product"
     )
 
@@ -177,3 +177,8 @@ def comparison(figures: dict[str, Any]) -> None:
 
 def _percent(fraction: float | None) -> str:
     return "none" if fraction is None else f"{fraction:.2%}"
+
+
+def _three_digits(number: float) -> str:
+    """Return a number without decimals, or with three significant digits where it is small."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

@@ -144,6 +144,14 @@ class Journal:
                 stream.truncate(self._whole_bytes)
                 os.fsync(stream.fileno())
 
+    def set_aside(self) -> None:
+        """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.replace(self.path.with_name(f"{JOURNAL_FILE}.old"))
+            files.sync_folders([self.path.parent])
+        self.index = RecordIndex()
+        self.damaged = self._whole_bytes = self._line_count = 0
+
     def append(self, records: Iterable[Record]) -> None:
         """Append records and fsync them; their output files must be on disk before."""
         pairs = [(record, to_line(record.as_json()).encode("ascii")) for record in records]
@@ -227,11 +235,3 @@ class Journal:
         self.index.forget_gone()
         self._whole_bytes = sum(map(len, lines))
         self._line_count = len(lines)
-
-
-def set_aside(output: Path) -> None:
-    """Rename a journal of another schema, so that a new one can begin; it is kept but never read again."""
-    path = output / JOURNAL_FILE
-    with contextlib.suppress(FileNotFoundError):
-        path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
-        files.sync_folders([output])

@@ -12,7 +12,7 @@ from ..common.signals import Stop
 from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.discovery import Found, discover
-from ..outputs import journal, pruning, settings
+from ..outputs import pruning, settings
 from ..outputs.directory import OutputFolder
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
@@ -91,13 +91,13 @@ class _Run:
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            if self.request.resume.overwrite and settings.has_other_schema(self.output):
-                journal.set_aside(self.output)
             opened = Journal(self.output)
         try:
             described = self._check_settings(opened)
             made = self._plan(opened)
             with OutputLost.when_refused(self.output):
+                if settings.has_other_schema(self.output):
+                    opened.set_aside()
                 self._repair(opened, described=described)
                 self._update(made, opened)
             self.report.planned(made, opened)
@@ -137,7 +137,8 @@ class _Run:
         """Make good what earlier runs or a failing disk left; for the directory's holder."""
         if opened.damaged:
             lines = counted(opened.damaged, "damaged line")
-            self.observer.warn(f"{opened.path}: {lines} dropped; what is lost with them is done again")
+            images = "its image" if opened.damaged == 1 else "their images"
+            self.observer.warn(f"{opened.path}: {lines} dropped; {images} will be done again")
         opened.mend()
         if not described and len(opened):
             known = self.resolved.model.identity

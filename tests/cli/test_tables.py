@@ -165,7 +165,10 @@ def test_one_image_is_no_images(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pat
     assert "1 decoding worker\n" in done.stderr
     assert "fcn: 1 image: 1 done, 0 failed" in done.stderr
     assert "nothing to do: the only image was done before" in fcn("segment", "made", *SMALL).stderr
-    assert "1 of 1 image would be segmented" in fcn("segment", "made", *SMALL, "-o", "o", "--dry-run").stderr
+    assert (
+        "dry run, nothing is written; 1 image: 1 to segment"
+        in fcn("segment", "made", *SMALL, "-o", "o", "--dry-run").stderr
+    )
     shutil.copytree(tmp_path / "fcn_output/masks", tmp_path / "truth")
     text = fcn("evaluate", "made", "truth", *SMALL).stdout
     assert "\n1 of 1 image; " in text

@@ -210,3 +210,16 @@ def test_a_mask_that_is_not_what_its_record_says_is_not_painted_from(out: Path, 
 def test_a_run_in_a_process_of_its_own_repaints_too(out: Path, tmp_path: Path) -> None:
     run_process("segment", "made", *SMALL, "-o", "out", *VOC, cwd=tmp_path)
     assert_looks(out, "voc")
+
+
+def test_an_overwrite_that_is_refused_leaves_the_journal_of_another_schema(
+    out: Path, fcn: Fcn, make_photos: MakePhotos
+) -> None:
+    content = json.loads((out / "settings.json").read_text())
+    (out / "settings.json").write_text(json.dumps({**content, "fcn_settings": 1}))
+    (out / "manifest.jsonl").write_text('{"image": "p0.png", "status": "ok"}\n')
+    before = tree(out)
+    make_photos(["p0.gif"])
+    done = fcn("segment", "made", *SMALL, "-o", "out", "--overwrite", code=2)
+    assert "would both be written as p0.png" in done.stderr
+    assert tree(out) == before
