@@ -78,11 +78,11 @@ class DecodePool:
 
     def __iter__(self) -> Iterator[DecodedPhoto | None]:
         while self._position < len(self._sources):
-            item = self._next()
-            if item is not None:
+            photo = self._next()
+            if photo is not None:
                 self._position += 1
                 self._fruitless = 0
-            yield item
+            yield photo
         self.close()
 
     def close(self) -> None:
@@ -94,10 +94,10 @@ class DecodePool:
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
             return decode_photo(self._sources[self._position], self._settings)
-        item = self._pool.get()
-        if item is None:
+        photo = self._pool.get()
+        if photo is None:
             self._rebuild_if_lost(self._pool)
-        return item
+        return photo
 
     def _rebuild_if_lost(self, pool: _Pool) -> None:
         """Find out why no photo is ready; fail the photo of a dead or stuck worker, and rebuild the pool."""
@@ -143,7 +143,7 @@ class _Pool:
             batch_size=None,
             sampler=indices,
             num_workers=workers,
-            collate_fn=_unchanged,  # type: ignore[arg-type] # with batch_size None it gets one item
+            collate_fn=_unchanged,  # type: ignore[arg-type] # with batch_size None it gets one photo
             prefetch_factor=_PREFETCH,
             multiprocessing_context=context,
             worker_init_fn=photos.start_worker,
@@ -160,10 +160,10 @@ class _Pool:
     def _read(self, iterator: Iterator[DecodedPhoto]) -> None:
         # Only this thread refers to the loader's iterator, so that the iterator ends with it.
         try:
-            for item in iterator:
+            for photo in iterator:
                 while not self._stopping:
                     with contextlib.suppress(queue.Full):
-                        self._received.put(item, timeout=POLL_SECONDS)
+                        self._received.put(photo, timeout=POLL_SECONDS)
                         break
                 if self._stopping:
                     return
@@ -173,12 +173,12 @@ class _Pool:
     def get(self) -> DecodedPhoto | None:
         """Return the next photo, or None when none is ready for `POLL_SECONDS`."""
         try:
-            item = self._received.get(timeout=POLL_SECONDS)
+            photo = self._received.get(timeout=POLL_SECONDS)
         except queue.Empty:
             self.waited += POLL_SECONDS
             return None
         self.waited = 0.0
-        return item
+        return photo
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
         """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""
@@ -227,7 +227,7 @@ def _death_of(process: BaseProcess) -> str:
 
 
 def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
-    """Start the loader's workers, with signals held back until each has arranged its own."""
+    """Start the loader's workers; block signals until every worker has set its own handlers."""
     main = threading.current_thread() is threading.main_thread()
     masked = main and hasattr(signal, "pthread_sigmask")
     child_handler = signal.getsignal(signal.SIGCHLD) if masked else None
@@ -244,13 +244,13 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
 
 
 def _first_context() -> BaseContext:
-    """Fork where nothing speaks against it: the first workers start before CUDA and any thread of ours."""
+    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))
 
 
 def _later_context() -> BaseContext:
-    """By now there are threads, perhaps CUDA: start from a clean process."""
+    """Return how to start later workers: from a clean process, as threads and perhaps CUDA exist by now."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen in {None, "fork"} and "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")

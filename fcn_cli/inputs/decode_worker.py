@@ -69,7 +69,7 @@ class DecodeSettings:
 
 
 def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
-    """Decode and resize one photo; a failure is part of the result, never raised."""
+    """Decode and resize one photo; a failure is part of the result and is never raised."""
     if source.problem is not None:
         return _failed(source, source.problem)
     started = time.perf_counter()
