@@ -45,5 +45,5 @@ def describe() -> list[tuple[str, str]]:
         ("kernels", compiler.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
-        ("weights in", ", ".join(str(folder) for folder in weights.search_folders())),
+        ("weights in", ", ".join(str(directory) for directory in weights.search_directories())),
     ]

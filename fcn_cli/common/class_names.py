@@ -1,4 +1,4 @@
-"""Names of the classes: Pascal VOC's, a user's own, and the name of a label map value."""
+"""Class names: Pascal VOC's, a user's own, and the name of a label map value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,18 @@ VOC_NAMES = "voc"
 
 
 def load_class_names(option: str | None) -> tuple[str, ...] | None:
-    """Return what ``--class-names`` stands for, or None without it; raises RequestError."""
+    """Return the class names that ``--class-names`` selects, or None without the option.
+
+    Parameters
+    ----------
+    option
+        ``voc``, or the path of a UTF-8 file with one name a line; blank lines are ignored.
+
+    Raises
+    ------
+    RequestError
+        The file cannot be read, is empty, or repeats a name.
+    """
     if option is None:
         return None
     if option == VOC_NAMES:
@@ -49,10 +60,10 @@ def load_class_names(option: str | None) -> tuple[str, ...] | None:
         raise RequestError(f"--class-names {option}: cannot be read ({reason})") from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
-        raise RequestError(f"--class-names {option}: needs one name a line, each only once")
+        raise RequestError(f"--class-names {option}: needs one name per line, without duplicates")
     return names
 
 
 def class_name(names: Sequence[str], index: int) -> str:
-    """Return the name of a label map value: a class's, or void's."""
+    """Return the name of a label map value: the class name, ``void`` for 255, else ``class_<index>``."""
     return names[index] if index < len(names) else ("void" if index == VOID_INDEX else f"class_{index}")

@@ -1,4 +1,4 @@
-"""The exceptions people can meet, and the exit code each one becomes."""
+"""The exceptions that reach users, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller."""
+    """The exit codes of the process."""
 
     OK = 0
     SOME_FAILED = 1
@@ -25,13 +25,13 @@ class ExitCode(IntEnum):
 
 
 class FcnError(Exception):
-    """Anything this package raises on purpose; its text is one line written for people."""
+    """Base class of the errors that this package raises on purpose; the message is one line for users."""
 
     exit_code = ExitCode.BAD_REQUEST
 
 
 class RequestError(FcnError):
-    """The request itself is wrong: a flag, an input, a name, a setting."""
+    """The request is wrong: an option, an input, a name, a setting."""
 
 
 class SettingsMismatch(RequestError):
@@ -39,7 +39,7 @@ class SettingsMismatch(RequestError):
 
 
 class NameCollision(RequestError):
-    """Inputs would be written under one name; `each` has a line for every such pair."""
+    """Several inputs have the same output name; `each` has one line per pair."""
 
     def __init__(self, text: str, each: Sequence[str] = ()) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ class NameCollision(RequestError):
 
 
 class WeightsError(RequestError):
-    """Weights are missing, damaged, or do not fit the network."""
+    """The weights are missing, damaged, or do not fit the network."""
 
 
 class NothingFound(FcnError):
@@ -63,14 +63,14 @@ class OutputLocked(FcnError):
 
 
 class OutputLost(FcnError):
-    """The output directory cannot be written (any more): full, read-only, gone."""
+    """The output directory cannot be written to (any more): full, read-only, gone."""
 
     exit_code = ExitCode.STOPPED
 
     @classmethod
     @contextlib.contextmanager
     def when_refused(cls, path: object) -> Iterator[None]:
-        """Turn an OSError into this, naming the path that was being written."""
+        """Raise OutputLost in place of an OSError, with the path that was being written."""
         try:
             yield
         except OSError as error:
@@ -78,13 +78,13 @@ class OutputLost(FcnError):
 
 
 class DeviceLost(FcnError):
-    """The device that runs the network is gone; nothing more can be computed in this process."""
+    """The device that runs the network is lost; this process can compute nothing more."""
 
     exit_code = ExitCode.STOPPED
 
 
 class StoppedEarly(FcnError):
-    """The run ended before the end, because it was told to (``--fail-fast``)."""
+    """The run stopped early on request (``--fail-fast``)."""
 
     exit_code = ExitCode.STOPPED
 
@@ -98,7 +98,7 @@ class Interrupted(FcnError):
 
 
 class FailureKind(StrEnum):
-    """Why one image has no mask; the value stands in the journal."""
+    """Why an image has no mask; journals hold the value."""
 
     NOT_FOUND = "NotFound"
     UNREADABLE = "Unreadable"
@@ -121,9 +121,9 @@ class FailureKind(StrEnum):
 
 
 class Failure(NamedTuple):
-    """Why one image failed: a kind for programs, a sentence for people.
+    """Why an image failed: a kind for programs, a message for users.
 
-    `limit` is the number of a limit that the image exceeded (pixels, seconds), where the kind has one.
+    `limit` is the limit that the image exceeded (in pixels or seconds), or None.
     """
 
     kind: FailureKind
@@ -132,7 +132,7 @@ class Failure(NamedTuple):
 
 
 class ImageError(FcnError):
-    """One image cannot be segmented; the others are not concerned."""
+    """One image cannot be segmented; the others are not affected."""
 
     exit_code = ExitCode.SOME_FAILED
 

@@ -1,7 +1,7 @@
-"""Files on disk: walk folders, write a file whole or not at all, make it last.
+"""Files on disk: atomic and durable writes, walking directories.
 
-A file is written under a temporary name in its final folder, fsynced, and renamed. Callers that need the
-*name* to last as well fsync the folders afterwards, once for many files (`sync_folders`).
+A file is written under a temporary name in its final directory, fsynced, and renamed. To make the new *name*
+durable as well, callers fsync the directories afterwards, once for many files (`sync_folders`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,31 @@ _numbers = itertools.count()
 
 
 def temporary_in(folder: Path) -> Path:
-    """Return a hidden name in `folder` that no other file of this machine's processes has."""
+    """Return a hidden path in `folder` that no other process on this machine uses."""
     return folder / f"{_TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}{_TEMPORARY_SUFFIX}"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
-    """Write a file so that `path` is either untouched or complete; return its size in bytes.
+    """Write a file atomically: `path` is either unchanged or complete.
 
-    The folder must exist. Permission bits follow the umask.
+    The directory must exist. Permissions follow the umask.
+
+    Parameters
+    ----------
+    path
+        The file to create or replace.
+    write
+        Writes the content to an open binary file.
+
+    Returns
+    -------
+    int
+        The size of the file in bytes.
 
     Raises
     ------
     OSError
-        As the system says; the temporary file is gone then.
+        The file cannot be written; the temporary file is removed.
     """
     temporary = temporary_in(path.parent)
     try:
@@ -49,7 +61,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole, and make its name last; odd bytes of file names pass through unchanged."""
+    """Write a UTF-8 file atomically and durably; surrogate escapes in file names become their bytes."""
     write_whole(path, lambda stream: _write_all(stream, text.encode("utf-8", "surrogateescape")))
     sync_folders([path.parent])
 
@@ -59,7 +71,7 @@ def _write_all(stream: BinaryIO, data: bytes) -> None:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Create a folder and its missing parents; return every folder whose entries changed."""
+    """Create a directory and its missing parents; return the directories that gained an entry."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -74,7 +86,7 @@ def make_folders(folder: Path) -> list[Path]:
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
-    """Make the names in these folders survive a power cut (a no-op where folders cannot be opened)."""
+    """Fsync directories, so that names in them survive a power cut; does nothing on Windows."""
     if os.name == "nt":
         return
     for folder in sorted(set(folders)):
@@ -86,7 +98,7 @@ def sync_folders(folders: Iterable[Path]) -> None:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Delete what killed runs left half-written at or below `folder`."""
+    """Delete the temporary files that killed runs left in or below `folder`."""
     for parent, _, names in os.walk(folder):
         for name in names:
             if name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX):
@@ -100,21 +112,21 @@ def walk(
     failed: Callable[[str, OSError], None],
     leave_out: Callable[[str], bool] = lambda _folder: False,
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, names of its non-folders) for a tree, in sorted order.
+    """Yield (directory, names of the files in it) for a directory tree, in sorted order.
 
-    Links to folders are followed, except to one that holds the tree itself; each real folder is walked
-    once, and a real place comes before a linked one, so loops end and adding a link renames nothing.
+    Links to directories are followed, except to one that contains the tree. Each real directory is visited
+    once, and by its real path before a link: so cycles end, and a new link changes no name.
 
     Parameters
     ----------
     top
-        Where to start.
+        The directory to start from.
     enter
-        Asked with each folder and the names in it; False leaves it and what is below it out.
+        Called with each directory and the names in it; False skips it and everything below.
     failed
-        Told of each folder that cannot be listed.
+        Called with each directory that cannot be listed, and the error.
     leave_out
-        Asked with each folder before it is listed; True leaves it and what is below it out.
+        Called with each directory before it is listed; True skips it and everything below.
     """
     seen: set[tuple[int, int]] = set()
     real_top = os.path.realpath(top)
@@ -127,7 +139,7 @@ def walk(
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Say whether a real path is `folder` or lies below it."""
+    """Return whether a real path is `folder` or below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 

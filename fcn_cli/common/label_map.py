@@ -1,4 +1,4 @@
-"""Label maps: their type, the void index, reading one from a PNG, and what a network predicts."""
+"""Label maps: the type, the void index, predictions, reading a PNG."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ LabelMap = NDArray[np.uint8]
 
 
 class Segmentation(NamedTuple):
-    """What a network sees in an image.
+    """The predicted label map of an image.
 
-    `labels` are class indices, 255 where the confidence is less than was asked for. `confidence`, if it was
-    asked for, is the winning class's softmax probability times 255, of the same shape and type. `precision`
-    is the one that the network computed in (``fp32``, ``bf16``, ``fp16``), None for a map that was read back.
+    `labels` holds class indices, and 255 where the confidence is below the requested minimum. `confidence`,
+    if requested, is the softmax probability of the predicted class times 255, of the same shape and dtype.
+    `precision` is the network's (``fp32``, ``bf16``, ``fp16``); None for a label map that was read from a
+    file.
     """
 
     labels: LabelMap
@@ -32,23 +33,23 @@ class Segmentation(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How much memory the maps take."""
+        """The size of both maps in bytes."""
         return self.labels.nbytes + (self.confidence.nbytes if self.confidence is not None else 0)
 
 
 def count_classes(labels: LabelMap) -> dict[int, int]:
-    """Return class index → pixels of the classes present in a label map (uint8, shape (height, width))."""
+    """Return class index → number of pixels for the classes in a label map (uint8, (height, width))."""
     histogram = Image.fromarray(labels).histogram()
     return {index: pixels for index, pixels in enumerate(histogram) if pixels}
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Return the class indices in a greyscale or paletted PNG, whoever wrote it.
+    """Read the class indices of an 8-bit greyscale or paletted PNG: uint8, shape (height, width).
 
     Raises
     ------
     ImageError
-        It is missing, broken, or something else.
+        The file is missing, broken, or of another format or mode.
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:

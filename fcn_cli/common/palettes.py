@@ -1,4 +1,4 @@
-"""Class colours: 256 RGB triples for 256 label map values."""
+"""Colour palettes: an RGB colour for each of the 256 label map values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Palette = NDArray[np.uint8]
 
 
 def voc() -> Palette:
-    """Return the Pascal VOC colour map.
+    """Return the Pascal VOC colour map, as the VOC development kit defines it.
 
-    Each colour's bits are the class index's bits, dealt to red, green and blue in turn from the highest
-    bit down (as the VOC development kit defines it).
+    The bits of the class index, from the lowest up, go to red, green and blue in turn; each channel is
+    filled from its highest bit down.
     """
     index = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.uint8)
@@ -34,8 +34,8 @@ def voc() -> Palette:
 def hub() -> Palette:
     """Return the colours of the PyTorch Hub FCN page.
 
-    Class ``i`` is ``(i * (2**25 - 1, 2**15 - 1, 2**21 - 1)) % 255``. That formula would give 255 the colour
-    of background, so void takes its Pascal VOC colour instead.
+    The colour of class ``i`` is ``(i * (2**25 - 1, 2**15 - 1, 2**21 - 1)) % 255``. The formula would give
+    void (255) the colour of the background, so void has its Pascal VOC colour instead.
     """
     multipliers = np.array([2**25 - 1, 2**15 - 1, 2**21 - 1])
     colors: Palette = (np.arange(256)[:, None] * multipliers % 255).astype(np.uint8)
@@ -53,14 +53,14 @@ def load(name: str, classes: int | None = None) -> Palette:
     ----------
     name
         ``hub``, ``voc``, or the path of a JSON file: a list of ``[r, g, b]`` (0 to 255) in class order.
-        Indices that the file leaves out keep the colour of ``voc``.
+        Classes beyond the list have the colours of ``voc``.
     classes
-        How many classes must have a colour; None does not check.
+        The number of classes that need a colour; None skips the check.
 
     Raises
     ------
     RequestError
-        The file cannot be read, is no such list, or is too short.
+        The file cannot be read, is not such a list, or is too short.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]()
@@ -78,7 +78,7 @@ def load(name: str, classes: int | None = None) -> Palette:
     if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= len(colors) <= 256:
         raise RequestError(f"--palette {name}: needs 1 to 256 [r, g, b] triples, has shape {colors.shape}")
     if colors.min() < 0 or colors.max() > 255:
-        raise RequestError(f"--palette {name}: colour values go from 0 to 255")
+        raise RequestError(f"--palette {name}: colour values must be from 0 to 255")
     if classes is not None and len(colors) < classes:
         raise RequestError(
             f"--palette {name}: has {counted(len(colors), 'colour')}, the network has {classes} classes"

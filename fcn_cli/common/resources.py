@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs and memory, by affinity and cgroup, not by host."""
+"""The CPUs and memory that this process may use, by affinity and cgroup rather than the host's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 
 _HELPER_NICENESS = 10
-_FIRST_TO_GO = 800
+_OOM_SCORE = 800
 
 
 def cpu_count() -> int:
-    """Return how many CPUs this process may keep busy: its affinity, cut by the cgroup's quota."""
+    """Return the number of CPUs that this process may use: its affinity, limited by the cgroup's quota."""
     count, quota = affinity(), cgroup_cpus()
     return max(1, min(count, math.ceil(quota))) if quota else count
 
 
 def affinity() -> int:
-    """Return on how many CPUs this process may run."""
+    """Return the number of CPUs in the affinity of this process."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
@@ -31,21 +31,21 @@ def affinity() -> int:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that can still be allocated without swapping, or None where it cannot be told."""
+    """Return the bytes that can be allocated without swapping, or None where this is unknown."""
     amounts = [amount for amount in (_host_available(), _cgroup_available()) if amount is not None]
     return min(amounts, default=None)
 
 
 def describe() -> str:
-    """Return this machine's processors in a few words: how many, and their name."""
+    """Return the number of CPUs and the name of the processor, in one line."""
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"{cpu_count()} x {name}"
 
 
 def limit_memory(bytes_more: int) -> None:
-    """Let this process have only so much more private memory: an allocation beyond it fails.
+    """Limit the private memory of this process to `bytes_more` beyond its current use.
 
-    And where the machine's memory runs out all the same, let the kernel end this process first. Linux only.
+    If the machine still runs out of memory, Linux kills this process first. Does nothing on other systems.
     """
     if sys.platform != "linux":
         return
@@ -67,13 +67,13 @@ def limit_memory(bytes_more: int) -> None:
                 resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
             )
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
 def lower_thread_priority() -> None:
-    """Let the network's threads go first where the CPU is short: lower the calling thread's priority.
+    """Lower the calling thread's priority below that of the network's threads. Linux only.
 
-    They work in step: one that has to wait for a decoder or an encoder makes all of them wait.
+    The network's threads work in step: one that waits for a decoder or an encoder delays all of them.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def lower_thread_priority() -> None:
 
 
 def cgroup_cpus() -> float | None:
-    """Return the CPU time that the cgroup grants, in CPUs, or None where it sets no limit."""
+    """Return the cgroup's CPU quota in CPUs, or None without a quota."""
     for folder in _own_cgroups():
         fields = _read(folder / "cpu.max").split()
         if len(fields) == 2 and fields[0] != "max":
@@ -94,7 +94,7 @@ def cgroup_cpus() -> float | None:
 
 
 def _cpuinfo(field: str) -> str:
-    """Return the first value of a field in Linux's description of the processors, or nothing."""
+    """Return the first value of a field in ``/proc/cpuinfo``, or an empty string."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == field:
@@ -114,7 +114,7 @@ def _cgroup_available() -> int | None:
     for folder in _own_cgroups():
         limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
         if limit.isdigit() and used.isdigit():
-            # Page cache counts as used, but is given up when memory is asked for.
+            # The page cache counts as used, but is reclaimed when memory is needed.
             reclaimable = sum(
                 int(line.split()[1])
                 for line in _read(folder / "memory.stat").splitlines()
@@ -125,7 +125,7 @@ def _cgroup_available() -> int | None:
 
 
 def _own_cgroups() -> list[Path]:
-    """Return this process's cgroup (version 2) and its parents, innermost first."""
+    """Return the version 2 cgroup of this process and its parents, innermost first."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         if line.startswith("0::"):
             own = _CGROUP / line[3:].lstrip("/")

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: a first one ends it after the batch in hand, a second one at once."""
+"""Signals that end a run: the first after the current batch, a second one at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .errors import Interrupted
 ENDING_SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
 )
-"""The signals that ask a process to end, as far as this system has them."""
+"""The termination signals that this system has."""
 
 
 class Stop:
-    """While entered (in the main thread), turns the first signal into `signum` instead of an exception.
+    """A context manager (in the main thread) that stores the first signal in `signum` and raises nothing.
 
-    A second signal ends the process at once with the exit code of that signal; what is under its final name
-    by then is whole, as after a power cut.
+    A second signal ends the process at once, with the exit code of that signal; files under their final names
+    are complete then, as after a power cut.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number in _heeded():
+            for number in _handled_signals():
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -45,20 +45,20 @@ class Stop:
 
     @property
     def error(self) -> Interrupted | None:
-        """The exception to end with, once a signal has come."""
+        """The exception to end the run with; None before a signal has arrived."""
         return Interrupted(self.signum) if self.signum is not None else None
 
 
 def raise_on_signals() -> None:
-    """Make the signals that end a process raise `Interrupted` from here on, SIGINT among them."""
+    """Make termination signals, SIGINT included, raise `Interrupted` from now on."""
 
     def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise Interrupted(signum)
 
-    for number in _heeded():
+    for number in _handled_signals():
         signal.signal(number, handle)
 
 
-def _heeded() -> list[signal.Signals]:
-    """Return the ending signals but those that are ignored: under nohup SIGHUP is, and shall stay so."""
+def _handled_signals() -> list[signal.Signals]:
+    """Return the termination signals that are not ignored: nohup ignores SIGHUP, and it must stay ignored."""
     return [number for number in ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

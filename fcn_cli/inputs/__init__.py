@@ -1,1 +1,1 @@
-"""From paths to decoded, resized RGB photos in batches of one shape."""
+"""Inputs: find photos, decode and resize them, group them in batches of one shape."""

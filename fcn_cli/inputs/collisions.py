@@ -1,4 +1,4 @@
-"""Photos that would share an output name: who keeps it, and who is refused."""
+"""Photos with the same output name: which one keeps it, and which are refused."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .discovery import Source
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """A photo whose output name is taken, and the photo that has it."""
+    """A photo whose output name is taken, and the photo that owns the name."""
 
     refused: Source
     owner: Source
 
     @property
     def text(self) -> str:
-        """What to tell people, without the way out."""
+        """A message for users, without the remedy."""
         owner, name, other = self.owner.given, self.refused.output, self.owner.output
         if folded(name) == folded(other):
             return f"{owner} and {self.refused.given} would both be written as {name}"
@@ -36,21 +36,21 @@ class Collision:
 
     @property
     def way_out(self) -> str:
-        """What keeps the two apart in a new output directory."""
+        """How to keep the two apart in a new output directory."""
         if self.is_of_suffixes:
             return "give --keep-extension to keep them apart"
         return "rename one, or segment them into two output directories"
 
     @property
     def way_out_later(self) -> str:
-        """What keeps the two apart where the output directory has records already."""
+        """How to keep the two apart in an output directory that already has records."""
         if self.is_of_suffixes:
             return "rename one, or use another --output with --keep-extension"
         return self.way_out
 
 
 def folded(name: str) -> str:
-    """Return what a case-insensitive, normalising file system would make of a name."""
+    """Return a name as a case-insensitive, normalising file system compares it (NFC, casefolded)."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -59,45 +59,45 @@ def folded(name: str) -> str:
 def find(
     sources: Iterable[Source], owns: Callable[[Source], bool] = lambda _source: False
 ) -> list[Collision]:
-    """Return the photos whose output name another one keeps; an output path may not be a folder of another's.
+    """Return the photos whose output name another one owns, or whose output path is a directory of another's.
 
     Parameters
     ----------
     sources
-        All photos; those without an output name are passed over.
+        All photos; those without an output name are ignored.
     owns
-        Says whether a photo has its name from an earlier run, and so keeps it. Of two new ones the first
-        in byte order keeps it.
+        Returns whether a photo owns its name from an earlier run. Of two new photos, the first in byte order
+        of `image` gets the name.
     """
     named = [source for source in sources if source.output]
     if not _may_collide(named):
         return []
     owners: dict[str, Source] = {}
-    folders: dict[str, Source] = {}
+    directories: dict[str, Source] = {}
     collisions = []
-    for source in sorted(named, key=lambda one: (not owns(one), os.fsencode(one.image))):
+    for source in sorted(named, key=lambda source: (not owns(source), os.fsencode(source.image))):
         name = folded(source.output)
         parents = [str(parent) for parent in PurePosixPath(name).parents][:-1]
-        owner = owners.get(name) or folders.get(name)
+        owner = owners.get(name) or directories.get(name)
         owner = owner or next((owners[parent] for parent in parents if parent in owners), None)
         if owner is not None:
             collisions.append(Collision(source, owner))
             continue
         owners[name] = source
         for parent in parents:
-            folders.setdefault(parent, source)
+            directories.setdefault(parent, source)
     return collisions
 
 
 def _may_collide(sources: list[Source]) -> bool:
-    """Say whether any two names are equal or one is a folder of another: the quick way to a usual no."""
+    """Return whether two names are equal or one is a directory of another: a fast check, usually False."""
     names = {folded(source.output) for source in sources}
     if len(names) < len(sources):
         return True
-    folders: set[str] = set()
+    directories: set[str] = set()
     for name in names:
         parent = name.rpartition("/")[0]
-        while parent and parent not in folders:
-            folders.add(parent)
+        while parent and parent not in directories:
+            directories.add(parent)
             parent = parent.rpartition("/")[0]
-    return not names.isdisjoint(folders)
+    return not names.isdisjoint(directories)

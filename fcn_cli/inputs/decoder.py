@@ -1,4 +1,4 @@
-"""Image files to upright RGB."""
+"""Decode image files to upright RGB."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from . import exif, formats, refusals
 _STRIP_PIXELS = 1 << 20
 
 DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-"""Pillow's own limit for a decompression bomb error: twice its warning limit."""
-
+"""The pixels at which Pillow itself raises a decompression bomb error: twice its warning limit."""
 
 DECODE_BYTES = 512 << 20
 DECODE_BYTES_PER_PIXEL = 32
-"""What decoding may take at most, whatever a file asks for: a fixed part, and by pixel of the largest allowed
-photo. JPEG 2000 with alpha was measured to take the most, 25 bytes."""
+"""The memory limit of a decoding process: a fixed part, and a part per pixel of the largest allowed photo.
+The most that was measured is 25 bytes per pixel, for JPEG 2000 with alpha."""
 
 
 class Decoded(NamedTuple):
-    """An upright RGB image, what was noticed on the way, and the file it came from.
+    """An upright RGB image, notes for the record, and the size and mtime of its file.
 
-    `turn` is the EXIF orientation that the file has: 2 to 8 where the image was turned or mirrored, else 1.
+    `turn` is the file's EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
     """
 
     image: Image.Image
@@ -51,10 +50,10 @@ class Measured(NamedTuple):
 
 
 def prepare_process(max_pixels: int) -> None:
-    """Set Pillow's process-wide switches for a process that does nothing but our work.
+    """Configure Pillow in a process of our own.
 
-    Its warnings and those of its native decoders are silenced (what matters is a note in the record), and its
-    own bomb check is moved out of the way of `decode`'s, which knows the user's limit.
+    Silences the warnings of Pillow and its native decoders (what matters becomes a note in the record), and
+    raises the limit of Pillow's own bomb check, because `decode` checks the user's limit.
     """
     formats.prepare_process()
     warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
@@ -66,10 +65,10 @@ def prepare_process(max_pixels: int) -> None:
 
 
 def prepare_worker(max_pixels: int) -> None:
-    """Set Pillow's switches as `prepare_process`, and hold pictures inside a file to the limit as well.
+    """Configure Pillow as `prepare_process` does, and apply the pixel limit to images inside a file as well.
 
-    An icon, for example, is a small header with a PNG in it that may claim any size. Pillow checks its size
-    when it gets there, against twice the number that is set here.
+    An icon, for example, is a small header with a PNG in it that may claim any size. Pillow checks that size
+    when it decodes the PNG, against twice the number that is set here.
     """
     prepare_process(max_pixels)
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
@@ -78,21 +77,21 @@ def prepare_worker(max_pixels: int) -> None:
 def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     """Decode an image file to upright RGB.
 
-    EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, 32-bit
-    integer and float images are scaled from their minimum and maximum; of several frames the first is taken.
+    EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, and
+    32-bit integer and float images are scaled from their minimum and maximum. Only the first of several
+    frames is decoded.
 
     Parameters
     ----------
     path
-        A regular file. Its content says which format it is in; its suffix says so where a format has no
-        signature.
+        A regular file. Its content determines the format, or its suffix for formats without a signature.
     max_pixels
-        An image that claims more is refused before its pixels are decoded.
+        An image with more pixels in its header is refused before it is decoded.
 
     Raises
     ------
     ImageError
-        With the `FailureKind` that says why.
+        The image cannot be decoded; its `FailureKind` is the reason.
     """
     try:
         with _open_regular(path) as file:
@@ -101,18 +100,18 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
                 image, notes, turn = _load(opened, max_pixels)
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; each is this file's fault
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         refusals.refuse(error, path, max_pixels)
     return Decoded(image, notes, status.st_size, status.st_mtime_ns, turn)
 
 
 def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
-    """Return an image's upright size and EXIF orientation, from its header where the format allows it.
+    """Return an image's upright size and EXIF orientation, from its header if the format allows it.
 
     Raises
     ------
     ImageError
-        As `decode`, as far as the header shows it.
+        As `decode`, as far as the header shows.
     """
     try:
         with _open_regular(path) as file, formats.open_image(file, path) as opened:
@@ -134,14 +133,14 @@ def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         return _load(image, DEFAULT_MAX_PIXELS)[:2]
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - it may not be decoded yet, see `decode`
+    except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
 def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an encoded image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
     if not data:
-        raise ImageError(FailureKind.EMPTY_FILE, "there is nothing in it (0 bytes)")
+        raise ImageError(FailureKind.EMPTY_FILE, "the image is empty (0 bytes)")
     try:
         with formats.open_image(io.BytesIO(data)) as opened:
             return _load(opened, DEFAULT_MAX_PIXELS)[:2]
@@ -152,7 +151,7 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    # A FIFO would block the open itself, so the kind of file is asked first (and again after, for a swap).
+    # Opening a FIFO would block, so check the file type first (and again afterwards, if it was replaced).
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(FailureKind.NOT_A_FILE, "not a regular file")
@@ -166,14 +165,14 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...], int]:
-    """Return RGB, upright, with notes and the EXIF orientation that was undone."""
+    """Return the image as upright RGB, notes, and the EXIF orientation that was undone."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
     frames = formats.note_on_frames(opened)
     notes = [frames] if frames else []
-    # No `draft`: it would change pixels to save time. The load may rotate (TIFF), so EXIF is read after it.
+    # No `draft`: it is faster but changes pixels. Loading a TIFF rotates it, so read EXIF afterwards.
     opened.load()
-    # A container's header may say one size, and the picture in it have another.
+    # The size in a container's header may differ from that of the image in it.
     _check_pixels(opened, max_pixels)
     orientation = exif.orientation(opened)
     if orientation is None:
@@ -196,7 +195,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     if mode.startswith("I;16"):
         return _from_grey(np.asarray(image) >> 8), None
     if mode == "I" and image.format in {"PPM", "PNG"}:
-        # These two decoders hand 16-bit samples over in 32-bit integers.
+        # These two decoders return 16-bit samples as 32-bit integers.
         return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
     if mode in {"I", "F"}:
         return _scaled(image, "32-bit float" if mode == "F" else "32-bit integer")
@@ -207,7 +206,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
             ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
         )
         converted = ImageCms.applyTransform(image, to_srgb)
-        assert converted is not None  # noqa: S101 - only None when asked to work in place
+        assert converted is not None  # noqa: S101 - None only for an in-place conversion
         return converted, None
     return (image if mode == "RGB" else image.convert("RGB")), None
 
@@ -216,12 +215,12 @@ def _from_grey(values: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8)).convert("RGB")
 
 
-def _scaled(image: Image.Image, what: str) -> tuple[Image.Image, str]:
-    """Scale 32-bit samples to 8 bits, in strips: all of a photo in float64 would take gigabytes."""
-    low, high, strange = float("inf"), float("-inf"), 0
+def _scaled(image: Image.Image, sample_type: str) -> tuple[Image.Image, str]:
+    """Scale 32-bit samples to 8 bits, in strips: a whole photo in float64 would take gigabytes."""
+    low, high, not_finite = float("inf"), float("-inf"), 0
     for _, values in _strips(image):
         finite = values[np.isfinite(values)]
-        strange += values.size - finite.size
+        not_finite += values.size - finite.size
         low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
     if low > high:
         low = high = 0.0
@@ -229,9 +228,9 @@ def _scaled(image: Image.Image, what: str) -> tuple[Image.Image, str]:
     for top, values in _strips(image):
         scaled = np.where(np.isfinite(values), (values - low) / (high - low or 1.0), 0.0) * 255
         grey.paste(Image.fromarray(np.rint(scaled).astype(np.uint8)), (0, top))
-    note = f"{what} samples scaled from {low:g}..{high:g}"
-    if strange:
-        note += f", {strange} that {'is' if strange == 1 else 'are'} not finite taken as black"
+    note = f"{sample_type} samples scaled from {low:g}..{high:g}"
+    if not_finite:
+        note += f", {not_finite} that {'is' if not_finite == 1 else 'are'} not finite taken as black"
     return grey.convert("RGB"), note
 
 
@@ -239,7 +238,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        # A signalling NaN makes NumPy warn; what is not finite is counted anyway.
+        # NumPy warns about a signalling NaN; values that are not finite are counted anyway.
         with np.errstate(invalid="ignore"):
             yield top, np.asarray(strip).astype(np.float64)
 

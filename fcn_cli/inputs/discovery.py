@@ -1,4 +1,4 @@
-"""Inputs as people give them to an ordered list of photos, each with the name its outputs will have."""
+"""Find the photos in a user's inputs, in order, each with the name of its outputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _PLURALS = {_EXCLUDED_DIRECTORY: "excluded directories", _LISTED_DIRECTORY: "dir
 class Source:
     """One photo to segment.
 
-    `image` is its name in the records: a relative POSIX path. `path` opens it; `given` is how the user's
-    input leads to it. `size_bytes` and `mtime_ns` are None for a file that is not there.
+    `image` is its name in the records, a relative POSIX path; `output` is the relative path of its outputs,
+    or empty. `path` is the path to open, `given` the path in terms of the user's input. `size_bytes` and
+    `mtime_ns` are None for a file that does not exist.
     """
 
     image: str
@@ -40,9 +41,9 @@ class Source:
 
 @dataclass
 class Found:
-    """What the inputs held: sources in order, and how many names were ignored, by reason.
+    """The photos in the inputs, in order, and the number of ignored files by reason.
 
-    `directories` are the inputs that were searched, as absolute paths.
+    `directories` holds the absolute paths of the input directories that were searched.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Found:
     directories: list[str] = field(default_factory=list)
 
     def ignored_text(self) -> str:
-        """Say what was ignored in one line, with the hint for HEIC; empty when nothing was."""
+        """Return one line on the ignored files, with the hint for HEIC; empty if there are none."""
         if not self.ignored:
             return ""
         parts = [
@@ -106,7 +107,7 @@ def discover(request: InputRequest, *, output: str | None = None, keep_extension
     Raises
     ------
     RequestError
-        An input does not exist, is not supported, or lies outside ``--root``; a pattern is wrong.
+        An input does not exist, is not supported, or is outside ``--root``; or a pattern is wrong.
     """
     return _Discovery(request, output, keep_extension=keep_extension).run()
 
@@ -134,7 +135,7 @@ class _Discovery:
 
     def _add_input(self, given: str) -> None:
         if not given:
-            raise RequestError("an input is an empty name; is a variable in your script not set?")
+            raise RequestError("an input name is empty; is a variable in your script not set?")
         if "://" in given:
             raise RequestError(f"{given}: URLs are not supported as input; copy the photos here first")
         path = Path(given)
@@ -182,7 +183,7 @@ class _Discovery:
                 self._search_file(os.path.join(folder, name), start + name, prefix)
 
     def _is_written_by_us(self, folder: str) -> bool:
-        """Say whether a folder is (below) one that a run keeps its masks, colours … in."""
+        """Return whether a directory is, or is below, one of a run's output directories (masks, color …)."""
         if folder not in self.written_by_us:
             real = Path(os.path.realpath(folder or "."))
             self.written_by_us[folder] = any(
@@ -208,7 +209,7 @@ class _Discovery:
             fixed = os.path.dirname(fixed)
         matches = sorted(glob.iglob(pattern, recursive=True, include_hidden=False))
         if not matches:
-            raise RequestError(f"{pattern}: no such file or directory, and as a pattern it matches nothing")
+            raise RequestError(f"{pattern}: no such file or directory, and the pattern matches nothing")
         for match in matches:
             if not os.path.isdir(match):
                 self._search_file(match, Path(os.path.relpath(match, fixed or ".")).as_posix())
@@ -227,11 +228,11 @@ class _Discovery:
             if files.is_within(path, root) and path != root:
                 return Path(os.path.relpath(path, root)).as_posix()
         raise RequestError(
-            f"{given}: not below {self.root}; name the directory its outputs are relative to with --root"
+            f"{given}: not below {self.root}; set --root to the directory that output names are relative to"
         )
 
     def _search_file(self, path: str, below: str, prefix: str = "") -> None:
-        """Add a file that was found by searching, if it is what is searched for."""
+        """Add a file that was found by searching, unless it is hidden or filtered out."""
         if below.startswith(".") or "/." in below:
             self.found.ignored["hidden"] += 1
             return
@@ -263,5 +264,5 @@ class _Discovery:
 
 
 def _below(folder: str, top: str) -> str:
-    """Return a directory's path below the one that is searched, with slashes; empty for that one itself."""
+    """Return a directory's POSIX path relative to the searched directory; empty for that directory itself."""
     return "" if folder == top else Path(folder).relative_to(top).as_posix()

@@ -1,4 +1,4 @@
-"""The lists of ``--files-from``."""
+"""Parse the lists of ``--files-from``."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ..common.errors import RequestError
 def parse_list(data: bytes, *, null: bool) -> list[str]:
     r"""Split a list into names.
 
-    Empty names are dropped, and any bytes are allowed in a name. A byte-order mark before the first name is
-    dropped, and so are the ``\r`` of a list whose lines all end in ``\r\n``.
+    Empty names are dropped; names may contain any bytes. A byte-order mark at the start is dropped, and so is
+    ``\r`` at the end of each line if all lines end in ``\r\n``.
 
     Parameters
     ----------
     data
         The whole list.
     null
-        The names are separated by NUL bytes, not by line ends. They are taken as they are then.
+        Names are separated by NUL bytes instead of line ends, and not changed in any way.
 
     Raises
     ------
     RequestError
-        The list holds NUL bytes between lines, or is not in an encoding in which names are bytes.
+        The list contains NUL bytes but `null` is false, or is UTF-16 text.
     """
     if null:
         return [os.fsdecode(name) for name in data.split(b"\0") if name]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in data:
         raise RequestError("the list is UTF-16 text; save it as UTF-8")
     if b"\0" in data:
-        raise RequestError("the list has NUL bytes in it; give --null for one that `find -print0` wrote")
+        raise RequestError("the list contains NUL bytes; use --null for the output of `find -print0`")
     names = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    # What follows the last line end is another line, which may lack its own.
+    # The last line may have no line end.
     ended = [name for name in names[:-1] if name]
     if ended and all(name.endswith(b"\r") for name in ended):
         names = [name.removesuffix(b"\r") for name in names]

@@ -1,4 +1,4 @@
-"""Which image formats are read, under which suffixes, and why others are not."""
+"""The image formats that are read, their suffixes, and why others are not read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 HEIF_SUFFIXES = (".heic", ".heif", ".heics", ".heifs", ".hif")
 HEIF_HINT = "install the extra: pip install 'fcn-cli[heif]'"
 
-# Raster formats that Pillow decodes itself and whose first bytes tell them: tried on any file, in this order.
-# Most photos are in the first five, which Pillow imports first.
+# Raster formats that Pillow decodes itself and recognises by a signature: tried on any file, in this order.
+# Most photos have one of the first five, which Pillow imports first.
 _COMMON = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -53,13 +53,14 @@ _SIGNED = {
     "XPM": (".xpm",),
     "XVTHUMB": (),
 }
-# Without a signature (XBM is C source): tried only under their own suffix, or a text might be "an image".
+# Formats without a signature (XBM is C source): tried only for their own suffixes, or a text file might be
+# taken for an image.
 _UNSIGNED = {
     "TGA": (".tga", ".icb", ".vda", ".vst"),
     "IM": (".im",),
     "XBM": (".xbm",),
 }
-# A signature of a byte or two, which a TGA's header can have by chance: tried last.
+# Signatures of one or two bytes, which a TGA header can contain by chance: tried last.
 _WEAKLY_SIGNED = {
     "CUR": (".cur",),
     "GBR": (".gbr",),
@@ -72,16 +73,16 @@ _OPTIONAL_FEATURES = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 KNOWN_SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix in suffixes).union(
     HEIF_SUFFIXES
 )
-"""The lower-case suffixes of every format in the tables, whether this machine can decode it or not."""
+"""The lower-case suffixes of all formats in the tables, whether this machine can decode them or not."""
 
-_VECTOR = "vector graphics, which Pillow would start Ghostscript to draw"
-_WINDOWS_VECTOR = "vector graphics, which only Windows can draw"
-_STUB = "measurements, which Pillow recognizes but leaves to other software to decode"
+_VECTOR = "vector graphics, for which Pillow would run Ghostscript"
+_WINDOWS_VECTOR = "vector graphics, which can be rendered on Windows only"
+_STUB = "scientific data, which Pillow recognizes but cannot decode by itself"
 _VIDEO = "video, which Pillow recognizes but does not decode"
-_OLE = "decoded by another package (olefile), not by Pillow itself"
+_OLE = "needs another package (olefile), Pillow alone cannot decode it"
 _WRITE_ONLY = "Pillow writes this format but does not read it"
 
-NOT_TAKEN = {
+UNSUPPORTED = {
     ".eps": _VECTOR,
     ".ps": _VECTOR,
     ".emf": _WINDOWS_VECTOR,
@@ -90,7 +91,7 @@ NOT_TAKEN = {
     ".grib": _STUB,
     ".h5": _STUB,
     ".hdf": _STUB,
-    ".iim": "records around a file in any format that Pillow knows, PostScript too",
+    ".iim": "a container for any format that Pillow knows, including PostScript",
     ".mpeg": _VIDEO,
     ".mpg": _VIDEO,
     ".fpx": _OLE,
@@ -98,9 +99,9 @@ NOT_TAKEN = {
     ".palm": _WRITE_ONLY,
     ".pdf": _WRITE_ONLY,
 }
-"""Suffixes that Pillow registers and that are not taken, with the reason."""
+"""Suffixes that Pillow registers but that are not read here, with the reason."""
 
-# ISO 23008-12: brands of HEVC pictures; the last two say only "a picture", which AVIF files say as well.
+# ISO 23008-12: brands of HEVC images; the last two mean any image, and AVIF files have them as well.
 _HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _ANY_BRANDS = frozenset({b"mif1", b"msf1"})
 
@@ -115,23 +116,23 @@ def photo_suffixes() -> frozenset[str]:
 
 
 def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
-    """Identify an image by its content, and read its header.
+    """Identify an image by its content and read its header.
 
     Parameters
     ----------
     file
-        The image, from its beginning.
+        The image, open at its beginning.
     path
-        Its name: formats without a signature are tried only under their own suffix.
+        Its name: formats without a signature are tried only for their own suffixes.
 
     Raises
     ------
     UnidentifiedImageError
-        It is in none of the formats.
+        The image has none of the formats.
     ImageError
-        It is in a format for which a package is missing.
+        The package for its format is missing.
     Exception
-        Whatever a decoder raises on a broken header.
+        Anything that a decoder raises on a broken header.
     """
     brand = _brand(file)
     if brand in _HEVC_BRANDS:
@@ -139,7 +140,7 @@ def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
     with contextlib.suppress(UnidentifiedImageError):
         return Image.open(file, formats=tuple(_COMMON))
     try:
-        return Image.open(file, formats=_rarer(os.path.splitext(os.fspath(path))[1].lower()))
+        return Image.open(file, formats=_other_formats(os.path.splitext(os.fspath(path))[1].lower()))
     except UnidentifiedImageError:
         if brand in _ANY_BRANDS:
             return _open_heif(file)
@@ -147,22 +148,22 @@ def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
 
 
 def why_not(path: str | os.PathLike[str]) -> str:
-    """Return why a file that is no image in a format we take may be one all the same, or nothing."""
+    """Return why the format that a file's suffix stands for is not supported, or an empty string."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
-    return f"{suffix}: {NOT_TAKEN[suffix]}" if suffix in NOT_TAKEN else ""
+    return f"{suffix}: {UNSUPPORTED[suffix]}" if suffix in UNSUPPORTED else ""
 
 
 def note_on_frames(opened: Image.Image) -> str | None:
-    """Say which picture of several in a file is taken, or nothing where there is one."""
+    """Return which of several images in a file is used, or None if there is only one."""
     if opened.format == "PSD":
-        # Its "frames" are layers; what Pillow loads is the picture that they make together.
+        # Its "frames" are layers; Pillow loads the merged image.
         return None
     sizes = opened.info.get("sizes")
     if opened.format in {"ICO", "ICNS"} and sizes is not None:
         return f"largest of {len(sizes)} sizes" if len(sizes) > 1 else None
     try:
         frames = int(getattr(opened, "n_frames", 1))
-    except Exception:  # noqa: BLE001 - a broken later frame does not concern the first
+    except Exception:  # noqa: BLE001 - a broken later frame does not affect the first
         return None
     if frames <= 1:
         return None
@@ -170,12 +171,12 @@ def note_on_frames(opened: Image.Image) -> str | None:
 
 
 def prepare_process() -> None:
-    """Keep native decoders quiet and single-threaded, in a process that does nothing but our work.
+    """Silence native decoders and limit them to one thread, in a process of our own.
 
-    What libtiff prints has no image's name, and what counts of it becomes a failure. Where libtiff cannot be
-    reached (it is linked into Pillow on Windows), it goes on printing.
+    libtiff's messages do not name the image, and those that matter become failures anyway. Where libtiff's
+    functions cannot be accessed (on Windows it is linked into Pillow), it still prints.
     """
-    global _one_thread  # as the libraries' own switches
+    global _one_thread  # global, like the settings of the libraries
     _one_thread = True
     spec = importlib.util.find_spec("PIL._imaging")
     if spec is None or spec.origin is None:
@@ -189,18 +190,18 @@ def prepare_process() -> None:
 
 
 def _brand(file: BinaryIO) -> bytes:
-    """Return the brand of a file of ISO's base media format, or nothing."""
+    """Return the brand of a file in ISO base media format, else empty bytes."""
     head = file.read(12)
     file.seek(0)
     return head[8:12] if head[4:8] == b"ftyp" else b""
 
 
 @functools.cache
-def _rarer(suffix: str) -> tuple[str, ...]:
+def _other_formats(suffix: str) -> tuple[str, ...]:
     Image.init()
     unsigned = [name for name, suffixes in _UNSIGNED.items() if suffix in suffixes]
     names = [*_SIGNED, *unsigned, *_WEAKLY_SIGNED]
-    # A later Pillow may have dropped one.
+    # A later version of Pillow may have dropped a format.
     return tuple(name for name in names if name in Image.OPEN)
 
 
@@ -217,6 +218,6 @@ def _open_heif(file: BinaryIO) -> ImageFile:
     if _one_thread:
         pillow_heif.options.DECODE_THREADS = 1
     file.seek(0)
-    # Not through Pillow's registry: other code in this process may not want another format in it.
+    # Do not register the format with Pillow: that would affect other code in this process.
     opened: ImageFile = pillow_heif.HeifImageFile(file)
     return opened

@@ -1,4 +1,4 @@
-"""Glob patterns on the paths below a directory: ``--include`` and ``--exclude``."""
+"""Glob patterns for paths below a directory: ``--include`` and ``--exclude``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MAGIC = re.compile(r"[*?\[\\]")
 def to_regex(pattern: str) -> str:
     r"""Return the regular expression that matches the same whole paths as a glob pattern.
 
-    ``*`` is any text without a slash, ``?`` one character that is no slash, ``[a-z]`` and ``[!a-z]`` (or
-    ``[^a-z]``) one of a class, never a slash; ``**`` is any text, and ``**/`` any number of directories, none
-    included. ``\`` takes the next character literally. A ``[`` without its ``]`` is an ordinary character.
+    ``*`` matches any text without a slash, ``?`` one character other than a slash, ``[a-z]`` and ``[!a-z]``
+    (or ``[^a-z]``) one character of a class, never a slash; ``**`` matches any text, and ``**/`` zero or more
+    directories. ``\`` makes the next character literal. A ``[`` without a ``]`` is an ordinary character.
     """
     parts = []
-    at = 0
-    while at < len(pattern):
-        found = _TOKEN.match(pattern, at)
-        assert found is not None  # noqa: S101 - the last alternative takes any character
-        at = found.end()
-        match found.lastgroup:
+    position = 0
+    while position < len(pattern):
+        token = _TOKEN.match(pattern, position)
+        assert token is not None  # noqa: S101 - the last alternative matches any character
+        position = token.end()
+        match token.lastgroup:
             case "directories":
-                # Where a name begins: not in the middle of one, as in `a**/b`.
+                # Only at the beginning of a name, not in the middle as in `a**/b`.
                 parts.append("(?:.*/)?")
             case "anything":
                 parts.append(".*")
@@ -35,9 +35,9 @@ def to_regex(pattern: str) -> str:
             case "character":
                 parts.append("[^/]")
             case "class":
-                parts.append(_class(found["class"][1:-1]))
+                parts.append(_class(token["class"][1:-1]))
             case _:
-                parts.append(re.escape(found["escaped"] or found["literal"]))
+                parts.append(re.escape(token["escaped"] or token["literal"]))
     return "".join(parts)
 
 
@@ -57,12 +57,12 @@ _MEMBER = re.compile(r"(?P<first>\\.|.)(?:-(?P<last>\\.|.))?", re.DOTALL)
 
 
 def _class(content: str) -> str:
-    """Return the regular expression of a character class, given what is between its brackets."""
+    """Return the regular expression of a character class, given the text between its brackets."""
     negated = content.startswith(("!", "^"))
     members = []
     for member in _MEMBER.finditer(content[negated:]):
         first, last = member["first"][-1], (member["last"] or member["first"])[-1]
-        # A range that runs backwards holds nothing.
+        # A reversed range is empty.
         if first <= last:
             members.append(f"{re.escape(first)}-{re.escape(last)}")
     if negated:
@@ -71,19 +71,19 @@ def _class(content: str) -> str:
 
 
 class PathFilter:
-    """Which of the paths below a directory are wanted.
+    """Selects paths below a directory by ``--include`` and ``--exclude`` patterns.
 
     Parameters
     ----------
     include
-        Only what one of these patterns matches is wanted; without any, everything is.
+        Only paths that match one of these patterns are selected; without any, all paths.
     exclude
-        What one of these patterns matches is not wanted, included or not.
+        Paths that match one of these patterns are not selected, even if included.
 
     Raises
     ------
     RequestError
-        A pattern can match no path.
+        A pattern is empty or cannot match any path.
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
@@ -98,7 +98,7 @@ class PathFilter:
         )
 
     def left_out(self, path: str) -> str:
-        """Say how a file, by its path below the directory, is left out; nothing where it is wanted."""
+        """Return why a file (its path below the directory) is left out; empty if it is selected."""
         if self._exclude is not None and self._exclude.fullmatch(path):
             return "excluded"
         if self._include is not None and not self._include.fullmatch(path):
@@ -106,21 +106,21 @@ class PathFilter:
         return ""
 
     def leaves_out_all_below(self, directory: str) -> bool:
-        """Say whether nothing below a directory can be wanted; False also where that is not easy to tell."""
+        """Return True only if nothing below a directory can be selected; False if that is not certain."""
         if self._everything or self._pruned is None or not directory:
             return self._everything
         return self._pruned.fullmatch(directory) is not None
 
 
 def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
-    """Return patterns as paths are written; a plain name stands for all below such a directory, too."""
-    written = []
+    """Normalise patterns to the form of paths; a plain name also matches everything below that directory."""
+    normalised = []
     for pattern in patterns:
         if not pattern:
             raise RequestError(f"{option}: the pattern is empty; is a variable in your script not set?")
         if pattern.startswith(("/", "../")):
             raise RequestError(
-                f"{option} {pattern}: can match nothing, as paths below a directory never begin so"
+                f"{option} {pattern}: can match nothing, paths below a directory never begin like this"
             )
         path = pattern
         while path.startswith("./"):
@@ -129,10 +129,10 @@ def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
             path = "**"
         elif path.endswith("/"):
             path = path.rstrip("/") + _BELOW
-        written.append(path)
+        normalised.append(path)
         if not _MAGIC.search(path):
-            written.append(path + _BELOW)
-    return written
+            normalised.append(path + _BELOW)
+    return normalised
 
 
 def _union(patterns: Iterable[str]) -> re.Pattern[str] | None:

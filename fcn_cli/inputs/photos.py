@@ -1,4 +1,4 @@
-"""Photos as Python users have them: paths, Pillow images, arrays, bytes and open files."""
+"""Photos of Python users: paths, Pillow images, arrays, bytes and open files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..common.errors import FailureKind, ImageError
 from . import decoder, resizing
 
 Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
-"""What can be segmented: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
+"""A photo to segment: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
 pixels as uint8 of shape (height, width, 3)."""
 
 
 class Upright(NamedTuple):
-    """An upright RGB image, and what was noticed on the way."""
+    """An upright RGB image, and notes on its decoding."""
 
     image: Image.Image
     notes: tuple[str, ...]
@@ -29,7 +29,7 @@ class Upright(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A photo, and its pixels as the network is fed them: uint8, shape (h, w, 3)."""
+    """A photo, and its pixels at the size of the network's input: uint8, shape (h, w, 3)."""
 
     image: Image.Image
     pixels: NDArray[np.uint8]
@@ -37,22 +37,22 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes; Pillow keeps four bytes for each pixel."""
+        """The memory it takes in bytes; Pillow stores four bytes per pixel."""
         return 4 * self.image.width * self.image.height + self.pixels.nbytes
 
 
 def take(photo: Photo) -> Callable[[], Upright]:
-    """Take what may change or be closed later, and return what decodes it, in any thread.
+    """Copy what the caller may change or close, and return a function that decodes the photo in any thread.
 
-    An array and a Pillow image are copied here, and an open file is read, from where it is to its end: the
-    caller may use the same buffer for the next photo.
+    Arrays and Pillow images are copied, and open files are read from their current position to the end: the
+    caller may reuse the buffer for the next photo.
 
     Raises
     ------
     TypeError
-        It is nothing that can be segmented.
+        The object is not a photo.
     ImageError
-        It cannot be read.
+        The photo cannot be read.
     """
     match photo:
         case Image.Image():
@@ -75,12 +75,12 @@ def take(photo: Photo) -> Callable[[], Upright]:
 
 
 def prepare(decode: Callable[[], Upright], short_side: int | None) -> Prepared:
-    """Decode a photo that was taken, and resize it for the network.
+    """Decode a photo that `take` returned, and resize it for the network.
 
     Raises
     ------
     ImageError
-        It cannot be decoded.
+        The photo cannot be decoded.
     """
     try:
         image, notes = decode()
@@ -97,7 +97,7 @@ def _decoder(data: bytes) -> Callable[[], Upright]:
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise TypeError(
-            f"an array of shape {array.shape} and type {array.dtype}; RGB pixels are uint8 of shape "
+            f"an array of shape {array.shape} and type {array.dtype}; RGB pixels must be uint8 of shape "
             "(height, width, 3)"
         )
     return Image.fromarray(np.ascontiguousarray(array))
@@ -109,8 +109,8 @@ def _read(file: Any) -> bytes:
         try:
             data = file.read()
         except (OSError, ValueError) as error:
-            # ValueError: it is closed.
+            # ValueError: the file is closed.
             raise ImageError(FailureKind.UNREADABLE, f"cannot be read ({error})") from None
     if not isinstance(data, bytes):
-        raise TypeError("a file that is open for text; open it with mode 'rb'")
+        raise TypeError("a file opened in text mode; open it with mode 'rb'")
     return data

@@ -1,4 +1,4 @@
-"""What a decoder raises, as the failure of one image: a kind for programs, a sentence for people."""
+"""Convert the exceptions of decoders to failures of one image."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _TOO_SHORT = re.compile(r"truncated|not enough image data|unexpected end of file
 
 
 def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> NoReturn:
-    """Raise the ImageError that an exception while an image was opened or decoded stands for."""
+    """Raise the ImageError for an exception that was raised while an image was opened or decoded."""
     text = " ".join(str(error).split()) or type(error).__name__
     match error:
         case FileNotFoundError():
-            kind, message = FailureKind.NOT_FOUND, "no such file (or a link that leads nowhere)"
+            kind, message = FailureKind.NOT_FOUND, "no such file (or a broken link)"
         case UnidentifiedImageError():
-            why = formats.why_not(path)
+            reason = formats.why_not(path)
             kind = FailureKind.NOT_AN_IMAGE
-            message = f"not an image in any format or variant that is read here{f' ({why})' if why else ''}"
+            message = f"not an image in a supported format or variant{f' ({reason})' if reason else ''}"
         case Image.DecompressionBombError():
             claimed = re.search(r"\d+ pixels", text)
-            refuse_pixels(claimed[0] if claimed else "a picture in it", max_pixels)
+            refuse_pixels(claimed[0] if claimed else "an image in the file", max_pixels)
         case MemoryError():
             kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
         case OSError(errno=errno.EINVAL, filename=None):
-            # A decoder that looks for something before the beginning of a short file.
+            # A decoder has tried to seek to before the beginning of a short file.
             kind, message = FailureKind.TRUNCATED, "the file ends too early"
         case OSError(errno=int()):
             kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
@@ -45,9 +45,9 @@ def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> N
 
 
 def refuse_pixels(size: str, max_pixels: int) -> NoReturn:
-    """Raise the ImageError of an image that is too large."""
+    """Raise the ImageError for an image with too many pixels."""
     raise ImageError(
         FailureKind.TOO_MANY_PIXELS,
-        f"{size} is more than {counted(max_pixels, 'pixel')}; if that is right, raise --max-image-pixels",
+        f"{size} is more than {counted(max_pixels, 'pixel')}; if that is intended, raise --max-image-pixels",
         max_pixels,
     )

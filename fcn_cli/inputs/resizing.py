@@ -1,4 +1,4 @@
-"""The size at which a photo is fed to the network."""
+"""Resize photos to the size of the network's input."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 CAP_ASPECT = 8
-"""A network input has at most this many times ``short_side ** 2`` pixels."""
+"""The network's input has at most this many times ``short_side ** 2`` pixels."""
 
 HUB_MIN_SIDE = 224
 """The PyTorch Hub page advises images of at least this many pixels a side."""
 
 
 def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Return the (width, height) in pixels at which an image is fed to the network.
+    """Return the (width, height) of the network's input for an image, in pixels.
 
-    The short side becomes `short_side` and the long side follows, truncated (torchvision's rule for
-    ``Resize`` with one number). An input of more than ``CAP_ASPECT * short_side**2`` pixels is scaled down
-    to that. None keeps the size.
+    The short side becomes `short_side`; the long side is scaled in proportion and truncated (torchvision's
+    rule for ``Resize`` with one number). More than ``CAP_ASPECT * short_side**2`` pixels are scaled down to
+    that number. With None, the size is unchanged.
     """
     if short_side is None:
         return width, height

@@ -1,1 +1,1 @@
-"""The networks: their architectures, their weights, and how one is filled."""
+"""Models: architectures, finding and downloading weights, loading checkpoints."""

@@ -1,4 +1,4 @@
-"""A convolution with the BatchNorm that follows it folded into it."""
+"""Folding a BatchNorm into the convolution before it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Folded:
-    """A convolution with the BatchNorm behind it in eval mode folded into it, in float64.
+    """A convolution with the eval-mode BatchNorm behind it folded in, in float64.
 
-    The weight is computed when it is asked for: in float64 all of them would take twice the network's memory.
+    `bias` has shape (channels out,). The weight is computed on demand: all weights in float64 would take
+    twice the network's memory.
     """
 
     conv: nn.Conv2d
@@ -21,7 +22,7 @@ class Folded:
 
     @classmethod
     def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> Folded:
-        """Fold; raises TypeError for a BatchNorm without running statistics."""
+        """Fold `norm`, if any, into `conv`; raises TypeError for a BatchNorm without running statistics."""
         bias = (
             conv.bias.detach().double() if conv.bias is not None else torch.zeros(conv.out_channels).double()
         )
@@ -32,12 +33,12 @@ class Folded:
         return cls(conv, norm, bias)
 
     def weight(self) -> Tensor:
-        """Return float64, shape (channels out, channels in / groups, height, width)."""
+        """Return the folded weight: float64, shape (channels out, channels in / groups, height, width)."""
         weight = self.conv.weight.detach().double()
         return weight if self.norm is None else weight * _scale(self.norm)[:, None, None, None]
 
     def without_bias(self) -> Folded:
-        """Return it for a caller who adds the bias elsewhere."""
+        """Return the same convolution with a zero bias, for a caller that adds the bias elsewhere."""
         return replace(self, bias=torch.zeros_like(self.bias))
 
 

@@ -1,6 +1,6 @@
 """Download official weights.
 
-``FCN_WEIGHTS_MIRROR`` names a server with the same file names.
+The environment variable ``FCN_WEIGHTS_MIRROR`` is the URL of a server with files of the same names.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from .weights import (
     WeightsFile,
     cached,
     download_url,
-    hub_folder,
-    search_folders,
+    hub_directory,
+    search_directories,
     sha256_of,
     verify,
 )
 
 CONNECT_SECONDS = 10.0
-"""How long a server may take to answer at all, name look-up and redirects included."""
+"""How long a server may take to answer, including DNS and redirects."""
 READ_SECONDS = 30.0
-"""How long a download may stand still."""
+"""How long a download may stall."""
 
 _CHUNK = 1 << 20
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes so far and the bytes in all (None when the server does not say)."""
+"""Called with the bytes received so far and the total (None if the server does not state it)."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: until a server answers, and between two pieces of its answer."""
+    """Time limits in seconds: until a server answers, and between two reads of its answer."""
 
     connect: float = CONNECT_SECONDS
     read: float = READ_SECONDS
@@ -56,19 +56,19 @@ class Timeouts:
 def obtain(
     official: OfficialWeights, *, offline: bool = False, progress: Progress | None = None
 ) -> WeightsFile:
-    """Return verified official weights: from the search folders, else downloaded.
+    """Return verified official weights from the search directories, or download them.
 
     Raises
     ------
     WeightsError
-        They are damaged, or missing and cannot be had.
+        The file is damaged, or missing and cannot be downloaded.
     """
     found = cached(official)
     if found is None:
         if offline:
             raise WeightsError(
-                f"{official.file_name} is not on this machine and --offline forbids to fetch it; "
-                f"{_ways(official)}"
+                f"{official.file_name} is not on this machine, and --offline forbids downloading it; "
+                f"{_alternatives(official)}"
             )
         found = fetch(official, progress=progress)
     return verify(found, official.sha256_prefix)
@@ -76,34 +76,45 @@ def obtain(
 
 def fetch(
     official: OfficialWeights,
-    folder: Path | None = None,
+    directory: Path | None = None,
     *,
     progress: Progress | None = None,
     timeouts: Timeouts | None = None,
 ) -> Path:
-    """Put official weights into a folder (default: torch.hub's); downloads unless the right file is there.
+    """Download official weights into a directory, unless the right file is already there; return its path.
 
-    The file appears under its name only whole, verified and fsynced; of two processes one downloads and the
-    other takes its file.
+    The file gets its name only once it is complete, verified and fsynced. Of two processes, one downloads and
+    the other uses its file.
+
+    Parameters
+    ----------
+    official
+        The weights to download.
+    directory
+        Where to put them; torch.hub's checkpoint directory by default.
+    progress
+        Called as the download proceeds.
+    timeouts
+        The time limits; the defaults of `Timeouts` if None.
 
     Raises
     ------
     WeightsError
-        The download failed or is not the file it should be; nothing is left behind.
+        The download failed or the file has another hash; no partial file remains.
     """
-    folder = folder or hub_folder()
-    target = folder / official.file_name
+    directory = directory or hub_directory()
+    target = directory / official.file_name
     try:
-        files.make_folders(folder)
-        with filelock.FileLock(folder / f".{official.file_name}.lock"):
+        files.make_folders(directory)
+        with filelock.FileLock(directory / f".{official.file_name}.lock"):
             if not (target.is_file() and sha256_of(target).startswith(official.sha256_prefix)):
                 files.write_whole(
                     target, lambda stream: _download(official, stream.write, progress, timeouts or Timeouts())
                 )
-                files.sync_folders([folder])
+                files.sync_folders([directory])
     except OSError as error:
         raise WeightsError(
-            f"{folder}: cannot be written ({error.strerror or error}); {_ways(official)}"
+            f"{directory}: cannot be written ({error.strerror or error}); {_alternatives(official)}"
         ) from None
     return target
 
@@ -115,7 +126,7 @@ def _download(
     try:
         digest = hashlib.sha256()
         done = 0
-        with _answer(url, timeouts) as response:
+        with _open(url, timeouts) as response:
             length = response.headers.get("Content-Length")
             total = int(length) if length and length.isdigit() else None
             while block := response.read(_CHUNK):
@@ -129,38 +140,38 @@ def _download(
     except TimeoutError:
         reason = "the server did not answer in time"
     except urllib.error.URLError as error:
-        reason = f"no connection ({_why(error)})"
+        reason = f"no connection ({_reason(error)})"
     except (HTTPException, ConnectionError, ssl.SSLError) as error:
-        reason = f"the connection broke ({type(error).__name__})"
+        reason = f"the connection failed ({type(error).__name__})"
     else:
         if total is not None and done < total:
             reason = f"the connection ended after {done} of {counted(total, 'byte')}"
         elif not digest.hexdigest().startswith(official.sha256_prefix):
             reason = (
-                f"what came is not the right file (its sha256 starts with {digest.hexdigest()[:8]}, "
+                f"the file received is not the right one (its sha256 starts with {digest.hexdigest()[:8]}, "
                 f"not {official.sha256_prefix[:8]})"
             )
         else:
             return
-    raise WeightsError(f"{url}: cannot be downloaded: {reason}; {_ways(official)}")
+    raise WeightsError(f"{url}: cannot be downloaded: {reason}; {_alternatives(official)}")
 
 
-def _answer(url: str, timeouts: Timeouts) -> HTTPResponse:
-    """Open a URL within a deadline that holds for all of it: urllib's own is per address and skips DNS."""
+def _open(url: str, timeouts: Timeouts) -> HTTPResponse:
+    """Open a URL within one deadline for all steps: urllib's timeout is per address and excludes DNS."""
     result: list[HTTPResponse | BaseException] = []
     finished = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            # An opener of our own reads the proxy variables as they are now.
+            # A new opener reads the current proxy variables.
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls_context()))
             opener.addheaders = [("User-Agent", f"fcn-cli/{__version__}")]
             result.append(opener.open(url, timeout=timeouts.read))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             result.append(error)
         finished.set()
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=request, daemon=True).start()
     if not finished.wait(timeouts.connect):
         raise TimeoutError
     answer = result[0]
@@ -174,19 +185,19 @@ def _tls_context() -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=bundle)
     except OSError as error:
-        raise WeightsError(f"{bundle}: not a usable file of CA certificates ({error})") from None
+        raise WeightsError(f"{bundle}: not a valid file of CA certificates ({error})") from None
 
 
-def _why(error: urllib.error.URLError) -> str:
+def _reason(error: urllib.error.URLError) -> str:
     reason = error.reason
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     return str(reason)
 
 
-def _ways(official: OfficialWeights) -> str:
+def _alternatives(official: OfficialWeights) -> str:
     return (
-        f"put {official.file_name} from {download_url(official)} into {search_folders()[0]}, "
-        "or run `fcn weights fetch` where there is a network and copy the file; "
+        f"put {official.file_name} from {download_url(official)} into {search_directories()[0]}, "
+        "or run `fcn weights fetch` on a machine with network access and copy the file; "
         "`--backbone mobilenet_v2` (a small preview) works right now"
     )

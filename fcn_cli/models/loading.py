@@ -1,4 +1,4 @@
-"""Fill a network from a checkpoint file, without ever running what is in the file."""
+"""Load a checkpoint into a model, without ever running code from the file."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
     """Load a checkpoint's state dict, on the CPU, in float32.
 
-    The bytes that are loaded are those whose hash is compared: what a run records is what made its masks.
+    The same bytes are hashed and loaded, so the hash that a run records is that of the weights it used.
 
-    Takes a plain state dict and torchvision's training checkpoints (``{"model": …, "args": Namespace}``);
-    a ``module.`` prefix is dropped, and so is the auxiliary head.
+    A checkpoint is a plain state dict, or torchvision's training checkpoint (``{"model": …, "args":
+    Namespace}``). A ``module.`` prefix and the auxiliary head are dropped.
 
     Raises
     ------
     WeightsError
-        The file is not the one that was hashed, holds code, is no checkpoint, or has values that are not
-        finite.
+        The file has changed since it was hashed, contains code, is not a checkpoint, or has values that are
+        not finite.
     """
     import torch
 
     data = _read(file)
     try:
-        # torch warns of pickle protocols it was not tested with; if it cannot read one it says so.
+        # torch warns about untested pickle protocols; if it cannot read one, it raises an error.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"asks to run {named[1]}" if named else "holds more than weights"
+        finding = f"asks to run {named[1]}" if named else "contains more than weights"
         raise WeightsError(
-            f"{file.path}: refused, it {what}; a checkpoint must be a state dict (save model.state_dict())"
+            f"{file.path}: refused, it {finding}; a checkpoint must be a state dict (save model.state_dict())"
         ) from None
     except Exception as error:  # noqa: BLE001 - torch.load raises anything on broken data
         raise WeightsError(
@@ -59,7 +59,7 @@ def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
 
 
 def _read(file: WeightsFile) -> io.BytesIO:
-    """Return the bytes of a file, which must have its hash."""
+    """Return the bytes of a file; raises WeightsError unless they have its hash."""
     try:
         data = file.path.read_bytes()
     except OSError as error:
@@ -83,20 +83,18 @@ def _clean(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path}: no state dict in it; save model.state_dict()")
+        raise WeightsError(f"{path}: contains no state dict; save model.state_dict()")
     cleaned = {}
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise WeightsError(f"{path}: not a state dict, {key!r} holds a {type(value).__name__}")
+            raise WeightsError(f"{path}: not a state dict, {key!r} is a {type(value).__name__}")
         name = key.removeprefix("module.")
         if name.startswith("aux_classifier."):
             continue
         if value.is_floating_point():
             value = value.float()
             if not torch.isfinite(value).all():
-                raise WeightsError(
-                    f"{path}: {name} holds values that are not finite; the training went wrong"
-                )
+                raise WeightsError(f"{path}: {name} has values that are not finite; the training went wrong")
         cleaned[name] = value
     return cleaned
 
@@ -109,7 +107,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in eval mode on the CPU in float32, and the names of its classes."""
+    """A model with its weights, in eval mode on the CPU in float32, and its class names."""
 
     backbone: Architecture
     model: nn.Module
@@ -117,12 +115,12 @@ class LoadedModel:
 
 
 def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] | None = None) -> LoadedModel:
-    """Build a network and fill it from a checkpoint; the number of classes is the classifier's.
+    """Build a model and load a checkpoint into it; the classifier's shape determines the number of classes.
 
     Parameters
     ----------
     backbone
-        The architecture that the checkpoint must have.
+        The architecture of the checkpoint.
     file
         A verified weights file.
     class_names
@@ -131,9 +129,10 @@ def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] |
     Raises
     ------
     WeightsError
-        The checkpoint has missing, unexpected or wrongly shaped entries, or other than 2 to 255 classes.
+        The checkpoint has missing or unexpected entries, entries of another shape, or fewer than 2 or more
+        than 255 classes.
     RequestError
-        `class_names` are more or fewer than the classes.
+        The number of `class_names` is not the number of classes.
     """
     state = load_state_dict(file)
     classes = _class_count(state, file)
@@ -151,7 +150,7 @@ def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] |
 def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:
     final = state.get("classifier.4.weight")
     if final is None or final.ndim != 4:
-        raise WeightsError(f"{file.path}: no FCN classifier in it (classifier.4.weight is missing)")
+        raise WeightsError(f"{file.path}: has no FCN classifier (classifier.4.weight is missing)")
     if not 2 <= len(final) <= MAX_CLASSES:
         raise WeightsError(
             f"{file.path}: has {counted(len(final), 'class', 'classes')}; 2 to {MAX_CLASSES} are supported"
@@ -159,19 +158,19 @@ def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:
     return len(final)
 
 
-def _refuse_mismatch(model: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    # BatchNorm's batch counters play no part in prediction, and some checkpoints leave them out.
+def _refuse_mismatch(model: nn.Module, state: dict[str, Tensor], problem: str) -> None:
+    # BatchNorm's batch counters do not affect predictions, and some checkpoints omit them.
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(".num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
     if missing := sorted(own.keys() - given.keys()):
-        raise WeightsError(f"{what}: {_some(missing)} missing")
+        raise WeightsError(f"{problem}: {_first_names(missing)} missing")
     if unexpected := sorted(given.keys() - own.keys()):
-        raise WeightsError(f"{what}: {_some(unexpected)} unexpected")
+        raise WeightsError(f"{problem}: {_first_names(unexpected)} unexpected")
     if wrong := sorted(k for k in own if own[k].shape != given[k].shape):
-        shapes = f"{tuple(given[wrong[0]].shape)} where {tuple(own[wrong[0]].shape)} belongs"
-        raise WeightsError(f"{what}: {_some(wrong)} of another shape ({shapes})")
+        shapes = f"{tuple(given[wrong[0]].shape)}, expected {tuple(own[wrong[0]].shape)}"
+        raise WeightsError(f"{problem}: {_first_names(wrong)} of another shape ({shapes})")
 
 
-def _some(keys: Sequence[str]) -> str:
+def _first_names(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return ", ".join(keys[:3]) + more

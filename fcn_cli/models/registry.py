@@ -1,6 +1,6 @@
-"""The registry of networks: name → architecture, weights, classes.
+"""The registry of architectures: name → how to build one, its weights, its properties.
 
-Reading it needs no torch; building a network does.
+Reading it does not import torch; building a model does.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 MAX_CLASSES = 255
-"""Label maps are uint8 and 255 is void."""
+"""Label maps are uint8, and 255 is void."""
 
 
 @dataclass(frozen=True)
 class BundledWeights:
-    """Weights inside this package, and the sha256 they must have."""
+    """Weights inside this package, and their sha256."""
 
     path: Path
     sha256: str
@@ -31,11 +31,11 @@ class BundledWeights:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network of the FCN family.
+    """An FCN architecture.
 
     `build` takes the number of classes and returns the torchvision model without auxiliary head or weights.
-    `stride` is that of its logits. `bytes_per_pixel` is how much memory a forward pass of one image takes at
-    its peak, in float32 on a CPU, per pixel of input: measured, and rounded up.
+    `stride` is the stride of its logits in pixels. `bytes_per_pixel` is the peak memory of a forward pass in
+    float32 on a CPU, per input pixel of one image: measured, and rounded up.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Architecture:
 
     @property
     def sha256(self) -> str:
-        """What is known of its weights' sha256: all of it, or the first digits."""
+        """The known hex digits of the weights' sha256: all, or the first ones."""
         return self.weights.sha256 if isinstance(self.weights, BundledWeights) else self.weights.sha256_prefix
 
 
@@ -120,12 +120,12 @@ DEFAULT_BACKBONE = "resnet50"
 
 
 def find(name: str) -> Architecture:
-    """Return a backbone by name.
+    """Return an architecture by name.
 
     Raises
     ------
     RequestError
-        There is none of that name.
+        There is no architecture of that name.
     """
     try:
         return BACKBONES[name]

@@ -58,16 +58,16 @@ def test_every_suffix_that_pillow_registers_is_taken_or_has_its_reason() -> None
     code = "import json; from PIL import Image; print(json.dumps(Image.registered_extensions()))"
     registered: dict[str, str] = json.loads(plain_pillow(code).stdout)
     own = formats.KNOWN_SUFFIXES - set(formats.HEIF_SUFFIXES)
-    assert not own & formats.NOT_TAKEN.keys()
-    assert set(registered) - own - formats.NOT_TAKEN.keys() == set()
+    assert not own & formats.UNSUPPORTED.keys()
+    assert set(registered) - own - formats.UNSUPPORTED.keys() == set()
     assert own - set(registered) == set()
-    assert all(formats.NOT_TAKEN.values())
+    assert all(formats.UNSUPPORTED.values())
     for name, suffixes in formats._FORMATS.items():
         assert {registered[suffix] for suffix in suffixes} <= {name, "MPO"}
     # What is not taken under its suffix is not taken under another one either.
-    refused_formats = {registered[suffix] for suffix in formats.NOT_TAKEN if suffix in registered}
+    refused_formats = {registered[suffix] for suffix in formats.UNSUPPORTED if suffix in registered}
     for suffix in ("", ".jpg", ".eps", *formats.KNOWN_SUFFIXES):
-        assert not refused_formats & {*formats._COMMON, *formats._rarer(suffix)}
+        assert not refused_formats & {*formats._COMMON, *formats._other_formats(suffix)}
 
 
 def test_the_rare_formats_are_all_tried() -> None:
@@ -256,7 +256,7 @@ def test_nothing_starts_a_program(fcn: Fcn, tmp_path: Path, monkeypatch: pytest.
             "segment", *files, *SMALL, "-o", f"out{workers}", "--keep-extension", "-j", workers, code=1
         )
         assert {r["error"]["kind"] for r in journal_of(tmp_path / f"out{workers}").values()} == {"NotAnImage"}
-        assert ".eps: vector graphics, which Pillow would start Ghostscript to draw" in done.stderr
+        assert ".eps: vector graphics, for which Pillow would run Ghostscript" in done.stderr
         assert not started.exists()
 
 
@@ -340,7 +340,7 @@ def test_heic_pixels_and_kinds(photo: Image.Image, tmp_path: Path) -> None:
     path.write_bytes(data)
     assert refused(path, 5000).failure == (
         FailureKind.TOO_MANY_PIXELS,
-        "90x60 is more than 5000 pixels; if that is right, raise --max-image-pixels",
+        "90x60 is more than 5000 pixels; if that is intended, raise --max-image-pixels",
         5000,
     )
 

@@ -244,7 +244,7 @@ def test_a_companys_own_certificate_authority(
     assert download.fetch(official).read_bytes() == CONTENT
     monkeypatch.setenv(variable, str(tmp_path / "nowhere.pem"))
     download.fetch(official).unlink()
-    with pytest.raises(WeightsError, match="not a usable file of CA certificates"):
+    with pytest.raises(WeightsError, match="not a valid file of CA certificates"):
         download.fetch(official)
 
 
