@@ -19,8 +19,8 @@ def bench(
 ) -> None:
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
 
-    torchvision runs as on the PyTorch Hub page, auxiliary head and all, and without that head. The limit of
-    direct convolution is what the machine's best matrix product would reach without a break.
+    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. The limit of
+    direct convolution is the rate that the fastest matrix product would allow.
     """
     from ..evaluation import speed
     from ..inference.execution import resolve_execution

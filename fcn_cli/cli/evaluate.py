@@ -37,11 +37,11 @@ def evaluate(
 ) -> None:
     """Measure a network, or a directory of masks, against ground truth: IoU and accuracy.
 
-    Photos without truth are left out, and counted. A photo that fails, because its truth has another size
-    for example, is left out too.
+    Photos without truth are skipped and counted. Photos that fail, for example because their truth has
+    another size, are skipped and reported.
 
-    Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong, or no truth can
-    be used; 3 there is no photo, or none with truth.
+    Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong or the truth is
+    unusable; 3 there is no photo, or no photo with truth.
     """
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest
@@ -58,7 +58,7 @@ def evaluate(
         DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
         InferenceOptions(device, precision, kernels, batch_size, threads),
     )
-    request = accuracy.Request(
+    request = accuracy.EvaluationRequest(
         images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation
     )
     progress = ProgressBar(quiet=quiet)

@@ -50,11 +50,11 @@ def segment(
 ) -> None:
     """Segment images into masks, paletted PNGs and per-class pixel counts.
 
-    A run picks up where an earlier one into the same output directory ended.
+    A run continues an earlier run into the same output directory.
 
-    Exit codes: 0 every image is done; 1 some have no mask, the rest are done; 2 the request is wrong;
-    3 nothing to segment was found; 4 another run holds the output directory; 5 ended early (disk full,
-    output lost, --fail-fast); 70 a bug; 129, 130 and 143 ended by a signal.
+    Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
+    3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
+    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal.
     """
     from ..inference.options import InferenceOptions
     from ..inputs.decode_options import DecodeOptions

@@ -32,7 +32,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What to measure against what.
 
     `images` is a directory (or a file, or a pattern). With `predictions`, a directory of label maps, those
@@ -65,7 +65,7 @@ class _Answers(NamedTuple):
     protocol: dict[str, Any]
 
 
-def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
+def evaluate(request: EvaluationRequest, observer: ProgressObserver) -> Evaluation:
     """Compare predictions with ground truth.
 
     The first label maps of the truth are checked before weights are searched or downloaded.
@@ -74,7 +74,7 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
     ----------
     request
         What to measure.
-    watcher
+    observer
         Receives the progress.
 
     Raises
@@ -92,11 +92,11 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     photos, matched = _find(request)
     truth = matched.truth
-    watcher.begin(len(matched.photos))
+    observer.begin(len(matched.photos))
     if request.predictions is not None:
         found = _from_folder(request, matched)
     else:
-        found = _from_network(request, matched, watcher)
+        found = _from_network(request, matched, observer)
     evaluation = Evaluation(
         Confusion.empty(len(found.class_names)),
         found.class_names,
@@ -116,11 +116,11 @@ def evaluate(request: Request, watcher: ProgressObserver) -> Evaluation:
         truth.counts,
     )
     with closing(found.answers):
-        counting.count(found.answers, truth, matched.names, evaluation, watcher)
+        counting.count(found.answers, truth, matched.names, evaluation, observer)
     return evaluation
 
 
-def _find(request: Request) -> tuple[list[Source], _Matched]:
+def _find(request: EvaluationRequest) -> tuple[list[Source], _Matched]:
     """Find the photos, match them with the truth, and check that the truth is usable."""
     wrong_calls.refuse_images(request.images, request.truth.path)
     found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
@@ -145,7 +145,7 @@ def _find(request: Request) -> tuple[list[Source], _Matched]:
     return found.sources, _Matched(truth, photos, names, rule)
 
 
-def _known_classes(request: Request) -> tuple[str, ...] | None:
+def _known_classes(request: EvaluationRequest) -> tuple[str, ...] | None:
     """Return the class names if they are known before the weights are loaded, else None."""
     model = request.prediction.model
     asked_names = load_class_names(model.class_names)
@@ -178,7 +178,7 @@ def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
         )
 
 
-def _from_folder(request: Request, matched: _Matched) -> _Answers:
+def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
     from ..runs.prediction_stream import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
@@ -203,7 +203,7 @@ def _from_folder(request: Request, matched: _Matched) -> _Answers:
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
 
-def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver) -> _Answers:
+def _from_network(request: EvaluationRequest, matched: _Matched, observer: ProgressObserver) -> _Answers:
     from ..inference import engine, execution
     from ..runs import prediction_stream
     from ..runs.prediction_stream import open_pool
@@ -214,7 +214,7 @@ def _from_network(request: Request, matched: _Matched, watcher: ProgressObserver
         # A device that is not there is a reason not to look for weights, which may take a download.
         chosen = execution.resolve_execution(prediction.inference)
         model = prediction.model.resolve()
-        file = model.weights_file(watcher.downloading)
+        file = model.weights_file(observer.downloading)
         network = model.load(file)
         _check_classes(matched.truth, network.class_names)
         ready = engine.Engine(network, chosen)

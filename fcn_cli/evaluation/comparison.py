@@ -105,7 +105,7 @@ class Comparison:
         }
 
 
-def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
+def compare(dir_a: Path, dir_b: Path, observer: ProgressObserver) -> Comparison:
     """Compare the label maps whose names are in both directories.
 
     Raises
@@ -128,27 +128,27 @@ def compare(dir_a: Path, dir_b: Path, watcher: ProgressObserver) -> Comparison:
         len(in_b - in_a),
         _differing_settings(folder_a.settings, folder_b.settings),
     )
-    watcher.begin(len(both))
+    observer.begin(len(both))
 
     # What waits are paths only, of no size.
     with OrderedWork[str, _Counted](resources.cpu_count(), "fcn-compare", max_bytes=0) as work:
         for name in both:
             work.submit(name, partial(_count, folder_a.path(name), folder_b.path(name)))
             for task in work.take():
-                _add(result, task, watcher)
+                _add(result, task, observer)
         for task in work.take(everything=True):
-            _add(result, task, watcher)
+            _add(result, task, observer)
     result.most_different.sort(key=lambda difference: (-difference.fraction, difference.image))
     return result
 
 
-def _add(result: Comparison, task: Task[str, _Counted], watcher: ProgressObserver) -> None:
+def _add(result: Comparison, task: Task[str, _Counted], observer: ProgressObserver) -> None:
     """Add one pair to the result."""
     try:
         counted = task.future.result()
     except ImageError as error:
         result.failures.append((task.key, error.failure))
-        watcher.step(failed=True)
+        observer.step(failed=True)
         return
     result.images += 1
     result.a += counted.a
@@ -162,7 +162,7 @@ def _add(result: Comparison, task: Task[str, _Counted], watcher: ProgressObserve
             heapq.heappop(result.most_different)
     else:
         result.identical += 1
-    watcher.step()
+    observer.step()
 
 
 def _count(path_a: Path, path_b: Path) -> _Counted:

@@ -50,7 +50,7 @@ def count(
     truth: Truth,
     names: Mapping[str, str],
     evaluation: Evaluation,
-    watcher: ProgressObserver,
+    observer: ProgressObserver,
 ) -> None:
     """Add answer by answer to an evaluation; None stands for a moment in which nothing came.
 
@@ -62,7 +62,7 @@ def count(
         The truth, and its name of each image.
     evaluation
         What to add to.
-    watcher
+    observer
         Is told of each image.
     """
     classes = len(evaluation.class_names)
@@ -73,10 +73,10 @@ def count(
         try:
             evaluation.confusion.add(task.future.result())
             evaluation.notes.add(source, photo)
-            watcher.step(failed=False)
+            observer.step(failed=False)
         except ImageError as error:
             evaluation.failures.append((source, error.failure))
-            watcher.step(failed=True)
+            observer.step(failed=True)
 
     # Most of this time goes into decoding PNGs.
     with OrderedWork[tuple[Source, SeenPhoto], Confusion](
@@ -84,7 +84,7 @@ def count(
     ) as work:
         for answer in answers:
             if answer is None:
-                watcher.waiting()
+                observer.waiting()
                 continue
             name = names[answer.source.image]
             work.submit(
