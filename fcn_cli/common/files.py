@@ -1,7 +1,7 @@
 """Files on disk: atomic and durable writes, walking directories.
 
 A file is written under a temporary name in its final directory, fsynced, and renamed. To make the new *name*
-durable as well, callers fsync the directories afterwards, once for many files (`sync_folders`).
+durable as well, callers fsync the directories afterwards, once for many files (`sync_directories`).
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically and durably; surrogate escapes in file names become their bytes."""
     write_whole(path, lambda stream: _write_all(stream, text.encode("utf-8", "surrogateescape")))
-    sync_folders([path.parent])
+    sync_directories([path.parent])
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:
     stream.write(data)
 
 
-def make_folders(folder: Path) -> list[Path]:
+def make_directories(folder: Path) -> list[Path]:
     """Create a directory and its missing parents; return the directories that gained an entry."""
     missing = []
     while not folder.is_dir():
@@ -85,7 +85,7 @@ def make_folders(folder: Path) -> list[Path]:
     return changed
 
 
-def sync_folders(folders: Iterable[Path]) -> None:
+def sync_directories(folders: Iterable[Path]) -> None:
     """Fsync directories, so that names in them survive a power cut; does nothing on Windows."""
     if os.name == "nt":
         return

@@ -47,7 +47,7 @@ KINDS = (
 DEFAULT_KINDS = ("masks", "color")
 
 # An output directory of a later version has cutouts too, and they are never input either.
-OUTPUT_FOLDERS = frozenset({kind.name for kind in KINDS} | {"cutout"})
+IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {"cutout"})
 """The directories of an output directory that hold images."""
 
 
@@ -87,7 +87,7 @@ def kind_of(path: str) -> str:
     return path.partition("/")[0]
 
 
-def is_output_folder(directory: str) -> bool:
+def is_output_directory(directory: str) -> bool:
     """Say whether a directory is the output directory of some run; its settings file tells."""
     try:
         content = json.loads(Path(directory, SETTINGS_FILE).read_bytes())

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.errors import RequestError
 from ..common.files import walk
-from ..common.output_layout import SETTINGS_FILE, is_output_folder, label_kinds
+from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
 from ..outputs.directory import read_classes
 
 _SUFFIX = ".png"
@@ -110,10 +110,10 @@ class LabelFolder:
 
 def _output_folder(root: Path) -> Path | None:
     """Return the output directory of `fcn` that `root` is, or whose masks or colours it contains."""
-    if is_output_folder(str(root)):
+    if is_output_directory(str(root)):
         return root
     place = root.resolve()
-    return place.parent if place.name in label_kinds() and is_output_folder(str(place.parent)) else None
+    return place.parent if place.name in label_kinds() and is_output_directory(str(place.parent)) else None
 
 
 def _settings(root: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..common.errors import ImageError, NothingFound, RequestError
 from ..common.label_map import read_label_map
-from ..common.output_layout import is_output_folder
+from ..common.output_layout import is_output_directory
 from ..inputs import formats
 from ..inputs.discovery import Source
 from . import truth_files
@@ -53,7 +53,7 @@ def refuse_other_directory(truth: Path) -> None:
     RequestError
         The message suggests what to give instead.
     """
-    if is_output_folder(str(truth)):
+    if is_output_directory(str(truth)):
         raise RequestError(
             f"{truth}: an output directory of fcn; to measure its masks, give the truth here and add "
             f"--predictions {truth}; if its masks are the truth, give {truth / 'masks'}"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..common import files
 from ..common.errors import Failure, FailureKind, RequestError
-from ..common.output_layout import OUTPUT_FOLDERS, SETTINGS_FILE, is_output_folder
+from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, is_output_directory
 from . import formats
 from .patterns import PathFilter
 
@@ -152,7 +152,7 @@ class _Discovery:
 
     def _add_folder(self, given: str, prefix: str) -> None:
         real = os.path.realpath(given)
-        if real == self.output or is_output_folder(real) or self._is_written_by_us(given):
+        if real == self.output or is_output_directory(real) or self._is_written_by_us(given):
             self.found.ignored[f"output directory of fcn ({given})"] = 1
             return
 
@@ -172,7 +172,7 @@ class _Discovery:
                 return False
             if os.path.realpath(folder) == self.output:
                 return False
-            return not (SETTINGS_FILE in names and is_output_folder(folder))
+            return not (SETTINGS_FILE in names and is_output_directory(folder))
 
         def failed(folder: str, error: OSError) -> None:
             self._add_unlistable(given, folder, prefix, error)
@@ -187,8 +187,8 @@ class _Discovery:
         if folder not in self.written_by_us:
             real = Path(os.path.realpath(folder or "."))
             self.written_by_us[folder] = any(
-                place.name in OUTPUT_FOLDERS
-                and (str(place.parent) == self.output or is_output_folder(str(place.parent)))
+                place.name in IMAGE_DIRECTORIES
+                and (str(place.parent) == self.output or is_output_directory(str(place.parent)))
                 for place in (real, *real.parents)
             )
         return self.written_by_us[folder]

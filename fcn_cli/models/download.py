@@ -105,13 +105,13 @@ def fetch(
     directory = directory or hub_directory()
     target = directory / official.file_name
     try:
-        files.make_folders(directory)
+        files.make_directories(directory)
         with filelock.FileLock(directory / f".{official.file_name}.lock"):
             if not (target.is_file() and sha256_of(target).startswith(official.sha256_prefix)):
                 files.write_whole(
                     target, lambda stream: _download(official, stream.write, progress, timeouts or Timeouts())
                 )
-                files.sync_folders([directory])
+                files.sync_directories([directory])
     except OSError as error:
         raise WeightsError(
             f"{directory}: cannot be written ({error.strerror or error}); {_alternatives(official)}"

@@ -19,7 +19,7 @@ from .record import Record
 from .writers import WRITERS, Photo
 
 
-class OutputFolder:
+class OutputDirectory:
     """Writes, checks, reads back and removes the files of an output directory.
 
     Parameters
@@ -95,7 +95,7 @@ class OutputFolder:
             As `write`.
         """
         with OutputLost.when_refused(self.root):
-            files.sync_folders((self.root / name).parent for name in names)
+            files.sync_directories((self.root / name).parent for name in names)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files that no longer belong to a photo; skip those that cannot be deleted."""
@@ -106,7 +106,7 @@ class OutputFolder:
                 if os.path.realpath(path.parent) == os.path.join(self._real, os.path.dirname(name)):
                     path.unlink()
 
-    def remove_with_folders(self, names: Iterable[str]) -> None:
+    def remove_with_directories(self, names: Iterable[str]) -> None:
         """Delete files, and the directories that this leaves empty; never during a `write`."""
         for name in names:
             self.remove([name])
@@ -150,13 +150,13 @@ class OutputFolder:
             return
         # Do not create a lost output directory again: its journal and its lock are lost too.
         self.root.stat()
-        changed = files.make_folders(directory)
+        changed = files.make_directories(directory)
         inside = os.path.join(self._real, directory.relative_to(self.root))
         if os.path.realpath(directory) != inside:
             raise ImageError(
                 FailureKind.OUTPUT_REFUSED, f"{directory} is a link; outputs are never written through links"
             )
-        files.sync_folders(changed)
+        files.sync_directories(changed)
         self._ready.add(directory)
 
 

@@ -148,7 +148,7 @@ class Journal:
         """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""
         with contextlib.suppress(FileNotFoundError):
             self.path.replace(self.path.with_name(f"{JOURNAL_FILE}.old"))
-            files.sync_folders([self.path.parent])
+            files.sync_directories([self.path.parent])
         self.index = RecordIndex()
         self.damaged = self._whole_bytes = self._line_count = 0
 
@@ -182,7 +182,7 @@ class Journal:
         new = not self.path.exists()
         stream = self.path.open("ab")
         if new:
-            files.sync_folders([self.path.parent])
+            files.sync_directories([self.path.parent])
         return stream
 
     def _replay(self) -> None:
@@ -231,7 +231,7 @@ class Journal:
     def _compact(self) -> None:
         lines = [line + b"\n" for line in self.index.lines()]
         files.write_whole(self.path, lambda stream: stream.writelines(lines))
-        files.sync_folders([self.path.parent])
+        files.sync_directories([self.path.parent])
         self.index.forget_gone()
         self._whole_bytes = sum(map(len, lines))
         self._line_count = len(lines)

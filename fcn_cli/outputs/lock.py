@@ -95,7 +95,7 @@ class OutputLock:
             time.sleep(_POLL_SECONDS)
 
     def _try(self) -> bool:
-        files.make_folders(self.output)
+        files.make_directories(self.output)
         try:
             self._lock.acquire(timeout=0)
         except (filelock.Timeout, FileNotFoundError):

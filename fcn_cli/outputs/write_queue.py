@@ -14,7 +14,7 @@ from ..common.ordered_work import OrderedWork
 from ..common.output_layout import output_file
 from ..inputs import decoder
 from ..inputs.discovery import Source
-from .directory import OutputFolder
+from .directory import OutputDirectory
 from .journal import Journal
 from .record import Record, Written, finish, gone
 
@@ -42,7 +42,9 @@ class WriteQueue:
         The limit on a photo's pixels for the overlay, which decodes the photo again.
     """
 
-    def __init__(self, folder: OutputFolder, journal: Journal, finished: Finished, max_pixels: int) -> None:
+    def __init__(
+        self, folder: OutputDirectory, journal: Journal, finished: Finished, max_pixels: int
+    ) -> None:
         self._folder = folder
         self._journal = journal
         self._finished = finished

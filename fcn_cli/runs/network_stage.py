@@ -14,7 +14,7 @@ from ..common.signals import Stop
 from ..common.wording import counted
 from ..models import loading
 from ..models.weights import WeightsFile
-from ..outputs.directory import OutputFolder
+from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
 from .observers import RunObserver
 from .prediction_writer import PredictionWriter
@@ -48,7 +48,7 @@ class NetworkStage:
         self,
         request: SegmentRequest,
         resolved: ResolvedRequest,
-        folder: OutputFolder,
+        folder: OutputDirectory,
         report: RunReport,
         observer: RunObserver,
         stop: Stop,

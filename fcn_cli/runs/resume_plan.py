@@ -12,7 +12,7 @@ from ..common import output_layout
 from ..common.errors import Failure, FailureKind, NameCollision
 from ..inputs import collisions
 from ..inputs.discovery import Source
-from ..outputs.directory import OutputFolder
+from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
 
@@ -99,7 +99,7 @@ class Wanted:
 def make(
     sources: Sequence[Source],
     journal: Journal,
-    folder: OutputFolder,
+    folder: OutputDirectory,
     wanted: Wanted,
     pruned: Iterable[Record],
 ) -> ResumePlan:
@@ -156,7 +156,7 @@ class _Planner:
     """Decides the step of each photo of a run; see `make`."""
 
     def __init__(
-        self, journal: Journal, folder: OutputFolder, wanted: Wanted, pruned: frozenset[str]
+        self, journal: Journal, folder: OutputDirectory, wanted: Wanted, pruned: frozenset[str]
     ) -> None:
         self._journal = journal
         self._folder = folder

@@ -13,7 +13,7 @@ from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.discovery import Found, discover
 from ..outputs import pruning, settings
-from ..outputs.directory import OutputFolder
+from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record, gone
@@ -26,7 +26,7 @@ from .resume_plan import Action, ResumePlan, Step
 from .run_report import RunReport
 from .summary import Summary
 
-# How many photos are made ready at once for files that a record stands for to be written again.
+# How many photos are plan ready at once for files that a record stands for to be written again.
 _REWRITE_GROUP = 16
 
 
@@ -76,7 +76,7 @@ class _Run:
         self.found = found
         self.resolved = resolved
         self.output = Path(request.output.directory)
-        self.folder = OutputFolder(self.output, resolved.palette, resolved.palette_name)
+        self.folder = OutputDirectory(self.output, resolved.palette, resolved.palette_name)
         self.report = RunReport(request, resolved, found, observer)
         self.stop = Stop()
 
@@ -84,39 +84,39 @@ class _Run:
         """Plan and report; write nothing."""
         journal = Journal(self.output)
         self._check_settings(journal)
-        made = self._plan(journal)
-        self.report.planned(made, journal)
+        plan = self._plan(journal)
+        self.report.planned(plan, journal)
         return self.report.summary
 
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            opened = Journal(self.output)
+            journal = Journal(self.output)
         try:
-            described = self._check_settings(opened)
-            made = self._plan(opened)
+            described = self._check_settings(journal)
+            plan = self._plan(journal)
             with OutputLost.when_refused(self.output):
                 if settings.has_other_schema(self.output):
-                    opened.set_aside()
-                self._repair(opened, described=described)
-                self._update(made, opened)
-            self.report.planned(made, opened)
-            self._work_until_lost(made, opened)
+                    journal.set_aside()
+                self._repair(journal, described=described)
+                self._update(plan, journal)
+            self.report.planned(plan, journal)
+            self._work_until_lost(plan, journal)
         finally:
-            opened.close()
+            journal.close()
         summary = self.report.summary
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
-        self.report.project(opened, changed=bool(made.work or summary.pruned))
+        self.report.project(journal, changed=bool(plan.work or summary.pruned))
         return summary
 
-    def _check_settings(self, opened: Journal) -> bool:
+    def _check_settings(self, journal: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""
         if self.request.resume.overwrite:
             return True
-        return self.resolved.settings.check(self.output, (record.fingerprint for record in opened))
+        return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
-    def _plan(self, opened: Journal) -> ResumePlan:
+    def _plan(self, journal: Journal) -> ResumePlan:
         wanted = resume_plan.Wanted(
             self.request.output.kinds,
             self.resolved.fingerprint,
@@ -127,45 +127,45 @@ class _Run:
         pruned: Sequence[Record] = ()
         if self.request.resume.prune is not None:
             force = self.request.resume.prune == pruning.FORCE
-            pruned = pruning.find(opened, self.found.sources, self.found.directories, force=force)
-        return resume_plan.make(self.found.sources, opened, self.folder, wanted, pruned)
+            pruned = pruning.find(journal, self.found.sources, self.found.directories, force=force)
+        return resume_plan.make(self.found.sources, journal, self.folder, wanted, pruned)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
 
-    def _repair(self, opened: Journal, *, described: bool) -> None:
+    def _repair(self, journal: Journal, *, described: bool) -> None:
         """Make good what earlier runs or a failing disk left; for the directory's holder."""
-        if opened.damaged:
-            lines = counted(opened.damaged, "damaged line")
-            images = "its image" if opened.damaged == 1 else "their images"
-            self.observer.warn(f"{opened.path}: {lines} dropped; {images} will be done again")
-        opened.mend()
-        if not described and len(opened):
+        if journal.damaged:
+            lines = counted(journal.damaged, "damaged line")
+            images = "its image" if journal.damaged == 1 else "their images"
+            self.observer.warn(f"{journal.path}: {lines} dropped; {images} will be done again")
+        journal.mend()
+        if not described and len(journal):
             known = self.resolved.model.identity
             self.resolved.settings.save(self.output, known if len(known) == 64 else None)
             self.observer.warn(f"{self.output / SETTINGS_FILE} was missing or damaged: written again")
 
-    def _update(self, plan: ResumePlan, opened: Journal) -> None:
+    def _update(self, plan: ResumePlan, journal: Journal) -> None:
         """Remove photos that are gone, first from the journal, then their files; note moves and colours."""
         records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
-        opened.append(gone(record) for record in records)
-        self.folder.remove_with_folders(
-            name for record in records for name in record.outputs if opened.owner(name) is None
+        journal.append(gone(record) for record in records)
+        self.folder.remove_with_directories(
+            name for record in records for name in record.outputs if journal.owner(name) is None
         )
         for record in records:
             self.report.pruned(record)
-        opened.append(step.record for step in plan.steps if step.moved and step.record is not None)
+        journal.append(step.record for step in plan.steps if step.moved and step.record is not None)
         names = self.report.class_names()
-        if len(opened) and names is not None and not plan.through_network:
+        if len(journal) and names is not None and not plan.through_network:
             # Else the network says how many classes there are.
             self.folder.write_classes(names)
 
-    def _work_until_lost(self, plan: ResumePlan, opened: Journal) -> None:
+    def _work_until_lost(self, plan: ResumePlan, journal: Journal) -> None:
         if not plan.work:
             return
         limit = self.request.prediction.decoding.max_pixels
         try:
-            with WriteQueue(self.folder, opened, self.report.finished, limit) as writes:
+            with WriteQueue(self.folder, journal, self.report.finished, limit) as writes:
                 with self.stop:
                     unusable = list(self._make_from_labels(plan.from_labels, writes))
                     writes.commit(everything=True)

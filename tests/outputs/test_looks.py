@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fcn_cli.common import palettes
-from fcn_cli.outputs.directory import OutputFolder
+from fcn_cli.outputs.directory import OutputDirectory
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree
 
@@ -122,7 +122,7 @@ def test_a_palette_change_that_is_killed_is_finished_or_undone(
 ) -> None:
     """Killed half-way; then the same without --overwrite, or with the old palette again."""
     written = 0
-    real: Callable[..., object] = OutputFolder.write
+    real: Callable[..., object] = OutputDirectory.write
 
     def write(*arguments: object) -> object:
         nonlocal written
@@ -136,7 +136,7 @@ def test_a_palette_change_that_is_killed_is_finished_or_undone(
 
     arguments = ["segment", "made", *SMALL, "-o", "out", "--workers", "0"]
     with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "write", write)
+        patch.setattr(OutputDirectory, "write", write)
         patch.setattr("fcn_cli.outputs.write_queue._THREADS", 1)
         with pytest.raises(Killed):
             fcn(*arguments, *VOC, *(["--overwrite"] if overwrite else []))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_cli.outputs.directory import OutputFolder
+from fcn_cli.outputs.directory import OutputDirectory
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_line, tree, without_roots_rights
 
@@ -120,7 +120,7 @@ def test_a_prune_that_is_killed_leaves_no_orphans(
 
     (tmp_path / "made/b.png").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "remove_with_folders", killed)
+        patch.setattr(OutputDirectory, "remove_with_directories", killed)
         with pytest.raises(Killed):
             fcn("segment", "made", *SMALL, "-o", "out", "--prune")
     assert "b" in stems(out)

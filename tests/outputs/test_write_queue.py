@@ -14,7 +14,7 @@ from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.common.label_map import Segmentation, read_label_map
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs import record, write_queue
-from fcn_cli.outputs.directory import OutputFolder
+from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.write_queue import WriteQueue
@@ -39,7 +39,7 @@ class Queue:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.journal = Journal(root)
-        self.folder = OutputFolder(root, palettes.load("hub"), "hub")
+        self.folder = OutputDirectory(root, palettes.load("hub"), "hub")
         self.finished: list[Record] = []
         self.writes = WriteQueue(self.folder, self.journal, self.finished.append, 1000)
 
@@ -59,9 +59,9 @@ def test_records_come_in_order_in_one_append_after_their_files(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
-    write = OutputFolder.write
+    write = OutputDirectory.write
 
-    def first_is_slow(folder: OutputFolder, output: str, *rest: object) -> object:
+    def first_is_slow(folder: OutputDirectory, output: str, *rest: object) -> object:
         if output == "a.png":
             assert go.wait(20)
         return write(folder, output, *rest)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_records_come_in_order_in_one_append_after_their_files(
         appended.append([one.image for one in listed])
         append(journal, listed)
 
-    monkeypatch.setattr(OutputFolder, "write", first_is_slow)
+    monkeypatch.setattr(OutputDirectory, "write", first_is_slow)
     monkeypatch.setattr(Journal, "append", watched)
     with queue.writes as writes:
         for name in "abc":
@@ -105,13 +105,13 @@ def test_a_commit_waits_only_beyond_the_bounds(
     for name, value in bound.items():
         monkeypatch.setattr(write_queue, name, value)
     queue, go = Queue(tmp_path), threading.Event()
-    write = OutputFolder.write
+    write = OutputDirectory.write
 
     def slow(*arguments: object) -> object:
         assert go.wait(20)
         return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(OutputFolder, "write", slow)
+    monkeypatch.setattr(OutputDirectory, "write", slow)
     with queue.writes as writes:
         queue.add("a")
         queue.add("b")
@@ -138,7 +138,7 @@ def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
         def refused(*_: object) -> None:
             raise ImageError(FailureKind.OUTPUT_REFUSED, "refused")
 
-        monkeypatch.setattr(OutputFolder, "write", refused)
+        monkeypatch.setattr(OutputDirectory, "write", refused)
         # The photo is read by another path than the recorded one: that is what a message names.
         other = Source("a.png", "/link/a.png", "link/a.png", "a.png", 10, 20)
         writes.add(other, earlier, segmentation(3), ["overlay"], keep_on_failure=True)
@@ -174,7 +174,7 @@ def test_leaving_by_an_exception_drops_what_has_not_begun(
     go = threading.Event()
     begun: list[str] = []
 
-    def slow(folder: OutputFolder, output: str, *_: object) -> dict[str, int]:
+    def slow(folder: OutputDirectory, output: str, *_: object) -> dict[str, int]:
         begun.append(output)
         assert go.wait(20)
         return {}
@@ -186,7 +186,7 @@ def test_leaving_by_an_exception_drops_what_has_not_begun(
             threading.Timer(0.1, go.set).start()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(OutputFolder, "write", slow)
+    monkeypatch.setattr(OutputDirectory, "write", slow)
     with pytest.raises(KeyboardInterrupt):
         left()
     assert 1 <= len(begun) <= 4
