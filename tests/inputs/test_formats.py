@@ -218,7 +218,7 @@ def test_what_is_cut_off_or_of_a_strange_variant_says_so(photo: Image.Image, tmp
     deep = bytearray(photoshop(np.array(photo)))
     deep[22:24] = b"\0\x10"
     path.write_bytes(deep)
-    assert "not an image in any format or variant" in str(refused(path))
+    assert "not an image in a supported format or variant" in str(refused(path))
     path = tmp_path / "x.gbr"
     path.write_bytes(RARE[7].data[:200])
     assert refused(path).failure.kind == FailureKind.TRUNCATED

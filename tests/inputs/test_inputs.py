@@ -355,7 +355,7 @@ def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -
     fcn("segment", "--files-from", "list", *SMALL, "--write", "masks")
     assert sorted(tree(Path("fcn_output/masks"))) == ["made/a.png", "made/b.png"]
     for content, text in (
-        (b"made/a.png\0made/b.png\0", "give --null"),
+        (b"made/a.png\0made/b.png\0", "use --null"),
         (b"\xff\xfe" + "made/a.png\r\n".encode("utf-16-le"), "UTF-16 text; save it as UTF-8"),
         (b"\xfe\xff" + "made/a.png\n".encode("utf-16-be"), "UTF-16 text; save it as UTF-8"),
     ):

@@ -29,11 +29,10 @@ from PIL import Image
 from fcn_cli import __version__
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
-from fcn_cli.models import download, registry
+from fcn_cli.models import download, loading, registry
 from fcn_cli.models.download import Timeouts
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
-from fcn_cli.runs import prediction_stream
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
 
@@ -134,7 +133,7 @@ def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
     expected = "404"
     if kind == "wrong hash":
         server.serve(b"something else")
-        expected = "not the right file"
+        expected = "the file received is not the right one"
     elif kind == "cut off":
         server.serve(CONTENT[:100_000], claim=len(CONTENT))
         expected = f"ended after 100000 of {len(CONTENT)} bytes"
@@ -474,15 +473,15 @@ def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it
     assert "--weights was" in fcn("segment", "made", *SMALL, "-o", "out", code=2).stderr
 
 
-def replacing(when: str, path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def replace_before_loading(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace a file after it was hashed for the request, before it is loaded."""
-    real: Callable[..., Any] = getattr(prediction_stream, when)
+    real: Callable[..., Any] = loading._read
 
     def replaced(*arguments: Any) -> Any:
         path.write_bytes(content)
         return real(*arguments)
 
-    monkeypatch.setattr(prediction_stream, when, replaced)
+    monkeypatch.setattr(loading, "_read", replaced)
 
 
 def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
@@ -494,7 +493,7 @@ def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
     torch.save(with_other_classes(), tmp_path / "new.pth")
     new = (tmp_path / "new.pth").read_bytes()
     with monkeypatch.context() as patch:
-        replacing("open_pool", path, new, patch)
+        replace_before_loading(path, new, patch)
         done = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out", code=2)
     assert f"{path}: was changed while this run started" in done.stderr
     for digest in (DIGEST, hashlib.sha256(new).hexdigest()):
@@ -516,7 +515,7 @@ def test_official_weights_replaced_before_they_are_loaded_end_the_run(
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
     torch.save(with_other_classes(), tmp_path / "new.pth")
-    replacing("open_pool", path, (tmp_path / "new.pth").read_bytes(), monkeypatch)
+    replace_before_loading(path, (tmp_path / "new.pth").read_bytes(), monkeypatch)
     done = fcn("segment", "made", *SMALL, "-o", "out", code=2)
     assert f"{path}: was changed while this run started" in done.stderr
     assert not (tmp_path / "out").exists()

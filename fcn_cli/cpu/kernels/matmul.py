@@ -62,7 +62,7 @@ def pointwise(
     *,
     add: bool,
 ) -> None:
-    """Compute a 1x1 convolution: clamp(pixels x weights + bias), with `add` clamp(result + …).
+    """Compute a 1x1 convolution: clamp(pixels x weights + bias), or with `add` clamp(... + result).
 
     Parameters
     ----------
