@@ -36,18 +36,16 @@ class WriteQueue:
     ----------
     folder, journal
         The output directory, and its journal, open for appending.
-    finished
+    notify
         Called with every record.
     max_pixels
         The limit on a photo's pixels for the overlay, which decodes the photo again.
     """
 
-    def __init__(
-        self, folder: OutputDirectory, journal: Journal, finished: Finished, max_pixels: int
-    ) -> None:
+    def __init__(self, folder: OutputDirectory, journal: Journal, notify: Finished, max_pixels: int) -> None:
         self._folder = folder
         self._journal = journal
-        self._finished = finished
+        self._finished = notify
         self._max_pixels = max_pixels
         # The key of a task is `keep_on_failure`.
         self._work = OrderedWork[bool, Record](
