@@ -316,7 +316,7 @@ def test_labels_are_the_argmax_of_interpolated_logits(
 
 
 def test_the_lowest_of_equal_classes_wins_in_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_labels, "_WIDE_ELEMENTS", 1)
+    monkeypatch.setattr(compiled_labels, "_CHUNK_ELEMENTS", 1)
     logits = torch.randn(3, 20, 30, generator=seeded(0)).repeat(2, 1, 1)
     labels = label_map(logits, 190, 170)
     assert set(labels.flatten().tolist()) == {0, 1, 2}
