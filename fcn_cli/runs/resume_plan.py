@@ -233,7 +233,7 @@ class _Planner:
 
     def _owner_text(self, source: Source, record: Record | None) -> str | None:
         """Return why a photo is refused, when another photo that still exists owns its name; else None."""
-        if not source.output:
+        if not source.output or not len(self._journal):
             return None
         if record is not None and source.image not in self._pruned and _is_another(record.path, source):
             return self._foreign_text(record, source)
