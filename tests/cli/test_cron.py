@@ -102,13 +102,13 @@ def test_messages_that_nobody_can_read_stop_nothing(
         os.close(reader)
     other = "stdout" if stream == "stderr" else "stderr"
     done = subprocess.run(
-        command("segment", "made", *SMALL, "-v"),
+        command("segment", "made", *SMALL, "-v", "--log-file", "log"),
         cwd=tmp_path,
         check=False,
         **{stream: target, other: subprocess.PIPE},  # type: ignore[call-overload]
     )
     os.close(target)
-    assert done.returncode == 0
+    assert done.returncode == 0, (tmp_path / "log").read_text()
     assert b"Traceback" not in (done.stderr or b"")
     assert len(tree(tmp_path / "fcn_output/masks")) == 1
 
