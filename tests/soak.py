@@ -135,7 +135,7 @@ def main() -> None:
     failures = [
         text
         for text, bad in (
-            # Some of it must: the journal's index takes 640 bytes an image, and the workers' copies of the
+            # Some of it must: the journal's index takes 810 bytes an image, and the workers' copies of the
             # list of photos come to be their own, page by page.
             ("memory grows", grows > 2500),
             ("the rate falls", speed < 0.9),
