@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from .cli.app import app
 from .cli.command_line import UsageError, usage_message
@@ -56,6 +57,9 @@ def main() -> NoReturn:
         # Under cron any of them can be closed. A file opened later must not get its file descriptor.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+        # The original stream stays referenced there: collected, it would close the file.
+        sys.stderr = _unbuffered(sys.stderr)
     code = run()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -64,6 +68,18 @@ def main() -> NoReturn:
         # The regular shutdown of torch takes more than a second, and all results are on disk.
         os._exit(code)
     sys.exit(code)
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """Return a text stream to the same file that keeps nothing back.
+
+    A buffer would hold what a full disk or a closed pipe did not take, and whatever flushes it later (the
+    start of a worker process, for example) would end the run.
+    """
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    return io.TextIOWrapper(
+        raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True, write_through=True
+    )
 
 
 if __name__ == "__main__":
