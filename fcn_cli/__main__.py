@@ -57,9 +57,9 @@ def main() -> NoReturn:
         # Under cron any of them can be closed. A file opened later must not get its file descriptor.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+    if sys.__stderr__ is not None:
         # The original stream stays referenced there: collected, it would close the file.
-        sys.stderr = _unbuffered(sys.stderr)
+        sys.stderr = _unbuffered(sys.__stderr__)
     code = run()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
