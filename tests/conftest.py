@@ -30,6 +30,11 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     _cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_cpus[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cpus)]})
 
+for _number in ENDING_SIGNALS:
+    # Started by nohup or in the background of a script, commands would ignore what tests send them.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 PREVIEW = ("--backbone", "mobilenet_v2")
 SMALL = (*PREVIEW, "--resize", "64")
