@@ -45,6 +45,7 @@ class RunReport:
         self._observer = observer
         self._output = Path(request.output.directory)
         self._failed_before: dict[str, Record] = {}
+        self._refused_before = _refused_last_time(self._output)
         self.first_failure: StoppedEarly | None = None
         self.summary = Summary(
             self._output, palette=resolved.palette, total=len(found.sources), ignored=found.ignored_text()
@@ -53,14 +54,13 @@ class RunReport:
     def planned(self, plan: ResumePlan, journal: Journal) -> None:
         """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
-        known_refused = _refused_last_time(self._output)
         for step in plan.of(Action.SEGMENT):
             record = journal.get(step.image)
             if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
                 self._failed_before[step.image] = record
         for step in plan.of(Action.SKIP, Action.FAILED, Action.REFUSED):
             assert step.record is not None  # noqa: S101 - these steps always have one
-            if step.action == Action.FAILED or step.image in known_refused:
+            if step.action == Action.FAILED or step.image in self._refused_before:
                 self.summary.known_failures.add(step.image)
             if step.action == Action.REFUSED:
                 self.summary.refused.append(step.record)
@@ -90,9 +90,8 @@ class RunReport:
         """Write stats.csv and summary.json from the journal, unless they are up to date."""
         names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
         self.summary.class_names = names
-        changed = changed or {record.image for record in self.summary.refused} != _refused_last_time(
-            self._output
-        )
+        refused = {record.image for record in self.summary.refused}
+        changed = changed or refused != self._refused_before
         if not changed and statistics.up_to_date(self._output, journal):
             return
         self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
