@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from . import options
+from . import network_options, options
 from .figures import print_figures
 
 
 def bench(
-    backbone: options.BackboneOption = options.BackboneName.RESNET50,
-    size: options.Size = "693x520",
-    batch_size: options.BatchSize = "auto",
+    backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
+    size: network_options.Size = "693x520",
+    batch_size: network_options.BatchSize = "auto",
     rounds: options.Rounds = 5,
-    device: options.Device = "auto",
-    threads: options.Threads = "auto",
-    kernels: options.KernelsOption = options.Kernels.FAST,
-    precision: options.PrecisionOption = options.Precision.AUTO,
+    device: network_options.Device = "auto",
+    threads: network_options.Threads = "auto",
+    kernels: network_options.KernelsOption = network_options.Kernels.FAST,
+    precision: network_options.PrecisionOption = network_options.Precision.AUTO,
     as_json: options.FiguresAsJson = False,
 ) -> None:
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.

@@ -7,7 +7,7 @@ import contextlib
 import typer
 
 from ..evaluation.choices import Orientation, Protocol
-from . import evaluate_options, options
+from . import evaluate_options, network_options, options
 from .figures import print_figures
 
 
@@ -19,19 +19,19 @@ def evaluate(
     truth_colors: evaluate_options.TruthColorsOption = None,
     protocol: evaluate_options.ProtocolOption = Protocol.ORIGINAL,
     orientation: evaluate_options.OrientationOption = Orientation.AUTO,
-    backbone: options.BackboneOption = options.BackboneName.RESNET50,
-    weights: options.Weights = None,
-    class_names: options.ClassNames = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = "auto",
-    kernels: options.KernelsOption = options.Kernels.FAST,
-    precision: options.PrecisionOption = options.Precision.AUTO,
-    batch_size: options.BatchSize = "auto",
-    workers: options.Workers = "auto",
-    resize: options.Resize = "520",
-    max_image_pixels: options.MaxImagePixels = None,
-    decode_timeout: options.DecodeTimeout = 60.0,
+    backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
+    weights: network_options.Weights = None,
+    class_names: network_options.ClassNames = None,
+    offline: network_options.Offline = False,
+    device: network_options.Device = "auto",
+    threads: network_options.Threads = "auto",
+    kernels: network_options.KernelsOption = network_options.Kernels.FAST,
+    precision: network_options.PrecisionOption = network_options.Precision.AUTO,
+    batch_size: network_options.BatchSize = "auto",
+    workers: network_options.Workers = "auto",
+    resize: network_options.Resize = "520",
+    max_image_pixels: network_options.MaxImagePixels = None,
+    decode_timeout: network_options.DecodeTimeout = 60.0,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:

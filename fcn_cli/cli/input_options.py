@@ -47,3 +47,28 @@ def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
             file = "this" if place == Path(value) else place
             raise RequestError(f"{parameter.opts[0]} {value}: {file} is a file, not a directory")
     return value
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...", help="Image files, directories (searched recursively), quoted glob patterns."
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", callback=not_empty, help="Read image files from a list, one per line; '-' is stdin."
+    ),
+]
+Null = Annotated[bool, typer.Option("--null", help="NUL bytes separate the list, as from find -print0.")]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        callback=not_empty,
+        metavar="DIR",
+        envvar="FCN_ROOT",
+        show_default="current directory",
+        help="The output names of listed files are relative to this directory.",
+    ),
+]

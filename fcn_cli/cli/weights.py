@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import command_line, options
+from . import command_line, network_options, options
 from .console import write_line
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def list_weights() -> None:
 
 @app.command("fetch", cls=command_line.Command)
 def fetch(
-    names: options.Backbones = None,
+    names: network_options.Backbones = None,
     directory: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +51,7 @@ def fetch(
     from ..models import download, registry
     from .progress_bar import ProgressBar
 
-    for name in names or list(options.BackboneName):
+    for name in names or list(network_options.BackboneName):
         official = registry.find(name.value).weights
         if isinstance(official, registry.BundledWeights):
             write_line(str(official.path), sys.stdout)

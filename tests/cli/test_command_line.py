@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli.cli import options
+from fcn_cli.cli import network_options, output_options
 from fcn_cli.cli.app import app
 from fcn_cli.cli.command_line import UsageError, usage_message
 from fcn_cli.common.wording import alternatives, counted
@@ -206,12 +206,12 @@ def test_fcn_alone_shows_its_commands_as_an_error(fcn: Fcn) -> None:
 @given(st.text() | st.floats().map(str) | st.integers().map(str) | st.from_regex(r"\A[0-9]{1,5000}\Z"))
 def test_whatever_a_number_is_given_is_a_number_in_range_or_refused(text: str) -> None:
     bounds: list[tuple[Any, Callable[[Any], bool]]] = [
-        (options.Threads, lambda value: value is None or value >= 1),
-        (options.Workers, lambda value: value is None or value >= 0),
-        (options.MinConfidence, lambda value: 0 <= value <= 1),
-        (options.Wait, lambda value: value >= 0 and math.isfinite(value)),
-        (options.Resize, lambda value: value is None or 1 <= value <= 16384),
-        (options.Size, lambda value: len(value) == 2),
+        (network_options.Threads, lambda value: value is None or value >= 1),
+        (network_options.Workers, lambda value: value is None or value >= 0),
+        (network_options.MinConfidence, lambda value: 0 <= value <= 1),
+        (output_options.Wait, lambda value: value >= 0 and math.isfinite(value)),
+        (network_options.Resize, lambda value: value is None or 1 <= value <= 16384),
+        (network_options.Size, lambda value: len(value) == 2),
     ]
     for option, within in bounds:
         parse = get_args(option)[1].parser

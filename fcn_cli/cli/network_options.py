@@ -1,0 +1,180 @@
+"""The options of the network: which one, with which weights, how photos are decoded, how it is run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ..common.wording import alternatives
+from . import option_values
+
+
+class BackboneName(StrEnum):
+    """The registry's names, without importing it for ``--help``; a test checks that they are equal."""
+
+    RESNET50 = "resnet50"
+    RESNET101 = "resnet101"
+    MOBILENET_V2 = "mobilenet_v2"
+
+
+class Precision(StrEnum):
+    """The values of ``--precision``."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Kernels(StrEnum):
+    """The values of ``--kernels``."""
+
+    FAST = "fast"
+    TORCH = "torch"
+
+
+BackboneOption = Annotated[
+    BackboneName,
+    typer.Option(
+        envvar="FCN_BACKBONE",
+        metavar="NAME",
+        parser=option_values.choice(BackboneName),
+        autocompletion=option_values.complete(*BackboneName),
+        help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
+        "the tool; it confuses classes, so use a ResNet for real work.",
+    ),
+]
+Backbones = Annotated[
+    list[BackboneName] | None,
+    typer.Argument(
+        metavar="[BACKBONE]...",
+        parser=option_values.choice(BackboneName),
+        autocompletion=option_values.complete(*BackboneName),
+        help=f"One or more of {', '.join(BackboneName)}; all of them if none is given.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="FCN_WEIGHTS",
+        help="Your own checkpoint instead of the official weights.",
+    ),
+]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="FCN_CLASS_NAMES",
+        help="The class names of your checkpoint, one per line; 'voc' means the 21 of Pascal VOC.",
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", envvar="FCN_OFFLINE", help="Never download weights.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="FCN_DEVICE",
+        metavar="NAME",
+        autocompletion=option_values.complete("auto", "cpu", "cuda"),
+        help="Device of the network: auto, cpu, cuda or cuda:N. auto: cuda if available.",
+    ),
+]
+Threads = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_THREADS",
+        metavar="N",
+        parser=option_values.whole(1, word="auto"),
+        autocompletion=option_values.complete("auto"),
+        help="CPU threads of the network; auto: as many as CPU affinity and cgroup quota allow.",
+    ),
+]
+KernelsOption = Annotated[
+    Kernels,
+    typer.Option(
+        envvar="FCN_KERNELS",
+        metavar="NAME",
+        parser=option_values.choice(Kernels),
+        autocompletion=option_values.complete(*Kernels),
+        help="fast: our own kernels on a CPU in fp32, PyTorch's elsewhere; torch: always PyTorch's.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        envvar="FCN_PRECISION",
+        metavar="NAME",
+        parser=option_values.choice(Precision),
+        autocompletion=option_values.complete(*Precision),
+        help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU; on a GPU bf16 "
+        "from compute capability 8.0, fp16 on 7.x, else fp32. fp32 on a GPU does not use TF32.",
+    ),
+]
+BatchSize = Annotated[
+    Any,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        envvar="FCN_BATCH_SIZE",
+        metavar="N",
+        parser=option_values.whole(1, word="auto"),
+        autocompletion=option_values.complete("auto"),
+        help="Images of one shape per forward pass; auto: 1 on a CPU, up to 16 on a GPU.",
+    ),
+]
+Workers = Annotated[
+    Any,
+    typer.Option(
+        "--workers",
+        "-j",
+        envvar="FCN_WORKERS",
+        metavar="N",
+        parser=option_values.whole(0, word="auto"),
+        autocompletion=option_values.complete("auto"),
+        help="Decoding processes; auto: one per CPU, at most 16; 0: decode in the main process.",
+    ),
+]
+Size = Annotated[
+    Any,
+    typer.Option(metavar="WxH", parser=option_values.size, help="Size of the network's input in pixels."),
+]
+Resize = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_RESIZE",
+        metavar="N|none",
+        parser=option_values.short_side,
+        autocompletion=option_values.complete("none", "520"),
+        help="Short side of the network's input in pixels; none: the photo's own size.",
+    ),
+]
+MinConfidence = Annotated[
+    float,
+    typer.Option(
+        envvar="FCN_MIN_CONFIDENCE",
+        metavar="P",
+        parser=option_values.number(0, 1),
+        help="Pixels whose class has a lower probability become void (255) in masks and colours.",
+    ),
+]
+MaxImagePixels = Annotated[
+    int | None,
+    typer.Option(
+        envvar="FCN_MAX_IMAGE_PIXELS",
+        metavar="N",
+        parser=option_values.whole(1),
+        show_default="178956970, Pillow's error limit",
+        help="Refuse larger photos before decoding them.",
+    ),
+]
+DecodeTimeout = Annotated[
+    float,
+    typer.Option(
+        envvar="FCN_DECODE_TIMEOUT",
+        metavar="SECONDS",
+        parser=option_values.number(0.1),
+        help="Maximum time to decode a photo; it fails after that.",
+    ),
+]

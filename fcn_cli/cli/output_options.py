@@ -1,0 +1,80 @@
+"""The options of an output directory: what is written where, and what is done about what is there."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from . import option_values
+from .input_options import not_a_file
+
+
+class PruneMode(StrEnum):
+    """The values of ``--prune``; without a value it means `CAREFUL`."""
+
+    CAREFUL = "careful"
+    FORCE = "force"
+
+
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        envvar="FCN_OUTPUT",
+        callback=not_a_file,
+        help="Output directory.",
+    ),
+]
+Write = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_WRITE",
+        metavar="LIST",
+        parser=option_values.kinds,
+        autocompletion=option_values.complete_kinds,
+        help="Output kinds, separated by commas: masks, color, overlay, confidence.",
+    ),
+]
+Palette = Annotated[
+    str,
+    typer.Option(
+        envvar="FCN_PALETTE",
+        metavar="NAME",
+        autocompletion=option_values.complete_palettes,
+        help="Class colours: hub (as on the PyTorch Hub page), voc, or a JSON file of [r, g, b] triples.",
+    ),
+]
+KeepExtension = Annotated[
+    bool,
+    typer.Option(
+        "--keep-extension", envvar="FCN_KEEP_EXTENSION", help="Name outputs cat.jpg.png instead of cat.png."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo finished images; allow changed settings.")]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Also retry unchanged images that failed because of their content."),
+]
+Prune = Annotated[
+    PruneMode | None,
+    typer.Option(
+        "--prune",
+        metavar="[=force]",
+        help="Remove the outputs and records of photos that no longer exist in the input directories. "
+        "Refused if a directory has no photo or more than half of the records would go, as with an unmounted "
+        "disk; --prune=force removes them anyway.",
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        envvar="FCN_WAIT",
+        metavar="SECONDS",
+        parser=option_values.number(0),
+        help="Maximum time to wait for another run in the output directory; then exit with 4.",
+    ),
+]
