@@ -86,6 +86,7 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: Built) -> None:
     assert built.wheel.name == f"fcn_cli-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(built.wheel) as wheel:
@@ -99,6 +100,7 @@ def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: B
     assert "coco" in metadata.get_all("Provides-Extra", [])
 
 
+@pytest.mark.long
 def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path: Path) -> None:
     home = tmp_path / "venv"
     done(sys.executable, "-m", "venv", "--without-pip", home, cwd=tmp_path)
@@ -137,6 +139,7 @@ def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path
         assert np.array_equal(np.array(mask), np.array(labels))
 
 
+@pytest.mark.long
 def test_the_sdist_holds_what_its_tests_need(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.sdist) as archive:
         archive.extractall(tmp_path, filter="data")

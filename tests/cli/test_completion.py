@@ -30,6 +30,7 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -56,6 +57,7 @@ def test_commands_options_and_values_are_completed(words: str, expected: list[st
     assert completed(words) == expected
 
 
+@pytest.mark.long
 def test_zsh_and_fish_get_their_own_form() -> None:
     zsh = completed("fcn segment --backbone res", "zsh")
     assert zsh == ['_arguments \'*: :(("resnet50"', '"resnet101"))\'']

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fcn_cli import __version__
 
 from ..conftest import SMALL, Fcn, MakePhotos
@@ -50,6 +52,7 @@ def test_version(fcn: Fcn) -> None:
     assert fcn("--version").stdout == f"fcn {__version__}\n"
 
 
+@pytest.mark.long
 def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "b.png"])
     fcn("segment", "made", *SMALL)

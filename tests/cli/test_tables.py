@@ -75,6 +75,7 @@ def test_a_runs_table_in_a_log_is_plain_text(fcn: Fcn, make_photos: MakePhotos) 
     assert heading.split() == ["class", "images", "pixels", "share"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("columns", "drawn"), [(20, False), (45, False), (52, True), (120, True)])
 def test_on_a_terminal_of_any_width_every_figure_is_whole(
     columns: int, drawn: bool, fcn: Fcn, tmp_path: Path
@@ -125,6 +126,7 @@ def test_no_figure_is_cut_in_a_table_of_any_width(columns: int, rows: list[tuple
     assert all(cell_len(line) <= max(columns, widest) for line in lines if line not in names)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "colored", "drawn"),
     [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"TERM": "dumb"}, False, False)],

@@ -65,6 +65,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
     return x
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(
     st.sampled_from([16, 32, 48, 80]),
@@ -158,6 +159,7 @@ def exact_logits(model: nn.Module, batch: Tensor) -> Tensor:
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "height", "width"),
     [("resnet50", 203, 150), ("resnet101", 120, 161), ("mobilenet_v2", 230, 201)],
@@ -179,6 +181,7 @@ def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) ->
     assert any("winograd" in kernel for kernel in used) or name == "mobilenet_v2"
 
 
+@pytest.mark.long
 def test_a_model_with_an_auxiliary_head_and_five_classes() -> None:
     model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=5, aux_loss=True).eval()
     randomise(model)
@@ -187,6 +190,7 @@ def test_a_model_with_an_auxiliary_head_and_five_classes() -> None:
         assert worst(CpuNetwork(model)(batch), exact_logits(model, batch)) < 1e-5
 
 
+@pytest.mark.long
 def test_small_inputs_down_to_one_pixel() -> None:
     model = random_model("resnet50")
     fast = CpuNetwork(model)
@@ -197,6 +201,7 @@ def test_small_inputs_down_to_one_pixel() -> None:
             assert worst(fast(batch), exact_logits(model, batch)) < 5e-5
 
 
+@pytest.mark.long
 def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
     fast = CpuNetwork(random_model("resnet50"))
     batch = torch.randn(3, 3, 70, 90, generator=seeded(3))
@@ -262,6 +267,7 @@ def test_a_pointwise_product_is_the_product(
     assert (around[[0, -1]] == 7).all()
 
 
+@pytest.mark.long
 def test_threads_change_nothing() -> None:
     """Neither how many there are, nor whose they are."""
     fast = CpuNetwork(random_model("resnet50"))
@@ -351,6 +357,7 @@ def test_what_is_not_known_is_refused() -> None:
         CpuNetwork(model)
 
 
+@pytest.mark.long
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
     common = ("segment", SAMPLES / "chelsea.png", "--backbone", "mobilenet_v2", "-v")
     fast = fcn(*common, "-o", "fast")

@@ -52,6 +52,7 @@ def assert_inverse_of_masks(output: Path, count: int) -> None:
         assert recorded[f"inverse/{stem}.bmp"] == file.stat().st_size
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("new_kind")
 def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
@@ -72,6 +73,7 @@ def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
     assert_inverse_of_masks(tmp_path / "out", 3)
 
 
+@pytest.mark.long
 def test_a_new_kind_in_the_table_is_added_to_what_is_done_without_the_network(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

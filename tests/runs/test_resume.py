@@ -130,6 +130,7 @@ def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fc
     assert "p1.png" not in (out / "stats.csv").read_text()
 
 
+@pytest.mark.long
 def test_failed_stays_failed_until_it_changes_or_is_retried(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) 
     assert journal.read_bytes().count(b"\n") == 4 + 4 + 4
 
 
+@pytest.mark.long
 def test_kill_and_resume_is_as_if_nothing_happened(make_photos: MakePhotos, fcn: Fcn, tmp_path: Path) -> None:
     make_photos([f"k{i:03}.png" for i in range(60)], folder="many", size=(90, 70))
     fcn("segment", "many", *SMALL, "-o", "whole")
