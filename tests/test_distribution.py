@@ -28,7 +28,7 @@ from .conftest import SAMPLES, Fcn
 ROOT = Path(__file__).parent.parent
 SOURCE = (
     ".ci", "benchmarks", "docs", "fcn_cli", "sample_images", "tests", "LICENSE", "MANIFEST.in", "Makefile",
-    "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "pyproject.toml",
+    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "README.md", "SECURITY.md", "pyproject.toml",
 )  # fmt: skip
 
 
@@ -177,3 +177,13 @@ def test_coco_without_its_package_names_the_extra(
     (tmp_path / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
     done = fcn("evaluate", photos, "instances.json", "--backbone", "mobilenet_v2", code=2)
     assert "pip install 'fcn-cli[coco]'" in done.stderr
+
+
+def test_the_oldest_releases_that_ci_tries_are_those_that_are_allowed() -> None:
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    tried = [line for line in (ROOT / ".ci/oldest.txt").read_text().splitlines() if not line.startswith("#")]
+    assert tried == [requirement.replace(">=", "==") for requirement in allowed]
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
