@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -29,7 +29,8 @@ from .inputs.photos import Photo, Prepared
 from .models import registry
 from .models.loading import LoadedModel
 from .models.request import ModelRequest
-from .outputs import writers
+from .outputs import overlay
+from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
@@ -63,11 +64,55 @@ class Result:
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
-        return writers.colored(self.labels, palettes.load(palette))
+        return overlay.colored(self.labels, palettes.load(palette))
 
-    def overlay(self, palette: str = "hub") -> Image.Image:
-        """Return the photo blended with the class colours, class 0 left as it is."""
-        return writers.blended(self.image, self.labels, palettes.load(palette))
+    def overlay(
+        self,
+        palette: str = "hub",
+        *,
+        opacity: float = DEFAULT_OPACITY,
+        borders: bool = True,
+        legend: bool = False,
+    ) -> Image.Image:
+        """Return the RGB photo with the class colours over it, class 0 left as it is.
+
+        Parameters
+        ----------
+        palette
+            As for ``--palette``.
+        opacity
+            Of the colours, 0 to 1.
+        borders
+            Draw a line between classes.
+        legend
+            Add the names of the classes below the photo.
+
+        Raises
+        ------
+        RequestError
+            There is no such palette, or the opacity is out of range.
+        """
+        if not 0 <= opacity <= 1:
+            raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
+        request = LookRequest(palette, opacity, legend)
+        look = replace(request.resolve(self.class_names), borders=borders)
+        return overlay.overlay(self.image, self.labels, look)
+
+    def cutout(self, classes: Sequence[str | int] | None = None) -> Image.Image:
+        """Return the photo as RGBA with everything but some classes transparent.
+
+        Parameters
+        ----------
+        classes
+            Names or indices of the classes to keep; None is all but class 0.
+
+        Raises
+        ------
+        RequestError
+            There is no such class.
+        """
+        kept = None if classes is None else find_classes([str(name) for name in classes], self.class_names)
+        return overlay.cutout(self.image, self.labels, kept)
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
