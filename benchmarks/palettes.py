@@ -1,17 +1,17 @@
 """Measure how well people tell the colours of a palette apart, and design the palette ``bright``.
 
-``python -m benchmarks.palettes`` prints the figures of every built-in palette; with ``--design 400`` it searches
-the colours of ``bright`` and prints them (a minute; the search has a fixed seed).
+``python -m benchmarks.palettes`` prints the figures of every built-in palette; with ``--design 400`` it
+searches the colours of ``bright`` and prints them (a minute; the search has a fixed seed).
 
-The figures are the smallest CIEDE2000 difference between two of the first 21, 64 or 255 colours, as most people
-see them and as people with protanopia, deuteranopia or tritanopia do; and the smallest between a black, a grey or
-a white photo and the same with a colour over it at half opacity.
+The figures are the smallest CIEDE2000 difference between two of the first 21, 64 or 255 colours, as most
+people see them and as people with protanopia, deuteranopia or tritanopia do; and the smallest between a
+black, a grey and a white photo and the same with a colour over it at half opacity.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,8 @@ _VOC_COUNT = len(VOC_CLASSES)
 
 # The search: it takes colours from this lattice of RGB values, which must be at least so visible.
 _LATTICE = np.arange(0, 256, 17)
-_LIGHTNESS = (32.0, 93.0)
-_ON_PHOTOS = 13.0
+_LIGHTNESS = (38.0, 93.0)
+_ON_GREYS = {"black": 24.0, "grey": 13.0, "white": 14.0}
 # Most people's vision separates more colours: there the distances shall be larger by this factor.
 _NORMAL_FACTOR = 1.7
 _SEED = 21
@@ -69,6 +69,10 @@ _SCENES = (
     "aeroplane bicycle boat bus car motorbike train",
     "bottle chair diningtable pottedplant sofa tvmonitor",
 )
+# Colours of skin, fur and dark clothes, on which the colours of people and animals must show.
+_SKIN_AND_FUR = [(224, 172, 150), (200, 170, 130), (140, 100, 70), (90, 60, 40), (25, 25, 45)]
+GREYS = {"black": (0, 0, 0), "grey": (127, 127, 127), "white": (255, 255, 255)}
+"""Colours of the photos on which the colours must show."""
 
 
 def linear(colors: NDArray[np.generic]) -> Array:
@@ -131,11 +135,14 @@ def nearest(colors: NDArray[np.generic], vision: str) -> float:
     return float(differences[np.triu_indices(len(colors), 1)].min())
 
 
-def on_photos(colors: NDArray[np.generic], opacity: float = 0.5) -> Array:
-    """Return how visible each colour is over a black, a grey and a white photo, at worst; shape (n,)."""
-    photos = np.array([[0.0] * 3, [127.5] * 3, [255.0] * 3])
-    blended = (1 - opacity) * photos[:, None] + opacity * np.asarray(colors, dtype=np.float64)
-    worst: Array = ciede2000(lab(blended), lab(photos)[:, None]).min(0)
+def on_photos(colors: NDArray[np.generic], photos: Sequence[Sequence[int]]) -> Array:
+    """Return how much each colour, at half opacity, changes photos of one colour each, at least; shape (n,).
+
+    `photos` are the photos' colours.
+    """
+    plain = np.array(photos, dtype=np.float64)[:, None]
+    blended = (plain + np.asarray(colors, dtype=np.float64)) / 2
+    worst: Array = ciede2000(lab(blended), lab(plain)).min(0)
     return worst
 
 
@@ -143,7 +150,8 @@ def figures(palette: palettes.Palette, count: int = _VOC_COUNT) -> dict[str, flo
     """Return the figures of a palette's first colours: nearest two per vision, and worst on photos."""
     colors = palette[:count]
     distances = {vision: nearest(colors, vision) for vision in VISIONS}
-    return {**distances, "on photos": float(on_photos(colors[1:]).min())}
+    shown = {f"on {name}": float(on_photos(colors[1:], [grey]).min()) for name, grey in GREYS.items()}
+    return {**distances, **shown}
 
 
 def design(rounds: int) -> palettes.Palette:
@@ -157,7 +165,8 @@ def design(rounds: int) -> palettes.Palette:
     colors = np.concatenate([fixed, _candidates()])
     apart = _differences(colors)
     chosen = _spread(apart, _VOC_COUNT - 1, generator, rounds)
-    chosen = [chosen[place] for place in _assigned(apart[np.ix_(chosen, chosen)], generator)]
+    places = _assigned(apart[np.ix_(chosen, chosen)], on_photos(colors[chosen], _SKIN_AND_FUR), generator)
+    chosen = [chosen[place] for place in places]
     order = [0, *chosen]
     near = apart[[1, *order]].min(0)
     while len(order) < VOID_INDEX:
@@ -171,7 +180,9 @@ def _candidates() -> NDArray[np.int64]:
     """Return the colours to choose from: neither too dark nor too light, and visible on photos."""
     colors = np.stack(np.meshgrid(_LATTICE, _LATTICE, _LATTICE, indexing="ij"), axis=-1).reshape(-1, 3)
     lightness = lab(colors)[:, 0]
-    usable = (_LIGHTNESS[0] < lightness) & (lightness < _LIGHTNESS[1]) & (on_photos(colors) > _ON_PHOTOS)
+    usable = (_LIGHTNESS[0] < lightness) & (lightness < _LIGHTNESS[1])
+    for name, least in _ON_GREYS.items():
+        usable &= on_photos(colors, [GREYS[name]]) > least
     return colors[usable]
 
 
@@ -215,8 +226,12 @@ def _spread(apart: NDArray[np.float32], count: int, generator: np.random.Generat
     return best[1]
 
 
-def _assigned(between: NDArray[np.float32], generator: np.random.Generator) -> list[int]:
-    """Return which colour each class but background gets, so that classes of one scene differ most."""
+def _assigned(between: NDArray[np.float32], on_fur: Array, generator: np.random.Generator) -> list[int]:
+    """Return which colour each class but background gets.
+
+    Classes of one scene shall differ most, and people and animals differ from skin and fur.
+    """
+    living = np.array([name in f"person {_SCENES[0]}".split() for name in VOC_CLASSES[1:]])
     weight = np.ones((_VOC_COUNT, _VOC_COUNT))
     for scene in _SCENES:
         places = [VOC_CLASSES.index(name) for name in ("person", *scene.split())]
@@ -224,7 +239,8 @@ def _assigned(between: NDArray[np.float32], generator: np.random.Generator) -> l
     weight = weight[1:, 1:]
 
     def cost(order: NDArray[np.int64]) -> float:
-        return float(
+        on_photo = float(np.exp(-on_fur[order][living] / 5).sum())
+        return 5 * on_photo + float(
             (weight * np.exp(-between[np.ix_(order, order)] / 5))[np.triu_indices(len(order), 1)].sum()
         )
 
@@ -258,7 +274,7 @@ def main() -> None:
         "--design", type=int, metavar="ROUNDS", help="search bright anew: 400 made the one there is"
     )
     options = parser.parse_args()
-    print(f"{'palette':8} classes {' '.join(f'{name:>12}' for name in (*VISIONS, 'on photos'))}")
+    print(f"{'palette':8} classes {' '.join(f'{name:>12}' for name in figures(palettes.hub()))}")
     for name, make in palettes.BUILT_IN.items():
         _print_figures(name, make())
     if options.design:

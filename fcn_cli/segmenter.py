@@ -74,42 +74,20 @@ class Result:
         borders: bool = True,
         legend: bool = False,
     ) -> Image.Image:
-        """Return the RGB photo with the class colours over it, class 0 left as it is.
+        """Return the photo with the class colours over it (`opacity` 0 to 1), class 0 left as it is.
 
-        Parameters
-        ----------
-        palette
-            As for ``--palette``.
-        opacity
-            Of the colours, 0 to 1.
-        borders
-            Draw a line between classes.
-        legend
-            Add the names of the classes below the photo.
-
-        Raises
-        ------
-        RequestError
-            There is no such palette, or the opacity is out of range.
+        `palette` is as for ``--palette``; `borders` draws lines between classes, `legend` adds the classes'
+        names below. Raises RequestError when one of them is wrong.
         """
         if not 0 <= opacity <= 1:
             raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
-        request = LookRequest(palette, opacity, legend)
-        look = replace(request.resolve(self.class_names), borders=borders)
-        return overlay.overlay(self.image, self.labels, look)
+        look = LookRequest(palette, opacity, legend).resolve(self.class_names)
+        return overlay.overlay(self.image, self.labels, replace(look, borders=borders))
 
     def cutout(self, classes: Sequence[str | int] | None = None) -> Image.Image:
-        """Return the photo as RGBA with everything but some classes transparent.
+        """Return the photo as RGBA, transparent but for some classes, given by name or index.
 
-        Parameters
-        ----------
-        classes
-            Names or indices of the classes to keep; None is all but class 0.
-
-        Raises
-        ------
-        RequestError
-            There is no such class.
+        None is all classes but 0. Raises RequestError when there is no such class.
         """
         kept = None if classes is None else find_classes([str(name) for name in classes], self.class_names)
         return overlay.cutout(self.image, self.labels, kept)

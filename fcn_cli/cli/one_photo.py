@@ -49,8 +49,8 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
     if output != STREAM:
         if STREAM in inputs:
             raise RequestError(
-                "'-' is one image on stdin, and its PNG goes to stdout: add -o - (--files-from - is a list of "
-                "names on stdin)"
+                "'-' is one image on stdin, and its PNG goes to stdout: add -o - (--files-from - is a list "
+                "of names on stdin)"
             )
         return False
     for parameter in context.command.params:

@@ -48,22 +48,22 @@ BRIGHT_VOID = (224, 224, 224)
 
 # RGB of the classes 0 to 254, which `python -m benchmarks.palettes --design 400` found.
 _BRIGHT = (
-    "000000ee22882255559977aa2288ff99ff00aaaa00885544eebb77ff88998811ffaa770077996622ccaaffccff445500"
-    "008877991155444488cceebbaaaaffbb0022cc99bbee33ddeeee88aa44aaaa556688bbdd99884444aaaa3333ccbbaa77"
-    "aacc338877cccc779900ee99ee6655991133bb5533ffaaccdd9955774477227755dd225599ddbb774444bb88cc7755cc"
-    "88ffee77dddd8833aa667733ff220099668877aa88ddbbffdd777777ee55994466ddaaaacc5599559988cc55ff664433"
-    "994433665588bb88ffbb4477aa66665500eebb11cc99ffaa3399bbaa0000882266889933ff11bb66445500dd66bb6677"
-    "bb440066bb9977ccbb0077aaaa33ff8811887711aaff88ccff5588bbbb8888559944bb669955558844221188bbff8800"
-    "00aa77ffaa11448844ffcc99bb1166cc1199ff88ffccbb55ffbbcc88aaddeebbdd7788dd77ddaaaa1177cc7766119977"
-    "bbeecc00bbee77cceeccdd0000bbbb3366ff00990066ff7788dd88dd88aa7777227799ee0055dd9900dddd77336677dd"
-    "44eeee999955bb77ccdd4455bb88aa99aa44cc99ee335544cc8899aaeeaa226666557744eedd66aa338899229966bb55"
-    "ff999999eedd9999dd22ffcc4455bbcc55ccdd77aacc4444ddee996622bbaa0044991111007711337777dd9999336622"
-    "1166338877eeff99bbaa00bbcc6699dd44aabb22117744ee8855bbcc33ddeecc44cc66bbccaadd22cc6677bb88ff7744"
-    "ccee4466cc880022ffee0066aa1166bb5588ffbb99aabb44dd447766dd7700ddbbdd88cccc5544cc77ee3355aaee3322"
-    "882277dddd88aa66bb8888224466aaaabb77cc2255ccbbeeee77dd77eebbbbff55cc332288446666449933cccc008899"
-    "ffaaaa44aa44dd1199ff8866aa55ccff11775588337733ccddaa3377aa668855eeaacc66bb77aa8866eedd77cc99ccff"
-    "ff5566ffaa66dd887799bbeeaa11dd335577aa0033eeeeaabb223377229988eeffddcc8855eecccccc55bb8833aa77dd"
-    "88ee7700995577992288ddeeaadd66993388bb66aa44cc00dd44994422ddbbddaa555522ddaa77aa44777722ee"
+    "0000000044ff99ccaacc88aaffccff007744aa7711ff777722ffaaffbb77aaaaffaaaa00669955ffee00aa2266bb0011"
+    "66bbccaa00bb8877bb2288ffff0088bb5566ee33ee00998866dd0033ddddccaa55dd0044dd33aa77aa9900bb77aaff77"
+    "994488cc88dd9955ccdd664499eecc338866bb4400aa88bb7733dd55aaaaee8899447722ddbbff77ffeeee99cc88dd99"
+    "77ccbbcc6699cc8866dd9988ffdd55cc2277bb0044ffbbdd889900bb22997788ddaadd8888883366cceebb55990099ff"
+    "aacc5555aa6666bb993377ffdd8844bb99bbcc55cc88ff99bb6666bb7788aabb33bb33bbeeaabb9966aa7755ee7777dd"
+    "aaeebb44aaddcc2233eeaa88ff66aa00aa44dd3377dd5577dd7711992299ccaadddd66ccaa99eeaa446699ddccff77cc"
+    "88ddeebb9955cc4422ffcc66cc445544885588cc66ff448844ee33cc6633aa442266eeaa88eeee77bbee88cc99cc7777"
+    "eebb00aa33dd7744aaaa99ccff33bbff99eecc5588bbee8899bb66993377bb4444aa008877ddaa88ffcccc779999ee99"
+    "ffaadd99aa779922ccdd88884466dd33aaffdddd779944aaee555577aa33dd99bbff99998888ee9911ee99dd5566dd77"
+    "cc2266ee11667700eedd11cceeaa44aa225522ccaabb33558877ee99bbffbbbb77ff881155eeddbb44997744ffbb5533"
+    "8855bb9988cccc3388bbff33bb6644ee88dd11994444bb11bbaa44ee55aa77cc88ee33aa88ddbb667700bb008888bb55"
+    "aa3377aa77bbee0055cc00cc994499ccdd446644bbdd4488ff996699ffbbcc9977cc44bbcc33aaeeee66aa332200bbbb"
+    "cc00ee66ccccdd44ffaa4477cc1155ee6677dd779933dd88aa77ddcccc7788aa44cc33ffffaaaacceeaaff6655cc5599"
+    "77cc44ff33dd33bbff558844008833dd0000bb8822dd3333ffdd8888ee6600ddbb66aa559999ffff5599ff88aadd88bb"
+    "77eeff88ff66887711ddee99ff2200cc33ddccee00dd4477ee7766aa11aa007711ddcc555544eeee5588cc1188ff77ee"
+    "bb22449955eebbee55ee77ddaa3366ff77334466ff55bb668800ffaa8833dd990033aa99ddbb669900bb22aacc"
 )
 
 
@@ -71,8 +71,9 @@ def bright() -> Palette:
     """Return colours that people tell apart on dark and light photos, colour-blind people too.
 
     The first 21 are chosen so that the nearest two differ most (CIEDE2000) in the worst of normal vision,
-    protanopia, deuteranopia and tritanopia, and given to Pascal VOC's classes so that classes of one scene
-    differ more. Each further colour differs most from those before it. Class 0 is black.
+    protanopia, deuteranopia and tritanopia. They are given to Pascal VOC's classes so that classes of one
+    scene differ most, and people and animals from skin, fur and dark clothes. Each further colour differs
+    most from those before it. Class 0 is black.
     """
     colors: Palette = np.empty((256, 3), dtype=np.uint8)
     colors[:VOID_INDEX] = np.frombuffer(bytes.fromhex(_BRIGHT), dtype=np.uint8).reshape(-1, 3)
