@@ -53,7 +53,8 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="Image files, directories (searched recursively), quoted glob patterns; '-': one image on stdin.",
+        help="Image files, directories (searched recursively), quoted glob patterns; '-' is one image "
+        "on stdin.",
     ),
 ]
 FilesFrom = Annotated[

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks.palettes import GREYS, VISIONS, ciede2000, figures, lab, nearest, on_photos
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
-
-from ..conftest import SMALL, Fcn, MakePhotos
 
 # From table 1 of Sharma, Wu and Dalal (2005), the pairs that find wrong hue arithmetic.
 REFERENCE = [
@@ -91,10 +86,3 @@ def test_it_goes_on_to_255_classes_with_colours_that_differ() -> None:
     assert nearest(colors, "normal") > 2.5
     for other in (palettes.hub(), palettes.voc()):
         assert nearest(other, "normal") < 1
-
-
-def test_a_run_writes_it(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
-    fcn("segment", "made", *SMALL, "--palette", "bright", "-o", "out")
-    with Image.open(tmp_path / "out/color/a.png") as image:
-        assert image.getpalette() == palettes.bright().flatten().tolist()

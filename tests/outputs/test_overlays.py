@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +16,13 @@ from PIL import Image, ImageFont
 from fcn_cli import RequestError, Segmenter
 from fcn_cli.common import palettes
 from fcn_cli.common.errors import ImageError
-from fcn_cli.outputs import legend, overlay
+from fcn_cli.outputs import legend, overlay, writers
 from fcn_cli.outputs.looks import Look, LookRequest
 from fcn_cli.outputs.writers import OverlayWriter
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
 
 Labels = NDArray[np.uint8]
-NO_TORCH = "import sys; sys.modules['torch'] = None; from fcn_cli.__main__ import main; main()"
 
 
 def look(opacity: float = 0.5, *, borders: bool = True, names: bool = False) -> Look:
@@ -226,34 +223,25 @@ def out(fcn: Fcn, cats: None, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
+def test_another_look_is_made_from_the_masks_without_the_network(out: Path, fcn: Fcn, tmp_path: Path) -> None:
+    masks, before = tree(out / "masks"), tree(out / "overlay")
+    arguments = ("segment", "made", *SMALL, "--write", "overlay", "-o")
+    last = "hub, opacity 0.5, borders"
+    for options, text in (
         (("--opacity", "0.3"), "hub, opacity 0.3, borders"),
         (("--legend",), "hub, opacity 0.5, borders, legend"),
         (("--palette", "bright"), "bright, opacity 0.5, borders"),
-    ],
-)
-def test_another_look_is_made_from_the_masks(
-    out: Path, fcn: Fcn, tmp_path: Path, options: tuple[str, ...], text: str
-) -> None:
-    masks, before = tree(out / "masks"), tree(out / "overlay")
-    arguments = ("segment", "made", *SMALL, "--write", "overlay", *options, "-o")
-    plan = fcn(*arguments, "out", "--dry-run").stdout.splitlines()
-    assert plan[0] == f"repaint\ta.png\toverlay was hub, opacity 0.5, borders, is to be {text}"
-    done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH, *arguments, "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert {record["looks"]["overlay"] for record in journal_of(out).values()} == {text}
-    assert tree(out / "masks") == masks
-    fcn(*arguments, "fresh")
-    assert tree(out / "overlay") == tree(tmp_path / "fresh/overlay") != before
-    assert "nothing to do" in fcn(*arguments, "out").stderr
+    ):
+        plan = fcn(*arguments, "out", *options, "--dry-run").stdout.splitlines()
+        assert plan[0] == f"repaint\ta.png\toverlay was {last}, is to be {text}"
+        # A device that is not there: it is not needed.
+        fcn(*arguments, "out", *options, "--device", "cuda:99")
+        assert {record["looks"]["overlay"] for record in journal_of(out).values()} == {text}
+        assert tree(out / "masks") == masks
+        assert tree(out / "overlay") != before
+        before, last = tree(out / "overlay"), text
+    fcn(*arguments, "fresh", "--palette", "bright")
+    assert tree(tmp_path / "fresh/overlay") == before
 
 
 def test_a_record_without_the_overlay_comes_before_the_new_one(out: Path, fcn: Fcn) -> None:
@@ -301,15 +289,16 @@ def test_the_legend_has_the_names_of_ones_own_classes(fcn: Fcn, cats: None, tmp_
 
 
 def test_a_legend_that_makes_a_jpeg_too_tall_fails_that_photo_with_the_reason(
-    fcn: Fcn, tmp_path: Path
+    out: Path, fcn: Fcn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "made").mkdir()
-    tall = Image.open(SAMPLES / "astronaut.png").convert("RGB").resize((8, 65500))
-    tall.save("made/tall.png")
-    arguments = ("segment", "made", *SMALL, "--min-confidence", "1", "--write", "overlay", "-o", "out")
-    fcn(*arguments)
+    monkeypatch.setattr(writers, "_JPEG_LONGEST_SIDE", 150)
+    arguments = ("segment", "made", *SMALL, "--write", "overlay", "-o", "out")
+    assert "nothing to do" in fcn(*arguments).stderr
+    fcn(*arguments, "--opacity", "0.4")
+    assert Image.open(out / "overlay/a.jpg").size == (150, 100)
+    monkeypatch.setattr(writers, "_JPEG_LONGEST_SIDE", 149)
     done = fcn(*arguments, "--legend", code=1)
-    assert "a JPEG has at most 65500 pixels a side" in done.stderr
+    assert "a JPEG has at most 149 pixels a side, this one would have 150x125" in done.stderr
 
 
 def test_python_users_have_the_same_looks() -> None:
