@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import glob
+import os
 import shutil
 import sys
 import tempfile
@@ -118,17 +119,18 @@ def _check_streams(given: str) -> None:
 @contextlib.contextmanager
 def _opened(given: str) -> Iterator[Source]:
     """Yield the photo as a file: what comes through stdin is copied into a temporary one."""
-    from ..inputs.discovery import InputRequest, discover
+    from ..inputs.discovery import InputRequest, Source, discover
 
     if given == STREAM:
         with tempfile.TemporaryDirectory(prefix="fcn-") as folder:
             path = Path(folder, "stdin")
             with OutputLost.when_refused(path), path.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
-            (source,) = discover(InputRequest((str(path),))).sources
-            yield dataclasses.replace(source, given="stdin")
+            status = path.stat()
+            yield Source("stdin", str(path), "stdin", "stdin.png", status.st_size, status.st_mtime_ns)
         return
-    if not Path(given).is_file() and (Path(given).is_dir() or any(c in given for c in "*?[")):
+    is_pattern = glob.has_magic(given) and "://" not in given and not os.path.lexists(given)
+    if is_pattern or (given and os.path.isdir(given)):
         raise RequestError(f"{given}: -o - takes one image file, not a directory or a pattern")
     found = discover(InputRequest((given,)))
     if not found.sources:

@@ -177,6 +177,7 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
         (("made/a.png", "-", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
         (("made", "-o", "-"), "made: -o - takes one image file, not a directory or a pattern"),
         (("made/*.png", "-o", "-"), "made/*.png: -o - takes one image file, not a directory or a pattern"),
+        (("", "-o", "-"), "an input name is empty"),
         (("made/c.png", "-o", "-"), "made/c.png: no such file or directory"),
         (("made/a.png", "-o", "-", "--write", "masks,color"), "-o - writes one kind of output, not 2"),
         (("made/a.png", "-o", "-", "--classes", "cat"), "add cutout to --write"),
