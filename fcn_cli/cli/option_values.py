@@ -104,6 +104,14 @@ def kinds(text: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in given)
 
 
+def classes(text: str) -> tuple[str, ...] | None:
+    """Parse a list of class names or indices; ``all`` becomes None."""
+    given = tuple(part for part in (part.strip() for part in text.split(",")) if part)
+    if not given:
+        raise refused("all, or names or indices of classes, separated by commas", text)
+    return None if given == ("all",) else given
+
+
 def complete(*names: str) -> Callable[[str], list[str]]:
     """Return a shell completion of names; if no name matches, the shell completes paths."""
 

@@ -41,13 +41,13 @@ KINDS = (
     OutputKind("color", ".png", is_label_map=True),
     OutputKind("overlay", ".jpg"),
     OutputKind("confidence", ".png", from_labels=False),
+    OutputKind("cutout", ".png"),
 )
 """All kinds of output in the order in which they are written; of label maps, the better one comes first."""
 
 DEFAULT_KINDS = ("masks", "color")
 
-# An output directory of a later version has cutouts too, and they are never input either.
-IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {"cutout"})
+IMAGE_DIRECTORIES = frozenset(kind.name for kind in KINDS)
 """The directories of an output directory that hold images."""
 
 

@@ -38,7 +38,7 @@ class Record:
     `image` is its name, `source` the path as the user gave it, `path` its absolute path. `status` is
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
-    the same order, `looks` maps a kind of output → its look (see `Writer.look`). `device` and `precision`
+    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and `precision`
     are those of the network. `mean_confidence` (0 to 1) is known where confidence was computed. `seconds`
     is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
     input file's, None when there was none.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common import palettes
 from ..common.errors import DeviceLost, OutputLost
 from ..common.output_layout import find_kind
 from ..common.signals import Stop
@@ -162,7 +161,7 @@ class NetworkStage:
         if model.architecture.note and model.checkpoint is None:
             self._observer.note(model.architecture.note)
         network = model.load(file)
-        palettes.load(self._request.output.palette, len(network.class_names))
+        self._request.output.look.check(network.class_names)
         with OutputLost.when_refused(self._folder.root):
             self._resolved.settings.save(Path(self._folder.root), file.sha256)
             self._folder.write_classes(network.class_names)

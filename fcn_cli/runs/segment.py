@@ -76,7 +76,7 @@ class _Run:
         self.found = found
         self.resolved = resolved
         self.output = Path(request.output.directory)
-        self.folder = OutputDirectory(self.output, resolved.palette, resolved.palette_name)
+        self.folder = OutputDirectory(self.output, resolved.look)
         self.report = RunReport(request, resolved, found, observer)
         self.stop = Stop()
 

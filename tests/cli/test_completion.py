@@ -44,8 +44,10 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
         ("fcn evaluate a b --protocol t", ["torchvision"]),
         ("fcn segment --device cu", ["cuda"]),
         ("fcn segment --write masks,co", ["masks,color", "masks,confidence"]),
+        ("fcn segment --write cut", ["cutout"]),
         ("fcn segment --write color,ma", ["color,masks"]),
         ("fcn segment --palette v", ["voc"]),
+        ("fcn segment --palette b", ["bright"]),
         # Nothing of ours: the shell goes on with files and directories.
         ("fcn segment ", [""]),
         ("fcn segment --palette ./", [""]),

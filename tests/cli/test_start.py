@@ -17,8 +17,9 @@ OPTIONS = re.findall(
     r"--[a-z-]+",
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
-    --kernels --precision --batch-size --workers --resize --write --palette --keep-extension --overwrite
-    --retry-failed --prune --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
+    --kernels --precision --batch-size --workers --resize --write --palette --opacity --legend --classes
+    --keep-extension --overwrite --retry-failed --prune --max-image-pixels --fail-fast --dry-run --json
+    --quiet --verbose
     """,
 )
 REPORT = (

@@ -79,7 +79,7 @@ def test_repainting_loads_no_torch(out: Path, tmp_path: Path) -> None:
 def test_only_the_kinds_that_are_asked_for_are_repainted(out: Path, fcn: Fcn) -> None:
     fcn("segment", "made", *SMALL, "-o", "out", *VOC, "--write", "color")
     records = journal_of(out)
-    assert {record["looks"]["overlay"] for record in records.values()} == {"hub, opacity 0.5"}
+    assert {record["looks"]["overlay"] for record in records.values()} == {"hub, opacity 0.5, borders"}
     assert_looks(out, "voc")
     done = fcn("segment", "made", *SMALL, "-o", "out", "--write", "overlay")
     assert "nothing to do" in done.stderr
