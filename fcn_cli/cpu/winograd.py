@@ -19,8 +19,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .kernels import compiler, matmul, matmul_ir, tile_transforms, tile_transforms_ir
-from .kernels.compiler import Clamp
+from .kernels import matmul, matmul_ir, simd_targets, tile_transforms, tile_transforms_ir
+from .kernels.arguments import Clamp
 from .kernels.tile_grid import TileGrid, TileRange
 from .workspace import Workspace
 
@@ -135,7 +135,7 @@ class Winograd:
         grid = TileGrid(x.shape[0], x.shape[1], self.dilation, self.tile)
         matrices = (self.tile + TAPS - 1) ** 2
         block_tiles = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
-        rows = compiler.simd_target().rows
+        rows = simd_targets.simd_target().rows
         for first in range(0, grid.tiles, block_tiles):
             tiles = TileRange(grid, first, min(block_tiles, grid.tiles - first))
             blocks = -(-tiles.count // rows)
@@ -163,7 +163,7 @@ def _transform_filter(weight: Tensor, transform: Tensor) -> Tensor:
     The two spatial axes are swapped, because the tile transforms store columns first.
     """
     both = torch.kron(transform, transform)
-    channels, width = weight.shape[1], compiler.simd_target().columns
+    channels, width = weight.shape[1], simd_targets.simd_target().columns
     # Zeros pad the last panel.
     result = torch.zeros(len(both), matmul.padded(len(weight)) // width, channels, width)
     # Panel by panel: all of the largest layer in float64 would take half a GiB more.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fcn_cli.cpu import winograd
-from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, tile_transforms
+from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
 from fcn_cli.cpu.winograd import Transforms
 from fcn_cli.cpu.workspace import Workspace
@@ -37,7 +37,7 @@ def for_pointwise() -> Arguments:
 
 
 def for_batched_product() -> Arguments:
-    rows = compiler.simd_target().rows
+    rows = simd_targets.simd_target().rows
     return {
         "left": torch.rand(PLACES, 3, DEPTH // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
         "panels": matmul.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
@@ -55,7 +55,7 @@ def all_tiles(grid: TileGrid) -> TileRange:
 
 
 def for_transform_input() -> Arguments:
-    rows = compiler.simd_target().rows
+    rows = simd_targets.simd_target().rows
     blocks = -(-GRID.tiles // rows)
     return {
         "x": torch.rand(GRID.height, GRID.width, CHANNELS),

@@ -19,9 +19,10 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import cost_model, winograd
-from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
-from fcn_cli.cpu.kernels.compiler import Kernel, SimdTarget
+from fcn_cli.cpu.kernels import matmul, matmul_ir, parallel, simd_targets
+from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
+from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
@@ -35,8 +36,8 @@ from ..conftest import SAMPLES, Fcn
 @pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
     """Build kernels for every target, whatever this processor is: LLVM lowers vectors that it lacks."""
-    chosen: SimdTarget = getattr(compiler, request.param)
-    monkeypatch.setattr(compiler, "simd_target", lambda: chosen)
+    chosen: SimdTarget = getattr(simd_targets, request.param)
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: chosen)
     return chosen
 
 
@@ -270,7 +271,7 @@ def test_threads_change_nothing() -> None:
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
             if not openmp:
-                patch.setattr(compiler, "_openmp", lambda: None)
+                patch.setattr(parallel, "_openmp", lambda: None)
             with torch_threads(threads):
                 results.append(fast(batch))
     # torch's own convolutions, in a few layers, may sum up in another order.
@@ -332,8 +333,8 @@ def test_what_a_kernel_cannot_read_is_refused() -> None:
     matmul.pointwise(good, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
 
 
-def test_a_task_has_every_field() -> None:
-    kernel = Kernel("nothing", ("one", "two"), build_nothing, 4)
+def test_a_task_has_every_field(target: SimdTarget) -> None:
+    kernel = Kernel("nothing", ("one", "two"), build_nothing, target)
     kernel(3, one=1, two=2)
     with pytest.raises(TypeError, match="two"):
         kernel(3, one=1)
