@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .kernels import simd_targets
 from .kernels.tile_grid import TileGrid
-from .winograd import POINTS, TAPS
+from .toom_cook import POINTS, TAPS
 
 _TILES = tuple(POINTS)
 

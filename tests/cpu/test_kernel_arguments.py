@@ -12,7 +12,7 @@ from torch import Tensor
 from fcn_cli.cpu import winograd
 from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
-from fcn_cli.cpu.winograd import Transforms
+from fcn_cli.cpu.toom_cook import Matrix, Transforms
 from fcn_cli.cpu.workspace import Workspace
 
 Arguments = dict[str, Any]
@@ -45,9 +45,9 @@ def for_batched_product() -> Arguments:
     }
 
 
-def matrix(name: str) -> tuple[tuple[float, ...], ...]:
-    rows: list[list[float]] = getattr(Transforms.of(GRID.tile), name).tolist()
-    return tuple(tuple(row) for row in rows)
+def matrix(name: str) -> Matrix:
+    rows: Matrix = getattr(Transforms.of(GRID.tile), name)
+    return rows
 
 
 def all_tiles(grid: TileGrid) -> TileRange:

@@ -24,6 +24,7 @@ from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.network import CpuNetwork
+from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference import compiled_labels
@@ -73,7 +74,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
     st.integers(1, 70),
     st.integers(1, 70),
     st.sampled_from([1, 2, 4]),
-    st.sampled_from(list(winograd.POINTS)),
+    st.sampled_from(list(POINTS)),
     st.sampled_from(["contiguous", "transposed", "part"]),
     st.sampled_from([(None, None), (0.0, None), (0.0, 6.0)]),
     st.integers(0, 2**31),
@@ -120,7 +121,7 @@ def check_winograd(
     assert (out - exact).abs().max() < {4: 3e-6, 6: 1e-5}[tile] * scale
 
 
-@pytest.mark.parametrize("tile", list(winograd.POINTS))
+@pytest.mark.parametrize("tile", list(POINTS))
 def test_winograd_in_many_blocks(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "_BLOCK_ELEMENTS", 1)
     monkeypatch.setattr(winograd, "_MIN_BLOCK_TILES", 7)

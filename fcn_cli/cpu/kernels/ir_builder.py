@@ -71,6 +71,8 @@ class KernelBuilder:
         self._values = {
             field: self._task[index] for field, index in self._field_indices.items() if field not in shared
         }
+        for field, value in self._values.items():
+            self._function.set_name(value.raw, field)
 
     def __str__(self) -> str:
         """Return the function in LLVM's intermediate representation."""

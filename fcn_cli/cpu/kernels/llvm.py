@@ -76,6 +76,10 @@ class Function:
         """Return a vector constant with one number in all lanes."""
         return Raw(ir.Constant(_type(element, lanes), [value] * lanes))
 
+    def set_name(self, value: Raw, name: str) -> None:
+        """Give a value a name, for people who read the code."""
+        _untyped(value).name = name
+
     def binary(self, operation: Operation, a: Raw, b: Raw) -> Raw:
         """Append an operation on two values of one type."""
         return Raw(getattr(self._builder, operation)(a, b))

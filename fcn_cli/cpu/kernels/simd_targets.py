@@ -40,6 +40,10 @@ class SimdTarget:
         available = llvm.host_features()
         return all(available.get(feature) for feature in self.features)
 
+    def can_be_compiled_here(self) -> bool:
+        """Return whether LLVM knows the instruction set on this machine, whether it can run it or not."""
+        return all(feature in llvm.host_features() for feature in self.features)
+
 
 AVX512 = SimdTarget("AVX512", 16, 12, 2, ("avx512f",), "x86-64-v4")
 AVX2 = SimdTarget("AVX2", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")

@@ -11,11 +11,11 @@ import math
 
 from torch import Tensor
 
+from ..toom_cook import Matrix
 from . import arguments, simd_targets, tile_transforms_ir
 from .arguments import Clamp
 from .matmul_ir import DEPTH
 from .tile_grid import TileGrid, TileRange
-from .tile_transforms_ir import Matrix
 
 
 def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tensor) -> None:

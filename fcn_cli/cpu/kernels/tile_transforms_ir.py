@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
+from ..toom_cook import Matrix
 from .compiler import Kernel
 from .ir_builder import KernelBuilder
 from .ir_values import Int, Pointer, PointerTable, Vector, clamp, fma, minimum
@@ -16,9 +17,6 @@ _TILES = ("height", "width", "dilation", "tile_columns", "phases", "tile_rows", 
 _IMAGE = (*_TILES, "channels", "image", "row_floats", "pixel_floats")
 _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
-
-Matrix = tuple[tuple[float, ...], ...]
-"""A small matrix, row by row."""
 
 
 @functools.lru_cache
