@@ -7,11 +7,15 @@ result.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from . import argmax_ir, arguments, simd_targets
 from .argmax_ir import COLUMNS
+
+_kernel = functools.lru_cache(argmax_ir.argmax)
 
 _MAX_CLASSES = 255
 """Label maps are uint8 and 255 is void."""
@@ -26,8 +30,8 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
         float32, shape (rows of logits, at most 255 classes, width), contiguous; the width is a multiple of
         the vector length.
     ends
-        int64, shape (strips + 1,): a strip consists of the label map's rows from one of these to the next;
-        all of them lie between the same two rows of logits.
+        int64, shape (strips + 1,): a strip consists of the label map's rows from one of these to the next,
+        at least one; all of them lie between the same two rows of logits.
     rows
         int64, shape (strips, 2): the indices of these two rows.
     weights
@@ -43,7 +47,7 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     """
     _check(wide, ends, rows, weights, labels)
     chunks = -(-wide.shape[2] // COLUMNS)
-    argmax_ir.argmax(simd_targets.simd_target())(
+    _kernel(simd_targets.simd_target())(
         len(rows) * chunks,
         wide=arguments.contiguous_pointer(wide),
         classes=wide.shape[1],
@@ -77,5 +81,5 @@ def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     low, high = (int(extreme) for extreme in rows.aminmax())
     if low < 0 or high >= len(wide):
         raise ValueError(f"rows hold {low} to {high}, there are {len(wide)} rows of logits")
-    if int(ends[0]) < 0 or int(ends[-1]) > len(labels) or bool((ends.diff() < 0).any()):
+    if int(ends[0]) < 0 or int(ends[-1]) > len(labels) or bool((ends.diff() <= 0).any()):
         raise ValueError(f"strips end at {ends.tolist()}, the label map has {len(labels)} rows")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from .compiler import Kernel
 from .ir_builder import KernelBuilder, Variable
 from .ir_values import Pointer, Vector, fma, minimum
@@ -16,9 +14,8 @@ COLUMNS = 256
 _FIELDS = ("wide", "classes", "width", "ends", "rows", "weights", "chunks", "labels")
 
 
-@functools.lru_cache
 def argmax(target: SimdTarget) -> Kernel:
-    """Return the kernel of `argmax.argmax`."""
+    """Build the kernel of `argmax.argmax`."""
     return Kernel("argmax", _FIELDS, _build, target)
 
 

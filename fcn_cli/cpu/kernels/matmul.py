@@ -11,6 +11,7 @@ Blocks have the layout (depth / 16, rows of a block, 16): a cache line of every 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -23,6 +24,9 @@ from .arguments import Clamp
 from .llvm import F32
 from .matmul_ir import DEPTH
 from .simd_targets import SimdTarget
+
+_pointwise_kernel = functools.lru_cache(matmul_ir.pointwise)
+_batched_kernel = functools.lru_cache(matmul_ir.batched_product)
 
 # Bytes of the left factor that a thread multiplies by each panel of the right one: both stay in its L2 cache.
 _BLOCKS_BYTES = 384 << 10
@@ -100,7 +104,7 @@ def pointwise(
     rows_per_item = min(_blocks_in_cache(depth, target), even_share) * target.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     whole = result.shape[1] % target.columns == 0
-    matmul_ir.pointwise(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
+    _pointwise_kernel(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
         math.ceil(rows / rows_per_item),
         left=arguments.contiguous_pointer(pixels),
         panels=arguments.contiguous_pointer(panels),
@@ -147,7 +151,7 @@ def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
     arguments.require_contiguous_matrices("result", result)
     blocks_per_item = min(_blocks_in_cache(depth, target), blocks)
     items = math.ceil(blocks / blocks_per_item)
-    matmul_ir.batched_product(target, deep=depth > matmul_ir.SUM_BLOCK)(
+    _batched_kernel(target, deep=depth > matmul_ir.SUM_BLOCK)(
         matrices * items,
         left=arguments.data_pointer(left),
         panels=arguments.contiguous_pointer(panels),

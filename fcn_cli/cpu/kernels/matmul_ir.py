@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,9 +26,8 @@ _POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
 _BATCHED = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
 
 
-@functools.lru_cache
 def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kernel:
-    """Return the kernel of `matmul.pointwise`.
+    """Build the kernel of `matmul.pointwise`.
 
     Parameters
     ----------
@@ -49,9 +47,8 @@ def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kern
     return Kernel("pointwise", _POINTWISE, build, target)
 
 
-@functools.lru_cache
 def batched_product(target: SimdTarget, *, deep: bool) -> Kernel:
-    """Return the kernel of `matmul.batched_product`; `deep`: whether to use blocked summation."""
+    """Build the kernel of `matmul.batched_product`; `deep`: whether to use blocked summation."""
 
     def build(kernel: KernelBuilder) -> None:
         _Product(kernel, target, deep=deep).build_batched()

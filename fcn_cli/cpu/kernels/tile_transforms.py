@@ -7,6 +7,7 @@ lanes of a vector are channels.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from torch import Tensor
@@ -16,6 +17,9 @@ from . import arguments, simd_targets, tile_transforms_ir
 from .arguments import Clamp
 from .matmul_ir import DEPTH
 from .tile_grid import TileGrid, TileRange
+
+_input_kernel = functools.lru_cache(tile_transforms_ir.input_kernel)
+_output_kernel = functools.lru_cache(tile_transforms_ir.output_kernel)
 
 
 def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tensor) -> None:
@@ -49,7 +53,7 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
     if x.stride(2) != 1:
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
     arguments.require_contiguous_matrices("result", result)
-    tile_transforms_ir.input_kernel(target, grid.tile, transform)(
+    _input_kernel(target, grid.tile, transform)(
         result.shape[1],
         **tiles.fields(),
         channels=x.shape[2],
@@ -97,7 +101,7 @@ def transform_output(
     if products.ndim != 3 or any(has < needs for has, needs in zip(products.shape, minimum, strict=True)):
         raise ValueError(f"products has shape {tuple(products.shape)}, expected at least {minimum}")
     arguments.require_contiguous_matrices("products", products)
-    tile_transforms_ir.output_kernel(target, grid.tile, transform)(
+    _output_kernel(target, grid.tile, transform)(
         math.ceil(tiles.count / target.rows),
         **tiles.fields(),
         channels=out.shape[2],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 
 from ..toom_cook import Matrix
@@ -19,9 +18,8 @@ _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
 
-@functools.lru_cache
 def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tile_transforms.transform_input`."""
+    """Build the kernel of `tile_transforms.transform_input`."""
     return Kernel(
         "transform_input",
         _INPUT,
@@ -30,9 +28,8 @@ def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
     )
 
 
-@functools.lru_cache
 def output_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tile_transforms.transform_output`."""
+    """Build the kernel of `tile_transforms.transform_output`."""
     return Kernel(
         "transform_output",
         _OUTPUT,
@@ -72,10 +69,12 @@ class _Transform:
         return all(abs(a) == abs(b) for a, b in pairs) and any(a == b != 0 for a, b in pairs)
 
     def _sum(self, terms: Iterable[tuple[float, Vector[F32]]]) -> Vector[F32]:
+        needed = [(factor, value) for factor, value in terms if factor]
         # Terms that need no multiplication come first.
-        (first, value), *rest = sorted(
-            (term for term in terms if term[0]), key=lambda term: abs(term[0]) != 1
-        )
+        (first, value), *rest = [
+            *((factor, value) for factor, value in needed if abs(factor) == 1),
+            *((factor, value) for factor, value in needed if abs(factor) != 1),
+        ]
         total = value if first == 1 else first * value
         for factor, value in rest:
             if factor == 1:
