@@ -58,7 +58,7 @@ class Kernel:
         task[self._field_indices[ITEMS]] = items
         for field, value in values.items():
             task[self._field_indices[field]] = value if isinstance(value, int) else _bits(value)
-        parallel.run(self._code.address(self._name), ctypes.addressof(task), items)
+        parallel.run(self._code.address, ctypes.addressof(task), items)
 
     def assembly(self) -> str:
         """Return the assembly of the function for its target, also where this machine cannot run it."""
@@ -68,7 +68,7 @@ class Kernel:
     def _code(self) -> llvm.MachineCode:
         # LLVM lowers vectors that the processor lacks; instructions that it lacks would end the process.
         runnable = self._target if self._target.runs_here() else simd_targets.host_target()
-        return llvm.compile_module(self.ir, *simd_targets.processor(runnable))
+        return llvm.compile_function(self.ir, self._name, *simd_targets.processor(runnable))
 
 
 def _bits(value: float) -> int:

@@ -189,26 +189,23 @@ def _untyped(value: object) -> Any:
 
 
 class MachineCode:
-    """A compiled module: keeps the code in memory for as long as it lives."""
+    """A compiled function: its `address` is valid for as long as this object lives."""
 
-    def __init__(self, engine: object) -> None:
+    def __init__(self, engine: Any, function: str) -> None:
         self._engine = engine
-
-    def address(self, function: str) -> int:
-        """Return the address of a function."""
-        return int(_untyped(self._engine).get_function_address(function))
+        self.address = int(engine.get_function_address(function))
 
 
 _compiling = threading.Lock()
 
 
-def compile_module(code: str, processor: str, features: str) -> MachineCode:
-    """Compile a module in LLVM's intermediate representation into memory."""
+def compile_function(code: str, name: str, processor: str, features: str) -> MachineCode:
+    """Compile a module in LLVM's intermediate representation into memory, for one of its functions."""
     with _compiling:
         module, machine = _parse(code, processor, features)
         engine = binding.create_mcjit_compiler(module, machine)
         engine.finalize_object()
-        return MachineCode(engine)
+        return MachineCode(engine, name)
 
 
 def assembly(code: str, processor: str, features: str) -> str:

@@ -9,7 +9,7 @@ from . import llvm
 from .llvm import F32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SimdTarget:
     """An instruction set, and how a matrix product uses its registers.
 
