@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import cost_model, winograd
-from fcn_cli.cpu.kernels import matmul, matmul_ir, parallel, simd_targets
+from fcn_cli.cpu.kernels import matmul, matmul_ir, parallel
 from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
@@ -34,12 +35,9 @@ from fcn_cli.models import registry
 from ..conftest import SAMPLES, Fcn
 
 
-@pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
-    """Build kernels for every target, whatever this processor is: LLVM lowers vectors that it lacks."""
-    chosen: SimdTarget = getattr(simd_targets, request.param)
-    monkeypatch.setattr(simd_targets, "simd_target", lambda: chosen)
-    return chosen
+@pytest.fixture(autouse=True)
+def every_target(target: SimdTarget) -> SimdTarget:
+    return target
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -160,15 +158,21 @@ def exact_logits(model: nn.Module, batch: Tensor) -> Tensor:
     return result
 
 
+@functools.cache
+def case(name: str, height: int, width: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a model, a batch and its exact logits: the same for every target, and slow in float64."""
+    model, batch = random_model(name), torch.randn(1, 3, height, width, generator=seeded(1))
+    with torch.inference_mode():
+        return model, batch, exact_logits(model, batch)
+
+
 @pytest.mark.parametrize(
     ("name", "height", "width"),
     [("resnet50", 203, 150), ("resnet101", 120, 161), ("mobilenet_v2", 230, 201)],
 )
 def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) -> None:
-    model = random_model(name)
-    batch = torch.randn(1, 3, height, width, generator=seeded(1))
+    model, batch, exact = case(name, height, width)
     with torch.inference_mode():
-        exact = exact_logits(model, batch)
         fast = CpuNetwork(model)
         logits = fast(batch)
     assert logits.shape == exact.shape

@@ -19,8 +19,17 @@ _COMMON = (NEXT, THREADS, ITEMS)
 
 
 def task_fields(fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of all fields of a task, in order."""
-    return (*_COMMON, *fields)
+    """Return the names of all fields of a task, in order.
+
+    Raises
+    ------
+    ValueError
+        Two fields have one name.
+    """
+    names = (*_COMMON, *fields)
+    if len(set(names)) < len(names):
+        raise ValueError(f"two fields of one name: {', '.join(names)}")
+    return names
 
 
 class Carried:
