@@ -16,7 +16,7 @@ TAPS = 3
 Matrix = tuple[tuple[float, ...], ...]
 """A small matrix, row by row."""
 
-# Symmetric under negation and inversion: of the sets tried, these lose the fewest digits.
+# With infinity, x -> -1/x maps these onto themselves: of the sets tried, they lose the fewest digits.
 _HALF = Fraction(1, 2)
 POINTS: dict[int, tuple[Fraction, ...]] = {
     4: (Fraction(0), Fraction(1), Fraction(-1), _HALF, Fraction(-2)),
