@@ -160,6 +160,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
                 instead(torch.tensor([0, 4, 10])),
                 instead(torch.tensor([-1, 4, 9])),
                 instead(torch.tensor([0, 9, 4])),
+                instead(torch.tensor([0, 9, 9])),
                 strided,
                 of_another_type,
             ],
