@@ -83,6 +83,7 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.upsampling
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.minimal_filtering
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.comparing
 
