@@ -13,6 +13,7 @@ from .compare import compare
 from .evaluate import evaluate
 from .info import info
 from .segment import segment
+from .status import status
 
 app = typer.Typer(
     name="fcn",
@@ -54,5 +55,6 @@ class _SegmentCommand(command_line.Command):
 app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
+app.command(cls=command_line.Command)(status)
 app.command(cls=command_line.Command)(bench)
 app.command(cls=command_line.Command)(info)

@@ -133,11 +133,15 @@ class Journal:
         return self._whole_bytes
 
     def mend(self) -> None:
-        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may."""
+        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may.
+
+        Rewrites the file when most of its lines are superseded. From then on it only grows: ``run.json`` has
+        its length when the work began.
+        """
         for name in self.index.orphans():
             with contextlib.suppress(OSError):
                 (self.path.parent / name).unlink()
-        if self.damaged:
+        if self.damaged or self._line_count > 2 * len(self.index) + 100:
             self._compact()
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
             if stream.seek(0, os.SEEK_END) > self._whole_bytes:
@@ -176,9 +180,7 @@ class Journal:
             self._stream = None
 
     def _open(self) -> BinaryIO:
-        """Open the file for appending; rewrite it first when most of its lines are superseded."""
-        if self._line_count > 2 * len(self.index) + 100:
-            self._compact()
+        """Open the file for appending."""
         new = not self.path.exists()
         stream = self.path.open("ab")
         if new:
