@@ -14,6 +14,7 @@ from .evaluate import evaluate
 from .info import info
 from .segment import segment
 from .status import status
+from .verify import verify
 
 app = typer.Typer(
     name="fcn",
@@ -56,5 +57,6 @@ app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
 app.command(cls=command_line.Command)(status)
+app.command(cls=command_line.Command)(verify)
 app.command(cls=command_line.Command)(bench)
 app.command(cls=command_line.Command)(info)

@@ -73,11 +73,17 @@ class RunFile:
         """Return the file of this run when it ends."""
         return replace(self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped))
 
-    @property
-    def outcome(self) -> tuple[Counts, int | None, str | None]:
-        """What came of the run, whenever it was: its counts, exit code, and why it ended early."""
-        ending = self.ending
-        return self.counts, ending.exit_code if ending else None, ending.stopped if ending else None
+    def says_the_same(self, other: RunFile) -> bool:
+        """Say whether another run wrote the same kinds and ended in the same way, whenever it was."""
+        mine, other_one = self.ending, other.ending
+        if mine is None or other_one is None:
+            return False
+        return (self.kinds, self.counts, mine.exit_code, mine.stopped) == (
+            other.kinds,
+            other.counts,
+            other_one.exit_code,
+            other_one.stopped,
+        )
 
     def save(self, output: Path) -> None:
         """Write the file into an output directory; raises OSError."""

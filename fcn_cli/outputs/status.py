@@ -14,7 +14,7 @@ from ..common import utc_time
 from ..common.errors import ExitCode, RequestError
 from ..common.output_layout import JOURNAL_FILE, kind_of
 from ..common.processes import ProcessIdentity
-from .journal import Journal
+from .journal_snapshot import JournalSnapshot
 from .lock import read_holder
 from .record import Record
 from .run_file import Counts, RunFile
@@ -134,16 +134,12 @@ def _status(output: Path, holder: ProcessIdentity | None, run: RunFile | None) -
         if run.ending is None:
             return _counted(output, State.RUNNING, run, holder, is_alive=alive)
     if run is None:
-        records = list(map(_is_failed, Journal(output)))
-        failed = sum(records)
-        return Status(output, State.UNKNOWN, Counts(len(records) - failed, failed, 0))
+        with JournalSnapshot(output) as records:
+            failed = sum(not record.ok for record in records)
+            return Status(output, State.UNKNOWN, Counts(len(records) - failed, failed, 0))
     if run.ending is None:
         return _counted(output, State.KILLED, run, None, is_alive=False)
     return Status(output, State.ENDED, run.counts, run)
-
-
-def _is_failed(record: Record) -> bool:
-    return not record.ok
 
 
 def _counted(

@@ -62,7 +62,7 @@ class RunProgress:
             str(stopped) if stopped is not None else None,
         )
         last = RunFile.read(self._output)
-        if last is None or last.outcome != ended.outcome:
+        if last is None or not last.says_the_same(ended):
             # The results do not depend on this file: a full disk was or will be reported by others.
             with contextlib.suppress(OSError):
                 ended.save(self._output)
