@@ -157,6 +157,12 @@ def require_output_directory(output: Path) -> None:
         raise RequestError(f"{output}: written by another version of fcn, which can read it")
 
 
+def read_fingerprint(output: Path) -> str | None:
+    """Return the fingerprint of an output directory's settings, or None when its file has none."""
+    fingerprint = (_read(output / SETTINGS_FILE) or {}).get("fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else None
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the content of a settings file, or None when it is missing or damaged.
 

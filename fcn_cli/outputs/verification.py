@@ -169,7 +169,7 @@ class _Checker:
         kind = kind_of(name)
         command = "the same fcn segment command"
         if self._kinds is None or kind not in self._kinds:
-            command += f", with --write {kind}"
+            command += f", with --write {kind},"
         try:
             # A run looks at existence and size only.
             seems_whole = (self._output / name).lstat().st_size == size
