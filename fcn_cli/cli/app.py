@@ -11,6 +11,7 @@ from . import command_line, weights
 from .bench import bench
 from .compare import compare
 from .evaluate import evaluate
+from .export import export
 from .info import info
 from .list_photos import list_photos
 from .segment import segment
@@ -57,6 +58,7 @@ class _SegmentCommand(command_line.Command):
 app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
+app.command(cls=command_line.Command)(export)
 app.command(cls=command_line.Command)(status)
 app.command("list", cls=command_line.Command)(list_photos)
 app.command(cls=command_line.Command)(verify)

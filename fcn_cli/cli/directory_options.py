@@ -9,6 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from . import option_values
+from .input_options import not_empty
+
+
+class ExportFormat(StrEnum):
+    """The values of ``--format``; a test holds them equal to the exporters' names."""
+
+    COCO = "coco"
+    VOC = "voc"
+    YOLO = "yolo"
 
 
 class RecordStatus(StrEnum):
@@ -16,6 +25,11 @@ class RecordStatus(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
+
+
+def not_empty_path(parameter: typer.CallbackParam, value: str) -> Path:
+    """Refuse an empty name, which `Path` would take for the current directory."""
+    return Path(not_empty(parameter, value) or "")
 
 
 OutputDirectory = Annotated[
@@ -56,3 +70,24 @@ StatusOption = Annotated[
     ),
 ]
 NullOutput = Annotated[bool, typer.Option("--null", help="End each path with a NUL byte, for xargs -0.")]
+FormatOption = Annotated[
+    Any,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        parser=option_values.choice(ExportFormat),
+        autocompletion=option_values.complete(*ExportFormat),
+        help="The format: coco, voc or yolo.",
+    ),
+]
+ExportDestination = Annotated[
+    Any,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DEST",
+        callback=not_empty_path,
+        help="The file (coco) or new directory (voc, yolo) to write.",
+    ),
+]
+ReplaceExport = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export at DEST.")]

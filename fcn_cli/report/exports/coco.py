@@ -59,12 +59,12 @@ class CocoExporter:
         stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
         stream.write(_dumped(categories) + b',\n"annotations": [')
         annotation_id = 0
-        for image_id, (image, annotations) in enumerate(results, start=1):
+        for image_id, (image, regions) in enumerate(results, start=1):
             images.write((b"\n" if image_id == 1 else b",\n") + _dumped({"id": image_id, **image}))
-            for annotation in annotations:
+            for region in regions:
                 annotation_id += 1
                 stream.write(b"\n" if annotation_id == 1 else b",\n")
-                stream.write(_dumped({"id": annotation_id, "image_id": image_id, **annotation}))
+                stream.write(_dumped({"id": annotation_id, "image_id": image_id, **region}))
         stream.write(b'],\n"images": [')
         images.seek(0)
         shutil.copyfileobj(images, stream)

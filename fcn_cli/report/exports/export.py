@@ -90,9 +90,7 @@ def export(
 class _Run:
     """Passes photos through an exporter's jobs, and counts them."""
 
-    def __init__(
-        self, output: Path, exporter: Exporter, observer: ProgressObserver, result: Export
-    ) -> None:
+    def __init__(self, output: Path, exporter: Exporter, observer: ProgressObserver, result: Export) -> None:
         self._output = output
         self._fingerprint = read_fingerprint(output)
         self._exporter = exporter

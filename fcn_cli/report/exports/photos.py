@@ -39,7 +39,9 @@ def write_upright_jpeg(record: Record, target: Path) -> None:
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: the photo is gone") from None
     except OSError as error:
-        raise ImageError(FailureKind.UNREADABLE, f"{record.path}: cannot be read ({error.strerror})") from None
+        raise ImageError(
+            FailureKind.UNREADABLE, f"{record.path}: cannot be read ({error.strerror})"
+        ) from None
     if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
         raise ImageError(FailureKind.CHANGED, f"{record.path}: changed since it was segmented; {again}")
     if is_jpeg:

@@ -52,9 +52,7 @@ def _counts(first: NDArray[np.int64], end: NDArray[np.int64], size: int) -> NDAr
     return counts if counts[-1] else counts[:-1]
 
 
-def _bounding_box(
-    first: NDArray[np.int64], end: NDArray[np.int64], height: int
-) -> tuple[int, int, int, int]:
+def _bounding_box(first: NDArray[np.int64], end: NDArray[np.int64], height: int) -> tuple[int, int, int, int]:
     last = end - 1
     left, right = int(first[0]) // height, int(last[-1]) // height + 1
     top, bottom = int(np.min(first % height)), int(np.max(last % height)) + 1

@@ -31,7 +31,9 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     if not any(path.iterdir()):
         return
     if not (path / MARKER_FILE).is_file():
-        raise RequestError(f"--output {path}: holds files that fcn export did not write; give a new directory")
+        raise RequestError(
+            f"--output {path}: holds files that fcn export did not write; give a new directory"
+        )
     if not overwrite:
         raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
 
