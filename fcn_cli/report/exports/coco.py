@@ -76,14 +76,14 @@ def _encode(record: Record, labels: LabelMap) -> _Result:
     image = {**name_fields("file_name", record.image), "width": width, "height": height}
     annotations = [
         {
-            "category_id": encoded.index,
+            "category_id": encoded.class_index,
             "segmentation": {"size": [height, width], "counts": encoded.counts},
             "area": encoded.area,
             "bbox": list(encoded.bbox),
             "iscrowd": 0,
         }
         for encoded in encode_classes(labels)
-        if encoded.index not in {BACKGROUND_INDEX, VOID_INDEX}
+        if encoded.class_index not in {BACKGROUND_INDEX, VOID_INDEX}
     ]
     return image, annotations
 

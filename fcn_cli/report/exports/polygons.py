@@ -132,10 +132,11 @@ def _splice(bridge: _Bridge, x: list[int], y: list[int], next_corner: list[int])
 
 
 def _collect(start: int, x: list[int], y: list[int], next_corner: list[int]) -> Points:
-    points = []
-    place = start
-    while True:
-        points.append((x[place], y[place]))
+    points = [(x[start], y[start])]
+    place = next_corner[start]
+    while place != start:
+        # A bridge can begin at a corner, which then is there twice.
+        if (x[place], y[place]) != points[-1]:
+            points.append((x[place], y[place]))
         place = next_corner[place]
-        if place == start:
-            return np.array(points, np.int64)
+    return np.array(points, np.int64)

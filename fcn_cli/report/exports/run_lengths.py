@@ -20,7 +20,7 @@ _BITS, _BIT_COUNT, _SIGN, _MORE, _FIRST_CHARACTER = 31, 5, 16, 32, 48
 class EncodedClass(NamedTuple):
     """The region of one class: compressed run lengths, pixels, and the (x, y, width, height) around it."""
 
-    index: int
+    class_index: int
     counts: str
     area: int
     bbox: tuple[int, int, int, int]
@@ -28,7 +28,7 @@ class EncodedClass(NamedTuple):
 
 def encode_classes(labels: LabelMap) -> Iterator[EncodedClass]:
     """Yield the encoded region of each value in a label map (uint8, (height, width)), in order."""
-    height, width = labels.shape
+    height = len(labels)
     columns = labels.T.ravel()
     ends = np.append(np.flatnonzero(columns[1:] != columns[:-1]) + 1, columns.size)
     starts = np.concatenate([[0], ends[:-1]])

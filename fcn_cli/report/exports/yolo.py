@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
@@ -16,7 +17,11 @@ from . import tree
 from .exporter import BACKGROUND_INDEX, Destination
 from .names import UniqueNames
 from .photos import write_upright_jpeg
-from .polygons import trace
+from .polygons import Points, trace
+
+_INSET_PIXELS = 0.01
+"""How far the polygons lie inside the edges of their pixels. Ultralytics cuts coordinates off to whole pixels
+and fills these inclusively: so it gets exactly the region's pixels, and not a row and a column more."""
 
 _IMAGES, _LABELS = "images/train", "labels/train"
 
@@ -68,9 +73,19 @@ def _lines(labels: LabelMap) -> Iterator[str]:
     for index in count_classes(labels):
         if index in {BACKGROUND_INDEX, VOID_INDEX}:
             continue
-        rows, columns = np.nonzero(labels == index)
-        top, left = int(rows.min()), int(columns.min())
-        region = labels[top : rows.max() + 1, left : columns.max() + 1] == index
-        for polygon in trace(region):
-            fractions = (polygon + (left, top)) / (width, height)
+        region = labels == index
+        rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+        for polygon in trace(region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]):
+            corners = _inset(polygon) + np.array([columns[0], rows[0]])
+            fractions = corners / np.array([width, height])
             yield f"{index} {' '.join(f'{value:.8f}' for value in fractions.ravel().tolist())}\n"
+
+
+def _inset(polygon: Points) -> NDArray[np.float64]:
+    """Return a polygon of `trace` moved into its region by `_INSET_PIXELS`."""
+    steps = np.sign(np.roll(polygon, -1, axis=0) - polygon)
+    # The region lies to the right of each step, where y points down.
+    inward = np.column_stack([-steps[:, 1], steps[:, 0]])
+    inward = np.clip(inward + np.roll(inward, 1, axis=0), -1, 1)
+    corners: NDArray[np.float64] = polygon + _INSET_PIXELS * inward
+    return corners
