@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from PIL import Image
@@ -34,6 +35,9 @@ def write_upright_jpeg(record: Record, target: Path) -> None:
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: not on this machine")
     try:
         status = os.stat(record.path)
+        if not stat.S_ISREG(status.st_mode):
+            # Reading a pipe would wait for ever.
+            raise ImageError(FailureKind.NOT_A_FILE, f"{record.path}: not a regular file")
         with open(record.path, "rb") as stream:
             is_jpeg = stream.read(len(_JPEG_SIGNATURE)) == _JPEG_SIGNATURE
     except FileNotFoundError:
