@@ -171,7 +171,7 @@ def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
             upright = ImageOps.exif_transpose(Image.open(made / "turned.jpg"))
             assert np.abs(np.asarray(turned, int) - np.asarray(upright, int)).mean() < 2
         with Image.open(images / "other.jpg") as other:
-            assert np.abs(np.asarray(other, int) - np.asarray(photo, int)).mean() < 2
+            assert np.abs(np.asarray(other, int) - np.asarray(photo, int)).mean() < 3
 
 
 def test_what_cannot_be_exported_is_named_and_counted(
