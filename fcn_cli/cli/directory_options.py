@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..common.errors import RequestError
 from . import option_values
 from .input_options import not_empty
 
@@ -27,8 +28,10 @@ class RecordStatus(StrEnum):
     FAILED = "failed"
 
 
-def not_empty_path(parameter: typer.CallbackParam, value: str) -> Path:
-    """Refuse an empty name, which `Path` would take for the current directory."""
+def export_path(parameter: typer.CallbackParam, value: str) -> Path:
+    """Refuse an empty name, which `Path` would take for the current directory, and stdout."""
+    if value == "-":
+        raise RequestError("--output -: an export goes into a file or a directory, not to stdout")
     return Path(not_empty(parameter, value) or "")
 
 
@@ -86,7 +89,7 @@ ExportDestination = Annotated[
         "--output",
         "-o",
         metavar="DEST",
-        callback=not_empty_path,
+        callback=export_path,
         help="The file (coco) or new directory (voc, yolo) to write.",
     ),
 ]

@@ -89,6 +89,11 @@ def test_a_reader_that_goes_is_no_error(output: Path, tmp_path: Path) -> None:
     assert (tmp_path / "code").read_text() == "0\n"
 
 
+def test_a_full_disk(output: Path, tmp_path: Path) -> None:
+    line = ["sh", "-c", 'exec "$0" -m fcn_cli list out >/dev/full', sys.executable]
+    assert "stdout: cannot be written" in run_line(line, cwd=tmp_path, code=5).stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -241,6 +241,7 @@ def test_what_is_not_an_export_is_never_replaced(fcn: Fcn, maps: dict[str, Label
         "is not a directory" in fcn("export", "out", "--format", "voc", "-o", "photos/a.jpg", code=2).stderr
     )
     assert "is a directory" in fcn("export", "out", "--format", "coco", "-o", "photos", code=2).stderr
+    assert "not to stdout" in fcn("export", "out", "--format", "coco", "-o", "-", code=2).stderr
     assert "is empty" in fcn("export", "out", "--format", "coco", "-o", "", code=2).stderr
     assert "not an output" in fcn("export", "photos", "--format", "coco", "-o", "x", code=2).stderr
     (tmp_path / "empty").mkdir()

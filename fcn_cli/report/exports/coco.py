@@ -6,6 +6,7 @@ COCO's data format (cocodataset.org/#format-data). The category's id is the clas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from ...common.errors import OutputLost, RequestError
 from ...common.label_map import VOID_INDEX, LabelMap
 from ...outputs.json_text import name_fields
 from ...outputs.record import Record
-from .exporter import BACKGROUND_INDEX, Destination
+from .exporter import BACKGROUND_INDEX, Destination, Results
 from .run_lengths import encode_classes
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -40,9 +41,9 @@ class CocoExporter:
         """Return what makes a photo's image and annotations, without their numbers; see `Exporter`."""
         return partial(_encode, record)
 
-    def write(self, results: Iterable[_Result]) -> None:
+    def write(self, results: Results) -> None:
         """Write the file; see `Exporter`."""
-        with OutputLost.when_refused(self._path):
+        with OutputLost.when_refused(self._path), contextlib.closing(results):
             files.make_directories(self._path.parent)
             with tempfile.TemporaryFile(dir=self._path.parent) as images:
                 files.write_whole(self._path, partial(self._write, results, images))

@@ -20,7 +20,7 @@ from ...outputs.record import Record
 from ...outputs.settings import read_fingerprint
 from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
-from .exporter import Destination, Exporter
+from .exporter import Destination, Exporter, Results
 from .voc import VocExporter
 from .yolo import YoloExporter
 
@@ -97,7 +97,7 @@ class _Run:
         self._observer = observer
         self.result = result
 
-    def results(self, records: JournalSnapshot) -> Iterator[Any]:
+    def results(self, records: JournalSnapshot) -> Results:
         """Yield the results of the jobs that succeed, in order."""
         # What waits are results only, as small as a photo's annotations.
         with OrderedWork[Record, Any](resources.cpu_count(), "fcn-export", max_bytes=0) as work:

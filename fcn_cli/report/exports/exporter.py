@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,10 @@ class Destination:
     class_names: Sequence[str]
 
 
+Results = Generator[Any, None, None]
+"""Yields the results of an exporter's jobs that succeeded, in order."""
+
+
 class Exporter(Protocol):
     """One format. The result of `job` is for `write` alone."""
 
@@ -46,11 +50,12 @@ class Exporter(Protocol):
         """
         ...
 
-    def write(self, results: Iterable[Any]) -> None:
+    def write(self, results: Results) -> None:
         """Write the results of all jobs, which come as they are done, in order.
 
-        Jobs begin with the first result that is asked for. When this returns, the export is under its final
-        name; when it raises, nothing new is.
+        Jobs begin with the first result that is asked for. Closing `results` waits for those that run; so it
+        comes before what they wrote is removed. When this returns, the export is under its final name; when
+        it raises, nothing new is.
 
         Raises
         ------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ...outputs.json_text import printable_utf8
 from ...outputs.record import Record
 from ...outputs.writers import colored
 from . import tree
-from .exporter import BACKGROUND_INDEX, Destination
+from .exporter import BACKGROUND_INDEX, Destination, Results
 from .names import UniqueNames
 from .photos import write_upright_jpeg
 
@@ -43,9 +44,9 @@ class VocExporter:
         """Return what writes a photo and its mask; see `Exporter`."""
         return partial(self._write_one, record, self._names.unique(record.image))
 
-    def write(self, results: Iterable[tuple[str, Record]]) -> None:
+    def write(self, results: Results) -> None:
         """Write the tree; see `Exporter`."""
-        with tree.building(self._path, "voc") as new:
+        with tree.building(self._path, "voc") as new, contextlib.closing(results):
             self._root = new / _ROOT
             for directory in _DIRECTORIES:
                 (self._root / directory).mkdir(parents=True)

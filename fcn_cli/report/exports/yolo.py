@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...outputs.record import Record
 from . import tree
-from .exporter import BACKGROUND_INDEX, Destination
+from .exporter import BACKGROUND_INDEX, Destination, Results
 from .names import UniqueNames
 from .photos import write_upright_jpeg
 from .polygons import Points, trace
@@ -44,9 +45,9 @@ class YoloExporter:
         """Return what writes a photo and its polygons; see `Exporter`."""
         return partial(self._write_one, record, self._names.unique(record.image))
 
-    def write(self, results: Iterable[None]) -> None:
+    def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
-        with tree.building(self._path, "yolo") as new:
+        with tree.building(self._path, "yolo") as new, contextlib.closing(results):
             self._root = new
             for directory in (_IMAGES, _LABELS):
                 (new / directory).mkdir(parents=True)
