@@ -123,11 +123,9 @@ class OutputDirectory:
     def read_labels(self, name: str, record: Record) -> LabelMap | None:
         """Return the label map in an output file, or None when it does not match its record."""
         try:
-            labels = read_label_map(self.root / name)
+            return read_recorded_labels(self.root, name, record)
         except ImageError:
             return None
-        same = labels.shape == (record.height, record.width) and count_classes(labels) == record.classes
-        return labels if same else None
 
     def write_classes(self, names: Sequence[str]) -> None:
         """Update ``classes.json``: index → name and colour; 255 is void."""
@@ -155,6 +153,20 @@ class OutputDirectory:
             )
         files.sync_directories(changed)
         self._ready.add(directory)
+
+
+def read_recorded_labels(root: Path, name: str, record: Record) -> LabelMap:
+    """Return the label map in an output file.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, broken, or not what its record says.
+    """
+    labels = read_label_map(root / name)
+    if labels.shape != (record.height, record.width) or count_classes(labels) != record.classes:
+        raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: not what its record says; see fcn verify")
+    return labels
 
 
 def read_classes(root: Path) -> list[str] | None:

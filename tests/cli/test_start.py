@@ -49,6 +49,18 @@ def test_help_names_every_option_and_the_preview(fcn: Fcn) -> None:
     assert "preview" in text
 
 
+def test_commands_that_read_an_output_directory_import_no_torch(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL)
+    assert heavy_modules("status", "fcn_output", cwd=tmp_path) == "[]"
+    assert heavy_modules("verify", "fcn_output", cwd=tmp_path) == "[]"
+    assert heavy_modules("list", "fcn_output", cwd=tmp_path) == "[]"
+    for form in ("coco", "voc", "yolo"):
+        assert heavy_modules("export", "fcn_output", "--format", form, "-o", form, cwd=tmp_path) == "[]"
+
+
 def test_version(fcn: Fcn) -> None:
     assert fcn("--version").stdout == f"fcn {__version__}\n"
 

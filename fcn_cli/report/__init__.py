@@ -1,0 +1,1 @@
+"""An output directory as HTML pages, and as other tools' files."""
