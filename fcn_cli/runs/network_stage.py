@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..common import palettes
 from ..common.errors import DeviceLost, OutputLost
@@ -17,7 +17,7 @@ from ..models.weights import WeightsFile
 from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
 from .observers import RunObserver
-from .prediction_writer import PredictionWriter
+from .prediction_writer import GiveBack, PredictionWriter
 from .request import ResolvedRequest, SegmentRequest
 from .resume_plan import ResumePlan, Step
 from .run_report import RunReport
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class NetworkStage:
-    """Segments the photos of a plan that need the network: loads it, and runs the loop.
+    """Segments the photos of plans that need the network: loads it once, and runs the loop.
 
     Parameters
     ----------
@@ -38,10 +38,12 @@ class NetworkStage:
         The request, and what exactly it stands for.
     folder
         The output directory.
-    report, observer
-        Count and report what happens.
+    observer
+        Is told what happens.
     stop
         Says whether a signal asked the run to end.
+    give_back
+        Takes photos back that changed or vanished since they were found, in a watch; without it they fail.
     """
 
     def __init__(
@@ -49,24 +51,28 @@ class NetworkStage:
         request: SegmentRequest,
         resolved: ResolvedRequest,
         folder: OutputDirectory,
-        report: RunReport,
         observer: RunObserver,
         stop: Stop,
+        give_back: GiveBack | None = None,
     ) -> None:
         self._request = request
         self._inference = request.prediction.inference
         self._resolved = resolved
         self._folder = folder
-        self._report = report
         self._observer = observer
-        self._stop = stop
+        self.stop = stop
+        self._give_back = give_back
         self._kernels = ""
+        self._engine: Engine | None = None
+        self._how: dict[str, Any] = {}
 
-    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue) -> None:
-        """Segment the photos of these steps of a plan, in order."""
-        execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
-        # Missing weights end the run before torch is imported.
-        file = self._resolved.model.weights_file(self._observer.downloading)
+    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue, report: RunReport) -> None:
+        """Segment the photos of these steps of a plan, in order; `report` counts them."""
+        execution = file = None
+        if self._engine is None:
+            execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
+            # Missing weights end the run before torch is imported.
+            file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
@@ -75,13 +81,19 @@ class NetworkStage:
             self._request.output.kinds,
             self._resolved.fingerprint,
             {step.image: step for step in steps if step.kinds},
+            self._give_back,
         )
         # The workers start before the network is loaded, so before CUDA and torch's threads.
-        with open_pool(sources, self._request.prediction.decoding) as pool:
-            engine = self._engine(file, execution or self._execution(), plan, pool.workers)
-            summary = self._report.summary
+        watching = self._give_back is not None
+        with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
+            summary = report.summary
+            if file is not None:
+                self._engine = self._load_engine(file, execution or self._execution(), plan, pool.workers)
+            engine = self._engine
+            assert engine is not None  # noqa: S101 - loaded now or before
+            summary.class_names, summary.how = engine.network.class_names, dict(self._how)
             started, done_before = time.monotonic(), summary.done
-            with self._stop:
+            with self.stop:
                 try:
                     for batch in predict(pool, engine):
                         if batch:
@@ -90,7 +102,7 @@ class NetworkStage:
                         else:
                             self._observer.waiting()
                         writes.commit()
-                        if self._stop.signum is not None or self._report.first_failure is not None:
+                        if self.stop.signum is not None or report.first_failure is not None:
                             break
                 except DeviceLost as error:
                     # The photos before are complete, and are recorded.
@@ -113,7 +125,7 @@ class NetworkStage:
 
         return execution.resolve_execution(self._inference)
 
-    def _engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
+    def _load_engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions
 
@@ -124,7 +136,7 @@ class NetworkStage:
             f"batches of up to {chosen.batch_size}, {counted(workers, 'decoding worker')}"
         )
         self._warn_of_other_execution(chosen, plan)
-        self._report.summary.how.update(
+        self._how.update(
             device=str(chosen.device),
             precision=chosen.precision,
             kernels=chosen.kernels,
@@ -161,6 +173,5 @@ class NetworkStage:
         with OutputLost.when_refused(self._folder.root):
             self._resolved.settings.save(Path(self._folder.root), file.sha256)
             self._folder.write_classes(network.class_names)
-        self._report.summary.class_names = network.class_names
-        self._report.summary.how["weights_sha256"] = file.sha256
+        self._how["weights_sha256"] = file.sha256
         return network

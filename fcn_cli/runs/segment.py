@@ -49,12 +49,12 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         return Summary(Path(request.output.directory))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
-        return _Run(request, observer, found, resolved).dry()
+        return Run(request, observer, found, resolved).dry()
     with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
-        return _Run(request, observer, found, resolved).execute()
+        return Run(request, observer, found, resolved).execute()
 
 
 def _find(request: SegmentRequest) -> Found:
@@ -65,11 +65,28 @@ def _find(request: SegmentRequest) -> Found:
     return found
 
 
-class _Run:
-    """One run, from the plan to the summary."""
+class Run:
+    """One run, from the plan to the summary; a watch (see `watch`) makes one for each batch of photos.
+
+    Parameters
+    ----------
+    request, resolved
+        The request, and what exactly it stands for.
+    observer
+        Is told what happens.
+    found
+        The photos.
+    network
+        The network of earlier runs of this process, or None.
+    """
 
     def __init__(
-        self, request: SegmentRequest, observer: RunObserver, found: Found, resolved: ResolvedRequest
+        self,
+        request: SegmentRequest,
+        observer: RunObserver,
+        found: Found,
+        resolved: ResolvedRequest,
+        network: NetworkStage | None = None,
     ) -> None:
         self.request = request
         self.observer = observer
@@ -78,7 +95,8 @@ class _Run:
         self.output = Path(request.output.directory)
         self.folder = OutputDirectory(self.output, resolved.palette, resolved.palette_name)
         self.report = RunReport(request, resolved, found, observer)
-        self.stop = Stop()
+        self.network = network or NetworkStage(request, resolved, self.folder, observer, Stop())
+        self.stop = self.network.stop
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
@@ -93,15 +111,7 @@ class _Run:
         with OutputLost.when_refused(self.output):
             journal = Journal(self.output)
         try:
-            described = self._check_settings(journal)
-            plan = self._plan(journal)
-            with OutputLost.when_refused(self.output):
-                if settings.has_other_schema(self.output):
-                    journal.set_aside()
-                self._repair(journal, described=described)
-                self._update(plan, journal)
-            self.report.planned(plan, journal)
-            self._work_until_lost(plan, journal)
+            plan = self.work(journal)
         finally:
             journal.close()
         summary = self.report.summary
@@ -110,6 +120,19 @@ class _Run:
         self.report.project(journal, changed=bool(plan.work or summary.pruned))
         return summary
 
+    def work(self, journal: Journal) -> ResumePlan:
+        """Plan, and do what the plan says; how it ended is in `report`."""
+        described = self._check_settings(journal)
+        plan = self._plan(journal)
+        with OutputLost.when_refused(self.output):
+            if settings.has_other_schema(self.output):
+                journal.set_aside()
+            self._repair(journal, described=described)
+            self._update(plan, journal)
+        self.report.planned(plan, journal)
+        self._work_until_lost(plan, journal)
+        return plan
+
     def _check_settings(self, journal: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""
         if self.request.resume.overwrite:
@@ -117,18 +140,23 @@ class _Run:
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
     def _plan(self, journal: Journal) -> ResumePlan:
-        wanted = resume_plan.Wanted(
+        pruned = self._to_prune(journal)
+        return resume_plan.make(self.found.sources, journal, self.folder, self._wanted(), pruned)
+
+    def _wanted(self) -> resume_plan.Wanted:
+        return resume_plan.Wanted(
             self.request.output.kinds,
             self.resolved.fingerprint,
             self.request.resume.overwrite,
             self.request.resume.retry_failed,
             self._limit_of,
         )
-        pruned: Sequence[Record] = ()
-        if self.request.resume.prune is not None:
-            force = self.request.resume.prune == pruning.FORCE
-            pruned = pruning.find(journal, self.found.sources, self.found.directories, force=force)
-        return resume_plan.make(self.found.sources, journal, self.folder, wanted, pruned)
+
+    def _to_prune(self, journal: Journal) -> Sequence[Record]:
+        if self.request.resume.prune is None:
+            return ()
+        force = self.request.resume.prune == pruning.FORCE
+        return pruning.find(journal, self.found.sources, self.found.directories, force=force)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
@@ -171,10 +199,7 @@ class _Run:
                     writes.commit(everything=True)
                 steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
                 if steps and not self._ended():
-                    stage = NetworkStage(
-                        self.request, self.resolved, self.folder, self.report, self.observer, self.stop
-                    )
-                    stage.run(steps, plan, writes)
+                    self.network.run(steps, plan, writes, self.report)
         except (OutputLost, DeviceLost) as error:
             self.report.summary.stopped = error
 
