@@ -38,6 +38,7 @@ def segment(
     overwrite: output_options.Overwrite = False,
     retry_failed: output_options.RetryFailed = False,
     prune: output_options.Prune = None,
+    watch: input_options.Watch = False,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
     wait: output_options.Wait = 0.0,
@@ -63,6 +64,7 @@ def segment(
     from ..models.request import ModelRequest
     from ..outputs.request import OutputRequest
     from ..runs import segment as segmentation
+    from ..runs import watch as watching
     from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
     from .run_display import Display
 
@@ -87,7 +89,7 @@ def segment(
         dry_run=dry_run,
     )
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
-    summary = segmentation.segment(request, display)
+    summary = watching.watch(request, display) if watch else segmentation.segment(request, display)
     display.summed_up(summary)
     if dry_run:
         return

@@ -42,8 +42,9 @@ class NetworkStage:
         Is told what happens.
     stop
         Says whether a signal asked the run to end.
-    give_back
-        Takes photos back that changed or vanished since they were found, in a watch; without it they fail.
+
+    A watch sets `give_back`, which takes photos back that changed or vanished since they were found. Without
+    it they fail.
     """
 
     def __init__(
@@ -53,7 +54,6 @@ class NetworkStage:
         folder: OutputDirectory,
         observer: RunObserver,
         stop: Stop,
-        give_back: GiveBack | None = None,
     ) -> None:
         self._request = request
         self._inference = request.prediction.inference
@@ -61,7 +61,7 @@ class NetworkStage:
         self._folder = folder
         self._observer = observer
         self.stop = stop
-        self._give_back = give_back
+        self.give_back: GiveBack | None = None
         self._kernels = ""
         self._engine: Engine | None = None
         self._how: dict[str, Any] = {}
@@ -81,10 +81,10 @@ class NetworkStage:
             self._request.output.kinds,
             self._resolved.fingerprint,
             {step.image: step for step in steps if step.kinds},
-            self._give_back,
+            self.give_back,
         )
         # The workers start before the network is loaded, so before CUDA and torch's threads.
-        watching = self._give_back is not None
+        watching = self.give_back is not None
         with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
             summary = report.summary
             if file is not None:

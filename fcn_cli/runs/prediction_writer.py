@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import output_file
-from ..outputs import record
 from ..inputs.discovery import Source
+from ..outputs import record
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
 from .resume_plan import Step

@@ -251,10 +251,10 @@ class _Planner:
 
     def _foreign_text(self, owner: Record, source: Source) -> str:
         name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
-        return (
-            f"{name} belongs to {owner.path}, and {source.given} would overwrite it; use another --output, "
-            "or segment both in one command"
-        )
+        way_out = "use another --output, or segment both in one command"
+        if os.path.dirname(owner.path) == os.path.dirname(os.path.abspath(source.path)):
+            way_out = "rename one, or use another --output with --keep-extension"
+        return f"{name} belongs to {owner.path}, and {source.given} would overwrite it; {way_out}"
 
 
 def _is_another(recorded: str, source: Source) -> bool:

@@ -24,7 +24,7 @@ class Summary:
     `failures` are the records of all failed photos; `known_failures` are the images among them that failed in
     an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
     `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
-    how the run computed: device, precision and the like.
+    how the run computed: device, precision and the like. `watched` says that it was a watch.
     """
 
     output: Path
@@ -44,6 +44,7 @@ class Summary:
     ignored: str = ""
     stopped: FcnError | None = None
     how: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
 
     @property
     def left(self) -> int:

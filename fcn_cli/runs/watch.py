@@ -1,0 +1,272 @@
+"""A run that does not end by itself: photos are segmented as they come, batch by batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
+from ..common.wording import counted
+from ..inputs import decoder
+from ..inputs.arrivals import SETTLE_SECONDS, Look
+from ..inputs.discovery import Found, Source
+from ..outputs import pruning
+from ..outputs.journal import Journal
+from ..outputs.lock import OutputLock
+from ..outputs.record import Record
+from . import resume_plan
+from .network_stage import NetworkStage
+from .observers import RunObserver
+from .request import ResolvedRequest, SegmentRequest
+from .run_report import RunReport
+from .segment import Run
+from .summary import Summary
+from .watch_report import BatchReport, Tally
+from .watched_directories import WatchedDirectories
+
+_POLL_SECONDS = 0.1
+_REFRESH_REST = 20
+"""Between two projections lies so many times as long as one takes: 5 % of the time at most goes into them."""
+_REFRESH_SECONDS = 60.0
+"""After how long the projections are written although photos keep coming."""
+
+
+def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE_SECONDS) -> Summary:
+    """Segment the photos in directories, and then those that come, until a signal ends it.
+
+    The output directory is locked, and its journal open, for the whole time. The network is loaded once, with
+    the first photo that needs it. What ends a watch early, but for a signal, is in the summary
+    (`Summary.stopped`).
+
+    Parameters
+    ----------
+    request
+        Its inputs are directories. `ResumeOptions.overwrite` and `ResumeOptions.retry_failed` are for the
+        photos that are there at the start, and for these once.
+    observer
+        Is told what happens.
+    settle
+        A photo is taken when its size and mtime have not changed for so many seconds.
+
+    Raises
+    ------
+    RequestError
+        The request is wrong, or nothing that can be watched; nothing was written.
+    OutputLocked, OutputLost
+        The output directory is another run's, or cannot be written.
+    """
+    refuse_unwatchable(request)
+    decoder.prepare_process(request.prediction.decoding.max_pixels)
+    resolved = request.resolve()
+    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
+        if lock.waited:
+            resolved = request.resolve()
+        with OutputLost.when_refused(request.output.directory):
+            journal = Journal(Path(request.output.directory))
+        try:
+            return _Watch(request, observer, resolved, journal, settle).run()
+        finally:
+            journal.close()
+
+
+def refuse_unwatchable(request: SegmentRequest) -> None:
+    """Raise RequestError for what a watch cannot do; the place for every option that does not go with it."""
+    other = [given for given in request.inputs.inputs if not os.path.isdir(given)]
+    for wrong, text in (
+        (request.inputs.listed is not None, "--watch takes directories, not a list (--files-from)"),
+        (request.dry_run, "--watch never ends, so there is no --dry-run of it; leave one of them out"),
+        (not request.inputs.inputs, "--watch needs a directory to watch"),
+        (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
+    ):
+        if wrong:
+            raise RequestError(text)
+
+
+class _Batch(Run):
+    """One batch of a watch: the photos that were found whole since the last one, and those that are gone."""
+
+    def __init__(self, watch: _Watch, request: SegmentRequest, found: Found, gone: Sequence[Record]) -> None:
+        super().__init__(request, watch.observer, found, watch.resolved, watch.network)
+        self.batch_report = BatchReport(request, watch.resolved, found, watch.observer, watch.tally)
+        self.report: RunReport = self.batch_report
+        self._watch = watch
+        self._gone = gone
+
+    def _check_settings(self, journal: Journal) -> bool:
+        # Only once: after --overwrite, the file has other settings until the first photo comes.
+        return self._watch.network is not None or super()._check_settings(journal)
+
+    def _wanted(self) -> resume_plan.Wanted:
+        # Nobody is there to choose other names for photos that come later.
+        return replace(super()._wanted(), stop_at_collisions=self.request is self._watch.request)
+
+    def _to_prune(self, journal: Journal) -> Sequence[Record]:  # noqa: ARG002 - as in `Run`
+        return self._gone
+
+    def _plan(self, journal: Journal) -> resume_plan.ResumePlan:
+        plan = super()._plan(journal)
+        news = [step for step in plan.steps if not self._watch.tally.knows(step)]
+        self.batch_report.drop(len(plan.steps) - len(news))
+        return resume_plan.ResumePlan(news)
+
+
+class _Watch:
+    """A watch, from the first search to the summary."""
+
+    def __init__(
+        self,
+        request: SegmentRequest,
+        observer: RunObserver,
+        resolved: ResolvedRequest,
+        journal: Journal,
+        settle: float,
+    ) -> None:
+        self.request = request
+        self.observer = observer
+        self.resolved = resolved
+        self.tally = Tally()
+        self.network: NetworkStage | None = None
+        self._journal = journal
+        self._directories = WatchedDirectories(request, observer, settle)
+        self._candidates: set[str] = set()
+        self._warning = ""
+        self._stopped: FcnError | None = None
+        self._ended: Interrupted | None = None
+        self._is_stale = False
+        self._refreshed, self._refresh_cost = time.monotonic(), 0.0
+        # It checks the settings, mends the journal and prunes; photos come with the next one.
+        found = self._directories.found
+        self._batch = _Batch(self, request, replace(found, sources=[]), self._gone_at_the_start())
+        self._stop = self._batch.stop
+
+    def run(self) -> Summary:
+        try:
+            with self._directories:
+                self._work()
+        except Interrupted as error:
+            self._ended = error
+        self._ended = self._ended or self._stop.error
+        if self._ended is not None:
+            left = self._batch.report.summary.left + self._directories.waiting
+            rest = f"; {counted(left, 'photo')} left to the next run" if left else ""
+            self.observer.note(f"{self._ended}: the watch ends{rest}")
+        summary = self._project(left=self._batch.report.summary.left)
+        summary.stopped = self._stopped
+        summary.totals = self.tally.totals(self._journal)
+        return summary
+
+    def _work(self) -> None:
+        self._do(self._batch)
+        self.network = self._batch.network
+        self.network.give_back = self._give_back
+        # What is wrong with the weights is said now, not when the first photo comes.
+        self.resolved.model.weights_file(self.observer.downloading)
+        self.observer.note(
+            f"watching {', '.join(self.request.inputs.inputs)} {self._directories.how()}; "
+            "Ctrl-C or SIGTERM ends it"
+        )
+        request = self.request
+        while self._wait():
+            self._look(request)
+            # What is asked for about photos that are done or failed is about those that were there.
+            resume = replace(self.request.resume, overwrite=False, retry_failed=False)
+            request = replace(self.request, resume=resume)
+
+    def _wait(self) -> bool:
+        """Wait until it is time to search; False when the watch is over."""
+        with self._stop:
+            while self._stop.signum is None and self._stopped is None:
+                self._refresh()
+                if self._directories.is_due():
+                    return True
+                time.sleep(_POLL_SECONDS)
+        return False
+
+    def _look(self, request: SegmentRequest) -> None:
+        look = self._directories.look()
+        found = self._directories.found
+        photos = look.ready
+        if look.vanished:
+            self.tally.vanished(look.vanished)
+            # The photo that has their name may be gone.
+            again = {source.path for source in photos}
+            photos = photos + [
+                source
+                for source in found.sources
+                if source.path not in again and self.tally.is_refused(source)
+            ]
+        gone = self._gone(look)
+        if photos or gone:
+            self._batch = _Batch(self, request, replace(found, sources=photos), gone)
+            self._do(self._batch)
+
+    def _do(self, batch: _Batch) -> None:
+        plan = batch.work(self._journal)
+        summary = batch.report.summary
+        self.tally.add_batch(summary)
+        self._stopped = summary.stopped or batch.report.first_failure
+        if plan.steps:
+            self._is_stale = True
+            self.observer.batch_done(summary)
+
+    def _give_back(self, source: Source) -> bool:
+        if not self._directories.give_back(source):
+            return False
+        self._batch.batch_report.drop(1)
+        self.observer.detail(f"{source.given}: changed meanwhile; it is taken when it is whole")
+        return True
+
+    def _gone_at_the_start(self) -> Sequence[Record]:
+        found = self._directories.found
+        if self.request.resume.prune is None:
+            return ()
+        return pruning.find(
+            self._journal, found.sources, found.directories, force=self.request.resume.prune == pruning.FORCE
+        )
+
+    def _gone(self, look: Look) -> Sequence[Record]:
+        """Return the records to prune; what looks like an unmounted disk is a warning, and no end."""
+        found, prune = self._directories.found, self.request.resume.prune
+        if prune is None or not look.vanished or not found.directories:
+            return ()
+        self._candidates.update(source.image for source in look.vanished)
+        records = [record for image in self._candidates if (record := self._journal.get(image)) is not None]
+        try:
+            gone = pruning.find(
+                records,
+                found.sources,
+                found.directories,
+                force=prune == pruning.FORCE,
+                total=len(self._journal),
+            )
+        except RequestError as error:
+            if str(error) != self._warning:
+                self._warning = str(error)
+                self.observer.warn(f"nothing is pruned: {error}")
+            return ()
+        self._candidates.clear()
+        return gone
+
+    def _refresh(self) -> None:
+        """Write the projections when there is nothing else to do, but not too often."""
+        if not self._is_stale:
+            return
+        rest = time.monotonic() - self._refreshed
+        if rest >= _REFRESH_REST * self._refresh_cost and (
+            not self._directories.waiting or rest >= _REFRESH_SECONDS
+        ):
+            summary = self._project()
+            self._stopped = self._stopped or summary.stopped
+
+    def _project(self, left: int = 0) -> Summary:
+        began = time.monotonic()
+        report = RunReport(self.request, self.resolved, self._directories.found, self.observer)
+        report.summary = self.tally.sum_up(self._batch.report.summary, left)
+        report.project(self._journal, changed=True)
+        self._is_stale = False
+        self._refreshed = time.monotonic()
+        self._refresh_cost = self._refreshed - began
+        return report.summary
