@@ -97,7 +97,7 @@ class Display:
     def batch_done(self, batch: Summary) -> None:
         """Print the failures and the counts of a watch's batch; no bar until the next one."""
         self._progress.close()
-        self._print_failures(batch)
+        _print_failures(batch, quiet=self._quiet)
         print_message(_counts(batch), show=not self._quiet)
 
     def waiting(self) -> None:
@@ -133,20 +133,10 @@ class Display:
                 tables.run(summary)
         if summary.ignored:
             print_message(summary.ignored, show=show)
-        self._print_failures(summary)
+        _print_failures(summary, quiet=self._quiet)
         print_message(_counts(summary), show=show)
         if summary.stopped is not None:
             print_message(str(summary.stopped))
-
-    def _print_failures(self, summary: Summary) -> None:
-        """Print the failures, at most `_SHOWN_FAILURES`; with ``--quiet`` only new ones."""
-        records = [r for r in summary.failures if not self._quiet or r.image not in summary.known_failures]
-        for record in records[:_SHOWN_FAILURES]:
-            message = record.error.message if record.error else "failed"
-            print_message(f"no mask for {record.source}: {message}")
-        if len(records) > _SHOWN_FAILURES:
-            hidden = len(records) - _SHOWN_FAILURES
-            print_message(f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}")
 
     def _print_step(self, step: Step) -> None:
         if not self._json:
@@ -184,6 +174,17 @@ def _field(text: str) -> str:
 
 def _is_refused(record: Record) -> bool:
     return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
+
+
+def _print_failures(summary: Summary, *, quiet: bool) -> None:
+    """Print the failures, at most `_SHOWN_FAILURES`; with ``--quiet`` only new ones."""
+    records = [r for r in summary.failures if not quiet or r.image not in summary.known_failures]
+    for record in records[:_SHOWN_FAILURES]:
+        message = record.error.message if record.error else "failed"
+        print_message(f"no mask for {record.source}: {message}")
+    if len(records) > _SHOWN_FAILURES:
+        hidden = len(records) - _SHOWN_FAILURES
+        print_message(f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}")
 
 
 def _counts(summary: Summary) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from ..common.label_map import Segmentation
-from ..common.output_layout import SETTINGS_FILE, output_file
+from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inputs import decoder
@@ -19,15 +18,13 @@ from ..outputs.lock import OutputLock
 from ..outputs.record import Record, gone
 from ..outputs.write_queue import WriteQueue
 from . import resume_plan
+from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, ResumePlan, Step
+from .resume_plan import Action, ResumePlan
 from .run_report import RunReport
 from .summary import Summary
-
-# How many photos are plan ready at once for files that a record stands for to be written again.
-_REWRITE_GROUP = 16
 
 
 def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
@@ -195,35 +192,13 @@ class Run:
         try:
             with WriteQueue(self.folder, journal, self.report.finished, limit) as writes:
                 with self.stop:
-                    unusable = list(self._make_from_labels(plan.from_labels, writes))
+                    unusable = list(make_from_labels(plan.from_labels, self.folder, writes, self._ended))
                     writes.commit(everything=True)
                 steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
                 if steps and not self._ended():
                     self.network.run(steps, plan, writes, self.report)
         except (OutputLost, DeviceLost) as error:
             self.report.summary.stopped = error
-
-    def _make_from_labels(self, steps: Sequence[Step], writes: WriteQueue) -> Iterator[Step]:
-        """Write kinds of output from label maps on disk; yield the photos whose maps are not usable."""
-        for first in range(0, len(steps), _REWRITE_GROUP):
-            group = steps[first : first + _REWRITE_GROUP]
-            if self._ended():
-                return
-            writes.withdraw((step.source, step.kinds) for step in group if step.source is not None)
-            for step in group:
-                if not self._make_one(step, writes):
-                    yield Step(Action.SEGMENT, step.image, "its label map cannot be used", step.source)
-                writes.commit()
-
-    def _make_one(self, step: Step, writes: WriteQueue) -> bool:
-        record, source = step.record, step.source
-        assert record is not None and source is not None and step.label_file is not None  # noqa: S101, PT018 - `Step`
-        labels = self.folder.read_labels(step.label_file, record)
-        if labels is None:
-            return False
-        rest = record.without(output_file(source.output, kind) for kind in step.kinds)
-        writes.add(source, rest, Segmentation(labels), step.kinds, keep_on_failure=True)
-        return True
 
     def _ended(self) -> bool:
         return self.stop.signum is not None or self.report.first_failure is not None

@@ -11,9 +11,8 @@ from pathlib import Path
 from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.wording import counted
 from ..inputs import decoder
-from ..inputs.arrivals import SETTLE_SECONDS, Look
+from ..inputs.arrivals import SETTLE_SECONDS
 from ..inputs.discovery import Found, Source
-from ..outputs import pruning
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
@@ -24,6 +23,7 @@ from .request import ResolvedRequest, SegmentRequest
 from .run_report import RunReport
 from .segment import Run
 from .summary import Summary
+from .watch_pruning import WatchPruning
 from .watch_report import BatchReport, Tally
 from .watched_directories import WatchedDirectories
 
@@ -131,15 +131,14 @@ class _Watch:
         self.network: NetworkStage | None = None
         self._journal = journal
         self._directories = WatchedDirectories(request, observer, settle)
-        self._candidates: set[str] = set()
-        self._warning = ""
+        self._pruning = WatchPruning(request.resume.prune, journal, observer)
         self._stopped: FcnError | None = None
         self._ended: Interrupted | None = None
         self._is_stale = False
         self._refreshed, self._refresh_cost = time.monotonic(), 0.0
         # It checks the settings, mends the journal and prunes; photos come with the next one.
         found = self._directories.found
-        self._batch = _Batch(self, request, replace(found, sources=[]), self._gone_at_the_start())
+        self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop
 
     def run(self) -> Summary:
@@ -198,7 +197,7 @@ class _Watch:
                 for source in found.sources
                 if source.path not in again and self.tally.is_refused(source)
             ]
-        gone = self._gone(look)
+        gone = self._pruning.gone(look, found)
         if photos or gone:
             self._batch = _Batch(self, request, replace(found, sources=photos), gone)
             self._do(self._batch)
@@ -218,37 +217,6 @@ class _Watch:
         self._batch.batch_report.drop(1)
         self.observer.detail(f"{source.given}: changed meanwhile; it is taken when it is whole")
         return True
-
-    def _gone_at_the_start(self) -> Sequence[Record]:
-        found = self._directories.found
-        if self.request.resume.prune is None:
-            return ()
-        return pruning.find(
-            self._journal, found.sources, found.directories, force=self.request.resume.prune == pruning.FORCE
-        )
-
-    def _gone(self, look: Look) -> Sequence[Record]:
-        """Return the records to prune; what looks like an unmounted disk is a warning, and no end."""
-        found, prune = self._directories.found, self.request.resume.prune
-        if prune is None or not look.vanished or not found.directories:
-            return ()
-        self._candidates.update(source.image for source in look.vanished)
-        records = [record for image in self._candidates if (record := self._journal.get(image)) is not None]
-        try:
-            gone = pruning.find(
-                records,
-                found.sources,
-                found.directories,
-                force=prune == pruning.FORCE,
-                total=len(self._journal),
-            )
-        except RequestError as error:
-            if str(error) != self._warning:
-                self._warning = str(error)
-                self.observer.warn(f"nothing is pruned: {error}")
-            return ()
-        self._candidates.clear()
-        return gone
 
     def _refresh(self) -> None:
         """Write the projections when there is nothing else to do, but not too often."""
