@@ -142,7 +142,9 @@ def watching(ending_signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         request = SegmentRequest(
             InputRequest(inputs or ("made",)),
             OutputRequest(output),
-            PredictionRequest(ModelRequest("mobilenet_v2"), DecodeOptions(side, 0), InferenceOptions()),
+            PredictionRequest(
+                ModelRequest("mobilenet_v2"), DecodeOptions(side, 0), InferenceOptions(kernels="torch")
+            ),
             ResumeOptions(**resume),
             fail_fast=fail_fast,
         )
@@ -509,12 +511,13 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
     running = start(tmp_path, WITHOUT_WATCHFILES + HELD, "--json")
     try:
         wait_until(lambda: (tmp_path / "opened").exists(), running)
-        # While it is read, half of another photo lies in its place; the rest comes later.
+        # While it is read, half of another photo comes in its place, and then the rest.
         other = (tmp_path / "more/other.png").read_bytes()
         with (made / "held.png").open("r+b") as file:
             file.write(other[: len(other) // 2])
         (tmp_path / "go").touch()
         wait_until(lambda: lines_of(out, "a.png"), running)
+        (made / "held.png").write_bytes(other)
         data = (tmp_path / "more/slow.png").read_bytes()
         with (made / "slow.png").open("wb", buffering=0) as file:
             for start_ in range(0, len(data), len(data) // 8):
@@ -522,7 +525,6 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
                 # A slow copy, of 4 s in all: no pause of it is as long as 2 s.
                 time.sleep(0.5)
         assert not lines_of(out, "slow.png")
-        (made / "held.png").write_bytes(other)
         (made / "bad.png").write_bytes(b"?")
         for name in ("slow.png", "held.png", "bad.png"):
             wait_until(lambda name=name: lines_of(out, name), running)  # type: ignore[misc]
