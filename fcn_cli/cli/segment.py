@@ -55,7 +55,7 @@ def segment(
 
     Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
-    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal.
+    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
     """
     from ..inference.options import InferenceOptions
     from ..inputs.decode_options import DecodeOptions
