@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -88,7 +87,5 @@ class ChangeEvents:
                 self._changed.set()
         except Exception as error:  # noqa: BLE001 - whatever it is, looking without events does the same
             self.problem = str(error)
-        finally:
-            with contextlib.suppress(RuntimeError):
-                # Without events, whoever waits for one has to look.
-                self._changed.set()
+        # Without events, whoever waits for one has to look.
+        self._changed.set()

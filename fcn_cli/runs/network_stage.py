@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class NetworkStage:
         self._kernels = ""
         self._engine: Engine | None = None
         self._how: dict[str, Any] = {}
+        self._executions: Counter[str] = Counter()
 
     def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue, report: RunReport) -> None:
         """Segment the photos of these steps of a plan, in order; `report` counts them."""
@@ -111,6 +113,13 @@ class NetworkStage:
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
 
+    def remember(self, plan: ResumePlan) -> None:
+        """Count on which devices the photos of a plan were done; the network's first run tells of others."""
+        for step in plan.steps:
+            if step.record is not None and step.record.ok and step.record.device is not None:
+                device = step.record.device.partition(":")[0]
+                self._executions[f"{device} in {step.record.precision}"] += 1
+
     def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
         """Report which kernels computed a batch, unless they are those of the last report."""
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
@@ -149,18 +158,14 @@ class NetworkStage:
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
         """Warn when ``auto`` stands for another device or precision than for the photos that are done."""
-        other: dict[str, int] = {}
-        for step in plan.steps:
-            if step.record is not None and step.record.ok and step.record.device is not None:
-                device = step.record.device.partition(":")[0]
-                if (device, step.record.precision) != (chosen.device.type, chosen.precision):
-                    execution = f"{device} in {step.record.precision}"
-                    other[execution] = other.get(execution, 0) + 1
+        self.remember(plan)
+        own = f"{chosen.device.type} in {chosen.precision}"
+        other = {execution: count for execution, count in self._executions.items() if execution != own}
         if other:
             counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
             self._observer.warn(
-                f"this run computes on {chosen.device.type} in {chosen.precision}; of the masks that are "
-                f"there: {counts}. They can differ in single pixels; --device and --precision settle it"
+                f"this run computes on {own}; of the masks that are there: {counts}. "
+                "They can differ in single pixels; --device and --precision settle it"
             )
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:

@@ -108,6 +108,8 @@ class _Batch(Run):
 
     def _plan(self, journal: Journal) -> resume_plan.ResumePlan:
         plan = super()._plan(journal)
+        if not plan.through_network:
+            self.network.remember(plan)
         news = [step for step in plan.steps if not self._watch.tally.knows(step)]
         self.batch_report.drop(len(plan.steps) - len(news))
         return resume_plan.ResumePlan(news)
@@ -152,7 +154,7 @@ class _Watch:
             left = self._batch.report.summary.left + self._directories.waiting
             rest = f"; {counted(left, 'photo')} left to the next run" if left else ""
             self.observer.note(f"{self._ended}: the watch ends{rest}")
-        summary = self._project(left=self._batch.report.summary.left)
+        summary = self._project(left=self._batch.report.summary.left, changed=self._is_stale)
         summary.stopped = self._stopped
         summary.totals = self.tally.totals(self._journal)
         return summary
@@ -226,14 +228,14 @@ class _Watch:
         if rest >= _REFRESH_REST * self._refresh_cost and (
             not self._directories.waiting or rest >= _REFRESH_SECONDS
         ):
-            summary = self._project()
+            summary = self._project(left=0, changed=True)
             self._stopped = self._stopped or summary.stopped
 
-    def _project(self, left: int = 0) -> Summary:
+    def _project(self, *, left: int, changed: bool) -> Summary:
         began = time.monotonic()
         report = RunReport(self.request, self.resolved, self._directories.found, self.observer)
         report.summary = self.tally.sum_up(self._batch.report.summary, left)
-        report.project(self._journal, changed=True)
+        report.project(self._journal, changed=changed)
         self._is_stale = False
         self._refreshed = time.monotonic()
         self._refresh_cost = self._refreshed - began

@@ -24,7 +24,9 @@ from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decoder
 from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest
+from fcn_cli.models.loading import LoadedModel
 from fcn_cli.models.request import ModelRequest, ResolvedModel
+from fcn_cli.models.weights import WeightsFile
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.request import OutputRequest
 from fcn_cli.runs.request import PredictionRequest, ResumeOptions, SegmentRequest
@@ -176,7 +178,12 @@ def test_photos_that_come_change_and_go(
     more = make_photos(["b.png", "c.png", "d.png"], folder="more")
     loaded = []
     real = ResolvedModel.load
-    monkeypatch.setattr(ResolvedModel, "load", lambda *given: loaded.append(1) or real(*given))
+
+    def load(model: ResolvedModel, file: WeightsFile) -> LoadedModel:
+        loaded.append(1)
+        return real(model, file)
+
+    monkeypatch.setattr(ResolvedModel, "load", load)
 
     def act(seen: Seen) -> None:
         seen.wait_for("a.png")
@@ -520,10 +527,10 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
         (made / "held.png").write_bytes(other)
         data = (tmp_path / "more/slow.png").read_bytes()
         with (made / "slow.png").open("wb", buffering=0) as file:
-            for start_ in range(0, len(data), len(data) // 8):
-                file.write(data[start_ : start_ + len(data) // 8])
+            for start_ in range(0, len(data), len(data) // 12):
+                file.write(data[start_ : start_ + len(data) // 12])
                 # A slow copy, of 4 s in all: no pause of it is as long as 2 s.
-                time.sleep(0.5)
+                time.sleep(0.3)
         assert not lines_of(out, "slow.png")
         (made / "bad.png").write_bytes(b"?")
         for name in ("slow.png", "held.png", "bad.png"):
