@@ -136,7 +136,7 @@ class _Watch:
         self._pruning = WatchPruning(request.resume.prune, journal, observer)
         self._stopped: FcnError | None = None
         self._ended: Interrupted | None = None
-        self._is_stale = False
+        self._is_stale, self._is_closed = False, True
         self._refreshed, self._refresh_cost = time.monotonic(), 0.0
         # It checks the settings, mends the journal and prunes; photos come with the next one.
         found = self._directories.found
@@ -149,6 +149,7 @@ class _Watch:
                 self._work()
         except Interrupted as error:
             self._ended = error
+        self._close_batch()
         self._ended = self._ended or self._stop.error
         if self._ended is not None:
             left = self._batch.report.summary.left + self._directories.waiting
@@ -201,15 +202,22 @@ class _Watch:
             ]
         gone = self._pruning.gone(look, found)
         if photos or gone:
-            self._batch = _Batch(self, request, replace(found, sources=photos), gone)
-            self._do(self._batch)
+            self._do(_Batch(self, request, replace(found, sources=photos), gone))
 
     def _do(self, batch: _Batch) -> None:
-        plan = batch.work(self._journal)
-        summary = batch.report.summary
+        self._batch, self._is_closed = batch, False
+        batch.work(self._journal)
+        self._close_batch()
+
+    def _close_batch(self) -> None:
+        """Add what the last batch did, and report it; also when a signal has ended it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        summary = self._batch.report.summary
         self.tally.add_batch(summary)
-        self._stopped = summary.stopped or batch.report.first_failure
-        if plan.steps:
+        self._stopped = summary.stopped or self._batch.report.first_failure
+        if summary.done or summary.skipped or summary.failed or summary.pruned:
             self._is_stale = True
             self.observer.batch_done(summary)
 

@@ -515,7 +515,7 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
     made = make_photos(["a.png", "held.png"])
     make_photos(["slow.png", "other.png"], folder="more", size=(200, 160))
     out = tmp_path / "out"
-    running = start(tmp_path, WITHOUT_WATCHFILES + HELD, "--json")
+    running = start(tmp_path, WITHOUT_WATCHFILES + HELD, "--json", "--workers", "0")
     try:
         wait_until(lambda: (tmp_path / "opened").exists(), running)
         # While it is read, half of another photo comes in its place, and then the rest.
