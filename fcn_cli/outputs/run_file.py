@@ -65,9 +65,11 @@ class RunFile:
     ending: Ending | None = None
 
     @classmethod
-    def begin(cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts) -> RunFile:
-        """Return the file of this process's run, whose work begins now."""
-        return cls(ProcessIdentity.current(), utc_time.now(), kinds, journal_bytes, counts)
+    def begin(
+        cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts, start: str | None = None
+    ) -> RunFile:
+        """Return the file of this process's run; its work begins now, unless it began at `start`."""
+        return cls(ProcessIdentity.current(), start or utc_time.now(), kinds, journal_bytes, counts)
 
     def ended(self, counts: Counts, exit_code: int, stopped: str | None) -> RunFile:
         """Return the file of this run when it ends."""
