@@ -12,6 +12,7 @@ from .bench import bench
 from .compare import compare
 from .evaluate import evaluate
 from .info import info
+from .report import report
 from .segment import segment
 
 app = typer.Typer(
@@ -54,5 +55,6 @@ class _SegmentCommand(command_line.Command):
 app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
+app.command(cls=command_line.Command)(report)
 app.command(cls=command_line.Command)(bench)
 app.command(cls=command_line.Command)(info)

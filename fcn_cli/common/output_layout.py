@@ -46,8 +46,11 @@ KINDS = (
 
 DEFAULT_KINDS = ("masks", "color")
 
+REPORT_FILE = "report.html"
+REPORT_DIRECTORY = "report"
+
 # An output directory of a later version has cutouts too, and they are never input either.
-IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {"cutout"})
+IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {"cutout", REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
 

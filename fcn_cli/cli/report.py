@@ -1,0 +1,43 @@
+"""``fcn report``: write the report of an output directory again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .console import print_message
+
+
+def report(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="An output directory of fcn segment; a run may be writing it.")
+    ],
+    quiet: options.Quiet = False,
+) -> None:
+    """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
+
+    It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
+
+    Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
+    """
+    write_report(output, quiet=quiet)
+
+
+def write_report(output: Path, *, quiet: bool) -> None:
+    """Write the report of an output directory, show the progress, and say where the page is."""
+    from ..common.wording import counted
+    from ..report import output_report
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    try:
+        written = output_report.write_report(output, progress)
+    finally:
+        progress.close()
+    text = f"report of {counted(written.photos, 'photo')}"
+    if written.incomplete:
+        text += f", {written.incomplete} of them without the photo or its label map"
+    print_message(f"{text}: see {written.path}", show=not quiet)
