@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.errors import FcnError, Interrupted, OutputLost
+from ..common.output_layout import is_output_directory
 from . import options
 from .console import print_message
+
+if TYPE_CHECKING:
+    from ..runs.summary import Summary
 
 
 def report(
@@ -24,6 +29,30 @@ def report(
     Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
     """
     write_report(output, quiet=quiet)
+
+
+def report_after(summary: Summary, *, quiet: bool) -> None:
+    """Write the report at the end of a run, also of one that had nothing to do.
+
+    A run that ended early writes none: it was interrupted, or its output directory or device is lost.
+
+    Raises
+    ------
+    OutputLost
+        The report cannot be written. The masks are not affected.
+    """
+    if summary.stopped is not None:
+        print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
+        return
+    if not is_output_directory(str(summary.output)):
+        print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
+        return
+    try:
+        write_report(summary.output, quiet=quiet)
+    except FcnError as error:
+        if isinstance(error, Interrupted):
+            raise
+        raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
 
 
 def write_report(output: Path, *, quiet: bool) -> None:
