@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def report(
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="An output directory of fcn segment; a run may be writing it.")
+        Path,
+        typer.Argument(metavar="OUT", help="An output directory of fcn segment; a run may be writing it."),
     ],
     quiet: options.Quiet = False,
 ) -> None:

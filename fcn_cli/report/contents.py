@@ -13,7 +13,13 @@ import numpy as np
 from ..common import palettes
 from ..common.class_names import class_name
 from ..common.errors import RequestError
-from ..common.output_layout import CLASSES_FILE, SETTINGS_FILE, SETTINGS_MARK, SUMMARY_FILE, is_output_directory
+from ..common.output_layout import (
+    CLASSES_FILE,
+    SETTINGS_FILE,
+    SETTINGS_MARK,
+    SUMMARY_FILE,
+    is_output_directory,
+)
 from ..common.palettes import Palette
 from ..outputs.journal import Journal
 from ..outputs.record import Record

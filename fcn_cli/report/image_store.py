@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..common import files
 from ..common.errors import OutputLost
@@ -49,7 +49,7 @@ class ImageStore:
         """Say whether a file exists."""
         return name in self._names
 
-    def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Write a file whole.
 
         Raises
@@ -60,7 +60,7 @@ class ImageStore:
         path = self.path(name)
         with OutputLost.when_refused(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(path, lambda stream: _write(stream, write))
+            files.write_bytes(path, data)
         self._names.add(name)
 
     def path(self, name: str) -> Path:
@@ -89,7 +89,3 @@ class ImageStore:
                     # Without a durable directory a power cut can leave a name without content.
                     names += [e.name for e in entries if e.name[:2] == part.name and e.stat().st_size]
         return names
-
-
-def _write(stream: BinaryIO, write: Callable[[BinaryIO], object]) -> None:
-    write(stream)

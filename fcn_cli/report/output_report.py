@@ -175,6 +175,9 @@ def _data(found: Contents, collected: _Collected, pictures: Pictures) -> dict[st
     counts = collected.totals.class_images
     return {
         "kind": "photos",
+        "view": "overlay",
+        "wipe": 50,
+        "tableOrder": "name",
         "perPage": PER_PAGE,
         "photos": collected.photos.describe(),
         "failures": collected.failures.describe(),
@@ -205,7 +208,7 @@ def _context(found: Contents, collected: _Collected) -> dict[str, Any]:
         "run": run,
         "rate": rate if isinstance(rate, int | float) else None,
         "mean_seconds": collected.seconds / totals.images if totals.images else None,
-        "sorts": _sorts(found, collected),
+        "sorts": _sorts(collected),
         "options": _class_options(found, totals),
         "views": _VIEWS,
         "failures": collected.first_failures,
@@ -213,7 +216,7 @@ def _context(found: Contents, collected: _Collected) -> dict[str, Any]:
     }
 
 
-def _sorts(found: Contents, collected: _Collected) -> list[dict[str, str]]:
+def _sorts(collected: _Collected) -> list[dict[str, str]]:
     sorts = [{"id": "name", "label": "Name"}]
     if collected.has_confidence:
         sorts.append({"id": "confidence", "label": "Confidence"})

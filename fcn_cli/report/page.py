@@ -74,12 +74,16 @@ class Page:
         edition = f"page-{_digest(content)}"
         folder = self._folder / edition
         base = f"{REPORT_DIRECTORY}/{edition}"
-        html = _environment().get_template(template).render(
-            **context,
-            base=base,
-            scripts=[name for name in _ASSETS if name.endswith(".js")],
-            # In a script element nothing is decoded, and `to_json` leaves nothing that could end the element.
-            data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/images"})),  # noqa: S704
+        html = (
+            _environment()
+            .get_template(template)
+            .render(
+                **context,
+                base=base,
+                scripts=[name for name in _ASSETS if name.endswith(".js")],
+                # Nothing is decoded in a script element, and nothing in this text can end it; see `to_json`.
+                data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/images"})),  # noqa: S704
+            )
         )
         with OutputLost.when_refused(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,7 @@ class Page:
             os.utime(folder)
             for name, text in content.items():
                 if not (folder / name).exists():
-                    files.write_whole(folder / name, lambda stream, text=text: _write(stream, text))
+                    files.write_bytes(folder / name, text)
             files.sync_directories([folder, self._folder])
         with OutputLost.when_refused(self.path):
             files.write_text(self.path, html)
@@ -113,10 +117,6 @@ def _digest(content: Mapping[str, bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(stream: Any, text: bytes) -> None:
-    stream.write(text)
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
@@ -130,8 +130,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def percent(share: float) -> str:
-    """Return a fraction from 0 to 1 as a percentage that is never 0 or 100 by rounding."""
+def percent(share: float | None) -> str:
+    """Return a fraction from 0 to 1 as a percentage that is never 0 or 100 by rounding; a dash for None."""
+    if share is None:
+        return "\N{EN DASH}"
     if 0 < share < 0.001:
         return "< 0.1 %"
     if 0.999 < share < 1:

@@ -10,20 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..common import resources
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import LabelMap, count_classes, read_label_map
-from ..common.ordered_work import OrderedWork
 from ..common.output_layout import kind_of, label_kinds
 from ..inputs import decoder
 from ..outputs.record import Record
 from .image_store import key_of
-from .pictures import Pictures, try_photo
+from .pictures import Pictures, make_in_threads, try_photo
 
 LAYER = "labels"
-_BYTES_PER_PIXEL = 12
-_MAX_HELD_BYTES = 512 << 20
-_MAX_THREADS = 8
 _RENDERER = 1
 """Part of every key: raise it when pictures look different, and all are made again."""
 
@@ -56,20 +51,8 @@ def show_all(records: Iterable[Record], output: Path, pictures: Pictures) -> Ite
     OutputLost
         A picture cannot be written.
     """
-    threads = min(resources.cpu_count(), _MAX_THREADS)
-    with OrderedWork[Record, Shown](
-        threads, "fcn-report", max_bytes=_MAX_HELD_BYTES, max_count=4 * threads
-    ) as work:
-        for record in records:
-            work.submit(record, partial(_show, record, output, pictures), _held_bytes(record))
-            for task in work.take():
-                yield task.future.result()
-        for task in work.take(everything=True):
-            yield task.future.result()
-
-
-def _held_bytes(record: Record) -> int:
-    return _BYTES_PER_PIXEL * (record.width or 0) * (record.height or 0)
+    show = partial(_show, output=output, pictures=pictures)
+    return make_in_threads(records, show, lambda record: (record.width or 0) * (record.height or 0))
 
 
 def _show(record: Record, output: Path, pictures: Pictures) -> Shown:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 from PIL import Image
 
+from ..common import resources
 from ..common.errors import ImageError
 from ..common.label_map import LabelMap
+from ..common.ordered_work import OrderedWork
 from ..common.palettes import Palette
 from ..outputs.writers import colored
 from .image_store import KEY_LENGTH, ImageStore, key_of
@@ -21,6 +25,13 @@ LARGE = 1280
 
 _PHOTO_SUFFIXES = ("-s.jpg", "-l.jpg")
 _JPEG_QUALITY = 80
+_MAX_THREADS = 8
+_MAX_HELD_BYTES = 512 << 20
+_BYTES_PER_PIXEL = 12
+"""A decoded photo, its label maps, and a copy of the photo."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Pictures:
@@ -59,8 +70,8 @@ class Pictures:
         """
         small_suffix, large_suffix = _PHOTO_SUFFIXES
         large = _resized(photo, LARGE)
-        self._store.write(key + large_suffix, partial(_save_jpeg, large))
-        self._store.write(key + small_suffix, partial(_save_jpeg, _resized(large, THUMBNAIL)))
+        self._store.write(key + large_suffix, _jpeg(large))
+        self._store.write(key + small_suffix, _jpeg(_resized(large, THUMBNAIL)))
 
     def has_labels(self, key: str) -> bool:
         """Say whether the pictures and the grid of a photo's label maps exist."""
@@ -77,11 +88,9 @@ class Pictures:
         for name, file in self._layer_files(key).items():
             labels = layers[name]
             small = shrink(labels, fitted(labels.shape[1], labels.shape[0], THUMBNAIL))
-            image = colored(small, self._palettes[name])
-            self._store.write(file, lambda stream, image=image: image.save(stream, "PNG", transparency=0))
+            self._store.write(file, _png(small, self._palettes[name]))
         shown = {name: labels for name, labels in layers.items() if name not in _DERIVED}
-        script = to_script(key, encode(shown, LARGE))
-        self._store.write(f"{key}.js", lambda stream: stream.write(script))
+        self._store.write(f"{key}.js", to_script(key, encode(shown, LARGE)))
 
     def sweep(self, keys: set[str]) -> None:
         """Delete old pictures of photos that are not on the page, and those in other colours."""
@@ -94,6 +103,31 @@ class Pictures:
 
     def _layer_files(self, key: str) -> dict[str, str]:
         return {name: f"{key}-{name}-{tag}.png" for name, tag in self._tags.items()}
+
+
+def make_in_threads(items: Iterable[T], make: Callable[[T], R], pixels_of: Callable[[T], int]) -> Iterator[R]:
+    """Yield `make` of each item, in order, several at a time.
+
+    Parameters
+    ----------
+    items
+        Photos.
+    make
+        Makes the pictures of one.
+    pixels_of
+        Returns a photo's pixels. Large photos are decoded one at a time, so that memory does not grow with
+        the number of threads.
+    """
+    threads = min(resources.cpu_count(), _MAX_THREADS)
+    with OrderedWork[None, R](
+        threads, "fcn-report", max_bytes=_MAX_HELD_BYTES, max_count=4 * threads
+    ) as work:
+        for item in items:
+            work.submit(None, partial(make, item), _BYTES_PER_PIXEL * pixels_of(item))
+            for task in work.take():
+                yield task.future.result()
+        for task in work.take(everything=True):
+            yield task.future.result()
 
 
 def try_photo(pictures: Pictures, key: str, open_photo: Callable[[], Image.Image]) -> str | None:
@@ -124,8 +158,16 @@ def _resized(image: Image.Image, longest: int) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _save_jpeg(image: Image.Image, stream: object) -> None:
+def _jpeg(image: Image.Image) -> bytes:
     clean = image if not image.info else image.copy()
     # Otherwise Pillow writes the photo's comment into the picture.
     clean.info.clear()
-    clean.save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)  # type: ignore[arg-type]
+    encoded = io.BytesIO()
+    clean.save(encoded, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return encoded.getvalue()
+
+
+def _png(labels: LabelMap, palette: Palette) -> bytes:
+    encoded = io.BytesIO()
+    colored(labels, palette).save(encoded, "PNG", transparency=0)
+    return encoded.getvalue()

@@ -18,7 +18,7 @@ fcnReport.Filters = class {
     }
     const column = (name) => (row) => table.get(name, row);
     return {
-      name: { value: null, descending: false, show: null },
+      name: { value: column("name"), descending: false, show: null },
       confidence: { value: column("confidence"), descending: false, show: (v) => `confidence ${v.toFixed(3)}` },
       finished: { value: column("finished"), descending: true, show: fcnReport.timeText },
       seconds: { value: column("seconds"), descending: true, show: (v) => `${v.toFixed(2)} s` },
@@ -33,9 +33,9 @@ fcnReport.Filters = class {
     return null;
   }
 
-  // Without a filter and by name, rows are in the order of the table, and need no part of it.
+  // Without a filter, and in the order of the table, no part of it is needed to know which rows to show.
   isPlain({ text, id, sort }) {
-    return !text && id === null && this.order(sort).value === null;
+    return !text && id === null && sort === fcnReport.data.tableOrder;
   }
 
   // The rows to show, in order. Loads what it needs.
@@ -46,13 +46,13 @@ fcnReport.Filters = class {
     const kept = all.filter((row) => this.#matches(row, state));
     const { value, descending } = this.order(state.sort);
     const back = descending !== state.reverse;
-    if (value === null) return back ? kept.reverse() : kept;
+    if (state.sort === fcnReport.data.tableOrder) return back ? kept.reverse() : kept;
     const values = new Map();
     for (const row of kept) values.set(row, value(row));
     return kept.sort((a, b) => {
       const x = values.get(a), y = values.get(b);
       if (x === null || y === null) return (x === null) - (y === null) || a - b;
-      return (back ? y - x : x - y) || a - b;
+      return (x < y ? -1 : x > y ? 1 : 0) * (back ? -1 : 1) || a - b;
     });
   }
 

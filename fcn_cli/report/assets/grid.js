@@ -43,29 +43,45 @@ fcnReport.Grid = class {
   }
 
   #card(row, wipe) {
-    const { element } = fcnReport;
+    const { element, data } = fcnReport;
     const name = this.table.get("name", row);
     const has = this.table.get("has", row);
-    const stack = element("span", { className: "stack" });
-    const width = this.table.get("width", row), height = this.table.get("height", row);
-    stack.style.aspectRatio = `${width} / ${height}`;
-    stack.classList.add(width * 3 >= height * 4 ? "wide" : "tall");
-    if (has & 1) stack.append(this.#image("photo", fcnReport.imagePath(this.table.get("key", row), "-s.jpg"), name, width, height));
-    else stack.classList.add("no-photo");
-    if (!(has & 2)) stack.classList.add("no-layer");
-    if (has & 2) stack.append(this.#image("layer", "", "", width, height));
-    if (!has) stack.append(element("span", { className: "missing", textContent: "no picture" }));
-    stack.append(element("span", { className: "handle", "aria-hidden": "true" }));
+    // In an evaluation all pictures of a photo stand side by side: the photo alone first.
+    const views = data.kind === "evaluation" ? [null, ...data.views] : [undefined];
+    const frame = element("button", { type: "button", className: "frame", tabIndex: -1, "aria-haspopup": "dialog" });
+    for (const view of views) {
+      const stack = this.#stack(row, name, has, view);
+      frame.append(views.length > 1 ? element("span", { className: "panel" }, stack, element("span", { className: "tag", textContent: view ? view.label : "Photo" })) : stack);
+    }
+    frame.classList.toggle("quad", views.length > 1);
     const slider = element("input", {
       type: "range", min: 0, max: 100, value: wipe, tabIndex: -1, "aria-label": `Wipe between photo and classes: ${name}`,
     });
     slider.hidden = has !== 3;
-    const card = element("li", { className: "card" },
-      element("button", { type: "button", className: "frame", tabIndex: -1, "aria-haspopup": "dialog" }, stack),
-      slider, this.#caption(row, name));
+    const card = element("li", { className: "card" }, frame, slider, this.#caption(row, name));
     card.dataset.row = row;
+    frame.setAttribute("aria-label", `${name}: ${this.#summary(row, 3) || "no classes known"}. Open the large view`);
     this.#setLayer(card);
     return card;
+  }
+
+  // The photo with a label map over it: that of a view, of the chosen view (undefined), or none (null).
+  #stack(row, name, has, view) {
+    const { element } = fcnReport;
+    const stack = element("span", { className: "stack" });
+    const width = this.table.get("width", row), height = this.table.get("height", row);
+    stack.style.aspectRatio = `${width} / ${height}`;
+    stack.classList.add(width * 3 >= height * 4 ? "wide" : "tall");
+    if (has & 1) stack.append(this.#image("photo", fcnReport.imagePath(this.table.get("key", row), "-s.jpg"), `Photo ${name}`, width, height));
+    else stack.classList.add("no-photo");
+    if (has & 2 && view !== null) {
+      const image = this.#image("layer", "", "", width, height);
+      if (view) image.dataset.view = view.id;
+      stack.append(image);
+    } else stack.classList.add("no-layer");
+    if (!has || (view === null && !(has & 1))) stack.append(element("span", { className: "missing", textContent: "no picture" }));
+    stack.append(element("span", { className: "handle", "aria-hidden": "true" }));
+    return stack;
   }
 
   #image(kind, source, alt, width, height) {
@@ -80,35 +96,35 @@ fcnReport.Grid = class {
 
   #setLayer(card) {
     const row = Number(card.dataset.row);
-    const image = card.querySelector(".layer");
     const name = this.table.get("name", row);
-    const summary = this.#summary(row, 3);
-    card.querySelector("button").setAttribute("aria-label", `${name}: ${summary || "no classes known"}. Open the large view`);
-    if (!image) return;
-    const view = this.view;
-    const source = fcnReport.layerPath(this.table.get("key", row), view.layer);
-    if (image.getAttribute("src") !== source) image.src = source;
-    image.alt = `${view.label} of ${name}: ${summary}`;
     // Without its photo, a label map stands alone.
     const alone = !(this.table.get("has", row) & 1);
-    image.style.opacity = alone ? 1 : view.opacity;
-    image.style.background = view.opacity === 1 || alone ? fcnReport.data.zero.color : "";
-    image.style.clipPath = alone ? "none" : "";
+    for (const image of card.querySelectorAll(".layer")) {
+      const view = fcnReport.data.views.find((each) => each.id === image.dataset.view) ?? this.view;
+      const source = fcnReport.layerPath(this.table.get("key", row), view.layer);
+      if (image.getAttribute("src") !== source) image.src = source;
+      image.alt = `${view.label} of ${name}: ${this.#summary(row, 3)}`;
+      image.style.opacity = alone ? 1 : view.opacity;
+      image.style.background = view.opacity === 1 || alone ? fcnReport.data.zero.color : "";
+      image.style.clipPath = alone ? "none" : "";
+    }
   }
 
   #summary(row, most) {
+    return this.#named(row, this.table.classesOf(row).slice(0, most)).map(([, text]) => text).join(", ");
+  }
+
+  // Classes of a row with their text: "cat 34.2 %".
+  #named(row, classes) {
     const area = this.table.get("width", row) * this.table.get("height", row);
-    return this.table.classesOf(row).slice(0, most)
-      .map(([id, pixels]) => `${fcnReport.className(id)} ${fcnReport.percent(pixels / area)}`).join(", ");
+    return classes.map(([id, pixels]) => [id, `${fcnReport.className(id)} ${fcnReport.classText(this.table, row, id, pixels / area)}`]);
   }
 
   #caption(row, name) {
     const { element } = fcnReport;
-    const area = this.table.get("width", row) * this.table.get("height", row);
     const chips = element("p", { className: "chips", "aria-hidden": "true" });
-    for (const [id, pixels] of this.table.classesOf(row).filter(([id]) => id !== 0).slice(0, 3)) {
-      chips.append(element("span", {}, fcnReport.swatch(id), `${fcnReport.className(id)} ${fcnReport.percent(pixels / area)}`));
-    }
+    const named = this.table.classesOf(row).filter(([id]) => id !== 0 && id !== 255);
+    for (const [id, text] of this.#named(row, named.slice(0, 3))) chips.append(element("span", {}, fcnReport.swatch(id), text));
     const caption = element("div", { className: "caption" }, element("p", { className: "name", title: name, textContent: name }), chips);
     const value = this.order.value?.(row);
     if (this.order.show) {

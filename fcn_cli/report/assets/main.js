@@ -1,30 +1,49 @@
 // Joins the parts: the controls, the pages of photos, the keys, the address.
 "use strict";
 
-fcnReport.classText = (table, row, id, share) => fcnReport.percent(share);
-
-fcnReport.factsOf = (table, row) => {
-  const facts = [["size", `${table.get("width", row)} × ${table.get("height", row)}`]];
-  const confidence = table.get("confidence", row);
-  if (confidence !== null) facts.push(["mean confidence", confidence.toFixed(3)]);
-  if (table.get("ran", row)) facts.push(["ran on", table.get("ran", row)]);
-  facts.push(["took", `${table.get("seconds", row).toFixed(2)} s`]);
-  facts.push(["finished", fcnReport.timeText(table.get("finished", row))]);
-  return facts;
-};
-
-fcnReport.linksOf = (table, row) => {
-  const kinds = table.get("kinds", row), stem = table.get("stem", row);
-  return fcnReport.data.outputs
-    .filter((_, bit) => kinds & (1 << bit))
-    .map(({ kind, suffix }) => [kind, `${kind}/${stem}${suffix}`]);
-};
+// What the two kinds of page say of a class of a photo, and of a photo.
+if (fcnReport.data.kind === "evaluation") {
+  fcnReport.classText = (table, row, id, share) => {
+    const pairs = table.get("ious", row);
+    for (let at = 0; at < pairs.length; at += 2) if (pairs[at] === id) return `IoU ${fcnReport.percent(pairs[at + 1])}`;
+    return fcnReport.percent(share);
+  };
+  fcnReport.factsOf = (table, row) => {
+    const figure = (value) => (value === null ? "not defined" : fcnReport.percent(value));
+    const pixels = table.get("width", row) * table.get("height", row);
+    const mistakes = table.get("mistakes", row).map(([truth, predicted, count]) =>
+      `${fcnReport.className(truth)} taken for ${fcnReport.className(predicted)}: ${fcnReport.percent(count / pixels)} of the pixels`);
+    return [
+      ["mean IoU", figure(table.get("iou", row))], ["pixel accuracy", figure(table.get("accuracy", row))],
+      ["compared at", `${table.get("width", row)} × ${table.get("height", row)}`],
+      ...(mistakes.length ? [["largest mistakes", mistakes.join("\n")]] : []),
+    ];
+  };
+  fcnReport.linksOf = () => [];
+} else {
+  fcnReport.classText = (table, row, id, share) => fcnReport.percent(share);
+  fcnReport.factsOf = (table, row) => {
+    const facts = [["size", `${table.get("width", row)} × ${table.get("height", row)}`]];
+    const confidence = table.get("confidence", row);
+    if (confidence !== null) facts.push(["mean confidence", confidence.toFixed(3)]);
+    if (table.get("ran", row)) facts.push(["ran on", table.get("ran", row)]);
+    facts.push(["took", `${table.get("seconds", row).toFixed(2)} s`]);
+    facts.push(["finished", fcnReport.timeText(table.get("finished", row))]);
+    return facts;
+  };
+  fcnReport.linksOf = (table, row) => {
+    const kinds = table.get("kinds", row), stem = table.get("stem", row);
+    return fcnReport.data.outputs
+      .filter((_, bit) => kinds & (1 << bit))
+      .map(({ kind, suffix }) => [kind, `${kind}/${stem}${suffix}`]);
+  };
+}
 
 (() => {
   const { data, byId, element, number } = fcnReport;
   const table = new fcnReport.Table(data.photos);
   const filters = new fcnReport.Filters(table);
-  const state = { text: "", id: null, least: 0, sort: byId("sort").value, reverse: false, view: data.views[0].id, wipe: 50, page: 0 };
+  const state = { text: "", id: null, least: 0, sort: byId("sort").value, reverse: false, view: data.view, wipe: data.wipe, page: 0 };
   let rows = new Uint32Array(0);
   let asked = 0;
 
@@ -143,7 +162,7 @@ fcnReport.linksOf = (table, row) => {
     if (state.least) kept.set("least", state.least);
     if (state.sort !== byId("sort").options[0].value || state.reverse) kept.set("sort", state.sort);
     if (state.reverse) kept.set("reverse", 1);
-    if (state.view !== data.views[0].id) kept.set("show", state.view);
+    if (state.view !== data.view) kept.set("show", state.view);
     if (state.page) kept.set("page", state.page + 1);
     const hash = kept.toString();
     if (hash || location.hash.includes("=")) history.replaceState(null, "", `#${hash || "photos"}`);
@@ -161,6 +180,15 @@ fcnReport.linksOf = (table, row) => {
     for (const radio of byId("views").querySelectorAll("input")) radio.checked = radio.value === state.view;
     return refresh({ page: (Number(kept.get("page")) || 1) - 1 });
   }
+
+  if (data.kind === "evaluation") {
+    byId("views").closest("fieldset").hidden = true;
+    byId("grid").classList.add("wide-cards");
+  }
+
+  byId("wipe-all").value = data.wipe;
+  byId("viewer-wipe").value = data.wipe;
+  byId("stage").style.setProperty("--wipe", data.wipe);
 
   let typing;
   byId("tools").addEventListener("submit", (event) => event.preventDefault());

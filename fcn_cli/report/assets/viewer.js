@@ -144,7 +144,7 @@ fcnReport.Viewer = class {
     } else this.photo.removeAttribute("src");
     byId("viewer-classes").replaceChildren(...table.classesOf(row).map(([id, pixels]) => this.#classButton(id, pixels / (width * height), row)));
     byId("viewer-notes").replaceChildren(...table.get("notes", row).map((text) => element("p", { textContent: text })));
-    const facts = fcnReport.factsOf(table, row).map(([term, value]) => element("div", {}, element("dt", { textContent: term }), element("dd", { textContent: value })));
+    const facts = fcnReport.factsOf(table, row).map(([term, value]) => element("div", { className: value.includes("\n") ? "whole" : "" }, element("dt", { textContent: term }), element("dd", { textContent: value })));
     byId("viewer-facts").replaceChildren(...facts);
     byId("viewer-links").replaceChildren(...fcnReport.linksOf(table, row).map(([text, href]) => element("a", { textContent: text, href, target: "_blank" })));
   }
