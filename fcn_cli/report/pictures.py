@@ -78,7 +78,7 @@ class Pictures:
         return self._store.has(f"{key}.js") and all(map(self._store.has, self._layer_files(key).values()))
 
     def add_labels(self, key: str, layers: Mapping[str, LabelMap]) -> None:
-        """Make the small pictures of a photo's label maps, and the script with their grid.
+        """Make what does not exist: small pictures of a photo's label maps, the script with their grid.
 
         Raises
         ------
@@ -86,11 +86,14 @@ class Pictures:
             A file cannot be written.
         """
         for name, file in self._layer_files(key).items():
-            labels = layers[name]
-            small = shrink(labels, fitted(labels.shape[1], labels.shape[0], THUMBNAIL))
-            self._store.write(file, _png(small, self._palettes[name]))
-        shown = {name: labels for name, labels in layers.items() if name not in _DERIVED}
-        self._store.write(f"{key}.js", to_script(key, encode(shown, LARGE)))
+            # In other colours, only these are made again.
+            if not self._store.has(file):
+                labels = layers[name]
+                small = shrink(labels, fitted(labels.shape[1], labels.shape[0], THUMBNAIL))
+                self._store.write(file, _png(small, self._palettes[name]))
+        if not self._store.has(f"{key}.js"):
+            shown = {name: labels for name, labels in layers.items() if name not in _DERIVED}
+            self._store.write(f"{key}.js", to_script(key, encode(shown, LARGE)))
 
     def sweep(self, keys: set[str]) -> None:
         """Delete old pictures of photos that are not on the page, and those in other colours."""
