@@ -51,7 +51,8 @@ class Page:
         return found
 
     def picture(self, row: dict[str, Any], suffix: str) -> Path:
-        return self.root / self.data["images"] / row["key"][:2] / f"{row['key']}{suffix}"
+        key = str(row["key"])
+        return self.root / str(self.data["images"]) / key[:2] / f"{key}{suffix}"
 
     def layer(self, row: dict[str, Any], layer: str = "labels") -> Path:
         return self.picture(row, f"-{layer}-{self.data['tags'][layer]}.png")

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ..cli.test_start import heavy_modules
 from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+from .made import write_output
 from .pages import Page, read_page
 
 EVIL = "<img src=x onerror=document.title='broken'>.jpg"
@@ -137,7 +137,7 @@ def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp
     ]
     folder = make_photos(names)
     undecodable = os.fsencode(folder) + b"/caf\xe9.jpg"
-    shutil.copy(folder / names[1], undecodable)
+    shutil.copy(os.fsencode(folder / names[1]), undecodable)
     (folder / "<b id=x>broken.jpg").write_text("no photo")
     page = segmented(fcn, folder, code=1)
     assert {row["name"] for row in page.rows} == {*names, "caf\\xe9.jpg"}
@@ -315,7 +315,7 @@ def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     journal.write_bytes(lines[0] + lines[1][:50])
     (tmp_path / "out/summary.json").unlink()
     (tmp_path / "out/.fcn.holder.json").write_text("{}")
-    before = {name: data for name, data in tree(tmp_path / "out").items()}
+    before = tree(tmp_path / "out")
     fcn("report", "out")
     page = read_page(tmp_path / "out")
     assert [row["name"] for row in page.rows] == ["a.png"]
@@ -416,36 +416,8 @@ def test_two_reports_at_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
 
 
-def synthetic(output: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Write an output directory of so many records, without their photos and masks."""
-    random = np.random.default_rng(seed)
-    output.mkdir()
-    (output / "settings.json").write_text(
-        json.dumps({"fcn_settings": 2, "labels": {"backbone": "resnet50"}, "fingerprint": "f"})
-    )
-    names = {
-        str(index): {"name": f"class {index}", "color": [7 * index, 255 - 5 * index, 40]}
-        for index in range(21)
-    }
-    (output / "classes.json").write_text(json.dumps(names))
-    cats = random.integers(0, 50_000, count)
-    records = [
-        {
-            "image": f"folder{number // 1000:03}/photo{number:06}.jpg", "source": "s", "path": f"/nowhere/{number}.jpg",
-            "status": "ok", "width": 500, "height": 375, "classes": {"0": 187_500 - int(cats[number]), "8": int(cats[number])},
-            "outputs": [f"masks/folder{number // 1000:03}/photo{number:06}.png"], "output_bytes": [100], "looks": {},
-            "device": "cpu", "precision": "fp32", "mean_confidence": round(float(cats[number]) / 60_000, 4),
-            "finished": f"2026-11-{1 + number % 28:02}T03:00:00Z", "size_bytes": 1, "mtime_ns": number, "seconds": 0.5,
-            "notes": [], "error": None, "fingerprint": "f",
-        }
-        for number in range(count)
-    ]  # fmt: skip
-    (output / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return records
-
-
 def test_the_table_comes_in_parts(fcn: Fcn, tmp_path: Path) -> None:
-    records = synthetic(tmp_path / "out", 2500)
+    records = write_output(tmp_path / "out", 2500)
     fcn("report", "out")
     page = read_page(tmp_path / "out")
     assert page.data["photos"] == {"name": "photos", "rows": 2500, "part": 1000}

@@ -1,0 +1,83 @@
+"""Output directories of thousands of photos, written without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+AREA = 500 * 375
+
+
+def write_output(output: Path, count: int) -> list[dict[str, Any]]:
+    """Write an output directory of so many records, without their photos and masks; return the records."""
+    output.mkdir()
+    settings = {"fcn_settings": 2, "labels": {"backbone": "resnet50"}, "fingerprint": "f"}
+    (output / "settings.json").write_text(json.dumps(settings))
+    classes = {
+        str(index): {"name": f"class {index}", "color": [7 * index, 255 - 5 * index, 40]}
+        for index in range(21)
+    }
+    (output / "classes.json").write_text(json.dumps(classes))
+    cats = np.random.default_rng(0).integers(0, 50_000, count).tolist()
+    records = [_record(number, pixels) for number, pixels in enumerate(cats)]
+    write_journal(output, records)
+    return records
+
+
+def write_journal(output: Path, records: list[dict[str, Any]]) -> None:
+    (output / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def _record(number: int, pixels: int) -> dict[str, Any]:
+    name = f"folder{number // 1000:03}/photo{number:06}"
+    return {
+        "image": f"{name}.jpg",
+        "source": f"photos/{name}.jpg",
+        "path": f"/nowhere/{name}.jpg",
+        "status": "ok",
+        "width": 500,
+        "height": 375,
+        "classes": {"0": AREA - pixels, "8": pixels},
+        "outputs": [f"masks/{name}.png"],
+        "output_bytes": [100],
+        "looks": {},
+        "device": "cpu",
+        "precision": "fp32",
+        "mean_confidence": round(pixels / AREA, 4),
+        "finished": f"2026-11-{1 + number % 28:02}T03:00:00Z",
+        "size_bytes": 1,
+        "mtime_ns": number,
+        "seconds": 0.5,
+        "notes": [],
+        "error": None,
+        "fingerprint": "f",
+    }
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """Write photos and the output directory of a run over them; photo N has N pixels of class 8 (of 3,072)."""
+    (folder / "photos").mkdir()
+    records = write_output(folder / "out", count)
+    (folder / "out/masks").mkdir()
+    for number, record in enumerate(records):
+        path = folder / f"photos/photo{number:06}.jpg"
+        Image.new("RGB", (64, 48), (number % 256, number // 256 * 20, 90)).save(path)
+        mask = np.zeros(64 * 48, np.uint8)
+        mask[:number] = 8
+        Image.fromarray(mask.reshape(48, 64)).save(folder / f"out/masks/photo{number:06}.png")
+        status = path.stat()
+        record |= {
+            "image": path.name,
+            "path": str(path),
+            "width": 64,
+            "height": 48,
+            "classes": {index: pixels for index, pixels in (("0", 3072 - number), ("8", number)) if pixels},
+            "outputs": [f"masks/photo{number:06}.png"],
+            "size_bytes": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+        }
+    write_journal(folder / "out", records)
