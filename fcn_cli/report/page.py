@@ -41,13 +41,16 @@ class Page:
     Raises
     ------
     OutputLost
-        The directory cannot be listed.
+        The directory cannot be listed, or is a link to elsewhere.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / REPORT_FILE
         self._folder = directory / REPORT_DIRECTORY
-        self.images = ImageStore(self._folder / "images")
+        images = self._folder / "images"
+        if os.path.realpath(images) != os.path.join(os.path.realpath(directory), REPORT_DIRECTORY, "images"):
+            raise OutputLost(f"{self._folder} is a link; a report is never written through links")
+        self.images = ImageStore(images)
 
     def write(
         self, template: str, context: Mapping[str, Any], data: Mapping[str, Any], parts: Mapping[str, bytes]

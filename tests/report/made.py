@@ -59,7 +59,7 @@ def _record(number: int, pixels: int) -> dict[str, Any]:
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Write photos and the output directory of a run over them; photo N has N pixels of class 8 (of 3,072)."""
+    """Write photos and the output directory of a run over them; N of 3,072 pixels of photo N are class 8."""
     (folder / "photos").mkdir()
     records = write_output(folder / "out", count)
     (folder / "out/masks").mkdir()

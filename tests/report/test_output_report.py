@@ -370,6 +370,14 @@ def test_a_report_that_cannot_be_written_leaves_masks_and_the_earlier_page(
     assert (tmp_path / "out/report.html").read_bytes() == page
 
 
+def test_never_through_a_link(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/report").symlink_to(tmp_path / "elsewhere")
+    assert "is a link" in fcn("report", "out", code=5).stderr
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_when_a_run_writes_a_report(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png"])
     fcn("segment", folder, *SMALL, "-o", "out", "--report", "--dry-run")
