@@ -1,4 +1,4 @@
-"""Take report.jpg, the README's picture of a report, of what ``make demo`` wrote; needs Playwright and a Chromium."""
+"""Take report.jpg, the README's picture of a report, from what ``make demo`` wrote; needs a Chromium."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ OPTIONS = re.findall(
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
     --kernels --precision --batch-size --workers --resize --write --palette --keep-extension --overwrite
-    --retry-failed --prune --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
+    --retry-failed --prune --report --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
     """,
 )
 REPORT = (
