@@ -142,7 +142,9 @@ def _context(evaluation: Evaluation, figures: dict[str, Any], looks: ClassLooks)
         "matrix": _matrix(evaluation, looks),
         "protocol": {key: printable_utf8(str(value)) for key, value in protocol.items()},
         "settings": settings,
-        "failures": [{**row, "name": printable_utf8(row["image"])} for row in figures["failures"]],
+        "failures": [
+            {**row, "name": printable_utf8(row["image"])} for row in figures["failures"][:_PER_PAGE]
+        ],
         "sorts": _SORTS,
         "options": [
             {"id": entry["id"], "name": entry["name"], "images": entry["truth_images"]}

@@ -37,9 +37,10 @@ class Shown:
 def picture_key(record: Record) -> str:
     """Return the key of a record's pictures: the file, the settings, and the label map they were made from.
 
-    What only changes looks is not in it: another palette leaves the photo's pictures as they are.
+    What changes only looks is not in it: another palette leaves the photo's pictures as they are. Nor is the
+    photo's path: a folder of photos may move.
     """
-    file = (record.image, record.path, record.size_bytes, record.mtime_ns)
+    file = (record.image, record.size_bytes, record.mtime_ns)
     return key_of(_RENDERER, *file, record.fingerprint, record.size, sorted((record.classes or {}).items()))
 
 

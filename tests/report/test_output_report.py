@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ..cli.test_start import heavy_modules
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, tree
+from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, start_and_wait_for_records, tree
 from .made import write_output
 from .pages import Page, read_page
 
@@ -179,6 +179,11 @@ def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_
     assert after.items() < recolored.items()
     assert {name.partition(".")[2] for name in recolored.keys() - after.keys()} == {"png"}
     assert {page.layer(row).name for row in page.rows} == recolored.keys() - after.keys()
+    # Photos that have moved are the same.
+    before = pictures(tmp_path / "out")
+    folder = folder.rename(tmp_path / "moved")
+    segmented(fcn, folder)
+    assert pictures(tmp_path / "out") == before
     # A photo that has changed is another picture.
     Image.new("RGB", (70, 50), "green").save(folder / "a.png")
     key = page.row("a.png")["key"]
@@ -322,6 +327,19 @@ def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     assert "a run was writing here" in page.text
     after = tree(tmp_path / "out")
     assert {name: after[name] for name in before} == before
+
+
+def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"{number}.png" for number in range(40)])
+    running = start_and_wait_for_records(tmp_path, 3)
+    fcn("report", "out")
+    page = read_page(tmp_path / "out")
+    assert 3 <= len(page.rows) <= 40
+    assert all(row["has"] == 3 for row in page.rows)
+    assert running.wait(60) == 0
+    running.communicate()
+    fcn("report", "out")
+    assert len(read_page(tmp_path / "out").rows) == 40
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ if (fcnReport.data.kind === "evaluation") {
   const state = { text: "", id: null, least: 0, sort: byId("sort").value, reverse: false, view: data.view, wipe: data.wipe, page: 0 };
   let rows = new Uint32Array(0);
   let asked = 0;
+  let drawn = 0;
 
   const grid = new fcnReport.Grid(table, byId("grid"), { open: (row) => openRow(row) });
   const viewer = new fcnReport.Viewer(table, { step, closed: (row) => leaveViewer(row) });
@@ -71,11 +72,11 @@ if (fcnReport.data.kind === "evaluation") {
   }
 
   async function showPage(page, { focus = false, scroll = false } = {}) {
-    const mine = asked;
+    const mine = (drawn += 1);
     state.page = Math.max(0, Math.min(pages() - 1, page));
     const shown = rows.slice(state.page * data.perPage, (state.page + 1) * data.perPage);
     await table.loadRows(shown);
-    if (mine !== asked) return;
+    if (mine !== drawn) return;
     grid.show(shown, { view: view(), wipe: state.wipe, order: filters.order(state.sort) });
     const filtered = state.text || state.id !== null;
     if (!shown.length) byId("grid").replaceChildren(element("li", { className: "empty", textContent: filtered ? "No photo is like that." : "There is no photo yet." }));
