@@ -9,7 +9,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fcn_cli.common import palettes
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.common.label_map import Segmentation
+from fcn_cli.inputs import decoder
+from fcn_cli.inputs.discovery import InputRequest, discover
+from fcn_cli.outputs.directory import OutputDirectory
+from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.record import begin
+from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
+from fcn_cli.outputs.write_queue import WriteQueue
+
 AREA = 500 * 375
+
+
+def write_run(photos: Path, output: Path) -> None:
+    """Write what a run over photos leaves; instead of a network's, the label maps are stripes."""
+    folder = OutputDirectory(output, palettes.hub(), "hub")
+    output.mkdir()
+    settings = RequestedSettings(LabelSettings("mobilenet_v2", "0" * 8, 64, "auto", "fast", None))
+    settings.save(output, None)
+    folder.write_classes(VOC_CLASSES)
+    journal = Journal(output)
+    with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:
+        for source in discover(InputRequest((str(photos),))).sources:
+            with Image.open(source.path) as photo:
+                width, height = photo.size
+            labels = np.repeat(np.resize(np.array([0, 0, 8, 15], np.uint8), width)[None], height, 0)
+            record = begin(source, settings.labels.fingerprint())
+            writes.add(source, record, Segmentation(labels), ("masks", "color"))
+        writes.commit(everything=True)
+    journal.close()
 
 
 def write_output(output: Path, count: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..cli.test_start import heavy_modules
 from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, start_and_wait_for_records, tree
-from .made import write_output
+from .made import write_output, write_run
 from .pages import Page, read_page
 
 EVIL = "<img src=x onerror=document.title='broken'>.jpg"
@@ -225,7 +225,7 @@ def test_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
 
 def test_from_the_directory_alone(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png", "b.png", "c.png"])
-    fcn("segment", folder, *SMALL, "-o", "out")
+    write_run(folder, tmp_path / "out")
     (folder / "a.png").unlink()
     Image.new("RGB", (60, 48)).save(folder / "b.png")
     assert "2 of them without" in fcn("report", "out").stderr
@@ -248,7 +248,7 @@ def test_damaged_masks_are_notes_and_colours_stand_in(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     folder = make_photos(["a.png", "b.png", "c.png"])
-    fcn("segment", folder, *SMALL, "-o", "out")
+    write_run(folder, tmp_path / "out")
     (tmp_path / "out/masks/a.png").write_bytes(b"broken")
     (tmp_path / "out/masks/b.png").unlink()
     Image.new("L", (5, 5)).save(tmp_path / "out/masks/c.png")
@@ -314,11 +314,10 @@ def test_records_of_other_settings_do_not_count(fcn: Fcn, make_photos: MakePhoto
 
 
 def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    fcn("segment", make_photos(["a.png", "b.png"]), *SMALL, "-o", "out")
+    write_run(make_photos(["a.png", "b.png"]), tmp_path / "out")
     journal = tmp_path / "out/manifest.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + lines[1][:50])
-    (tmp_path / "out/summary.json").unlink()
     (tmp_path / "out/.fcn.holder.json").write_text("{}")
     before = tree(tmp_path / "out")
     fcn("report", "out")
@@ -329,6 +328,7 @@ def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"{number}.png" for number in range(40)])
     running = start_and_wait_for_records(tmp_path, 3)
@@ -348,7 +348,7 @@ def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_pa
 def test_damaged_files_beside_the_journal(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, damage: bytes
 ) -> None:
-    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out")
+    write_run(make_photos(["a.png"]), tmp_path / "out")
     for name in ("classes.json", "summary.json"):
         (tmp_path / "out" / name).write_bytes(damage)
     fcn("report", "out")
@@ -361,7 +361,7 @@ def test_only_output_directories_have_reports(fcn: Fcn, make_photos: MakePhotos,
     assert "no such directory" in fcn("report", "nowhere", code=2).stderr
     assert "not an output directory" in fcn("report", folder, code=2).stderr
     assert "OUT is missing" in fcn("report", code=2).stderr
-    fcn("segment", folder, *SMALL, "-o", "out")
+    write_run(folder, tmp_path / "out")
     path = tmp_path / "out/settings.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "fcn_settings": 1}))
     assert "another version" in fcn("report", "out", code=2).stderr
@@ -389,7 +389,7 @@ def test_a_report_that_cannot_be_written_leaves_masks_and_the_earlier_page(
 
 
 def test_never_through_a_link(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out")
+    write_run(make_photos(["a.png"]), tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out/report").symlink_to(tmp_path / "elsewhere")
     assert "is a link" in fcn("report", "out", code=5).stderr
@@ -428,8 +428,8 @@ def test_pictures_of_a_report_are_never_input(fcn: Fcn, make_photos: MakePhotos,
 
 
 def test_two_reports_at_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    names = [f"{number}.png" for number in range(30)]
-    fcn("segment", make_photos(names), *SMALL, "-o", "out")
+    names = [f"{number}.png" for number in range(12)]
+    write_run(make_photos(names), tmp_path / "out")
     running = [
         subprocess.Popen(command("report", "out"), cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(3)
     ]
