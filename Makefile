@@ -1,10 +1,13 @@
 # Targets do their own set-up: a virtual environment in .venv, made once and reused.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check docs crash-test fuzz soak bench clean
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+SCHEMA := $(BIN)/check-jsonschema --builtin-schema
+
+.PHONY: help setup hooks demo test-fast test test-slow test-all coverage check fix docs crash-test fuzz soak bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -12,26 +15,54 @@ help:  ## list the targets
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcn needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -e $(BIN)/python -o -e $(BIN)/python.exe || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
 
 setup: $(READY)  ## make the virtual environment (the first time: several minutes, 6 GB)
 
 demo: $(READY)  ## segment sample_images with the bundled preview network
-	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --output demo_output --overwrite
+	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --palette bright --output demo_output --overwrite
 	@echo
 	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
 	@echo "the numbers are in demo_output/stats.csv."
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+test-fast: $(READY)  ## run the tests that take less than a second each (under a minute in all)
+	$(PYTEST) -m "not slow and not long"
 
-check: $(READY)  ## check format, lint, types and the direction of imports
+test: $(READY)  ## run the tests, but for those that need a browser or a cluster (5 minutes)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## run the other tests: each skips, with a reason, where its browser or cluster is missing
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## run all tests (under 20 minutes)
+
+coverage: $(READY)  ## run the tests and say what they miss; processes that they start are counted
+	rm -f .coverage .coverage.*
+	COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --timeout 600
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: $(READY)  ## check format, lint, types, the direction of imports, and the forms in .github
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
+
+fix: $(READY)  ## format, and repair what the linter can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+hooks: $(READY)  ## check each commit before it is made (installs pre-commit)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pre-commit>=4'
+	$(BIN)/pre-commit install
 
 docs: $(READY)  ## write docs/options.md, the table of all options, from the command line
 	$(BIN)/python docs/options.py
@@ -52,9 +83,10 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.upsampling
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.minimal_filtering
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.comparing
 
 clean:  ## delete what the targets made
-	rm -rf $(VENV) fuzz_findings build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage .coverage.* fuzz_findings build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

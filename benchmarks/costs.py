@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
 from fcn_cli.cpu import cost_model
-from fcn_cli.cpu.winograd import POINTS, Winograd
+from fcn_cli.cpu.toom_cook import POINTS
+from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.evaluation.speed import in_turn
 

@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -29,7 +29,8 @@ from .inputs.photos import Photo, Prepared
 from .models import registry
 from .models.loading import LoadedModel
 from .models.request import ModelRequest
-from .outputs import writers
+from .outputs import overlay
+from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
@@ -63,11 +64,33 @@ class Result:
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
-        return writers.colored(self.labels, palettes.load(palette))
+        return overlay.colored(self.labels, palettes.load(palette))
 
-    def overlay(self, palette: str = "hub") -> Image.Image:
-        """Return the photo blended with the class colours, class 0 left as it is."""
-        return writers.blended(self.image, self.labels, palettes.load(palette))
+    def overlay(
+        self,
+        palette: str = "hub",
+        *,
+        opacity: float = DEFAULT_OPACITY,
+        borders: bool = True,
+        legend: bool = False,
+    ) -> Image.Image:
+        """Return the photo with the class colours over it (`opacity` 0 to 1), class 0 left as it is.
+
+        `palette` is as for ``--palette``; `borders` draws lines between classes, `legend` adds the classes'
+        names below. Raises RequestError when one of them is wrong.
+        """
+        if not 0 <= opacity <= 1:
+            raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
+        look = LookRequest(palette, opacity, legend).resolve(self.class_names)
+        return overlay.overlay(self.image, self.labels, replace(look, borders=borders))
+
+    def cutout(self, classes: Sequence[str | int] | None = None) -> Image.Image:
+        """Return the photo as RGBA, transparent but for some classes, given by name or index.
+
+        None is all classes but 0. Raises RequestError when there is no such class.
+        """
+        kept = None if classes is None else find_classes([str(name) for name in classes], self.class_names)
+        return overlay.cutout(self.image, self.labels, kept)
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""

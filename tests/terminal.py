@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
+BAR = re.compile(r"\r[^\r\n]*\x1b\[J\r")
+"""A drawing of the bar, an empty one too: what the next one is written over."""
 BOXES = re.compile("[\u2500-\u257f]")
+
+
+def what_stays(shown: str) -> str:
+    """Return what a terminal still shows at the end, without colours: the bars are gone."""
+    return BAR.sub("", COLORS.sub("", shown)).replace("\r", "")
 
 
 def on_a_terminal(

@@ -28,7 +28,7 @@ from .conftest import SAMPLES, Fcn
 ROOT = Path(__file__).parent.parent
 SOURCE = (
     ".ci", "benchmarks", "docs", "fcn_cli", "sample_images", "tests", "LICENSE", "MANIFEST.in", "Makefile",
-    "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "pyproject.toml",
+    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "README.md", "SECURITY.md", "pyproject.toml",
 )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: Built) -> None:
     assert built.wheel.name == f"fcn_cli-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(built.wheel) as wheel:
@@ -99,6 +100,7 @@ def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: B
     assert "coco" in metadata.get_all("Provides-Extra", [])
 
 
+@pytest.mark.long
 def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path: Path) -> None:
     home = tmp_path / "venv"
     done(sys.executable, "-m", "venv", "--without-pip", home, cwd=tmp_path)
@@ -137,6 +139,7 @@ def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path
         assert np.array_equal(np.array(mask), np.array(labels))
 
 
+@pytest.mark.long
 def test_the_sdist_holds_what_its_tests_need(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.sdist) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -174,3 +177,13 @@ def test_coco_without_its_package_names_the_extra(
     (tmp_path / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
     done = fcn("evaluate", photos, "instances.json", "--backbone", "mobilenet_v2", code=2)
     assert "pip install 'fcn-cli[coco]'" in done.stderr
+
+
+def test_the_oldest_releases_that_ci_tries_are_those_that_are_allowed() -> None:
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    tried = [line for line in (ROOT / ".ci/oldest.txt").read_text().splitlines() if not line.startswith("#")]
+    assert tried == [requirement.replace(">=", "==") for requirement in allowed]
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()

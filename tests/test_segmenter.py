@@ -352,10 +352,12 @@ def check_shared(ours: Segmenter, images: Sequence[Image.Image], threads: int, r
         assert list(pool.map(work, range(threads))) == [0] * threads
 
 
+@pytest.mark.long
 def test_threads_that_share_a_segmenter_get_the_masks_of_one(segmenter: Segmenter) -> None:
     check_shared(segmenter, cuts(8), threads=6, repetitions=20)
 
 
+@pytest.mark.long
 def test_threads_that_share_a_resnet_get_the_masks_of_one(random_resnet50: Path) -> None:
     ours = Segmenter("resnet50", weights=random_resnet50, resize=40)
     # Shapes differ, and so do the buffers that they would overwrite for each other.
@@ -377,6 +379,7 @@ def test_threads_that_share_a_segmenter_in_batches(segmenter: Segmenter) -> None
         assert all(pool.map(work, range(3)))
 
 
+@pytest.mark.long
 def test_another_number_of_torch_threads_changes_no_mask(random_resnet50: Path) -> None:
     """torch's number is the process's or a thread's: another part of a program may have set it."""
     before = torch.get_num_threads()
@@ -396,6 +399,7 @@ def test_another_number_of_torch_threads_changes_no_mask(random_resnet50: Path) 
 # ---- what is wrong is said, and exported
 
 
+@pytest.mark.long
 def test_the_errors_are_exported_without_torch() -> None:
     code = (
         "import sys, fcn_cli; from fcn_cli import *; "

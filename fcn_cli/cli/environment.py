@@ -13,7 +13,7 @@ from PIL import features
 from .. import __version__
 from ..common import resources
 from ..common.wording import counted
-from ..cpu.kernels import compiler
+from ..cpu.kernels import simd_targets
 from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
 from ..models import weights
 
@@ -42,7 +42,7 @@ def describe() -> list[tuple[str, str]]:
         ),
         ("cpu", f"{resources.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
         ("cpu limits", f"affinity {resources.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
-        ("kernels", compiler.describe()),
+        ("kernels", simd_targets.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
         ("weights in", ", ".join(str(directory) for directory in weights.search_directories())),

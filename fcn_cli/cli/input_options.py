@@ -52,7 +52,9 @@ def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...", help="Image files, directories (searched recursively), quoted glob patterns."
+        metavar="INPUT...",
+        help="Image files, directories (searched recursively), quoted glob patterns; '-' is one image "
+        "on stdin.",
     ),
 ]
 FilesFrom = Annotated[

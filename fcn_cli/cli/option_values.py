@@ -87,6 +87,18 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[Any], floa
     return parse
 
 
+def share(text: str) -> float:
+    """Parse a share, as a percentage or a fraction; return the fraction."""
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise refused("a percentage (5%) or a fraction from 0 to 1 (0.05)", text)
+    return value
+
+
 def size(text: str) -> tuple[int, int]:
     """Parse a (width, height) in pixels."""
     sides = [_whole_number(part, 1, _LONGEST_SIDE) for part in text.split("x")]
@@ -102,6 +114,14 @@ def kinds(text: str) -> tuple[str, ...]:
     if not given or given - set(names):
         raise refused(f"one or more of {', '.join(names)}, separated by commas", text)
     return tuple(name for name in names if name in given)
+
+
+def classes(text: str) -> tuple[str, ...] | None:
+    """Parse a list of class names or indices; ``all`` becomes None."""
+    given = tuple(part for part in (part.strip() for part in text.split(",")) if part)
+    if not given:
+        raise refused("all, or names or indices of classes, separated by commas", text)
+    return None if given == ("all",) else given
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:

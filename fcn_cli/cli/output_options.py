@@ -26,7 +26,7 @@ Output = Annotated[
         metavar="DIR",
         envvar="FCN_OUTPUT",
         callback=not_a_file,
-        help="Output directory.",
+        help="Output directory; '-' writes one image as PNG to stdout.",
     ),
 ]
 Write = Annotated[
@@ -36,7 +36,8 @@ Write = Annotated[
         metavar="LIST",
         parser=option_values.kinds,
         autocompletion=option_values.complete_kinds,
-        help="Output kinds, separated by commas: masks, color, overlay, confidence.",
+        show_default="masks,color; masks with -o -",
+        help="Output kinds, separated by commas: masks, color, overlay, confidence, cutout.",
     ),
 ]
 Palette = Annotated[
@@ -45,7 +46,33 @@ Palette = Annotated[
         envvar="FCN_PALETTE",
         metavar="NAME",
         autocompletion=option_values.complete_palettes,
-        help="Class colours: hub (as on the PyTorch Hub page), voc, or a JSON file of [r, g, b] triples.",
+        help="Class colours: hub (as on the PyTorch Hub page), voc, bright (easy to tell apart, also for "
+        "colour-blind people), or a JSON file of [r, g, b] triples.",
+    ),
+]
+Opacity = Annotated[
+    float,
+    typer.Option(
+        envvar="FCN_OPACITY",
+        metavar="P",
+        parser=option_values.number(0, 1),
+        help="Opacity of the colours in overlays, 0 to 1.",
+    ),
+]
+Legend = Annotated[
+    bool,
+    typer.Option(
+        "--legend", envvar="FCN_LEGEND", help="Add the names of the classes present below each overlay."
+    ),
+]
+Classes = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_CLASSES",
+        metavar="LIST",
+        parser=option_values.classes,
+        show_default="all but background",
+        help="Classes that cutouts keep, by name or index, separated by commas: person,dog.",
     ),
 ]
 KeepExtension = Annotated[

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ..common.errors import FcnError, Interrupted, OutputLost
 from ..common.output_layout import is_output_directory
-from . import options
+from . import directory_options, options
 from .console import print_message
 
 if TYPE_CHECKING:
     from ..runs.summary import Summary
 
 
-def report(
-    output: Annotated[
-        Path,
-        typer.Argument(metavar="OUT", help="An output directory of fcn segment; a run may be writing it."),
-    ],
-    quiet: options.Quiet = False,
-) -> None:
+def report(output: directory_options.OutputDirectory, quiet: options.Quiet = False) -> None:
     """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
 
     It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.

@@ -99,6 +99,10 @@ class Display:
         """Refresh the progress while no image finishes."""
         self._progress.waiting()
 
+    def limited_by(self, stage: str | None) -> None:
+        """Show which stage limits the run."""
+        self._progress.limited_by(stage)
+
     def downloading(self, done: int, total: int | None) -> None:
         """Show a download's progress in bytes."""
         self._progress.downloading(done, total)

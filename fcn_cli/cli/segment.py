@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from ..common.errors import ExitCode, OutputLost, RequestError
-from . import input_options, network_options, options, output_options
+from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
 from .report import report_after
 
 
 def segment(
+    context: typer.Context,
     inputs: input_options.Inputs = None,
     files_from: input_options.FilesFrom = None,
     null: input_options.Null = False,
@@ -32,9 +34,12 @@ def segment(
     batch_size: network_options.BatchSize = "auto",
     workers: network_options.Workers = "auto",
     resize: network_options.Resize = "520",
-    write: output_options.Write = "masks,color",
+    write: output_options.Write = None,
     min_confidence: network_options.MinConfidence = 0.0,
     palette: output_options.Palette = "hub",
+    opacity: output_options.Opacity = 0.5,
+    legend: output_options.Legend = False,
+    classes: output_options.Classes = None,
     keep_extension: output_options.KeepExtension = False,
     overwrite: output_options.Overwrite = False,
     retry_failed: output_options.RetryFailed = False,
@@ -52,17 +57,20 @@ def segment(
 ) -> None:
     """Segment images into masks, paletted PNGs and per-class pixel counts.
 
-    A run continues an earlier run into the same output directory.
+    A run continues an earlier run into the same output directory. With `-o -`, one image (`-` is stdin)
+    becomes one PNG on stdout.
 
     Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
     lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal.
     """
+    from ..common.output_layout import DEFAULT_KINDS
     from ..inference.options import InferenceOptions
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..inputs.discovery import InputRequest
     from ..models.request import ModelRequest
+    from ..outputs.looks import LookRequest
     from ..outputs.request import OutputRequest
     from ..runs import segment as segmentation
     from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
@@ -70,25 +78,28 @@ def segment(
 
     if log_file is not None:
         open_log(log_file)
-    listed = _listed(files_from, null=null)
-    if not inputs and listed is None:
-        raise RequestError(
-            "nothing to segment was given; name an image, a directory, or a list with --files-from"
-        )
+    _check_classes(context, write)
+    look = LookRequest(palette, opacity, legend, classes)
+    prediction = PredictionRequest(
+        ModelRequest(backbone, weights, class_names, offline),
+        DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
+        InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence),
+    )
+    display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
+    if one_photo.is_asked_for(context, inputs or (), output):
+        one_photo.segment_one((inputs or [""])[0], one_photo.kind_of(write), look, prediction, display)
+        return
     request = SegmentRequest(
-        InputRequest(inputs or (), listed, root, include or (), exclude or ()),
-        OutputRequest(output, write, palette, keep_extension),
-        PredictionRequest(
-            ModelRequest(backbone, weights, class_names, offline),
-            DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
-            InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence),
+        InputRequest(
+            inputs or (), _listed(inputs, files_from, null=null), root, include or (), exclude or ()
         ),
+        OutputRequest(output, write or DEFAULT_KINDS, look, keep_extension),
+        prediction,
         ResumeOptions(overwrite, retry_failed, prune),
         wait=wait,
         fail_fast=fail_fast,
         dry_run=dry_run,
     )
-    display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     summary = segmentation.segment(request, display)
     display.summed_up(summary)
     if dry_run:
@@ -100,12 +111,23 @@ def segment(
     raise typer.Exit(summary.exit_code)
 
 
-def _listed(files_from: str | None, *, null: bool) -> list[str] | None:
+def _check_classes(context: typer.Context, kinds: Sequence[str] | None) -> None:
+    """Refuse ``--classes`` where there are no cutouts: it does not restrict what is segmented."""
+    source = context.get_parameter_source("classes")
+    if source is not None and source.name == "COMMANDLINE" and "cutout" not in (kinds or ()):
+        raise RequestError("--classes says which classes cutouts keep: add cutout to --write")
+
+
+def _listed(inputs: Sequence[str] | None, files_from: str | None, *, null: bool) -> list[str] | None:
     from ..inputs.file_lists import parse_list
 
     if files_from is None:
         if null:
             raise RequestError("--null says how a --files-from list is separated; there is no --files-from")
+        if not inputs:
+            raise RequestError(
+                "nothing to segment was given; name an image, a directory, or a list with --files-from"
+            )
         return None
     try:
         data = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()

@@ -22,9 +22,11 @@ def run(summary: Summary) -> None:
     totals = summary.totals
     rows: list[tuple[str, ...]] = []
     swatches: list[Color] = []
+    shares: list[float] = []
     for index, pixels in totals.class_pixels.most_common():
         red, green, blue = summary.palette[index].tolist() if summary.palette is not None else (0, 0, 0)
         swatches.append((red, green, blue))
+        shares.append(pixels / totals.pixels)
         rows.append(
             (
                 one_line(class_name(summary.class_names, index)),
@@ -33,7 +35,7 @@ def run(summary: Summary) -> None:
                 f"{pixels / totals.pixels:.1%}",
             )
         )
-    write_table(("class", "images", "pixels", "share"), rows, sys.stderr, swatches)
+    write_table(("class", "images", "pixels", "share"), rows, sys.stderr, swatches, shares)
 
 
 def _print_line(text: str) -> None:

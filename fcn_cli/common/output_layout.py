@@ -16,6 +16,7 @@ JOURNAL_FILE = "manifest.jsonl"
 CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
+RUN_FILE = "run.json"
 LOCK_FILE = ".fcn.lock"
 HOLDER_FILE = ".fcn.holder.json"
 
@@ -41,6 +42,7 @@ KINDS = (
     OutputKind("color", ".png", is_label_map=True),
     OutputKind("overlay", ".jpg"),
     OutputKind("confidence", ".png", from_labels=False),
+    OutputKind("cutout", ".png"),
 )
 """All kinds of output in the order in which they are written; of label maps, the better one comes first."""
 
@@ -49,8 +51,7 @@ DEFAULT_KINDS = ("masks", "color")
 REPORT_FILE = "report.html"
 REPORT_DIRECTORY = "report"
 
-# An output directory of a later version has cutouts too, and they are never input either.
-IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {"cutout", REPORT_DIRECTORY})
+IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
 

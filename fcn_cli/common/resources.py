@@ -13,6 +13,7 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 
 _HELPER_NICENESS = 10
+_MAX_NICENESS = 19
 _OOM_SCORE = 800
 
 
@@ -77,7 +78,9 @@ def lower_thread_priority() -> None:
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _HELPER_NICENESS)
+            thread = threading.get_native_id()
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + _HELPER_NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, min(niceness, _MAX_NICENESS))
 
 
 def cgroup_cpus() -> float | None:

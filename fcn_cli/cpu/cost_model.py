@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .kernels import compiler
+from .kernels import simd_targets
 from .kernels.tile_grid import TileGrid
-from .winograd import POINTS, TAPS
+from .toom_cook import POINTS, TAPS
 
 _TILES = tuple(POINTS)
 
@@ -48,7 +48,7 @@ def choose_tile(
 
 def winograd_cost(grid: TileGrid, channels_in: int, channels_out: int, costs: Costs) -> float:
     """Return the cost of the products, of loading the filters from memory, and of the transforms."""
-    rows = compiler.simd_target().rows
+    rows = simd_targets.simd_target().rows
     products_per_matrix = (math.ceil(grid.tiles / rows) * rows + costs.filters) * channels_in * channels_out
     transforms = grid.tiles * (costs.transform_in * channels_in + costs.transform_out * channels_out)
     return (grid.tile + TAPS - 1) ** 2 * (products_per_matrix + transforms)

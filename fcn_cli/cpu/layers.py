@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.batchnorm_folding import Folded
 from . import cost_model
 from .kernels import matmul
-from .kernels.compiler import Clamp
+from .kernels.arguments import Clamp
 from .winograd import Winograd
 from .workspace import Workspace
 

@@ -17,7 +17,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
-from .kernels.compiler import Clamp
+from .kernels.arguments import Clamp
 from .layers import NO_CLAMP, RELU, RELU6, Conv1x1, Convolution, as_batch, as_image, convolution
 from .workspace import Workspace
 

@@ -14,9 +14,9 @@ from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, output_file
-from ..common.palettes import Palette
+from .looks import Look
 from .record import Record
-from .writers import WRITERS, Photo
+from .writers import WRITERS, Photo, encode
 
 
 class OutputDirectory:
@@ -26,22 +26,19 @@ class OutputDirectory:
     ----------
     root
         The output directory.
-    palette
-        The colours of classes.
-    palette_name
-        The palette's name in records; for a palette from a file, the hash of its colours.
+    look
+        How the files look.
     """
 
-    def __init__(self, root: Path, palette: Palette, palette_name: str) -> None:
+    def __init__(self, root: Path, look: Look) -> None:
         self.root = root
         self._real = os.path.realpath(root)
-        self._palette = palette
-        self._palette_name = palette_name
+        self._look = look
         self._ready: set[Path] = set()
 
     def look(self, kind: str) -> str | None:
         """Return the look of the files of a kind that this run writes, or None for a kind without a look."""
-        return WRITERS[kind].look(self._palette_name)
+        return WRITERS[kind].describe(self._look)
 
     def write(
         self, output: str, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
@@ -74,12 +71,12 @@ class OutputDirectory:
         """
         sizes = {}
         for kind in kinds:
-            writer = WRITERS[kind](self._palette)
+            writer = WRITERS[kind](self._look)
             name = output_file(output, kind)
             path = self.root / name
             try:
                 self._make_directory(path.parent)
-                sizes[name] = files.write_whole(path, partial(writer.write, segmentation, photo))
+                sizes[name] = files.write_whole(path, partial(encode, writer, segmentation, photo))
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:
@@ -126,17 +123,15 @@ class OutputDirectory:
     def read_labels(self, name: str, record: Record) -> LabelMap | None:
         """Return the label map in an output file, or None when it does not match its record."""
         try:
-            labels = read_label_map(self.root / name)
+            return read_recorded_labels(self.root, name, record)
         except ImageError:
             return None
-        same = labels.shape == (record.height, record.width) and count_classes(labels) == record.classes
-        return labels if same else None
 
     def write_classes(self, names: Sequence[str]) -> None:
         """Update ``classes.json``: index → name and colour; 255 is void."""
         indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
         content = {
-            str(index): {"name": name, "color": self._palette[index].tolist()}
+            str(index): {"name": name, "color": list(self._look.color(index))}
             for index, name in indices.items()
         }
         path, text = self.root / CLASSES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -158,6 +153,20 @@ class OutputDirectory:
             )
         files.sync_directories(changed)
         self._ready.add(directory)
+
+
+def read_recorded_labels(root: Path, name: str, record: Record) -> LabelMap:
+    """Return the label map in an output file.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, broken, or not what its record says.
+    """
+    labels = read_label_map(root / name)
+    if labels.shape != (record.height, record.width) or count_classes(labels) != record.classes:
+        raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: not what its record says; see fcn verify")
+    return labels
 
 
 def read_classes(root: Path) -> list[str] | None:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..common import palettes
 from ..common.output_layout import DEFAULT_KINDS
+from .looks import LookRequest
 
 
 @dataclass(frozen=True)
 class OutputRequest:
     """An output directory, and what it shall hold of each photo.
 
-    `kinds` are kinds of output. `palette` is a palette's name or a JSON file. With `keep_extension` outputs
-    are called ``cat.jpg.png`` instead of ``cat.png``.
+    `kinds` are kinds of output, `look` is how they look. With `keep_extension` outputs are called
+    ``cat.jpg.png`` instead of ``cat.png``.
     """
 
     directory: str = "fcn_output"
     kinds: Sequence[str] = DEFAULT_KINDS
-    palette: str = "hub"
+    look: LookRequest = field(default_factory=LookRequest)
     keep_extension: bool = False
-
-    def load_palette(self) -> tuple[palettes.Palette, str]:
-        """Return the colours, and what records call them: a palette's name, or the hash of a file's colours.
-
-        Raises
-        ------
-        RequestError
-            There is no such palette, or the file cannot be used.
-        """
-        colors = palettes.load(self.palette)
-        if self.palette in palettes.BUILT_IN:
-            return colors, self.palette
-        return colors, f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
+from PIL import Image
 
 from ..common.errors import ImageError, OutputLost
 from ..common.label_map import Segmentation, count_classes
@@ -39,7 +40,7 @@ class WriteQueue:
     notify
         Called with every record.
     max_pixels
-        The limit on a photo's pixels for the overlay, which decodes the photo again.
+        The limit on a photo's pixels for kinds that decode the photo again.
     """
 
     def __init__(self, folder: OutputDirectory, journal: Journal, notify: Finished, max_pixels: int) -> None:
@@ -154,13 +155,13 @@ class WriteQueue:
     ) -> Record:
         started = time.perf_counter()
         labels, confidence = segmentation.labels, segmentation.confidence
+
+        @cache
+        def photo() -> Image.Image:
+            return decoder.decode(source.path, self._max_pixels).image
+
         try:
-            sizes = self._folder.write(
-                source.output,
-                kinds,
-                segmentation,
-                lambda: decoder.decode(source.path, self._max_pixels).image,
-            )
+            sizes = self._folder.write(source.output, kinds, segmentation, photo)
         except ImageError as error:
             # No record names these files: they are of another look or another photo.
             self._folder.remove(output_file(source.output, kind) for kind in kinds)

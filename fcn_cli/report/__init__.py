@@ -1,1 +1,1 @@
-"""Shows what is in an output directory, and what an evaluation found, as HTML pages."""
+"""An output directory as HTML pages, and as other tools' files."""

@@ -13,17 +13,11 @@ import numpy as np
 from ..common import palettes
 from ..common.class_names import class_name
 from ..common.errors import RequestError
-from ..common.output_layout import (
-    CLASSES_FILE,
-    SETTINGS_FILE,
-    SETTINGS_MARK,
-    SUMMARY_FILE,
-    is_output_directory,
-)
+from ..common.output_layout import CLASSES_FILE, SETTINGS_FILE, SUMMARY_FILE
 from ..common.palettes import Palette
 from ..outputs.journal import Journal
 from ..outputs.record import Record
-from ..outputs.settings import SCHEMA
+from ..outputs.settings import require_output_directory
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,8 @@ def read(output: Path) -> Contents:
     RequestError
         It is not an output directory, it is one of another version, or its journal cannot be read.
     """
-    if not is_output_directory(str(output)):
-        reason = "not an output directory of fcn" if output.exists() else "no such directory"
-        raise RequestError(f"{output}: {reason}; give the --output of fcn segment")
+    require_output_directory(output)
     settings = _read_json(output / SETTINGS_FILE)
-    if settings.get(SETTINGS_MARK) != SCHEMA:
-        raise RequestError(f"{output}: written by another version of fcn; segment into a new --output")
     try:
         journal = Journal(output)
     except OSError as error:

@@ -14,7 +14,7 @@ from ..common.errors import ImageError
 from ..common.label_map import LabelMap
 from ..common.ordered_work import OrderedWork
 from ..common.palettes import Palette
-from ..outputs.writers import colored
+from ..outputs.overlay import colored
 from .image_store import KEY_LENGTH, ImageStore, key_of
 from .label_grid import encode, fitted, shrink
 from .scripts import to_script

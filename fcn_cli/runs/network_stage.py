@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common import palettes
 from ..common.errors import DeviceLost, OutputLost
 from ..common.output_layout import find_kind
 from ..common.signals import Stop
+from ..common.stage_clock import StageClock
 from ..common.wording import counted
 from ..models import loading
 from ..models.weights import WeightsFile
@@ -80,22 +80,26 @@ class NetworkStage:
         with open_pool(sources, self._request.prediction.decoding) as pool:
             engine = self._engine(file, execution or self._execution(), plan, pool.workers)
             summary = self._report.summary
-            started, done_before = time.monotonic(), summary.done
+            started, done_before, clock = time.monotonic(), summary.done, StageClock()
             with self._stop:
                 try:
-                    for batch in predict(pool, engine):
+                    for batch in clock.each("network", predict(clock.each("decoding", pool), engine)):
                         if batch:
                             self._describe_kernels(batch, engine)
                             writer.write(batch, engine.execution)
                         else:
                             self._observer.waiting()
-                        writes.commit()
+                        with clock.stage("writing"):
+                            writes.commit()
+                        self._observer.limited_by(clock.limiting())
                         if self._stop.signum is not None or self._report.first_failure is not None:
                             break
                 except DeviceLost as error:
                     # The photos before are complete, and are recorded.
                     summary.stopped = error
-                writes.commit(everything=True)
+                with clock.stage("writing"):
+                    writes.commit(everything=True)
+            summary.stage_seconds = clock.seconds
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
 
@@ -157,7 +161,7 @@ class NetworkStage:
         if model.architecture.note and model.checkpoint is None:
             self._observer.note(model.architecture.note)
         network = model.load(file)
-        palettes.load(self._request.output.palette, len(network.class_names))
+        self._request.output.look.check(network.class_names)
         with OutputLost.when_refused(self._folder.root):
             self._resolved.settings.save(Path(self._folder.root), file.sha256)
             self._folder.write_classes(network.class_names)

@@ -23,6 +23,9 @@ class RunObserver(Protocol):
     def downloading(self, done: int, total: int | None) -> None:
         """Be told how many bytes of the weights are downloaded."""
 
+    def limited_by(self, stage: str | None) -> None:
+        """Be told which stage limits the run now: decoding, network or writing; None where none does."""
+
     def warn(self, text: str) -> None:
         """Be told something that users must know, even with ``--quiet``."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..common import palettes
 from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import InputRequest
 from ..models.request import ModelRequest, ResolvedModel
+from ..outputs.looks import Look
 from ..outputs.request import OutputRequest
 from ..outputs.settings import LabelSettings, RequestedSettings
 
@@ -70,26 +70,21 @@ class SegmentRequest:
         Raises
         ------
         RequestError
-            A backbone, palette, names file or checkpoint does not exist or cannot be read.
+            A backbone, palette, class, names file or checkpoint does not exist or cannot be read.
         """
         model = self.prediction.model.resolve()
-        palette, palette_name = self.output.load_palette()
         labels = self.prediction.label_settings(model)
         settings = RequestedSettings(labels, self.output.keep_extension)
-        return ResolvedRequest(settings, model, palette, palette_name)
+        return ResolvedRequest(settings, model, self.output.look.resolve(model.class_names))
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """What exactly is requested, known before the network is loaded.
-
-    `palette_name` is a palette's name, or the hash of its colours when it comes from a file.
-    """
+    """What exactly is requested, known before the network is loaded."""
 
     settings: RequestedSettings
     model: ResolvedModel
-    palette: palettes.Palette
-    palette_name: str
+    look: Look
 
     @property
     def fingerprint(self) -> str:

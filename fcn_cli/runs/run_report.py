@@ -48,7 +48,10 @@ class RunReport:
         self._refused_before = _refused_last_time(self._output)
         self.first_failure: StoppedEarly | None = None
         self.summary = Summary(
-            self._output, palette=resolved.palette, total=len(found.sources), ignored=found.ignored_text()
+            self._output,
+            palette=resolved.look.palette,
+            total=len(found.sources),
+            ignored=found.ignored_text(),
         )
 
     def planned(self, plan: ResumePlan, journal: Journal) -> None:

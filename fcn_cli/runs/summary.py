@@ -23,6 +23,7 @@ class Summary:
     Of the photos done, the network segmented `segmented` in `seconds`; the others got more kinds of output.
     `failures` are the records of all failed photos; `known_failures` are the images among them that failed in
     an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
+    `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
     `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
     how the run computed: device, precision and the like.
     """
@@ -36,6 +37,7 @@ class Summary:
     skipped: int = 0
     failed: int = 0
     seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
     failures: list[Record] = field(default_factory=list)
     known_failures: set[str] = field(default_factory=set)
     refused: list[Record] = field(default_factory=list)
@@ -79,5 +81,6 @@ class Summary:
             "stopped": printable_utf8(str(self.stopped)) if self.stopped else None,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(rate, 3) if rate else None,
+            "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self.stage_seconds.items()},
             **self.how,
         }

@@ -30,6 +30,7 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -43,8 +44,10 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
         ("fcn evaluate a b --protocol t", ["torchvision"]),
         ("fcn segment --device cu", ["cuda"]),
         ("fcn segment --write masks,co", ["masks,color", "masks,confidence"]),
+        ("fcn segment --write cut", ["cutout"]),
         ("fcn segment --write color,ma", ["color,masks"]),
         ("fcn segment --palette v", ["voc"]),
+        ("fcn segment --palette b", ["bright"]),
         # Nothing of ours: the shell goes on with files and directories.
         ("fcn segment ", [""]),
         ("fcn segment --palette ./", [""]),
@@ -56,6 +59,7 @@ def test_commands_options_and_values_are_completed(words: str, expected: list[st
     assert completed(words) == expected
 
 
+@pytest.mark.long
 def test_zsh_and_fish_get_their_own_form() -> None:
     zsh = completed("fcn segment --backbone res", "zsh")
     assert zsh == ['_arguments \'*: :(("resnet50"', '"resnet101"))\'']

@@ -17,6 +17,7 @@ from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, need, python_with,
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
 
+@pytest.mark.long
 def test_lines_have_the_time_of_day_off_a_terminal(make_photos: MakePhotos, tmp_path: Path) -> None:
     (make_photos(["a.png"]) / "bad.png").write_bytes(b"?")
     done = subprocess.run(
@@ -48,6 +49,7 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
     fcn("segment", "made", *SMALL, "--log-file", "/dev/full", code=1)
 
 
+@pytest.mark.long
 def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "held.png"])
     line = command("segment", "made", *SMALL, "-o", "out")
@@ -65,6 +67,7 @@ def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> 
     assert "3 images: 1 done, 2 done before, 0 failed" in (tmp_path / "err").read_text()
 
 
+@pytest.mark.long
 def test_waiting_ends(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
@@ -89,6 +92,7 @@ def test_waiting_is_interrupted(make_photos: MakePhotos, tmp_path: Path) -> None
         assert waiting.wait(timeout=10) == 143
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stream", ["stderr", "stdout"])
 @pytest.mark.parametrize("state", ["full", "gone"])
 def test_messages_that_nobody_can_read_stop_nothing(
@@ -113,6 +117,7 @@ def test_messages_that_nobody_can_read_stop_nothing(
     assert len(tree(tmp_path / "fcn_output/masks")) == 1
 
 
+@pytest.mark.long
 def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
     make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -133,6 +138,7 @@ def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
     assert len(lines) == 120
 
 
+@pytest.mark.long
 def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png"])
     (made / "sch\u00f6n.png").write_bytes((made / "a.png").read_bytes())

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fcn_cli import __version__
 
 from ..conftest import SMALL, Fcn, MakePhotos
@@ -15,8 +17,9 @@ OPTIONS = re.findall(
     r"--[a-z-]+",
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
-    --kernels --precision --batch-size --workers --resize --write --palette --keep-extension --overwrite
-    --retry-failed --prune --report --max-image-pixels --fail-fast --dry-run --json --quiet --verbose
+    --kernels --precision --batch-size --workers --resize --write --palette --opacity --legend --classes
+    --keep-extension --overwrite --retry-failed --prune --report --max-image-pixels --fail-fast --dry-run
+    --json --quiet --verbose
     """,
 )
 REPORT = (
@@ -46,10 +49,23 @@ def test_help_names_every_option_and_the_preview(fcn: Fcn) -> None:
     assert "preview" in text
 
 
+def test_commands_that_read_an_output_directory_import_no_torch(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL)
+    assert heavy_modules("status", "fcn_output", cwd=tmp_path) == "[]"
+    assert heavy_modules("verify", "fcn_output", cwd=tmp_path) == "[]"
+    assert heavy_modules("list", "fcn_output", cwd=tmp_path) == "[]"
+    for form in ("coco", "voc", "yolo"):
+        assert heavy_modules("export", "fcn_output", "--format", form, "-o", form, cwd=tmp_path) == "[]"
+
+
 def test_version(fcn: Fcn) -> None:
     assert fcn("--version").stdout == f"fcn {__version__}\n"
 
 
+@pytest.mark.long
 def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "b.png"])
     fcn("segment", "made", *SMALL)

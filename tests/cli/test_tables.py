@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from fcn_cli.cli.text_table import write_table
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, run_process
-from ..terminal import BOXES, COLORS, on_a_terminal
+from ..terminal import BOXES, COLORS, on_a_terminal, what_stays
 
 LARGEST = 10**15
 
@@ -75,14 +75,17 @@ def test_a_runs_table_in_a_log_is_plain_text(fcn: Fcn, make_photos: MakePhotos) 
     assert heading.split() == ["class", "images", "pixels", "share"]
 
 
-@pytest.mark.parametrize(("columns", "drawn"), [(20, False), (45, False), (52, True), (120, True)])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("columns", "drawn"), [(20, False), (45, False), (52, False), (60, True), (120, True)]
+)
 def test_on_a_terminal_of_any_width_every_figure_is_whole(
     columns: int, drawn: bool, fcn: Fcn, tmp_path: Path
 ) -> None:
     a, b = label_maps(tmp_path / "a", 1), label_maps(tmp_path / "b", 2)
     wanted = figures_of(json.loads(fcn("compare", a, b, "--json").stdout))
     text = on_a_terminal(command("compare", a, b), columns, cwd=tmp_path, environment={})
-    shown = COLORS.sub("", text)
+    shown = what_stays(text)
     assert wanted <= set(NUMBER.findall(shown))
     table = shown.split("\nwide")[0]
     assert max(map(len, table.splitlines())) <= columns
@@ -125,6 +128,7 @@ def test_no_figure_is_cut_in_a_table_of_any_width(columns: int, rows: list[tuple
     assert all(cell_len(line) <= max(columns, widest) for line in lines if line not in names)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "colored", "drawn"),
     [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"TERM": "dumb"}, False, False)],

@@ -108,6 +108,7 @@ def test_what_has_not_begun_is_dropped_when_the_work_is_broken_off() -> None:
     assert len(begun) <= 2
 
 
+@pytest.mark.long
 def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

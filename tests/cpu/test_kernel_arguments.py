@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fcn_cli.cpu import winograd
-from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, tile_transforms
+from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
-from fcn_cli.cpu.winograd import Transforms
+from fcn_cli.cpu.toom_cook import Matrix, Transforms
 from fcn_cli.cpu.workspace import Workspace
 
 Arguments = dict[str, Any]
@@ -37,7 +37,7 @@ def for_pointwise() -> Arguments:
 
 
 def for_batched_product() -> Arguments:
-    rows = compiler.simd_target().rows
+    rows = simd_targets.simd_target().rows
     return {
         "left": torch.rand(PLACES, 3, DEPTH // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
         "panels": matmul.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
@@ -45,9 +45,9 @@ def for_batched_product() -> Arguments:
     }
 
 
-def matrix(name: str) -> tuple[tuple[float, ...], ...]:
-    rows: list[list[float]] = getattr(Transforms.of(GRID.tile), name).tolist()
-    return tuple(tuple(row) for row in rows)
+def matrix(name: str) -> Matrix:
+    rows: Matrix = getattr(Transforms.of(GRID.tile), name)
+    return rows
 
 
 def all_tiles(grid: TileGrid) -> TileRange:
@@ -55,7 +55,7 @@ def all_tiles(grid: TileGrid) -> TileRange:
 
 
 def for_transform_input() -> Arguments:
-    rows = compiler.simd_target().rows
+    rows = simd_targets.simd_target().rows
     blocks = -(-GRID.tiles // rows)
     return {
         "x": torch.rand(GRID.height, GRID.width, CHANNELS),
@@ -160,6 +160,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
                 instead(torch.tensor([0, 4, 10])),
                 instead(torch.tensor([-1, 4, 9])),
                 instead(torch.tensor([0, 9, 4])),
+                instead(torch.tensor([0, 9, 9])),
                 strided,
                 of_another_type,
             ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import cost_model, winograd
-from fcn_cli.cpu.kernels import compiler, matmul, matmul_ir
-from fcn_cli.cpu.kernels.compiler import Kernel, SimdTarget
+from fcn_cli.cpu.kernels import matmul, matmul_ir, parallel
+from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
+from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.network import CpuNetwork
+from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference import compiled_labels
@@ -32,12 +35,9 @@ from fcn_cli.models import registry
 from ..conftest import SAMPLES, Fcn
 
 
-@pytest.fixture(params=["AVX512", "AVX2", "BASELINE"], autouse=True)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
-    """Build kernels for every target, whatever this processor is: LLVM lowers vectors that it lacks."""
-    chosen: SimdTarget = getattr(compiler, request.param)
-    monkeypatch.setattr(compiler, "simd_target", lambda: chosen)
-    return chosen
+@pytest.fixture(autouse=True)
+def every_target(target: SimdTarget) -> SimdTarget:
+    return target
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -65,6 +65,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
     return x
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(
     st.sampled_from([16, 32, 48, 80]),
@@ -72,7 +73,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
     st.integers(1, 70),
     st.integers(1, 70),
     st.sampled_from([1, 2, 4]),
-    st.sampled_from(list(winograd.POINTS)),
+    st.sampled_from(list(POINTS)),
     st.sampled_from(["contiguous", "transposed", "part"]),
     st.sampled_from([(None, None), (0.0, None), (0.0, 6.0)]),
     st.integers(0, 2**31),
@@ -119,7 +120,7 @@ def check_winograd(
     assert (out - exact).abs().max() < {4: 3e-6, 6: 1e-5}[tile] * scale
 
 
-@pytest.mark.parametrize("tile", list(winograd.POINTS))
+@pytest.mark.parametrize("tile", list(POINTS))
 def test_winograd_in_many_blocks(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "_BLOCK_ELEMENTS", 1)
     monkeypatch.setattr(winograd, "_MIN_BLOCK_TILES", 7)
@@ -158,15 +159,22 @@ def exact_logits(model: nn.Module, batch: Tensor) -> Tensor:
     return result
 
 
+@functools.cache
+def case(name: str, height: int, width: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a model, a batch and its exact logits: the same for every target, and slow in float64."""
+    model, batch = random_model(name), torch.randn(1, 3, height, width, generator=seeded(1))
+    with torch.inference_mode():
+        return model, batch, exact_logits(model, batch)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "height", "width"),
     [("resnet50", 203, 150), ("resnet101", 120, 161), ("mobilenet_v2", 230, 201)],
 )
 def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) -> None:
-    model = random_model(name)
-    batch = torch.randn(1, 3, height, width, generator=seeded(1))
+    model, batch, exact = case(name, height, width)
     with torch.inference_mode():
-        exact = exact_logits(model, batch)
         fast = CpuNetwork(model)
         logits = fast(batch)
     assert logits.shape == exact.shape
@@ -179,6 +187,7 @@ def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) ->
     assert any("winograd" in kernel for kernel in used) or name == "mobilenet_v2"
 
 
+@pytest.mark.long
 def test_a_model_with_an_auxiliary_head_and_five_classes() -> None:
     model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=5, aux_loss=True).eval()
     randomise(model)
@@ -187,6 +196,7 @@ def test_a_model_with_an_auxiliary_head_and_five_classes() -> None:
         assert worst(CpuNetwork(model)(batch), exact_logits(model, batch)) < 1e-5
 
 
+@pytest.mark.long
 def test_small_inputs_down_to_one_pixel() -> None:
     model = random_model("resnet50")
     fast = CpuNetwork(model)
@@ -197,6 +207,7 @@ def test_small_inputs_down_to_one_pixel() -> None:
             assert worst(fast(batch), exact_logits(model, batch)) < 5e-5
 
 
+@pytest.mark.long
 def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
     fast = CpuNetwork(random_model("resnet50"))
     batch = torch.randn(3, 3, 70, 90, generator=seeded(3))
@@ -262,6 +273,7 @@ def test_a_pointwise_product_is_the_product(
     assert (around[[0, -1]] == 7).all()
 
 
+@pytest.mark.long
 def test_threads_change_nothing() -> None:
     """Neither how many there are, nor whose they are."""
     fast = CpuNetwork(random_model("resnet50"))
@@ -270,7 +282,7 @@ def test_threads_change_nothing() -> None:
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
             if not openmp:
-                patch.setattr(compiler, "_openmp", lambda: None)
+                patch.setattr(parallel, "_openmp", lambda: None)
             with torch_threads(threads):
                 results.append(fast(batch))
     # torch's own convolutions, in a few layers, may sum up in another order.
@@ -332,8 +344,8 @@ def test_what_a_kernel_cannot_read_is_refused() -> None:
     matmul.pointwise(good, panels, bias, torch.empty(4, 32), (None, None), Workspace(), add=False)
 
 
-def test_a_task_has_every_field() -> None:
-    kernel = Kernel("nothing", ("one", "two"), build_nothing, 4)
+def test_a_task_has_every_field(target: SimdTarget) -> None:
+    kernel = Kernel("nothing", ("one", "two"), build_nothing, target)
     kernel(3, one=1, two=2)
     with pytest.raises(TypeError, match="two"):
         kernel(3, one=1)
@@ -351,6 +363,7 @@ def test_what_is_not_known_is_refused() -> None:
         CpuNetwork(model)
 
 
+@pytest.mark.long
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
     common = ("segment", SAMPLES / "chelsea.png", "--backbone", "mobilenet_v2", "-v")
     fast = fcn(*common, "-o", "fast")

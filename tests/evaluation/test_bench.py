@@ -41,6 +41,7 @@ def gflop_by_hand(model: nn.Module, height: int, width: int) -> float:
     return total / 1e9
 
 
+@pytest.mark.long
 def test_the_figures_of_a_resnet(fcn: Fcn) -> None:
     got: dict[str, Any] = json.loads(fcn("bench", "--size", "64x48", "--rounds", "2", "--json").stdout)
     assert list(got["contenders"]) == ["torchvision", "torchvision, no auxiliary head", "fcn"]
@@ -62,6 +63,7 @@ def test_the_figures_of_a_resnet(fcn: Fcn) -> None:
         assert one["ratio_to_torchvision"] == pytest.approx(1 / seconds / hub)
 
 
+@pytest.mark.long
 def test_the_table(fcn: Fcn) -> None:
     how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2", "--kernels", "torch")
     shown = fcn("bench", *how)
@@ -112,6 +114,7 @@ class Moves(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
@@ -156,6 +159,7 @@ def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
     assert measured.as_json()["precision"] == precision
 
 
+@pytest.mark.long
 def test_a_bench_that_does_not_fit_says_so(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
     how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2")
     monkeypatch.setattr(resources, "available_memory", lambda: 1000)

@@ -150,6 +150,7 @@ def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Pa
     assert len(got["truth_counts"]["categories_missing"]) == 15
 
 
+@pytest.mark.long
 def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     content = coco_file()
     plain, _ = evaluate(fcn, photos, content)

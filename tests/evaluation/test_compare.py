@@ -47,6 +47,7 @@ def test_the_ten_that_differ_most_the_worst_first(fcn: Fcn, tmp_path: Path) -> N
     assert got["pixels_equal"] == 1 - sum(range(1, 15)) / 1400
 
 
+@pytest.mark.long
 def test_output_directories_of_other_settings(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos([f"{number}.png" for number in range(4)], size=(120, 90))
     fcn("segment", made, *SMALL, "-o", "a")

@@ -71,6 +71,7 @@ def label_maps(classes: int) -> st.SearchStrategy[tuple[Labels, Labels]]:
     return st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(pair)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 255).flatmap(lambda n: st.tuples(st.just(n), st.lists(label_maps(n), max_size=4))))
 def test_the_ratios_are_those_of_the_plain_definition(
@@ -171,6 +172,7 @@ def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_pat
         assert f"{name}.png" in done.stderr
 
 
+@pytest.mark.long
 def test_the_network_and_the_folder_it_wrote_have_the_same_figures(
     fcn: Fcn, photos: Path, tmp_path: Path
 ) -> None:
@@ -301,6 +303,7 @@ OUTLINES = {
 }
 
 
+@pytest.mark.long
 def test_the_samples_against_coarse_truth(fcn: Fcn, tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
     for path in SAMPLES.iterdir():

@@ -123,6 +123,7 @@ def ways_by_the_rule(asked: str, where_both_fit: Way) -> dict[int, Way]:
     return ways
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", ["original", "torchvision"])
 @pytest.mark.parametrize("asked", ["auto", "upright", "stored"])
 def test_the_network_sees_a_photo_the_way_its_truth_was_drawn(
@@ -196,6 +197,7 @@ def test_masks_and_truth_that_agree_on_a_wrong_size_fail_too(fcn: Fcn, tmp_path:
     assert [one["kind"] for one in got["failures"]] == ["SizesDiffer"]
 
 
+@pytest.mark.long
 def test_our_upright_masks_are_turned_to_the_truth(fcn: Fcn, dataset: Path) -> None:
     """With truth drawn on the stored photo, a half turn would go unnoticed by its size."""
     fcn("segment", dataset / "photos", *SMALL, "-o", "out")

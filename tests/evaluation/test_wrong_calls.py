@@ -100,6 +100,7 @@ def test_label_maps_in_a_directory_inside(fcn: Fcn, made: Path, tmp_path: Path) 
     assert "has a.png for above/val/a.jpg, not val/a.png; give the photos as above/val" in said
 
 
+@pytest.mark.long
 def test_an_output_directory_is_not_taken_for_truth(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     fcn("segment", made, *SMALL, "-o", "out")
     said = refused(fcn, "made", "out")
@@ -191,6 +192,7 @@ def test_one_bit_truth_is_refused(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     assert "1-bit, black and white only; save each pixel's class index" in said
 
 
+@pytest.mark.long
 def test_black_and_white_truth_is_refused_unless_it_is_meant(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "masks", (0, 0, 255))
     said = refused(fcn, "made", "masks")
@@ -234,6 +236,7 @@ def test_truth_is_read_before_a_checkpoint(fcn: Fcn, made: Path, tmp_path: Path)
     assert "RGB colours" in refused(fcn, "made", "truth", "--weights", "nowhere.pth")
 
 
+@pytest.mark.long
 def test_notes_about_photos_are_counted_and_reported(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

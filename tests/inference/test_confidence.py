@@ -67,6 +67,7 @@ def probabilities(path: Path) -> torch.Tensor:
     return wide.softmax(1)[0].amax(0)
 
 
+@pytest.mark.long
 def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
     photo = SAMPLES / "chelsea.png"
     fcn("segment", photo, *PREVIEW, *SIZE, "--write", "masks,color,confidence", "-o", "out")

@@ -127,6 +127,7 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "loaded"),
     [

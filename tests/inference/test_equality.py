@@ -57,6 +57,7 @@ def assert_same(labels: NDArray[np.uint8], logits: torch.Tensor) -> None:
     assert differing.mean() <= 0.001
 
 
+@pytest.mark.long
 def test_native_size_is_the_hub_example(
     fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_native_size_is_the_hub_example(
         assert_same(labels, logits)
 
 
+@pytest.mark.long
 def test_default_is_the_preset_upsampled_to_the_photo(
     fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_large_pixels_do_not_wait() -> None:
     assert sizes == [2, 1]
 
 
+@pytest.mark.long
 def test_masks_do_not_depend_on_batches_workers_or_neighbours(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -255,6 +256,7 @@ def test_devices_and_precisions_that_are_not_there(fcn: Fcn, make_photos: MakePh
         assert text in fcn("segment", "made", *SMALL, *arguments, code=2).stderr
 
 
+@pytest.mark.long
 def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
     common = ("segment", photos / "chelsea.png", "--backbone", "mobilenet_v2", "--resize", "300")
     fcn(*common, "-o", "a")

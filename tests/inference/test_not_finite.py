@@ -84,6 +84,7 @@ def largest_logit(photo: Path) -> float:
         return float(network.model.get_submodule("classifier")(features).abs().max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernels", ["fast", "torch"])
 def test_only_the_photo_whose_logits_overflow_fails(kernels: str, fcn: Fcn, tmp_path: Path) -> None:
     folder = tmp_path / "made"

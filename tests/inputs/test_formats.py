@@ -237,6 +237,7 @@ def iptc(inner: bytes) -> bytes:
     return head + record(3, 120, b"\x05") + record(8, 10, inner) + bytes(5)
 
 
+@pytest.mark.long
 def test_nothing_starts_a_program(fcn: Fcn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither PostScript, nor PostScript inside of a format that opens what is in it."""
     ghostscript, started = tmp_path / "bin/gs", tmp_path / "started"
@@ -260,6 +261,7 @@ def test_nothing_starts_a_program(fcn: Fcn, tmp_path: Path, monkeypatch: pytest.
         assert not started.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("compression", "damage", "workers"),
     [("tiff_adobe_deflate", b"\xaa" * 40, "0"), ("jpeg", b"\xff\x1b", "1")],
@@ -356,6 +358,7 @@ def test_heic_photos_are_segmented_like_any(photo: Image.Image, fcn: Fcn, tmp_pa
     assert "HEIF" not in Image.OPEN
 
 
+@pytest.mark.long
 def test_without_the_extra_heic_photos_are_counted_with_the_way_out(
     photo: Image.Image, tmp_path: Path
 ) -> None:

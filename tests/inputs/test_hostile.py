@@ -146,6 +146,7 @@ PngImagePlugin.PngImageFile.load = load
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit on private memory")
 def test_a_decoder_that_takes_too_much_memory_costs_its_photo(
     make_photos: MakePhotos, tmp_path: Path
@@ -165,6 +166,7 @@ def test_a_decoder_that_takes_too_much_memory_costs_its_photo(
     assert kinds == {"a.png": None, "greedy.png": "OutOfMemory", "z.png": None}
 
 
+@pytest.mark.long
 def test_whole_images_of_every_kind_are_fine(fcn: Fcn, tmp_path: Path) -> None:
     """What ``make fuzz`` starts from: garbage in ICC and EXIF, 16 and 32 bits, NaN, animations, strips."""
     folder = tmp_path / "photos"

@@ -162,6 +162,7 @@ def test_case_normal_forms_and_folders_collide_too(fcn: Fcn, first: str, second:
     assert "would both be written as" in done.stderr
 
 
+@pytest.mark.long
 def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"], folder="one")
     make_photos(["b.png", "a.png"], folder="two")
@@ -178,6 +179,7 @@ def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_
     assert "nothing to do" in fcn("segment", "moved", *SMALL).stderr
 
 
+@pytest.mark.long
 def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_photos: MakePhotos) -> None:
     folder = make_photos(["a.jpg"])
     fcn("segment", "made", *SMALL)
@@ -191,6 +193,7 @@ def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_ph
     }
 
 
+@pytest.mark.long
 def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> None:
     make_photos(["a.png", "sub/b.png", "with\nnewline.png"])
     listing = subprocess.run(["find", "made", "-print0"], capture_output=True, check=True).stdout
@@ -211,6 +214,7 @@ def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> 
     assert "made/gone.png: no such file" in done2.stderr
 
 
+@pytest.mark.long
 def test_stdin_is_left_alone_unless_it_is_asked_for(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"])
     fcn("segment", "made", *SMALL)
@@ -266,6 +270,7 @@ def test_options_come_from_the_environment_too(
     assert "nothing to do" in fcn("segment", "made").stderr
 
 
+@pytest.mark.long
 def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos) -> None:
     folder = make_photos(["a.png", "closed/b.png"])
     (folder / "closed").chmod(0)
@@ -286,6 +291,7 @@ def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos)
     assert "2 images: 1 done, 1 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.jpg", "b.png"])
     names = ["noext", "photo.v2", ".hidden", "a.heic", "b.weird.JPG", ".dir/x"]
@@ -325,6 +331,7 @@ def test_output_names_do_not_depend_on_what_is_installed() -> None:
     assert outputs(names, keep_extension=True) == [f"{name}.png" for name in names]
 
 
+@pytest.mark.long
 def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
     fcn: Fcn, make_photos: MakePhotos
 ) -> None:

@@ -70,6 +70,7 @@ def test_what_patterns_match(pattern: str, yes: list[str], no: list[str]) -> Non
     )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=500)
 @given(st.text("ab*?[]!-.", max_size=8), st.text("ab[]!-.", max_size=6))
 def test_within_one_name_patterns_are_those_of_fnmatch(pattern: str, name: str) -> None:

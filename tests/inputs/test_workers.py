@@ -52,6 +52,7 @@ def pid_in(path: Path, running: subprocess.Popen[str]) -> int:
     return int(path.read_text())
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
     assert record["size_bytes"] == (tmp_path / "made/stuck.png").stat().st_size
 
 
+@pytest.mark.long
 def test_a_stuck_decoder_fails_that_photo_by_name(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     assert "5 images: 3 done, 2 failed" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_crashing_decoders_under_every_start_method(
     method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
@@ -114,6 +117,7 @@ def test_crashing_decoders_under_every_start_method(
     assert "4 images: 3 done, 1 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
     need("unshare")
     make_photos([f"p{i}.png" for i in range(6)], size=(900, 800))
@@ -132,6 +136,7 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
     assert "6 done, 0 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_workers_end_with_a_parent_that_is_killed(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -143,6 +148,7 @@ def test_workers_end_with_a_parent_that_is_killed(
     wait_until(lambda: not Path(f"/proc/{worker}").exists(), seconds=10)
 
 
+@pytest.mark.long
 def test_nothing_natives_print_reaches_stderr(make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png"])
     # libtiff complains of this on its own.

@@ -308,6 +308,7 @@ def save(tmp_path: Path) -> Callable[[object], Path]:
 Save = Callable[[object], Path]
 
 
+@pytest.mark.long
 def test_forms_of_one_checkpoint_give_the_same_masks(
     fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
 ) -> None:
@@ -350,6 +351,7 @@ def test_the_number_of_classes_is_the_classifiers(
     assert names == {f"class_{index}" for index in np.unique(labels)}
 
 
+@pytest.mark.long
 def test_class_names(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
     make_photos(["a.png"])
     checkpoint = save(state(3))
@@ -398,6 +400,7 @@ def without(key: str) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state().items() if k != key}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -444,6 +447,7 @@ def with_other_classes() -> dict[str, torch.Tensor]:
     return {k: v.roll(1, 0) if k.startswith("classifier.4.") else v for k, v in loaded.items()}
 
 
+@pytest.mark.long
 def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it_is(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

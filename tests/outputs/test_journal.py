@@ -30,6 +30,7 @@ def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage", [b"garbage\n", b"\0" * 40 + b"\n", b'{"image": "p1.png", "source": "ma\n', b"{}\n"]
 )
@@ -89,6 +90,7 @@ def test_after_damage_that_names_no_image_files_that_are_newer_than_their_record
     assert "1 to segment, 0 to complete, 3 done before" in done.stderr
 
 
+@pytest.mark.long
 def test_names_that_are_not_utf8_are_escaped_and_kept(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

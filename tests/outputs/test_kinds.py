@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ from PIL import Image
 from fcn_cli.common import output_layout
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.common.output_layout import OutputKind
-from fcn_cli.common.palettes import Palette
 from fcn_cli.outputs import writers
+from fcn_cli.outputs.looks import Look
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 
@@ -21,15 +21,17 @@ from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 class InverseWriter:
     """A label map whose every index is 255 minus that of the mask, as a BMP file."""
 
-    def __init__(self, palette: Palette) -> None:
+    file_format: ClassVar[writers.FileFormat] = {"format": "BMP"}
+
+    def __init__(self, look: Look) -> None:
         pass
 
     @staticmethod
-    def look(palette: str) -> str:
-        return f"inverse beside {palette}"
+    def describe(look: Look) -> str:
+        return f"inverse beside {look.palette_name}"
 
-    def write(self, segmentation: Segmentation, photo: writers.Photo, stream: BinaryIO) -> None:
-        Image.fromarray(255 - segmentation.labels).save(stream, "BMP")
+    def image(self, segmentation: Segmentation, photo: writers.Photo) -> Image.Image:
+        return Image.fromarray(255 - segmentation.labels)
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def assert_inverse_of_masks(output: Path, count: int) -> None:
         assert recorded[f"inverse/{stem}.bmp"] == file.stat().st_size
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("new_kind")
 def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
@@ -72,6 +75,7 @@ def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
     assert_inverse_of_masks(tmp_path / "out", 3)
 
 
+@pytest.mark.long
 def test_a_new_kind_in_the_table_is_added_to_what_is_done_without_the_network(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

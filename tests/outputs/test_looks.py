@@ -42,6 +42,7 @@ def assert_looks(output: Path, palette: str) -> None:
             assert np.array_equal(np.array(image), np.array(mask))
 
 
+@pytest.mark.long
 def test_another_palette_needs_neither_overwrite_nor_the_network(out: Path, tmp_path: Path, fcn: Fcn) -> None:
     masks, overlays = tree(out / "masks"), tree(out / "overlay")
     times = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
@@ -58,6 +59,7 @@ def test_another_palette_needs_neither_overwrite_nor_the_network(out: Path, tmp_
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out", *VOC).stderr
 
 
+@pytest.mark.long
 def test_repainting_loads_no_torch(out: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
@@ -77,12 +79,13 @@ def test_repainting_loads_no_torch(out: Path, tmp_path: Path) -> None:
 def test_only_the_kinds_that_are_asked_for_are_repainted(out: Path, fcn: Fcn) -> None:
     fcn("segment", "made", *SMALL, "-o", "out", *VOC, "--write", "color")
     records = journal_of(out)
-    assert {record["looks"]["overlay"] for record in records.values()} == {"hub, opacity 0.5"}
+    assert {record["looks"]["overlay"] for record in records.values()} == {"hub, opacity 0.5, borders"}
     assert_looks(out, "voc")
     done = fcn("segment", "made", *SMALL, "-o", "out", "--write", "overlay")
     assert "nothing to do" in done.stderr
 
 
+@pytest.mark.long
 def test_another_palette_for_one_photo_leaves_the_others_described(out: Path, fcn: Fcn) -> None:
     before = (out / "settings.json").read_bytes()
     fcn("segment", "made/p0.png", *SMALL, "-o", "out", *VOC, "--overwrite", "--write", "masks,color,overlay")
@@ -93,6 +96,7 @@ def test_another_palette_for_one_photo_leaves_the_others_described(out: Path, fc
     assert_looks(out, "voc")
 
 
+@pytest.mark.long
 def test_colours_alone_are_repainted_from_themselves(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "color")
@@ -114,6 +118,7 @@ KILLS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(("when", "nth"), KILLS.values(), ids=KILLS.keys())
 @pytest.mark.parametrize("then", ["voc", "hub"])

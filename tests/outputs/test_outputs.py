@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageFilter
 
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
@@ -54,9 +54,14 @@ def test_an_overlay_shows_the_photo_where_class_0_is_and_its_colour_elsewhere(
     overlay = Image.open(output / "overlay/chelsea.jpg")
     difference = np.array(ImageChops.difference(photo, overlay)).astype(int).sum(2)
     expected = 0.5 * np.array(photo) + 0.5 * palettes.hub()[labels]
-    assert np.abs(np.array(overlay) - expected)[labels > 0].mean() < 8
-    assert (labels == 0).any()
-    assert difference[labels == 0].mean() < 8
+    # Where the line between classes runs, neither shows.
+    mask = Image.fromarray(labels)
+    inside = np.array(mask.filter(ImageFilter.MinFilter(5))) == np.array(
+        mask.filter(ImageFilter.MaxFilter(5))
+    )
+    assert np.abs(np.array(overlay) - expected)[inside & (labels > 0)].mean() < 8
+    assert (inside & (labels == 0)).any()
+    assert difference[inside & (labels == 0)].mean() < 8
 
 
 def test_stats_csv_counts_the_masks(output: Path) -> None:

@@ -92,6 +92,7 @@ def test_photos_elsewhere_and_of_another_directory_stay(
     assert stems(out) == {"b", "c", "sub/d", "sub/e", "sub/deep/f", "g", "h"}
 
 
+@pytest.mark.long
 def test_photos_below_a_directory_that_cannot_be_listed_stay(
     make_photos: MakePhotos, out: Path, tmp_path: Path
 ) -> None:

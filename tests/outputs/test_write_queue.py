@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_cli.common import palettes
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.common.label_map import Segmentation, read_label_map
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs import record, write_queue
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.looks import LookRequest
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.write_queue import WriteQueue
 
@@ -39,7 +39,7 @@ class Queue:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.journal = Journal(root)
-        self.folder = OutputDirectory(root, palettes.load("hub"), "hub")
+        self.folder = OutputDirectory(root, LookRequest().resolve(None))
         self.finished: list[Record] = []
         self.writes = WriteQueue(self.folder, self.journal, self.finished.append, 1000)
 

@@ -16,6 +16,7 @@ from fcn_cli.inputs import decoder
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.looks import Look
 from fcn_cli.outputs.record import begin
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.outputs.write_queue import WriteQueue
@@ -25,7 +26,7 @@ AREA = 500 * 375
 
 def write_run(photos: Path, output: Path) -> None:
     """Write what a run over photos leaves; instead of a network's, the label maps are stripes."""
-    folder = OutputDirectory(output, palettes.hub(), "hub")
+    folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
     output.mkdir()
     settings = RequestedSettings(LabelSettings("mobilenet_v2", "0" * 8, 64, "auto", "fast", None))
     settings.save(output, None)

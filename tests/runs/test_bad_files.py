@@ -98,6 +98,7 @@ def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_photos: Mak
     assert "14 images: 1 done, 13 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["good.png", "secret.png"])
     (folder / "secret.png").chmod(0)
@@ -107,6 +108,7 @@ def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     assert journal_of(tmp_path / "fcn_output")["good.png"]["status"] == "ok"
 
 
+@pytest.mark.long
 def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos([f"g{i:02}.png" for i in range(30)])
     (folder / "g15b.png").write_bytes(b"?")

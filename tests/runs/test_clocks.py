@@ -13,6 +13,7 @@ from PIL import Image
 from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, journal_of, python_with, run_process, wait_until
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["replaced", "grown", "rewritten", "gone"])
 def test_a_photo_that_changes_while_it_is_read_is_redone_next_time(
     how: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
@@ -77,6 +78,7 @@ time.time = back
 """
 
 
+@pytest.mark.long
 def test_a_clock_that_jumps_back_does_not_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "b.png"])
     line = ("segment", "made", *SMALL, "-o", "out")

@@ -51,6 +51,7 @@ def assert_consistent(output: Path) -> int:
     return len(records)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -86,6 +87,7 @@ def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path
     assert untimed(errors) == "fcn: interrupted (SIGTERM)\n"
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """A limit on file size stands for the disk: the journal is the first file to hit it."""
     make_photos([f"p{i:02}.png" for i in range(40)])
@@ -102,6 +104,7 @@ def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePho
     assert assert_consistent(tmp_path / "out") == 40
 
 
+@pytest.mark.long
 def test_a_really_full_disk(make_photos: MakePhotos, tmp_path: Path) -> None:
     need("unshare")
     make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
@@ -126,6 +129,7 @@ def test_a_really_full_disk(make_photos: MakePhotos, tmp_path: Path) -> None:
             assert (tmp_path / "copy" / name).stat().st_size == size
 
 
+@pytest.mark.long
 def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 3)
@@ -136,6 +140,7 @@ def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: 
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_an_output_directory_that_becomes_read_only(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -169,6 +174,7 @@ def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhot
     assert "/proc/nowhere/x: cannot be written" in done.stderr
 
 
+@pytest.mark.long
 def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 1)
@@ -187,6 +193,7 @@ def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePho
     assert assert_consistent(tmp_path / "out") == 150
 
 
+@pytest.mark.long
 def test_a_lock_that_is_only_lying_there_does_not_block(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -218,6 +225,7 @@ def test_json_gives_one_record_a_line_and_the_skipped_ones_too(
     assert {key: value for key, value in second[0].items() if key != "skipped"} == journal["a.png"]
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i}.png" for i in range(5)])
     script = f"set -o pipefail; {' '.join(command('segment', 'made', *SMALL, '--json', '-q'))} | head -1"
@@ -227,6 +235,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos,
     assert len(tree(tmp_path / "fcn_output/masks")) == 5
 
 
+@pytest.mark.long
 def test_a_stdout_that_is_full_is_an_error_but_the_masks_are_done(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -248,6 +257,7 @@ def test_a_stdout_that_is_full_is_an_error_but_the_masks_are_done(
     )
 
 
+@pytest.mark.long
 def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     script = f"{' '.join(command('segment', 'made', *SMALL))} <&- >&- 2>&-"
@@ -256,6 +266,7 @@ def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos
     assert len(tree(tmp_path / "fcn_output/masks")) == 1
 
 
+@pytest.mark.long
 def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i}.png" for i in range(12)])
     terminal, theirs = pty.openpty()
@@ -276,6 +287,7 @@ def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: P
     assert b"12 images: 12 done, 0 failed" in shown
 
 
+@pytest.mark.long
 def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> None:
     folder = make_photos(["a.png"])
     assert fcn("segment", "made", *SMALL, "-q").stderr == ""

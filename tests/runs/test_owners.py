@@ -20,6 +20,7 @@ def two(make_photos: MakePhotos, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "inputs", [["photos"], ["photos/*.png"], ["--files-from", "list", "--root", "photos"]]
 )

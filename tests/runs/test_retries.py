@@ -22,6 +22,7 @@ from ..conftest import (
 )
 
 
+@pytest.mark.long
 def test_a_photo_without_permission_is_done_when_it_has_it(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "secret.png"])
     (made / "secret.png").chmod(0)
@@ -50,6 +51,7 @@ PngImagePlugin.PngImageFile.load = load
 """
 
 
+@pytest.mark.long
 def test_decoders_that_died_or_took_too_long_are_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "killer.png", "slow.png"])
     environment = python_with(DYING, tmp_path)
@@ -64,6 +66,7 @@ def test_decoders_that_died_or_took_too_long_are_tried_again(make_photos: MakePh
     assert "2 done, 1 done before, 0 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_a_vanished_listed_photo_is_tried_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "b.png"])
     (tmp_path / "list").write_text("made/a.png\nmade/b.png\n")
@@ -73,6 +76,7 @@ def test_a_vanished_listed_photo_is_tried_again(fcn: Fcn, make_photos: MakePhoto
     assert "1 done, 1 done before" in fcn("segment", "--files-from", "list", *SMALL).stderr
 
 
+@pytest.mark.long
 def test_a_raised_limit_is_met_again_and_a_lowered_one_is_not(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -102,6 +106,7 @@ def test_content_failures_are_not_tried_again(fcn: Fcn, make_photos: MakePhotos,
     assert (tmp_path / "out/manifest.jsonl").read_bytes() == lines
 
 
+@pytest.mark.long
 def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png"])
     (made / "bad.png").write_bytes(b"no image")
@@ -120,6 +125,7 @@ def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     assert "worse.png" not in errors
 
 
+@pytest.mark.long
 def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "secret.png"])
     (made / "secret.png").chmod(0)

@@ -11,6 +11,7 @@ Blocks have the layout (depth / 16, rows of a block, 16): a cache line of every 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -18,10 +19,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..workspace import Workspace
-from . import compiler, matmul_ir
-from .compiler import Clamp, SimdTarget
-from .ir_arithmetic import FLOAT_BYTES
+from . import arguments, matmul_ir, simd_targets
+from .arguments import Clamp
+from .llvm import F32
 from .matmul_ir import DEPTH
+from .simd_targets import SimdTarget
+
+_pointwise_kernel = functools.lru_cache(matmul_ir.pointwise)
+_batched_kernel = functools.lru_cache(matmul_ir.batched_product)
 
 # Bytes of the left factor that a thread multiplies by each panel of the right one: both stay in its L2 cache.
 _BLOCKS_BYTES = 384 << 10
@@ -29,12 +34,12 @@ _BLOCKS_BYTES = 384 << 10
 
 def fits(depth: int, columns: int) -> bool:
     """Return whether the kernels support a right factor of this shape."""
-    return depth % DEPTH == 0 and columns % max(target.lanes for target in compiler.SIMD_TARGETS) == 0
+    return depth % DEPTH == 0 and columns % max(target.lanes for target in simd_targets.SIMD_TARGETS) == 0
 
 
 def padded(columns: int) -> int:
     """Round a number of columns up to whole panels."""
-    width = compiler.simd_target().columns
+    width = simd_targets.simd_target().columns
     return -(-columns // width) * width
 
 
@@ -46,7 +51,7 @@ def filled(columns: Tensor) -> Tensor:
 
 def in_panels(weights: Tensor) -> Tensor:
     """Return (..., depth, columns) as float32 panels (..., panels, depth, width), padded with zeros."""
-    width = compiler.simd_target().columns
+    width = simd_targets.simd_target().columns
     panels = filled(weights.float()).unflatten(-1, (-1, width))  # type: ignore[no-untyped-call]
     result: Tensor = panels.transpose(-3, -2).contiguous()
     return result
@@ -86,30 +91,31 @@ def pointwise(
     ValueError
         A tensor has another shape, type or strides.
     """
-    target = compiler.simd_target()
+    target = simd_targets.simd_target()
     _require_factors("pixels", pixels, result)
     rows, depth = pixels.shape
-    compiler.require_shape("result", result, rows, result.shape[1])
-    compiler.require_shape("panels", panels, padded(result.shape[1]) // target.columns, depth, target.columns)
-    compiler.require_shape("bias", bias, padded(result.shape[1]))
+    arguments.require_shape("result", result, rows, result.shape[1])
+    panel_count = padded(result.shape[1]) // target.columns
+    arguments.require_shape("panels", panels, panel_count, depth, target.columns)
+    arguments.require_shape("bias", bias, padded(result.shape[1]))
     threads = torch.get_num_threads()
     # Several items for each thread, so that none waits long for the last one.
     even_share = math.ceil(rows / (8 * threads * target.rows))
     rows_per_item = min(_blocks_in_cache(depth, target), even_share) * target.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     whole = result.shape[1] % target.columns == 0
-    matmul_ir.pointwise(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
+    _pointwise_kernel(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
         math.ceil(rows / rows_per_item),
-        left=compiler.contiguous_pointer(pixels),
-        panels=compiler.contiguous_pointer(panels),
-        result=compiler.contiguous_pointer(result),
+        left=arguments.contiguous_pointer(pixels),
+        panels=arguments.contiguous_pointer(panels),
+        result=arguments.contiguous_pointer(result),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
         rows_per_item=rows_per_item,
-        bias=compiler.contiguous_pointer(bias),
-        **compiler.clamp_fields(clamp),
-        packed=compiler.contiguous_pointer(packed),
+        bias=arguments.contiguous_pointer(bias),
+        **arguments.clamp_fields(clamp),
+        packed=arguments.contiguous_pointer(packed),
         packed_floats=packed.shape[1],
     )
 
@@ -132,24 +138,24 @@ def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
     ValueError
         A tensor has another shape, type or strides.
     """
-    target = compiler.simd_target()
+    target = simd_targets.simd_target()
     if left.ndim != 5 or not left.numel():
         raise ValueError(f"left has shape {tuple(left.shape)}, expected five dimensions")
     matrices, blocks, depths = left.shape[:3]
     depth = depths * DEPTH
-    compiler.require_shape("left", left, matrices, blocks, depths, target.rows, DEPTH)
+    arguments.require_shape("left", left, matrices, blocks, depths, target.rows, DEPTH)
     count = panels.shape[1] if panels.ndim == 4 else 1
-    compiler.require_shape("panels", panels, matrices, max(1, count), depth, target.columns)
-    compiler.require_shape("result", result, matrices, blocks * target.rows, count * target.columns)
-    compiler.require_contiguous_matrices("left", left)
-    compiler.require_contiguous_matrices("result", result)
+    arguments.require_shape("panels", panels, matrices, max(1, count), depth, target.columns)
+    arguments.require_shape("result", result, matrices, blocks * target.rows, count * target.columns)
+    arguments.require_contiguous_matrices("left", left)
+    arguments.require_contiguous_matrices("result", result)
     blocks_per_item = min(_blocks_in_cache(depth, target), blocks)
     items = math.ceil(blocks / blocks_per_item)
-    matmul_ir.batched_product(target, deep=depth > matmul_ir.SUM_BLOCK)(
+    _batched_kernel(target, deep=depth > matmul_ir.SUM_BLOCK)(
         matrices * items,
-        left=compiler.data_pointer(left),
-        panels=compiler.contiguous_pointer(panels),
-        result=compiler.data_pointer(result),
+        left=arguments.data_pointer(left),
+        panels=arguments.contiguous_pointer(panels),
+        result=arguments.data_pointer(result),
         depth=depth,
         columns=result.shape[2],
         rows=result.shape[1],
@@ -165,10 +171,10 @@ def _require_factors(name: str, left: Tensor, result: Tensor) -> None:
     """Check the left factor and the columns of the result, from which the other shapes follow."""
     if left.ndim != 2 or not left.numel() or left.shape[1] % DEPTH:
         raise ValueError(f"{name} has shape {tuple(left.shape)}, expected (rows, a multiple of {DEPTH})")
-    lanes = compiler.simd_target().lanes
+    lanes = simd_targets.simd_target().lanes
     if result.ndim != 2 or not result.numel() or result.shape[1] % lanes:
         raise ValueError(f"result has shape {tuple(result.shape)}, expected (rows, a multiple of {lanes})")
 
 
 def _blocks_in_cache(depth: int, target: SimdTarget) -> int:
-    return max(1, _BLOCKS_BYTES // (FLOAT_BYTES * depth * target.rows))
+    return max(1, _BLOCKS_BYTES // (F32.size * depth * target.rows))

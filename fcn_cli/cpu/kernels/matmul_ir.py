@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from .compiler import Kernel, SimdTarget
-from .ir_arithmetic import Value
-from .ir_builder import KernelBuilder
+from .compiler import Kernel
+from .ir_builder import KernelBuilder, Variable
+from .ir_values import Int, Pointer, Vector, clamp, fma, minimum
+from .llvm import F32
+from .simd_targets import SimdTarget
 
 DEPTH = 16
 """The depth of a product is a multiple of this: a cache line of float32."""
@@ -24,9 +26,8 @@ _POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
 _BATCHED = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
 
 
-@functools.lru_cache
 def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kernel:
-    """Return the kernel of `matmul.pointwise`.
+    """Build the kernel of `matmul.pointwise`.
 
     Parameters
     ----------
@@ -40,194 +41,175 @@ def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kern
         Whether to use blocked summation.
     """
 
-    def build(builder: KernelBuilder) -> None:
-        _Product(builder, target, deep=deep).build_pointwise(add=add, whole=whole)
+    def build(kernel: KernelBuilder) -> None:
+        _Product(kernel, target, deep=deep).build_pointwise(add=add, whole=whole)
 
-    return Kernel("pointwise", _POINTWISE, build, target.lanes)
+    return Kernel("pointwise", _POINTWISE, build, target)
 
 
-@functools.lru_cache
 def batched_product(target: SimdTarget, *, deep: bool) -> Kernel:
-    """Return the kernel of `matmul.batched_product`; `deep`: whether to use blocked summation."""
+    """Build the kernel of `matmul.batched_product`; `deep`: whether to use blocked summation."""
 
-    def build(builder: KernelBuilder) -> None:
-        _Product(builder, target, deep=deep).build_batched()
+    def build(kernel: KernelBuilder) -> None:
+        _Product(kernel, target, deep=deep).build_batched()
 
-    return Kernel("batched_product", _BATCHED, build, target.lanes)
+    return Kernel("batched_product", _BATCHED, build, target)
 
 
 class _RegisterBlock:
     """Multiplies a block by a panel, with rows x vectors sums in registers."""
 
-    def __init__(self, builder: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
-        self._builder = builder
+    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
+        self._kernel = kernel
         self._target = target
         self._deep = deep
 
-    def product(self, block: Value, panel: Value) -> list[Value]:
+    def product(self, block: Pointer[F32], panel: Pointer[F32]) -> list[Vector[F32]]:
         """Return the product of a block and a panel: rows x vectors values."""
-        builder = self._builder
-        depths = self.depths()
+        kernel, lines = self._kernel, self._kernel["depth"] // DEPTH
+        left, right = Variable(block), Variable(panel)
         if not self._deep:
-            return self._partial_sums(block, panel, depths)[2:]
-        with builder.loop(depths, SUM_BLOCK // DEPTH, carried=[block, panel, *self._zeros()]) as sum_blocks:
-            left, right, *totals = sum_blocks.carried
-            remaining = builder.sub(depths, sum_blocks.index)
-            count = builder.minimum(remaining, builder.integer(SUM_BLOCK // DEPTH))
-            left, right, *sums = self._partial_sums(left, right, count)
-            totals = [builder.plus(total, part) for total, part in zip(totals, sums, strict=True)]
-            sum_blocks.carried = [left, right, *totals]
-        return sum_blocks.carried[2:]
+            return self._partial_sums(left, right, lines)
+        totals = self._zeros()
+        with kernel.loop(lines, SUM_BLOCK // DEPTH, carried=[left, right, *totals]) as line:
+            sums = self._partial_sums(left, right, minimum(lines - line, SUM_BLOCK // DEPTH))
+            for total, part in zip(totals, sums, strict=True):
+                total.value += part
+        return [total.value for total in totals]
 
-    def _partial_sums(self, block: Value, panel: Value, depths: Value) -> list[Value]:
-        """Sum over `depths` cache lines; return the next addresses of block and panel, and the sums."""
-        builder, target = self._builder, self._target
-        with builder.loop(depths, carried=[block, panel, *self._zeros()]) as lines:
-            line, right, *sums = lines.carried
+    def _partial_sums(
+        self, line: Variable[Pointer[F32]], right: Variable[Pointer[F32]], count: Int
+    ) -> list[Vector[F32]]:
+        """Sum over `count` cache lines; move the pointers into block and panel behind them."""
+        kernel, target = self._kernel, self._target
+        sums = self._zeros()
+        with kernel.loop(count, carried=[line, right, *sums]):
             # Not unrolled: LLVM would load the factors of several iterations first, into registers it lacks.
-            with builder.loop(DEPTH, carried=[right, *sums]) as columns:
-                right, *sums = columns.carried
-                vectors = self.load_row(right)
-                for vector in range(target.vectors):
-                    ahead = _PREFETCH_ROWS * target.columns + vector * builder.lanes
-                    builder.prefetch(builder.element_pointer(right, ahead))
-                left = builder.element_pointer(line, columns.index)
+            with kernel.loop(DEPTH, carried=[right, *sums]) as column:
+                vectors = self.load_row(right.value)
+                for offset in range(0, target.columns, target.lanes):
+                    (right.value + (_PREFETCH_ROWS * target.columns + offset)).prefetch()
+                left = line.value + column
                 for row in range(target.rows):
-                    factor = builder.load_float(builder.element_pointer(left, row * DEPTH))
+                    factor = (left + row * DEPTH).broadcast()
                     for index, vector in enumerate(vectors):
-                        place = row * target.vectors + index
-                        sums[place] = builder.fma(factor, vector, sums[place])
-                columns.carried = [builder.element_pointer(right, target.columns), *sums]
-            lines.carried = [builder.element_pointer(line, target.rows * DEPTH), *columns.carried]
-        return lines.carried
+                        total = sums[row * target.vectors + index]
+                        total.value = fma(factor, vector, total.value)
+                right.value += target.columns
+            line.value += target.rows * DEPTH
+        return [total.value for total in sums]
 
-    def _zeros(self) -> list[Value]:
-        return [self._builder.constant(0.0)] * (self._target.rows * self._target.vectors)
+    def _zeros(self) -> list[Variable[Vector[F32]]]:
+        zero = self._kernel.splat(0.0)
+        return [Variable(zero) for _ in range(self._target.rows * self._target.vectors)]
 
-    def load_row(self, address: Value) -> list[Value]:
+    def load_row(self, row: Pointer[F32]) -> list[Vector[F32]]:
         """Return the vectors of a row of a panel."""
-        builder = self._builder
-        return [
-            builder.load(builder.element_pointer(address, vector * builder.lanes))
-            for vector in range(self._target.vectors)
-        ]
+        return [(row + offset).load() for offset in range(0, self._target.columns, self._target.lanes)]
 
-    def depths(self) -> Value:
-        """Return the depth in cache lines."""
-        return self._builder.divide(self._builder["depth"], DEPTH)[0]
+
+class _Part(NamedTuple):
+    """A part of the result that fits into the registers: its factors, and its first row and column."""
+
+    block: Pointer[F32]
+    panel: Pointer[F32]
+    row: Int
+    column: Int
 
 
 class _Product:
     """Builds either kernel."""
 
-    def __init__(self, builder: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
-        self._builder = builder
+    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
+        self._kernel = kernel
         self._target = target
-        self._register_block = _RegisterBlock(builder, target, deep=deep)
+        self._register_block = _RegisterBlock(kernel, target, deep=deep)
+        self._left = kernel.pointer("left", F32)
+        self._panels = kernel.pointer("panels", F32)
+        self._result = kernel.pointer("result", F32)
+        self._depth, self._columns = kernel["depth"], kernel["columns"]
 
     def build_pointwise(self, *, add: bool, whole: bool) -> None:
-        builder = self._builder
-        low, high = builder.from_bits("low"), builder.from_bits("high")
-        packed = builder.element_pointer(builder["packed"], builder.thread(), builder["packed_floats"])
-        # The address to which values outside the result are written.
-        discarded = builder.alloca(self._target.columns)
-        with builder.parallel_for() as item:
+        kernel, target = self._kernel, self._target
+        low, high = kernel.broadcast("low"), kernel.broadcast("high")
+        bias = kernel.pointer("bias", F32)
+        packed = kernel.pointer("packed", F32) + kernel.thread() * kernel["packed_floats"]
+        # Values outside the result are written here.
+        discarded = kernel.alloca(F32, target.columns)
+        with kernel.parallel_for() as item:
             first, rows = self._item_rows(item)
-            self._pack(builder.element_pointer(builder["left"], first, builder["depth"]), packed, rows)
-            result = builder.element_pointer(builder["result"], first, builder["columns"])
-            with self._register_blocks(packed, builder["panels"], rows) as (block, panel, row, column):
-                destinations = []
-                for index in range(self._target.rows):
-                    row_index = builder.add(row, index)
-                    start = self._element(result, row_index, column)
-                    # The last block may have more rows than the result, the last panel more columns.
-                    start = builder.select(builder.in_range(row_index, rows), start, discarded)
-                    for vector in range(self._target.vectors):
-                        destination = builder.element_pointer(start, vector * builder.lanes)
-                        if not whole:
-                            vector_column = builder.add(column, vector * builder.lanes)
-                            inside = builder.in_range(vector_column, builder["columns"])
-                            destination = builder.select(inside, destination, discarded)
-                        destinations.append(destination)
+            self._pack(self._left + first * self._depth, packed, rows)
+            result = self._result + first * self._columns
+            with self._parts(packed, self._panels, rows) as part:
+                destinations = self._destinations(result, part, rows, discarded, whole=whole)
                 for destination in destinations:
-                    builder.prefetch_for_write(destination)
-                biases = (
-                    self._register_block.load_row(builder.element_pointer(builder["bias"], column))
-                    * self._target.rows
-                )
-                sums = self._register_block.product(block, panel)
-                for destination, total, bias in zip(destinations, sums, biases, strict=True):
-                    if add:
-                        total = builder.plus(total, builder.load(destination))
-                    builder.store(builder.clamp(builder.plus(total, bias), low, high), destination)
+                    destination.prefetch(write=True)
+                biases = self._register_block.load_row(bias + part.column) * target.rows
+                sums = self._register_block.product(part.block, part.panel)
+                for destination, total, shift in zip(destinations, sums, biases, strict=True):
+                    before = total + destination.load() if add else total
+                    destination.store(clamp(before + shift, low, high))
 
     def build_batched(self) -> None:
-        builder = self._builder
-        with builder.parallel_for() as item:
-            matrix, part = builder.divide(item, builder["items_per_matrix"])
-            first, rows = self._item_rows(part)
-            left = builder.element_pointer(builder["left"], matrix, builder["left_floats"])
-            left = builder.element_pointer(left, first, builder["depth"])
-            panels = builder.element_pointer(builder["panels"], matrix, builder["panels_floats"])
-            result = builder.element_pointer(builder["result"], matrix, builder["result_floats"])
-            result = builder.element_pointer(result, first, builder["columns"])
-            with self._register_blocks(left, panels, rows) as (block, panel, row, column):
-                sums = iter(self._register_block.product(block, panel))
-                for index in range(self._target.rows):
-                    start = self._element(result, builder.add(row, index), column)
-                    for vector in range(self._target.vectors):
-                        builder.store(next(sums), builder.element_pointer(start, vector * builder.lanes))
+        kernel, target = self._kernel, self._target
+        with kernel.parallel_for() as item:
+            matrix, share = divmod(item, kernel["items_per_matrix"])
+            first, rows = self._item_rows(share)
+            left = self._left + matrix * kernel["left_floats"] + first * self._depth
+            panels = self._panels + matrix * kernel["panels_floats"]
+            result = self._result + matrix * kernel["result_floats"] + first * self._columns
+            with self._parts(left, panels, rows) as part:
+                sums = iter(self._register_block.product(part.block, part.panel))
+                for row in range(target.rows):
+                    start = result + (part.row + row) * self._columns + part.column
+                    for offset in range(0, target.columns, target.lanes):
+                        (start + offset).store(next(sums))
 
-    def _element(self, result: Value, row: Value, column: Value) -> Value:
-        """Return the address of an element of the result."""
-        builder = self._builder
-        return builder.element_pointer(builder.element_pointer(result, row, builder["columns"]), column)
+    def _destinations(
+        self, result: Pointer[F32], part: _Part, rows: Int, discarded: Pointer[F32], *, whole: bool
+    ) -> list[Pointer[F32]]:
+        """Return where each vector goes: the last block may have more rows, the last panel more columns."""
+        destinations = []
+        for row in range(self._target.rows):
+            row_index = part.row + row
+            start = result + row_index * self._columns + part.column
+            start = row_index.is_index_below(rows).select(start, discarded)
+            for offset in range(0, self._target.columns, self._target.lanes):
+                destination = start + offset
+                if not whole:
+                    inside = (part.column + offset).is_index_below(self._columns)
+                    destination = inside.select(destination, discarded)
+                destinations.append(destination)
+        return destinations
 
-    def _item_rows(self, item: Value) -> tuple[Value, Value]:
+    def _item_rows(self, item: Int) -> tuple[Int, Int]:
         """Return the first row of an item and its number of rows."""
-        builder = self._builder
-        first = builder.mul(item, builder["rows_per_item"])
-        return first, builder.minimum(builder.sub(builder["rows"], first), builder["rows_per_item"])
+        first = item * self._kernel["rows_per_item"]
+        return first, minimum(self._kernel["rows"] - first, self._kernel["rows_per_item"])
 
-    def _pack(self, left: Value, packed: Value, rows: Value) -> None:
+    def _pack(self, left: Pointer[F32], packed: Pointer[F32], rows: Int) -> None:
         """Copy rows into blocks; the last row is repeated to fill the last block."""
-        builder = self._builder
-        blocks, depths = self._block_count(rows), self._register_block.depths()
-        with builder.loop(blocks) as block:
-            row = builder.mul(block.index, self._target.rows)
-            last = builder.sub(rows, 1)
-            sources = [
-                builder.element_pointer(
-                    left, builder.minimum(builder.add(row, index), last), builder["depth"]
-                )
-                for index in range(self._target.rows)
-            ]
-            destination = builder.element_pointer(packed, row, builder["depth"])
-            with builder.loop(depths) as depth:
+        kernel, block_rows, lanes = self._kernel, self._target.rows, self._target.lanes
+        with kernel.loop(self._block_count(rows)) as block:
+            first, last = block * block_rows, rows - 1
+            sources = [left + minimum(first + index, last) * self._depth for index in range(block_rows)]
+            target = packed + first * self._depth
+            with kernel.loop(self._depth // DEPTH) as depth:
                 for index, source in enumerate(sources):
-                    line_index = builder.add(builder.mul(depth.index, self._target.rows), index)
-                    line = builder.element_pointer(destination, line_index, DEPTH)
-                    source_line = builder.element_pointer(source, depth.index, DEPTH)
-                    for lane in range(0, DEPTH, builder.lanes):
-                        value = builder.load(builder.element_pointer(source_line, lane))
-                        builder.store(value, builder.element_pointer(line, lane))
+                    line = target + (depth * block_rows + index) * DEPTH
+                    source_line = source + depth * DEPTH
+                    for lane in range(0, DEPTH, lanes):
+                        (line + lane).store((source_line + lane).load())
 
     @contextlib.contextmanager
-    def _register_blocks(
-        self, left: Value, panels: Value, rows: Value
-    ) -> Iterator[tuple[Value, Value, Value, Value]]:
-        """Loop over the parts of the result that fit into the registers.
+    def _parts(self, left: Pointer[F32], panels: Pointer[F32], rows: Int) -> Iterator[_Part]:
+        """Loop over the parts of the result that fit into the registers."""
+        kernel, target = self._kernel, self._target
+        with kernel.loop(self._columns, target.columns) as column:
+            panel = panels + column * self._depth
+            with kernel.loop(self._block_count(rows)) as block:
+                row = block * target.rows
+                yield _Part(left + row * self._depth, panel, row, column)
 
-        Yields the addresses of the block and the panel, and the first row and column.
-        """
-        builder = self._builder
-        with builder.loop(builder["columns"], self._target.columns) as columns:
-            panel = builder.element_pointer(panels, columns.index, builder["depth"])
-            with builder.loop(self._block_count(rows)) as blocks:
-                row = builder.mul(blocks.index, self._target.rows)
-                block = builder.element_pointer(left, row, builder["depth"])
-                yield block, panel, row, columns.index
-
-    def _block_count(self, rows: Value) -> Value:
-        builder = self._builder
-        return builder.divide(builder.add(rows, self._target.rows - 1), self._target.rows)[0]
+    def _block_count(self, rows: Int) -> Int:
+        return (rows + (self._target.rows - 1)) // self._target.rows

@@ -7,15 +7,19 @@ lanes of a vector are channels.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from torch import Tensor
 
-from . import compiler, tile_transforms_ir
-from .compiler import Clamp
+from ..toom_cook import Matrix
+from . import arguments, simd_targets, tile_transforms_ir
+from .arguments import Clamp
 from .matmul_ir import DEPTH
 from .tile_grid import TileGrid, TileRange
-from .tile_transforms_ir import Matrix
+
+_input_kernel = functools.lru_cache(tile_transforms_ir.input_kernel)
+_output_kernel = functools.lru_cache(tile_transforms_ir.output_kernel)
 
 
 def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tensor) -> None:
@@ -39,24 +43,24 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
     ValueError
         A tensor has another shape, type or strides, or the transform another shape.
     """
-    target = compiler.simd_target()
+    target = simd_targets.simd_target()
     grid = tiles.grid
     size = grid.tile + 2
     _require_transform(transform, size, size)
     channels = _channels("x", x, grid, DEPTH)
     blocks = math.ceil(tiles.count / target.rows)
-    compiler.require_shape("result", result, size**2, blocks, channels // DEPTH, target.rows, DEPTH)
+    arguments.require_shape("result", result, size**2, blocks, channels // DEPTH, target.rows, DEPTH)
     if x.stride(2) != 1:
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
-    compiler.require_contiguous_matrices("result", result)
-    tile_transforms_ir.input_kernel(target, grid.tile, transform)(
+    arguments.require_contiguous_matrices("result", result)
+    _input_kernel(target, grid.tile, transform)(
         result.shape[1],
         **tiles.fields(),
         channels=x.shape[2],
-        image=compiler.data_pointer(x),
+        image=arguments.data_pointer(x),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
-        result=compiler.data_pointer(result),
+        result=arguments.data_pointer(result),
         matrix_floats=result.stride(0),
     )
 
@@ -87,28 +91,28 @@ def transform_output(
     ValueError
         A tensor has another shape, type or strides, or the transform another shape.
     """
-    target = compiler.simd_target()
+    target = simd_targets.simd_target()
     grid = tiles.grid
     size = grid.tile + 2
     _require_transform(transform, grid.tile, size)
     channels = _channels("out", out, grid, target.lanes)
-    compiler.require_shape("bias", bias, channels)
+    arguments.require_shape("bias", bias, channels)
     minimum = (size**2, tiles.count, channels)
     if products.ndim != 3 or any(has < needs for has, needs in zip(products.shape, minimum, strict=True)):
         raise ValueError(f"products has shape {tuple(products.shape)}, expected at least {minimum}")
-    compiler.require_contiguous_matrices("products", products)
-    tile_transforms_ir.output_kernel(target, grid.tile, transform)(
+    arguments.require_contiguous_matrices("products", products)
+    _output_kernel(target, grid.tile, transform)(
         math.ceil(tiles.count / target.rows),
         **tiles.fields(),
         channels=out.shape[2],
-        products=compiler.data_pointer(products),
+        products=arguments.data_pointer(products),
         matrix_floats=products.stride(0),
         product_floats=products.stride(1),
-        image=compiler.contiguous_pointer(out),
+        image=arguments.contiguous_pointer(out),
         row_floats=out.stride(0),
         pixel_floats=out.stride(1),
-        bias=compiler.contiguous_pointer(bias),
-        **compiler.clamp_fields(clamp),
+        bias=arguments.contiguous_pointer(bias),
+        **arguments.clamp_fields(clamp),
     )
 
 

@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 
-from .compiler import Kernel, SimdTarget
-from .ir_arithmetic import Value
+from ..toom_cook import Matrix
+from .compiler import Kernel
 from .ir_builder import KernelBuilder
-from .ir_memory import Table
+from .ir_values import Int, Pointer, PointerTable, Vector, clamp, fma, minimum
+from .llvm import F32
 from .matmul_ir import DEPTH
+from .simd_targets import SimdTarget
 
 _TILES = ("height", "width", "dilation", "tile_columns", "phases", "tile_rows", "first", "tiles")
 _IMAGE = (*_TILES, "channels", "image", "row_floats", "pixel_floats")
 _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
-Matrix = tuple[tuple[float, ...], ...]
-"""A small matrix, row by row."""
 
-
-@functools.lru_cache
 def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tile_transforms.transform_input`."""
+    """Build the kernel of `tile_transforms.transform_input`."""
     return Kernel(
         "transform_input",
         _INPUT,
-        lambda builder: _TileTransform(builder, target, tile, transform).build_input(),
-        target.lanes,
+        lambda kernel: _TileTransform(kernel, target, tile, transform).build_input(),
+        target,
     )
 
 
-@functools.lru_cache
 def output_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Return the kernel of `tile_transforms.transform_output`."""
+    """Build the kernel of `tile_transforms.transform_output`."""
     return Kernel(
         "transform_output",
         _OUTPUT,
-        lambda builder: _TileTransform(builder, target, tile, transform).build_output(),
-        target.lanes,
+        lambda kernel: _TileTransform(kernel, target, tile, transform).build_output(),
+        target,
     )
 
 
 class _Transform:
     """Multiplies columns of vectors by a small constant matrix."""
 
-    def __init__(self, builder: KernelBuilder, rows: Matrix) -> None:
-        self._builder = builder
+    def __init__(self, rows: Matrix) -> None:
         self._rows = rows
 
-    def multiply(self, column: Sequence[Value]) -> list[Value]:
+    def multiply(self, column: Sequence[Vector[F32]]) -> list[Vector[F32]]:
         """Return the transform times a column of values.
 
         Two rows that differ only in signs, as those of opposite interpolation points do, share their sums.
         """
-        products: dict[int, Value] = {}
+        products: dict[int, Vector[F32]] = {}
         for index, row in enumerate(self._rows):
             if index in products:
                 continue
@@ -65,142 +60,134 @@ class _Transform:
             terms = list(zip(row, self._rows[twin], column, strict=True))
             equal = self._sum((a, value) for a, b, value in terms if a == b)
             opposite = self._sum((a, value) for a, b, value in terms if a != b)
-            products[index] = self._builder.plus(equal, opposite)
-            products[twin] = self._builder.minus(equal, opposite)
+            products[index] = equal + opposite
+            products[twin] = equal - opposite
         return [products[index] for index in range(len(self._rows))]
 
     def _are_twins(self, first: int, second: int) -> bool:
         pairs = list(zip(self._rows[first], self._rows[second], strict=True))
         return all(abs(a) == abs(b) for a, b in pairs) and any(a == b != 0 for a, b in pairs)
 
-    def _sum(self, terms: Iterable[tuple[float, Value]]) -> Value:
-        builder = self._builder
+    def _sum(self, terms: Iterable[tuple[float, Vector[F32]]]) -> Vector[F32]:
+        needed = [(factor, value) for factor, value in terms if factor]
         # Terms that need no multiplication come first.
-        (first, value), *rest = sorted(
-            (term for term in terms if term[0]), key=lambda term: abs(term[0]) != 1
-        )
-        total = value if first == 1 else builder.times(builder.constant(first), value)
+        (first, value), *rest = [
+            *((factor, value) for factor, value in needed if abs(factor) == 1),
+            *((factor, value) for factor, value in needed if abs(factor) != 1),
+        ]
+        total = value if first == 1 else first * value
         for factor, value in rest:
             if factor == 1:
-                total = builder.plus(total, value)
+                total = total + value
             elif factor == -1:
-                total = builder.minus(total, value)
+                total = total - value
             else:
-                total = builder.fma(builder.constant(factor), value, total)
+                total = fma(factor, value, total)
         return total
 
 
 class _TileTransform:
     """Builds either kernel. An item is a block: as many tiles as a matrix product has rows at a time."""
 
-    def __init__(self, builder: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix) -> None:
-        self._builder = builder
+    def __init__(self, kernel: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix) -> None:
+        self._kernel = kernel
         self._target = target
         self._tile = tile
         self._size = len(transform[0])
-        self._transform = _Transform(builder, transform)
+        self._transform = _Transform(transform)
 
     def build_input(self) -> None:
-        builder, size, block_rows = self._builder, self._size, self._target.rows
-        # Padding: the address of pixels outside the image.
-        zeros = builder.alloca(builder["channels"])
-        with builder.loop(builder["channels"], builder.lanes) as channels:
-            builder.store(builder.constant(0.0), builder.element_pointer(zeros, channels.index))
-        pixels, scratch = builder.table(size * size), builder.alloca(size * size * builder.lanes)
-        depths = builder.divide(builder["channels"], DEPTH)[0]
-        with builder.parallel_for() as block, builder.loop(self._tiles_in(block)) as tiles:
-            self._find_pixels(pixels, self._tile_number(block, tiles.index), 1, zeros)
-            result = builder.element_pointer(builder["result"], builder.mul(block, block_rows, depths, DEPTH))
-            result = builder.element_pointer(result, tiles.index, DEPTH)
-            with builder.loop(depths) as depth, builder.loop(DEPTH, builder.lanes) as lane:
-                channel = builder.add(builder.mul(depth.index, DEPTH), lane.index)
+        kernel, size, block_rows = self._kernel, self._size, self._target.rows
+        channels, lanes = kernel["channels"], self._target.lanes
+        depths = channels // DEPTH
+        # Padding: pixels outside the image are read here.
+        zeros = kernel.alloca(F32, channels)
+        with kernel.loop(channels, lanes) as channel:
+            (zeros + channel).store(kernel.splat(0.0))
+        pixels, scratch = kernel.alloca_pointers(size * size, zeros), self._alloca_scratch()
+        with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
+            self._find_pixels(pixels, self._tile_number(block, tile), 1, zeros)
+            target = kernel.pointer("result", F32) + (block * depths * block_rows + tile) * DEPTH
+            with kernel.loop(depths) as depth, kernel.loop(DEPTH, lanes) as lane:
+                channel = depth * DEPTH + lane
                 for y in range(size):
-                    row = [
-                        builder.load(builder.element_pointer(pixels[y * size + x], channel))
-                        for x in range(size)
-                    ]
+                    row = [(pixels[y * size + x] + channel).load() for x in range(size)]
                     self._store_line(scratch, y, self._transform.multiply(row))
-                offset = builder.add(builder.mul(depth.index, DEPTH * block_rows), lane.index)
-                destination = builder.element_pointer(result, offset)
+                destination = target + depth * block_rows * DEPTH + lane
                 for x in range(size):
                     for value in self._transform.multiply(self._load_across(scratch, x)):
-                        builder.store(value, destination)
-                        destination = builder.element_pointer(destination, builder["matrix_floats"])
+                        destination.store(value)
+                        destination += kernel["matrix_floats"]
 
     def build_output(self) -> None:
-        builder, size, tile = self._builder, self._size, self._tile
-        low, high = builder.from_bits("low"), builder.from_bits("high")
-        # The address to which pixels outside the image are written.
-        discarded = builder.alloca(builder["channels"])
-        pixels, scratch = builder.table(tile * tile), builder.alloca(size * size * builder.lanes)
-        with builder.parallel_for() as block, builder.loop(self._tiles_in(block)) as tiles:
-            self._find_pixels(pixels, self._tile_number(block, tiles.index), 0, discarded)
-            number = builder.add(builder.mul(block, self._target.rows), tiles.index)
-            products = builder.element_pointer(builder["products"], number, builder["product_floats"])
-            with builder.loop(builder["channels"], builder.lanes) as channels:
-                source = builder.element_pointer(products, channels.index)
-                bias = builder.load(builder.element_pointer(builder["bias"], channels.index))
+        kernel, size, tile_size = self._kernel, self._size, self._tile
+        low, high = kernel.broadcast("low"), kernel.broadcast("high")
+        # Pixels outside the image are written here.
+        discarded = kernel.alloca(F32, kernel["channels"])
+        pixels, scratch = kernel.alloca_pointers(tile_size * tile_size, discarded), self._alloca_scratch()
+        bias = kernel.pointer("bias", F32)
+        with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
+            self._find_pixels(pixels, self._tile_number(block, tile), 0, discarded)
+            number = block * self._target.rows + tile
+            products = kernel.pointer("products", F32) + number * kernel["product_floats"]
+            with kernel.loop(kernel["channels"], self._target.lanes) as channel:
+                source = products + channel
+                shift = (bias + channel).load()
                 for x in range(size):
                     column = []
                     for _ in range(size):
-                        column.append(builder.load(source))
-                        source = builder.element_pointer(source, builder["matrix_floats"])
+                        column.append(source.load())
+                        source += kernel["matrix_floats"]
                     self._store_line(scratch, x, self._transform.multiply(column))
-                for y in range(tile):
+                for y in range(tile_size):
                     for x, value in enumerate(self._transform.multiply(self._load_across(scratch, y))):
-                        clamped = builder.clamp(builder.plus(value, bias), low, high)
-                        pixel = builder.element_pointer(pixels[y * tile + x], channels.index)
-                        builder.store(clamped, pixel)
+                        pixel = pixels[y * tile_size + x] + channel
+                        pixel.store(clamp(value + shift, low, high))
 
-    def _tiles_in(self, block: Value) -> Value:
+    def _tiles_in(self, block: Int) -> Int:
         """Return the number of tiles in a block."""
-        builder, rows = self._builder, self._target.rows
-        remaining = builder.sub(builder["tiles"], builder.mul(block, rows))
-        return builder.minimum(remaining, builder.integer(rows))
+        return minimum(self._kernel["tiles"] - block * self._target.rows, self._target.rows)
 
-    def _tile_number(self, block: Value, index: Value) -> Value:
+    def _tile_number(self, block: Int, index: Int) -> Int:
         """Return the number of a block's tile in the grid."""
-        builder = self._builder
-        return builder.add(builder["first"], builder.mul(block, self._target.rows), index)
+        return self._kernel["first"] + block * self._target.rows + index
 
-    def _find_pixels(self, pixels: Table, number: Value, padding: int, outside: Value) -> None:
+    def _find_pixels(
+        self, pixels: PointerTable[F32], number: Int, padding: int, outside: Pointer[F32]
+    ) -> None:
         """Store the addresses of a tile's pixels, row by row, and of `padding` pixels around it.
 
         `outside` is the address of every pixel that is not in the image.
         """
-        builder, side = self._builder, self._tile + 2 * padding
-        rest, tile_column = builder.divide(number, builder["tile_columns"])
-        rest, phase_column = builder.divide(rest, builder["phases"])
-        phase_row, tile_row = builder.divide(rest, builder["tile_rows"])
+        kernel, side = self._kernel, self._tile + 2 * padding
+        image = kernel.pointer("image", F32)
+        rest, tile_column = divmod(number, kernel["tile_columns"])
+        rest, phase_column = divmod(rest, kernel["phases"])
+        phase_row, tile_row = divmod(rest, kernel["tile_rows"])
 
-        def coordinates(phase: Value, position: Value) -> list[Value]:
-            first = builder.sub(builder.mul(position, self._tile), padding)
-            return [
-                builder.add(phase, builder.mul(builder["dilation"], builder.add(first, index)))
-                for index in range(side)
-            ]
+        def coordinates(phase: Int, position: Int) -> list[Int]:
+            first = position * self._tile - padding
+            return [phase + kernel["dilation"] * (first + index) for index in range(side)]
 
         columns = [
-            (column, builder.in_range(column, builder["width"]))
+            (column, column.is_index_below(kernel["width"]))
             for column in coordinates(phase_column, tile_column)
         ]
         for y, row in enumerate(coordinates(phase_row, tile_row)):
-            start = builder.element_pointer(builder["image"], row, builder["row_floats"])
-            row_inside = builder.in_range(row, builder["height"])
+            start = image + row * kernel["row_floats"]
+            row_inside = row.is_index_below(kernel["height"])
             for x, (column, column_inside) in enumerate(columns):
-                pixel = builder.element_pointer(start, column, builder["pixel_floats"])
-                pixels[y * side + x] = builder.select(builder.both(row_inside, column_inside), pixel, outside)
+                pixel = start + column * kernel["pixel_floats"]
+                pixels[y * side + x] = (row_inside & column_inside).select(pixel, outside)
 
-    def _store_line(self, scratch: Value, line: int, values: Sequence[Value]) -> None:
-        builder = self._builder
+    def _alloca_scratch(self) -> Pointer[F32]:
+        return self._kernel.alloca(F32, self._size * self._size * self._target.lanes)
+
+    def _store_line(self, scratch: Pointer[F32], line: int, values: Sequence[Vector[F32]]) -> None:
         for index, value in enumerate(values):
-            offset = (line * self._size + index) * builder.lanes
-            builder.store(value, builder.element_pointer(scratch, offset))
+            (scratch + (line * self._size + index) * self._target.lanes).store(value)
 
-    def _load_across(self, scratch: Value, index: int) -> list[Value]:
+    def _load_across(self, scratch: Pointer[F32], index: int) -> list[Vector[F32]]:
         """Return the element at an index of every stored line."""
-        builder = self._builder
         elements = range(index, self._size**2, self._size)
-        return [
-            builder.load(builder.element_pointer(scratch, element * builder.lanes)) for element in elements
-        ]
+        return [(scratch + element * self._target.lanes).load() for element in elements]

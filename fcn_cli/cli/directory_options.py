@@ -1,0 +1,96 @@
+"""The arguments and options of the commands that read an output directory."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..common.errors import RequestError
+from . import option_values
+from .input_options import not_empty
+
+
+class ExportFormat(StrEnum):
+    """The values of ``--format``; a test holds them equal to the exporters' names."""
+
+    COCO = "coco"
+    VOC = "voc"
+    YOLO = "yolo"
+
+
+class RecordStatus(StrEnum):
+    """The values of ``--status``."""
+
+    OK = "ok"
+    FAILED = "failed"
+
+
+def export_path(parameter: typer.CallbackParam, value: str) -> Path:
+    """Refuse an empty name, which `Path` would take for the current directory, and stdout."""
+    if value == "-":
+        raise RequestError("--output -: an export goes into a file or a directory, not to stdout")
+    return Path(not_empty(parameter, value) or "")
+
+
+OutputDirectory = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The output directory of an fcn segment command.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Only photos that show this class, by name or index. Repeatable: photos that show all of them.",
+    ),
+]
+Minimum = Annotated[
+    Any,
+    typer.Option(
+        "--min",
+        metavar="SHARE",
+        parser=option_values.share,
+        help="Least share of the photo's pixels that each class has: 5% or 0.05. "
+        "With 0, also photos without the class.",
+    ),
+]
+Maximum = Annotated[
+    Any,
+    typer.Option(
+        "--max", metavar="SHARE", parser=option_values.share, help="Largest share that each class has."
+    ),
+]
+StatusOption = Annotated[
+    Any,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        parser=option_values.choice(RecordStatus),
+        autocompletion=option_values.complete(*RecordStatus),
+        help="Photos with a mask (ok), or those without (failed).",
+    ),
+]
+NullOutput = Annotated[bool, typer.Option("--null", help="End each path with a NUL byte, for xargs -0.")]
+FormatOption = Annotated[
+    Any,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        parser=option_values.choice(ExportFormat),
+        autocompletion=option_values.complete(*ExportFormat),
+        help="The format: coco, voc or yolo.",
+    ),
+]
+ExportDestination = Annotated[
+    Any,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DEST",
+        callback=export_path,
+        help="The file (coco) or new directory (voc, yolo) to write.",
+    ),
+]
+ReplaceExport = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export at DEST.")]

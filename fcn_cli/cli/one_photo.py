@@ -1,0 +1,148 @@
+"""``fcn segment PHOTO -o -``: one photo from a file or stdin, one PNG on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..common.errors import ExitCode, ImageError, NothingFound, OutputLost, RequestError
+from .console import print_message, redirect_stdout_to_null
+
+if TYPE_CHECKING:
+    from ..inputs.discovery import Source
+    from ..outputs.looks import LookRequest
+    from ..runs.observers import RunObserver
+    from ..runs.request import PredictionRequest
+
+STREAM = "-"
+"""As input it is stdin, as output stdout."""
+
+# The parameters of `fcn segment` that mean something for one photo. An option that is not here is refused
+# beside `-o -`; an option that shapes label maps or pictures belongs here.
+_PARAMETERS = frozenset(
+    {
+        *("inputs", "output", "write", "palette", "opacity", "legend", "classes"),
+        *("backbone", "weights", "class_names", "offline", "resize", "min_confidence"),
+        *("device", "threads", "kernels", "precision", "batch_size", "workers"),
+        *("max_image_pixels", "decode_timeout", "log_file", "quiet", "verbose"),
+    }
+)
+_DEFAULT_KIND = "masks"
+
+
+def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
+    """Say whether a command line asks for one PNG on stdout.
+
+    Raises
+    ------
+    RequestError
+        It does, but not in a way that makes sense.
+    """
+    if output != STREAM:
+        if STREAM in inputs:
+            raise RequestError(
+                "'-' is one image on stdin, and its PNG goes to stdout: add -o - (--files-from - is a list "
+                "of names on stdin)"
+            )
+        return False
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        if parameter.name not in _PARAMETERS and source is not None and source.name == "COMMANDLINE":
+            name = max(parameter.opts, key=len)
+            raise RequestError(
+                f"{name} means nothing with -o -, which writes one PNG to stdout; leave it out"
+            )
+    if len(inputs) != 1:
+        raise RequestError(
+            f"-o - takes exactly one image, a file or '-' for stdin, not {len(inputs) or 'none'}; for "
+            "several, name an output directory"
+        )
+    return True
+
+
+def kind_of(kinds: Sequence[str] | None) -> str:
+    """Return the one kind of output to write; RequestError when several are asked for."""
+    if kinds is None:
+        return _DEFAULT_KIND
+    if len(kinds) > 1:
+        raise RequestError(f"-o - writes one kind of output, not {len(kinds)}: {', '.join(kinds)}")
+    return kinds[0]
+
+
+def segment_one(
+    given: str, kind: str, look: LookRequest, prediction: PredictionRequest, observer: RunObserver
+) -> None:
+    """Segment one photo and write its PNG to stdout, whole or not at all.
+
+    Raises
+    ------
+    RequestError
+        The input is no single file, or stdin or stdout is a terminal.
+    OutputLost
+        stdout cannot be written.
+    typer.Exit
+        The photo cannot be segmented.
+    """
+    from ..runs import one_photo
+
+    _check_streams(given)
+    with _opened(given) as source:
+        try:
+            data = one_photo.segment_one(one_photo.OnePhotoRequest(source, kind, look, prediction), observer)
+        except ImageError as error:
+            print_message(f"nothing is written for {source.given}: {error}")
+            raise typer.Exit(ExitCode.SOME_FAILED) from None
+    _write(data)
+
+
+def _check_streams(given: str) -> None:
+    if sys.__stdout__ is None:
+        raise RequestError("-o -: stdout is closed")
+    if sys.stdout.isatty():
+        raise RequestError(
+            "-o -: stdout is a terminal, and a PNG is binary; redirect it (> mask.png), or name an output "
+            "directory"
+        )
+    if given == STREAM and sys.stdin.isatty():
+        raise RequestError("'-': stdin is a terminal; pipe an image into fcn, or name a file")
+
+
+@contextlib.contextmanager
+def _opened(given: str) -> Iterator[Source]:
+    """Yield the photo as a file: what comes through stdin is copied into a temporary one."""
+    from ..inputs.discovery import InputRequest, Source, discover
+
+    if given == STREAM:
+        with tempfile.TemporaryDirectory(prefix="fcn-") as folder:
+            path = Path(folder, "stdin")
+            with OutputLost.when_refused(path), path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            status = path.stat()
+            yield Source("stdin", str(path), "stdin", "stdin.png", status.st_size, status.st_mtime_ns)
+        return
+    is_pattern = glob.has_magic(given) and "://" not in given and not os.path.lexists(given)
+    if is_pattern or (given and os.path.isdir(given)):
+        raise RequestError(f"{given}: -o - takes one image file, not a directory or a pattern")
+    found = discover(InputRequest((given,)))
+    if not found.sources:
+        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
+    yield found.sources[0]
+
+
+def _write(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # A reader that closed the pipe has what it wanted.
+        if reason := redirect_stdout_to_null(error):
+            raise OutputLost(f"stdout: cannot be written ({reason})") from None

@@ -1,0 +1,56 @@
+"""Print a kernel as LLVM's intermediate representation or as assembly: `python -m fcn_cli.cpu.kernels -h`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+
+from ..toom_cook import POINTS, Transforms
+from . import argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
+from .compiler import Kernel
+from .simd_targets import SIMD_TARGETS, SimdTarget
+
+_KERNELS: dict[str, Callable[[SimdTarget, argparse.Namespace], Kernel]] = {
+    "pointwise": lambda target, options: matmul_ir.pointwise(
+        target, add=options.add, whole=not options.partial, deep=options.deep
+    ),
+    "batched_product": lambda target, options: matmul_ir.batched_product(target, deep=options.deep),
+    "transform_input": lambda target, options: tile_transforms_ir.input_kernel(
+        target, options.tile, Transforms.of(options.tile).input
+    ),
+    "transform_output": lambda target, options: tile_transforms_ir.output_kernel(
+        target, options.tile, Transforms.of(options.tile).output
+    ),
+    "argmax": lambda target, _options: argmax_ir.argmax(target),
+}
+
+
+def main() -> None:
+    """Print one kernel."""
+    targets = {target.name: target for target in SIMD_TARGETS}
+    parser = argparse.ArgumentParser(prog="python -m fcn_cli.cpu.kernels", description=__doc__)
+    parser.add_argument("kernel", choices=_KERNELS)
+    parser.add_argument("--format", choices=["ir", "assembly"], default="assembly")
+    parser.add_argument(
+        "--target",
+        type=str.upper,
+        choices=targets,
+        default=simd_targets.simd_target().name,
+        help="the instruction set, default %(default)s: this machine's best one",
+    )
+    parser.add_argument("--tile", type=int, choices=POINTS, default=max(POINTS), help="m of a transform")
+    parser.add_argument("--deep", action="store_true", help="a product with blocked summation")
+    parser.add_argument("--add", action="store_true", help="pointwise: add to the result")
+    parser.add_argument("--partial", action="store_true", help="pointwise: the last panel is not full")
+    options = parser.parse_args()
+    target = targets[options.target]
+    if not target.can_be_compiled_here():
+        parser.error(f"LLVM does not compile for {target.name} on {platform.machine()}")
+    kernel = _KERNELS[options.kernel](target, options)
+    sys.stdout.write(kernel.ir if options.format == "ir" else kernel.assembly())
+
+
+if __name__ == "__main__":
+    main()

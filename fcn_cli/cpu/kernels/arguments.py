@@ -1,0 +1,77 @@
+"""What the wrappers of kernels do with their arguments: check them, and turn them into task fields.
+
+A compiled function reads what it is told to, inside or outside of a tensor. So a wrapper checks first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Clamp = tuple[float | None, float | None]
+"""The minimum and maximum of a result, None for no limit: (0, None) is ReLU."""
+
+
+def contiguous_pointer(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """Return the data pointer of a contiguous CPU tensor.
+
+    Raises
+    ------
+    ValueError
+        The tensor is not contiguous, or has another dtype or device: a kernel would not notice.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} that is not contiguous")
+    return data_pointer(tensor, dtype)
+
+
+def data_pointer(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """Return the data pointer of a CPU tensor, for a kernel that knows its strides.
+
+    Raises
+    ------
+    ValueError
+        The tensor has another dtype or device: a kernel would not notice.
+    """
+    if tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ValueError(f"a tensor of {tensor.dtype} on {tensor.device}, not {dtype} on the CPU")
+    return tensor.data_ptr()
+
+
+def require_shape(name: str, tensor: Tensor, *shape: int) -> None:
+    """Check the shape of an argument: with another one, a kernel would read or write out of bounds.
+
+    Raises
+    ------
+    ValueError
+        The shape is another one; the message names both.
+    """
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+
+
+def require_contiguous_matrices(name: str, tensor: Tensor) -> None:
+    """Check that a batch's matrices (all but the first dimension) are contiguous and do not overlap.
+
+    Raises
+    ------
+    ValueError
+        They are not contiguous or overlap; the message names the strides.
+    """
+    disjoint = len(tensor) == 1 or tensor.stride(0) >= tensor[0].numel()
+    if not disjoint or not tensor[0].is_contiguous():
+        raise ValueError(
+            f"{name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}, "
+            "expected contiguous matrices that do not overlap"
+        )
+
+
+def clamp_fields(clamp: Clamp) -> dict[str, float]:
+    """Return a kernel's task fields for a clamp; no limit is an infinite one."""
+    low, high = clamp
+    return {
+        "low": -math.inf if low is None else float(low),
+        "high": math.inf if high is None else float(high),
+    }

@@ -1,0 +1,80 @@
+"""The SIMD instruction sets that kernels are compiled for, and which one this machine has."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from . import llvm
+from .llvm import F32
+
+
+@dataclass(frozen=True, eq=False)
+class SimdTarget:
+    """An instruction set, and how a matrix product uses its registers.
+
+    `lanes` is the number of float32 in a vector. A matrix product computes `rows` x `vectors` vectors at a
+    time: as many as fit into the registers beside the factors. `features` are those that LLVM must find in a
+    processor, and `processor` is LLVM's name of a plain one that has them.
+    """
+
+    name: str
+    lanes: int
+    rows: int
+    vectors: int
+    features: tuple[str, ...]
+    processor: str
+
+    @property
+    def columns(self) -> int:
+        """The number of columns that a matrix product computes at a time."""
+        return self.lanes * self.vectors
+
+    @property
+    def vector_bytes(self) -> int:
+        """The size of a vector register."""
+        return self.lanes * F32.size
+
+    def runs_here(self) -> bool:
+        """Return whether this machine's processor has the instruction set."""
+        available = llvm.host_features()
+        return all(available.get(feature) for feature in self.features)
+
+    def can_be_compiled_here(self) -> bool:
+        """Return whether LLVM knows the instruction set on this machine, whether it can run it or not."""
+        return all(feature in llvm.host_features() for feature in self.features)
+
+
+AVX512 = SimdTarget("AVX512", 16, 12, 2, ("avx512f",), "x86-64-v4")
+AVX2 = SimdTarget("AVX2", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")
+BASELINE = SimdTarget("BASELINE", 4, 6, 2, (), "")
+SIMD_TARGETS = (AVX512, AVX2, BASELINE)
+"""From the best to the one that every processor has."""
+
+
+@functools.lru_cache(maxsize=1)
+def host_target() -> SimdTarget:
+    """Return the best target that this machine's processor supports."""
+    return next(target for target in SIMD_TARGETS if target.runs_here())
+
+
+def simd_target() -> SimdTarget:
+    """Return the target that kernels are compiled for."""
+    return host_target()
+
+
+def processor(target: SimdTarget) -> tuple[str, str]:
+    """Return the processor and the features that LLVM compiles for.
+
+    For the best target of this machine they are its own. A lesser one gets its own instructions only, so that
+    its code is what a machine without the better ones would run.
+    """
+    if target == host_target():
+        return llvm.host_processor(), llvm.host_feature_flags()
+    return target.processor, ""
+
+
+def describe() -> str:
+    """Return one line on the processor, the vectors and the compiler of the kernels."""
+    vectors = f"vectors of {simd_target().lanes} float32"
+    return f"compiled for {llvm.host_processor()}, {vectors}, by LLVM {llvm.version()}"

@@ -1,0 +1,134 @@
+"""How outputs for people look: colours, opacity, borders, legend, and which classes a cutout keeps."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..common import palettes
+from ..common.class_names import class_name
+from ..common.errors import RequestError
+from ..common.label_map import VOID_INDEX
+from ..common.palettes import Palette
+from ..common.wording import alternatives, counted
+
+DEFAULT_OPACITY = 0.5
+_SHOWN_NAMES = 30
+
+
+@dataclass(frozen=True)
+class Look:
+    """How outputs look, with everything looked up; each writer takes what concerns its kind.
+
+    `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
+    is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are
+    called ``class_<index>``. `cutout_classes` are the classes that a cutout keeps; None is all but class 0.
+    """
+
+    palette: Palette
+    palette_name: str
+    opacity: float = DEFAULT_OPACITY
+    borders: bool = True
+    legend: bool = False
+    class_names: Sequence[str] = ()
+    cutout_classes: frozenset[int] | None = None
+
+    def color(self, index: int) -> tuple[int, int, int]:
+        """Return the RGB colour of a label map value."""
+        red, green, blue = self.palette[index].tolist()
+        return red, green, blue
+
+
+@dataclass(frozen=True)
+class LookRequest:
+    """How outputs shall look, as users ask for it.
+
+    `palette` is a palette's name or a JSON file. `classes` are the names or indices of the classes that a
+    cutout keeps; None is all but class 0. The rest is as in `Look`.
+    """
+
+    palette: str = "hub"
+    opacity: float = DEFAULT_OPACITY
+    legend: bool = False
+    classes: Sequence[str] | None = None
+
+    def resolve(self, class_names: Sequence[str] | None) -> Look:
+        """Look up the palette and the classes.
+
+        Parameters
+        ----------
+        class_names
+            The names of the network's classes; None where they are not known yet (`check` follows then).
+
+        Raises
+        ------
+        RequestError
+            There is no such palette or class, or the palette's file cannot be used.
+        """
+        colors = palettes.load(self.palette)
+        name = self.palette
+        if name not in palettes.BUILT_IN:
+            name = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
+        kept = None if self.classes is None else find_classes(self.classes, class_names)
+        return Look(
+            colors,
+            name,
+            self.opacity,
+            legend=self.legend,
+            class_names=class_names or (),
+            cutout_classes=kept,
+        )
+
+    def check(self, class_names: Sequence[str]) -> None:
+        """Check the request against the classes of the network, once it is loaded.
+
+        Raises
+        ------
+        RequestError
+            The palette has too few colours, or there is no such class.
+        """
+        palettes.load(self.palette, len(class_names))
+        if self.classes is not None:
+            find_classes(self.classes, class_names)
+
+
+def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
+    """Return the indices of classes that are given by name or index.
+
+    Parameters
+    ----------
+    wanted
+        Names or indices. Without known names, ``class_<index>`` is a name too.
+    class_names
+        The names of all classes in index order, or None where they are not known.
+
+    Raises
+    ------
+    RequestError
+        There is no such class.
+    """
+    names = class_names or [class_name((), index) for index in range(VOID_INDEX)]
+    indices = {name: index for index, name in reversed(list(enumerate(names)))}
+    return frozenset(_find_class(text, indices, len(names)) for text in wanted)
+
+
+def _find_class(text: str, indices: dict[str, int], count: int) -> int:
+    if text in indices:
+        return indices[text]
+    if text.isascii() and text.isdigit() and len(text) <= 3:
+        if int(text) < count:
+            return int(text)
+        raise RequestError(
+            f"--classes {text}: the network has {counted(count, 'class', 'classes')}, from 0 to {count - 1}; "
+            "void is never kept"
+        )
+    folded = {name.casefold(): name for name in indices}
+    close = difflib.get_close_matches(text.casefold(), folded, n=3)
+    if close:
+        hint = f"did you mean {alternatives(folded[name] for name in close)}?"
+    else:
+        shown = list(indices)[::-1][:_SHOWN_NAMES]
+        hint = f"the classes are {', '.join(shown)}{', …' if len(indices) > len(shown) else ''}"
+    raise RequestError(f"--classes {text}: no such class; {hint}")

@@ -1,0 +1,159 @@
+"""The photo with the class colours over it, a border line between classes, and a legend below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..common.class_names import class_name
+from ..common.errors import FailureKind, ImageError
+from ..common.label_map import VOID_INDEX, LabelMap, count_classes
+from ..common.palettes import Palette
+from . import legend
+from .looks import Look
+
+_STRIP_PIXELS = 4 << 20
+# A line of one pixel on either side of a border for each so many pixels of the photo's short side.
+_SHORT_SIDE_PER_PIXEL = 600
+_OUTSIDE, _INSIDE = (0, 0, 0), (255, 255, 255)
+
+Mask = NDArray[np.bool_]
+
+
+class Border(NamedTuple):
+    """The pixels of a border line: on the side of the lower class index, and of the higher one."""
+
+    outside: Mask
+    inside: Mask
+
+
+def colored(labels: LabelMap, palette: Palette) -> Image.Image:
+    """Return a paletted ("P") image of a label map."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette.tobytes(), "RGB")
+    return image
+
+
+def check_size(photo: Image.Image, labels: LabelMap) -> None:
+    """Raise ImageError unless a photo has its label map's size."""
+    if photo.size != labels.shape[::-1]:
+        raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
+
+
+def overlay(photo: Image.Image, labels: LabelMap, look: Look) -> Image.Image:
+    """Return the RGB photo with the class colours blended over it; class 0 is left as it is.
+
+    Between two classes runs an opaque line, black on the side of the lower class index and white on the
+    other, so that it shows on any photo. Void has no line of its own. A legend is added below the photo, for
+    all classes present but class 0; it makes a narrow picture wider.
+
+    Raises
+    ------
+    ImageError
+        The photo does not have the label map's size.
+    """
+    check_size(photo, labels)
+    entries = [
+        legend.Entry(class_name(look.class_names, index), class_name((), index), look.color(index))
+        for index, _ in sorted(count_classes(labels).items(), key=lambda item: -item[1])
+        if index
+    ]
+    below = legend.draw(entries, photo.size) if look.legend and entries else None
+    width, height = (max(photo.width, below.width), below.height) if below else (photo.width, 0)
+    # A new image: Pillow would write a copy's comment into the file.
+    result = Image.new("RGB", (width, photo.height + height), legend.PAPER)
+    result.paste(photo)
+    if below:
+        result.paste(below, (0, photo.height))
+    opacity = [0] + [round(look.opacity * 255)] * 255
+    for top, bottom in _strips(labels, 1):
+        strip = labels[top:bottom]
+        colors = colored(strip, look.palette).convert("RGB")
+        result.paste(colors, (0, top), mask=Image.fromarray(strip).point(opacity))
+    if look.borders:
+        _draw_borders(result, labels)
+    return result
+
+
+def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None) -> Image.Image:
+    """Return the photo as RGBA with only some classes kept; all other pixels are transparent black.
+
+    Parameters
+    ----------
+    photo
+        RGB.
+    labels
+        Its label map; void is never kept.
+    classes
+        The classes to keep; None is all but class 0.
+
+    Raises
+    ------
+    ImageError
+        The photo does not have the label map's size.
+    """
+    check_size(photo, labels)
+    kept = range(1, VOID_INDEX) if classes is None else classes - {VOID_INDEX}
+    alpha = [255 * (index in kept) for index in range(256)]
+    result = Image.new("RGBA", photo.size)
+    for top, bottom in _strips(labels, 1):
+        mask = Image.fromarray(labels[top:bottom]).point(alpha)
+        strip = photo.crop((0, top, photo.width, bottom)).convert("RGBA")
+        result.paste(strip, (0, top), mask=mask)
+    return result
+
+
+def line_width(width: int, height: int) -> int:
+    """Return how many pixels wide the line is on either side of a border in a photo of this size."""
+    return max(1, round(min(width, height) / _SHORT_SIDE_PER_PIXEL))
+
+
+def find_border(labels: LabelMap, radius: int) -> Border:
+    """Return the pixels within `radius` rows and columns of a pixel of another class; void is no class.
+
+    A pixel between a lower and a higher class is on the outside.
+    """
+    padded = np.pad(labels, radius, mode="edge")
+    highest = _sliding(np.maximum, np.where(padded == VOID_INDEX, 0, padded), 2 * radius + 1)
+    lowest = _sliding(np.minimum, padded, 2 * radius + 1)
+    outside = highest > labels
+    return Border(outside, (lowest < labels) & ~outside & (labels != VOID_INDEX))
+
+
+def _draw_borders(image: Image.Image, labels: LabelMap) -> None:
+    height, width = labels.shape
+    radius = line_width(width, height)
+    for top, bottom in _strips(labels, 4 * radius):
+        # The rows around a strip decide too, as far as they exist.
+        first, last = max(top - radius, 0), min(bottom + radius, height)
+        seen = labels[first:last]
+        if seen.min() == seen.max():
+            continue
+        for color, mask in zip((_OUTSIDE, _INSIDE), find_border(seen, radius), strict=True):
+            part = Image.fromarray(mask[top - first : bottom - first].astype(np.uint8) * 255)
+            image.paste(color, (0, top, width, bottom), mask=part)
+
+
+def _strips(labels: LabelMap, least_rows: int) -> Iterator[tuple[int, int]]:
+    """Yield (first row, end row) of strips that bound the memory for temporary images."""
+    height, width = labels.shape
+    rows = max(least_rows, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
+def _sliding(
+    reduce: Callable[[LabelMap, LabelMap], LabelMap], values: LabelMap, size: int
+) -> NDArray[np.uint8]:
+    """Reduce each window of size x size pixels, by rows, then by columns, in log2(size) steps each."""
+    for _ in range(2):
+        values, done = values.T, 1
+        while done < size:
+            step = min(done, size - done)
+            values = reduce(values[:-step], values[step:])
+            done += step
+    return values

@@ -1,0 +1,1 @@
+"""An output directory as other tools' files: one class for each format, and a factory by name."""

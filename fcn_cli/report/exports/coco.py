@@ -1,0 +1,93 @@
+"""COCO: one JSON file of images and annotations, as COCO's stuff annotations have them.
+
+Each class in a photo is one annotation with run lengths, and ``iscrowd`` is 0: see "Stuff Segmentation" in
+COCO's data format (cocodataset.org/#format-data). The category's id is the class index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, BinaryIO
+
+from ...common import files
+from ...common.errors import OutputLost, RequestError
+from ...common.label_map import VOID_INDEX, LabelMap
+from ...outputs.json_text import name_fields
+from ...outputs.record import Record
+from .exporter import BACKGROUND_INDEX, Destination, Results
+from .run_lengths import encode_classes
+
+_Result = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+class CocoExporter:
+    """Writes a COCO file; see `Exporter`."""
+
+    def __init__(self, destination: Destination) -> None:
+        path = destination.path
+        if path.is_dir():
+            raise RequestError(f"--output {path}: is a directory; give the JSON file to write")
+        if path.exists() and not destination.overwrite:
+            raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
+        self._path = path
+        self._names = destination.class_names
+
+    def job(self, record: Record) -> Callable[[LabelMap], _Result]:
+        """Return what makes a photo's image and annotations, without their numbers; see `Exporter`."""
+        return partial(_encode, record)
+
+    def write(self, results: Results) -> None:
+        """Write the file; see `Exporter`."""
+        with OutputLost.when_refused(self._path), contextlib.closing(results):
+            files.make_directories(self._path.parent)
+            with tempfile.TemporaryFile(dir=self._path.parent) as images:
+                files.write_whole(self._path, partial(self._write, results, images))
+            files.sync_directories([self._path.parent])
+
+    def _write(self, results: Iterable[_Result], images: BinaryIO, stream: BinaryIO) -> None:
+        """Write annotations as they come; images go into a file of their own, and follow at the end."""
+        categories = [
+            {"id": index, "name": name, "supercategory": ""}
+            for index, name in enumerate(self._names)
+            if index != BACKGROUND_INDEX
+        ]
+        info = {"description": "Written by fcn export: one region for each class in a photo"}
+        stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
+        stream.write(_dumped(categories) + b',\n"annotations": [')
+        annotation_id = 0
+        for image_id, (image, regions) in enumerate(results, start=1):
+            images.write((b"\n" if image_id == 1 else b",\n") + _dumped({"id": image_id, **image}))
+            for region in regions:
+                annotation_id += 1
+                stream.write(b"\n" if annotation_id == 1 else b",\n")
+                stream.write(_dumped({"id": annotation_id, "image_id": image_id, **region}))
+        stream.write(b'],\n"images": [')
+        images.seek(0)
+        shutil.copyfileobj(images, stream)
+        stream.write(b"]}\n")
+
+
+def _encode(record: Record, labels: LabelMap) -> _Result:
+    height, width = labels.shape
+    image = {**name_fields("file_name", record.image), "width": width, "height": height}
+    annotations = [
+        {
+            "category_id": encoded.class_index,
+            "segmentation": {"size": [height, width], "counts": encoded.counts},
+            "area": encoded.area,
+            "bbox": list(encoded.bbox),
+            "iscrowd": 0,
+        }
+        for encoded in encode_classes(labels)
+        if encoded.class_index not in {BACKGROUND_INDEX, VOID_INDEX}
+    ]
+    return image, annotations
+
+
+def _dumped(value: object) -> bytes:
+    return json.dumps(value).encode("ascii")

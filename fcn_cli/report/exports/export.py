@@ -1,0 +1,151 @@
+"""Export an output directory in another tool's format, streamed: memory does not grow with the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...common import resources
+from ...common.errors import ExitCode, Failure, FailureKind, ImageError, RequestError
+from ...common.label_map import LabelMap
+from ...common.ordered_work import OrderedWork, Task
+from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
+from ...inputs import decoder
+from ...outputs.directory import read_classes, read_recorded_labels
+from ...outputs.journal_snapshot import JournalSnapshot
+from ...outputs.record import Record
+from ...outputs.settings import read_fingerprint
+from ...runs.observers import ProgressObserver
+from .coco import CocoExporter
+from .exporter import Destination, Exporter, Results
+from .voc import VocExporter
+from .yolo import YoloExporter
+
+FORMATS: dict[str, type[Exporter]] = {"coco": CocoExporter, "voc": VocExporter, "yolo": YoloExporter}
+"""The class of each format by its name."""
+
+_ANY_PIXELS = 1 << 40
+
+
+@dataclass
+class Export:
+    """The result: `records` = `exported` + `skipped` + the number of `failures`.
+
+    Photos without a mask, and those of other settings than the directory's, are skipped. `failures` are the
+    photos that have a mask and could not be exported, with the reason.
+    """
+
+    destination: Path
+    records: int = 0
+    exported: int = 0
+    skipped: int = 0
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process."""
+        return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
+
+
+def export(
+    output: Path, format_name: str, path: Path, observer: ProgressObserver, *, overwrite: bool = False
+) -> Export:
+    """Export every photo of an output directory that has a mask.
+
+    Parameters
+    ----------
+    output
+        The output directory; it is only read, without a lock.
+    format_name
+        A key of `FORMATS`.
+    path
+        The file or directory to write.
+    observer
+        Is told the progress.
+    overwrite
+        Replace an earlier export at `path`.
+
+    Raises
+    ------
+    RequestError
+        It is no output directory, or `path` must not be written.
+    OutputLost
+        `path` cannot be written.
+    """
+    decoder.prepare_process(_ANY_PIXELS)
+    with JournalSnapshot(output) as records:
+        names = read_classes(output)
+        if names is None:
+            raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
+        exporter = FORMATS[format_name](Destination(path, overwrite, names))
+        observer.begin(len(records))
+        run = _Run(output, exporter, observer, Export(path))
+        exporter.write(run.results(records))
+    return run.result
+
+
+class _Run:
+    """Passes photos through an exporter's jobs, and counts them."""
+
+    def __init__(self, output: Path, exporter: Exporter, observer: ProgressObserver, result: Export) -> None:
+        self._output = output
+        self._fingerprint = read_fingerprint(output)
+        self._exporter = exporter
+        self._observer = observer
+        self.result = result
+
+    def results(self, records: JournalSnapshot) -> Results:
+        """Yield the results of the jobs that succeed, in order."""
+        # What waits are results only, as small as a photo's annotations.
+        with OrderedWork[Record, Any](resources.cpu_count(), "fcn-export", max_bytes=0) as work:
+            for record in records:
+                self.result.records += 1
+                if not record.ok or record.fingerprint != self._fingerprint or not label_files(record):
+                    self.result.skipped += 1
+                    self._observer.step()
+                    continue
+                work.submit(record, partial(self._do, record, self._exporter.job(record)))
+                for task in work.take():
+                    yield from self._taken(task)
+            for task in work.take(everything=True):
+                yield from self._taken(task)
+
+    def _do(self, record: Record, job: Callable[[LabelMap], Any]) -> Any:
+        return job(_read_labels(self._output, record))
+
+    def _taken(self, task: Task[Record, Any]) -> Iterator[Any]:
+        try:
+            result = task.future.result()
+        except ImageError as error:
+            self.result.failures.append((task.key.image, error.failure))
+            self._observer.step(failed=True)
+            return
+        except MemoryError:
+            failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory for this photo")
+            self.result.failures.append((task.key.image, failure))
+            self._observer.step(failed=True)
+            return
+        yield result
+        self.result.exported += 1
+        self._observer.step()
+
+
+def label_files(record: Record) -> list[str]:
+    """Return the record's files that are label maps, the better one first."""
+    by_kind = {kind_of(name): name for name in record.outputs}
+    return [by_kind[kind] for kind in label_kinds() if kind in by_kind]
+
+
+def _read_labels(output: Path, record: Record) -> LabelMap:
+    """Return a photo's label map from its mask, or else from its colours."""
+    first: ImageError | None = None
+    for name in label_files(record):
+        try:
+            return read_recorded_labels(output, name, record)
+        except ImageError as error:
+            first = first or error
+    assert first is not None  # noqa: S101 - photos without label maps are skipped
+    raise first

@@ -1,0 +1,77 @@
+"""Pascal VOC's tree: JPEGs, paletted masks, and lists of names."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ...common import palettes
+from ...common.errors import OutputLost
+from ...common.label_map import VOID_INDEX, LabelMap
+from ...outputs.json_text import printable_utf8
+from ...outputs.overlay import colored
+from ...outputs.record import Record
+from . import tree
+from .exporter import BACKGROUND_INDEX, Destination, Results
+from .names import UniqueNames
+from .photos import write_upright_jpeg
+
+_ROOT = "VOCdevkit/VOC2012"
+_DIRECTORIES = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+_Z_RLE = 3
+
+
+class VocExporter:
+    """Writes the tree that `torchvision.datasets.VOCSegmentation` reads; see `Exporter`.
+
+    All names are in the list ``train``. ``labelmap.txt`` has class names and colours in CVAT's format, and
+    ``images.csv`` says which photo has which name.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        tree.check_destination(destination.path, overwrite=destination.overwrite)
+        self._path = destination.path
+        self._class_names = destination.class_names
+        self._names = UniqueNames()
+        self._palette = palettes.voc()
+        self._root = Path()
+
+    def job(self, record: Record) -> Callable[[LabelMap], tuple[str, Record]]:
+        """Return what writes a photo and its mask; see `Exporter`."""
+        return partial(self._write_one, record, self._names.unique(record.image))
+
+    def write(self, results: Results) -> None:
+        """Write the tree; see `Exporter`."""
+        with tree.building(self._path, "voc") as new, contextlib.closing(results):
+            self._root = new / _ROOT
+            for directory in _DIRECTORIES:
+                (self._root / directory).mkdir(parents=True)
+            (self._root / "labelmap.txt").write_text(self._label_map(), encoding="utf-8")
+            names = self._root / "ImageSets/Segmentation/train.txt"
+            table = self._root / "images.csv"
+            with names.open("w", encoding="utf-8") as listed, table.open("w", encoding="utf-8") as mapped:
+                rows = csv.writer(mapped, lineterminator="\n")
+                rows.writerow(("name", "image", "path"))
+                for name, record in results:
+                    listed.write(f"{name}\n")
+                    rows.writerow((name, printable_utf8(record.image), printable_utf8(record.path)))
+
+    def _write_one(self, record: Record, name: str, labels: LabelMap) -> tuple[str, Record]:
+        write_upright_jpeg(record, self._root / "JPEGImages" / f"{name}.jpg")
+        path = self._root / "SegmentationClass" / f"{name}.png"
+        with OutputLost.when_refused(path):
+            colored(labels, self._palette).save(path, "PNG", compress_type=_Z_RLE)
+        return name, record
+
+    def _label_map(self) -> str:
+        """Return the lines ``label:red,green,blue:parts:actions``; CVAT wants ``background`` for class 0."""
+        names = [*enumerate(self._class_names), (VOID_INDEX, "ignored")]
+        lines = ["# label:color_rgb:parts:actions"]
+        for index, name in names:
+            label = "background" if index == BACKGROUND_INDEX else re.sub(r"[:\s]+", "_", name)
+            lines.append(f"{label}:{','.join(map(str, self._palette[index].tolist()))}::")
+        return "\n".join(lines) + "\n"

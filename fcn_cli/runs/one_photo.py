@@ -1,0 +1,89 @@
+"""One photo to one PNG in memory: decoded, batched, segmented and encoded as in a run into a directory."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..common.errors import Failure, ImageError
+from ..common.output_layout import find_kind
+from ..inputs import decoder
+from ..inputs.discovery import Source
+from ..outputs.looks import LookRequest
+from ..outputs.writers import WRITERS, encode
+from .observers import RunObserver
+from .request import PredictionRequest
+
+if TYPE_CHECKING:
+    # It brings torch, which is imported only once the request is known to be right.
+    from ..models.request import ResolvedModel
+    from ..models.weights import WeightsFile
+    from .prediction_stream import Prediction
+
+
+@dataclass(frozen=True)
+class OnePhotoRequest:
+    """A photo, the kind of output to make of it, and how."""
+
+    source: Source
+    kind: str
+    look: LookRequest
+    prediction: PredictionRequest
+
+
+def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
+    """Segment one photo and return its output as PNG: a mask is byte for byte that of a run into a directory.
+
+    Raises
+    ------
+    ImageError
+        The photo cannot be segmented.
+    RequestError, WeightsError
+        The request is wrong, or the weights cannot be had or do not fit.
+    DeviceLost
+        The device fails.
+    """
+    prediction = request.prediction
+    decoder.prepare_process(prediction.decoding.max_pixels)
+    model = prediction.model.resolve()
+    look = request.look.resolve(model.class_names)
+    if model.architecture.note and model.checkpoint is None:
+        observer.note(model.architecture.note)
+    predicted = _predict(request, model, model.weights_file(observer.downloading), observer)
+    if isinstance(predicted.result, Failure):
+        raise ImageError(*predicted.result)
+    stream = io.BytesIO()
+    encode(
+        WRITERS[request.kind](look),
+        predicted.result,
+        lambda: decoder.decode(request.source.path, prediction.decoding.max_pixels).image,
+        stream,
+        as_png=True,
+    )
+    return stream.getvalue()
+
+
+def _predict(
+    request: OnePhotoRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
+) -> Prediction:
+    from ..inference import engine, execution
+    from ..inference.upsampling import PredictionOptions
+    from .prediction_stream import open_pool, predict
+
+    prediction = request.prediction
+    # The worker starts before the network is loaded, so before CUDA and torch's threads.
+    with open_pool([request.source], prediction.decoding) as pool:
+        chosen = execution.resolve_execution(prediction.inference)
+        network = model.load(file)
+        request.look.check(network.class_names)
+        options = PredictionOptions(
+            not find_kind(request.kind).from_labels, prediction.inference.min_confidence
+        )
+        ready = engine.Engine(network, chosen, options)
+        observer.detail(f"{network.backbone.name} on {chosen.device}, {chosen.precision}")
+        for batch in predict(pool, ready):
+            if batch:
+                return batch[0]
+            observer.waiting()
+    raise AssertionError("a pool yields every photo")

@@ -1,0 +1,231 @@
+"""``fcn segment PHOTO -o -``: one photo from a file or a pipe, one PNG on stdout, and no other file."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from fcn_cli.__main__ import run
+from fcn_cli.cli.app import app
+from fcn_cli.cli.one_photo import _PARAMETERS
+from fcn_cli.common import palettes
+
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree
+from ..terminal import on_a_terminal
+
+CHELSEA = SAMPLES / "chelsea.png"
+
+
+@pytest.fixture
+def piped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fcn: Fcn
+) -> Callable[..., bytes]:
+    """Run the entry point in this process with files as stdin and stdout; return what stdout holds."""
+
+    def call(*arguments: str | Path, stdin: Path | None = None, code: int = 0) -> bytes:
+        output = tmp_path.parent / f"{tmp_path.name}-stdout"
+        with monkeypatch.context() as patch, output.open("w") as stdout, open(stdin or "/dev/null") as given:
+            patch.setattr(sys, "stdout", stdout)
+            patch.setattr(sys, "stdin", given)
+            got = run([str(argument) for argument in arguments])
+        shown = capfd.readouterr()
+        assert got == code, shown.err
+        assert shown.out == ""
+        assert "Traceback" not in shown.err
+        return output.read_bytes()
+
+    return call
+
+
+def shell(line: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a pipeline in which FCN stands for the command."""
+    text = line.replace("FCN", shlex.join(command()))
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", text],
+        cwd=cwd,
+        capture_output=True,
+        timeout=150,
+        check=False,
+        **options,
+    )
+
+
+def test_a_mask_through_pipes_is_byte_for_byte_that_of_a_folder(
+    fcn: Fcn, photos: Path, tmp_path: Path
+) -> None:
+    fcn("segment", "photos", *SMALL, "-o", "out")
+    (tmp_path / "work").mkdir()
+    line = f"cat ../photos/chelsea.png | FCN segment - -o - {shlex.join(SMALL)} | cat > mask.png"
+    done = shell(line, tmp_path / "work")
+    assert done.returncode == 0, done.stderr
+    mask = tmp_path / "work/mask.png"
+    assert mask.read_bytes() == (tmp_path / "out/masks/chelsea.png").read_bytes()
+    assert np.array(Image.open(mask)).any()
+    # No output directory, no journal, no lock.
+    assert sorted(tree(tmp_path / "work")) == ["mask.png"]
+
+
+def test_every_kind_is_a_png(fcn: Fcn, piped: Callable[..., bytes], tmp_path: Path) -> None:
+    looks = ("--palette", "bright", "--opacity", "0.4", "--legend", "--write")
+    images = {}
+    kinds = ("masks", "color", "overlay", "confidence", "cutout")
+    for kind in kinds:
+        images[kind] = piped("segment", CHELSEA, *SMALL, *looks, kind, "-o", "-")
+        assert Image.open(io.BytesIO(images[kind])).format == "PNG"
+        assert tree(tmp_path) == {}
+    fcn("segment", CHELSEA, *SMALL, *looks, ",".join(kinds), "-o", "out")
+    files = tree(tmp_path / "out")
+    for kind in set(kinds) - {"overlay"}:
+        assert images[kind] == files[f"{kind}/chelsea.png"], kind
+    assert Image.open(io.BytesIO(images["color"])).getpalette() == palettes.bright().flatten().tolist()
+    drawn, expected = (
+        Image.open(io.BytesIO(data)) for data in (images["overlay"], files["overlay/chelsea.jpg"])
+    )
+    assert drawn.size == expected.size
+    assert drawn.height > 300, "it has a legend"
+    # The JPEG differs by its compression only.
+    assert np.abs(np.array(drawn, dtype=int) - np.array(expected, dtype=int)).mean() < 3
+
+
+def test_stdin_without_a_suffix_and_turned_by_exif(piped: Callable[..., bytes], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(CHELSEA).convert("RGB").save(tmp_path / "photo", "JPEG", exif=exif)
+    data = piped("segment", "-", *SMALL, "-o", "-", "-q", stdin=tmp_path / "photo")
+    assert Image.open(io.BytesIO(data)).size == (300, 451)
+
+
+def test_the_output_may_come_from_the_environment(
+    piped: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is set for all runs of a user is no reason to refuse.
+    for name, value in {"OUTPUT": "-", "WAIT": "60", "KEEP_EXTENSION": "1", "WRITE": "color"}.items():
+        monkeypatch.setenv(f"FCN_{name}", value)
+    assert Image.open(io.BytesIO(piped("segment", CHELSEA, *SMALL))).mode == "P"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "nothing is written for stdin: the file is empty (0 bytes)"),
+        (CHELSEA.read_bytes()[:50_000], "nothing is written for stdin: "),
+    ],
+    ids=["empty", "cut"],
+)
+def test_a_photo_that_fails_writes_nothing_and_exits_with_1(
+    fcn: Fcn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, message: str
+) -> None:
+    (tmp_path / "given").write_bytes(data)
+    with (tmp_path / "given").open() as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        done = fcn("segment", "-", *SMALL, "-o", "-", code=1)
+    assert done.stdout == ""
+    assert message in done.stderr
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path) -> None:
+    line = f"FCN segment {shlex.quote(str(CHELSEA))} -o - {shlex.join(SMALL)}"
+    done = shell(f"{line} | head -c 0; echo ${{PIPESTATUS[0]}}", tmp_path)
+    assert done.stdout == b"0\n", done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fcn: Fcn
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        assert run(["segment", str(CHELSEA), *SMALL, "-o", "-"]) == 5
+    assert "fcn: stdout: cannot be written (No space left on device)" in capfd.readouterr().err
+
+
+def test_a_terminal_gets_no_binary_and_is_no_photo(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png"])
+    line = command("segment", "made/a.png", *SMALL, "-o", "-")
+    shown = on_a_terminal(line, 200, cwd=tmp_path, environment={}, code=2)
+    assert shown.count("\n") == 1
+    assert "stdout is a terminal, and a PNG is binary; redirect it (> mask.png)" in shown
+    quoted = shlex.join(command("segment", "-", *SMALL, "-o", "-"))
+    shown = on_a_terminal(["sh", "-c", f"{quoted} > mask.png"], 200, cwd=tmp_path, environment={}, code=2)
+    assert "stdin is a terminal; pipe an image into fcn, or name a file" in shown
+
+
+def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
+    done = shell(f"FCN segment {shlex.quote(str(CHELSEA))} -o - {shlex.join(SMALL)} >&-", tmp_path)
+    assert done.returncode == 2
+    assert b"fcn: -o -: stdout is closed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-", "-o", "out"), "'-' is one image on stdin, and its PNG goes to stdout: add -o -"),
+        (("made", "-", "-o", "out"), "'-' is one image on stdin"),
+        (("-o", "-"), "-o - takes exactly one image, a file or '-' for stdin, not none"),
+        (("made/a.png", "made/b.png", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
+        (("made/a.png", "-", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
+        (("made", "-o", "-"), "made: -o - takes one image file, not a directory or a pattern"),
+        (("made/*.png", "-o", "-"), "made/*.png: -o - takes one image file, not a directory or a pattern"),
+        (("", "-o", "-"), "an input name is empty"),
+        (("made/c.png", "-o", "-"), "made/c.png: no such file or directory"),
+        (("made/a.png", "-o", "-", "--write", "masks,color"), "-o - writes one kind of output, not 2"),
+        (("made/a.png", "-o", "-", "--classes", "cat"), "add cutout to --write"),
+        (("made/a.png", "-o", "-", "--write", "cutout", "--classes", "x"), "--classes x: no such class"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    make_photos(["a.png", "b.png"])
+    before = tree(tmp_path)
+    done = fcn("segment", *arguments, *SMALL, code=2)
+    assert message in done.stderr
+    assert (done.stdout, tree(tmp_path)) == ("", before)
+
+
+REFUSED = {
+    "--json": (),
+    "--dry-run": (),
+    "--overwrite": (),
+    "--retry-failed": (),
+    "--prune": (),
+    "--keep-extension": (),
+    "--fail-fast": (),
+    "--null": (),
+    "--wait": ("5",),
+    "--root": (".",),
+    "--include": ("*",),
+    "--exclude": ("*",),
+    "--files-from": ("-",),
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_options_that_mean_nothing_there_are_refused(fcn: Fcn, option: str) -> None:
+    done = fcn("segment", CHELSEA, *SMALL, "-o", "-", option, *REFUSED[option], code=2)
+    assert f"fcn: {option} means nothing with -o -" in done.stderr
+    assert done.stdout == ""
+
+
+def test_every_option_is_either_for_one_photo_or_refused() -> None:
+    """A new option that shapes masks or pictures goes into `_PARAMETERS`, any other one into `REFUSED`."""
+    segment: Any = vars(typer.main.get_command(app))["commands"]["segment"]
+    options = {parameter.name: max(parameter.opts, key=len) for parameter in segment.params}
+    assert set(options) >= _PARAMETERS
+    assert {options[name] for name in set(options) - _PARAMETERS} == set(REFUSED)
+
+
+def test_help_names_the_pipe(fcn: Fcn) -> None:
+    text = " ".join(fcn("segment", "--help").stdout.split())
+    assert "With `-o -`, one image (`-` is stdin) becomes one PNG on stdout." in text

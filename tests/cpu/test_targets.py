@@ -1,0 +1,54 @@
+"""Which target is chosen, and that those with FMA give the same bits: lanes are never parts of a sum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcn_cli.cpu.kernels import llvm, matmul, simd_targets
+from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, BASELINE, SimdTarget
+from fcn_cli.cpu.winograd import Winograd
+from fcn_cli.cpu.workspace import Workspace
+from fcn_cli.inference.upsampling import label_map
+
+
+@pytest.mark.parametrize(
+    ("features", "best"),
+    [
+        ({"avx512f": True, "avx2": True, "fma": True}, AVX512),
+        ({"avx512f": False, "avx2": True, "fma": True}, AVX2),
+        ({"avx512f": False, "avx2": True, "fma": False}, BASELINE),
+        ({"neon": True}, BASELINE),
+    ],
+)
+def test_the_best_target_that_the_processor_has(
+    features: dict[str, bool], best: SimdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llvm, "host_features", lambda: features)
+    simd_targets.host_target.cache_clear()
+    try:
+        assert simd_targets.simd_target() is best
+    finally:
+        monkeypatch.undo()
+        simd_targets.host_target.cache_clear()
+    assert AVX512.can_be_compiled_here() == ("avx512f" in llvm.host_features())
+
+
+@pytest.mark.skipif(not (AVX512.runs_here() and AVX2.runs_here()), reason="needs AVX-512")
+def test_avx512_and_avx2_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def results(target: SimdTarget) -> list[Tensor]:
+        monkeypatch.setattr(simd_targets, "simd_target", lambda: target)
+        torch.manual_seed(0)
+        product = torch.empty(77, 80)
+        panels, bias = matmul.in_panels(torch.randn(528, 80)), matmul.filled(torch.randn(80))
+        matmul.pointwise(torch.randn(77, 528), panels, bias, product, (0.0, 6.0), Workspace(), add=False)
+        convolved = []
+        for tile in (4, 6):
+            weight, bias = torch.randn(48, 272, 3, 3).double(), torch.randn(48).double()
+            convolved.append(torch.empty(20, 31, 48))
+            Winograd(weight, bias, 2, tile, (0.0, None))(torch.randn(20, 31, 272), convolved[-1], Workspace())
+        return [product, *convolved, label_map(torch.randn(21, 9, 8), 67, 61)]
+
+    for first, second in zip(results(AVX512), results(AVX2), strict=True):
+        assert torch.equal(first, second)

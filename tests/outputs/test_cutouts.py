@@ -1,0 +1,187 @@
+"""Cutouts: the photo in RGBA with only some classes kept, chosen by name or index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcn_cli import RequestError, Segmenter
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.outputs import overlay
+from fcn_cli.outputs.looks import find_classes
+
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+
+CUTOUTS = ("segment", "made", *SMALL, "--write", "masks,cutout", "-o", "out")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Make a photo in which the network sees a cat, and one with a person and bottles, turned by EXIF."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    with Image.open(SAMPLES / "chelsea.png") as cat, Image.open(SAMPLES / "astronaut.png") as person:
+        cat.convert("RGB").resize((150, 100)).save(folder / "cat.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        sideways = person.convert("RGB").resize((128, 140)).transpose(Image.Transpose.ROTATE_90)
+        sideways.save(folder / "person.jpg", exif=exif, quality=95)
+    return folder
+
+
+def assert_cut_out(output: Path, photo: Image.Image, name: str, kept: set[int] | None) -> NDArray[np.uint8]:
+    """Check a cutout against the mask; return the alpha channel."""
+    labels = np.array(Image.open(output / f"masks/{name}.png"))
+    cutout = Image.open(output / f"cutout/{name}.png")
+    assert (cutout.format, cutout.mode, cutout.size) == ("PNG", "RGBA", photo.size)
+    keep = (labels != 255) & (labels > 0 if kept is None else np.isin(labels, list(kept)))
+    expected = np.zeros((*labels.shape, 4), np.uint8)
+    expected[keep, :3] = np.array(photo)[keep]
+    expected[keep, 3] = 255
+    assert np.array_equal(np.array(cutout), expected)
+    return expected[..., 3]
+
+
+def upright(path: Path) -> Image.Image:
+    from PIL import ImageOps
+
+    with Image.open(path) as opened:
+        turned = ImageOps.exif_transpose(opened)
+        assert turned is not None
+        return turned.convert("RGB")
+
+
+def test_cutouts_keep_the_photos_pixels_and_nothing_else(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+    fcn(*CUTOUTS)
+    for name, file in (("cat", "cat.png"), ("person", "person.jpg")):
+        alpha = assert_cut_out(tmp_path / "out", upright(made / file), name, None)
+        assert 0 < alpha.mean() < 255
+    record = journal_of(tmp_path / "out")["cat.png"]
+    assert record["looks"]["cutout"] == "all classes"
+    assert "cutout/cat.png" in record["outputs"]
+    assert "nothing to do" in fcn(*CUTOUTS).stderr
+    assert "nothing to do" in fcn(*CUTOUTS, "--classes", "all").stderr
+
+
+def test_other_classes_are_another_look(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+    fcn(*CUTOUTS)
+    masks = tree(tmp_path / "out/masks")
+    before = "all classes"
+    for classes, kept, text in (
+        ("cat,dog", {8, 12}, "classes 8, 12"),
+        ("15", {15}, "classes 15"),
+        (" person , cat,8", {8, 15}, "classes 8, 15"),
+        ("__background__", {0}, "classes 0"),
+    ):
+        plan = fcn(*CUTOUTS, "--classes", classes, "--dry-run").stdout.splitlines()
+        assert plan[0] == f"repaint\tcat.png\tcutout was {before}, is to be {text}"
+        # Without the network, as a device that is not there proves.
+        fcn(*CUTOUTS, "--classes", classes, "--device", "cuda:99")
+        assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", kept)
+        assert_cut_out(tmp_path / "out", upright(made / "person.jpg"), "person", kept)
+        assert tree(tmp_path / "out/masks") == masks
+        assert journal_of(tmp_path / "out")["cat.png"]["looks"] == {"cutout": text}
+        before = text
+
+
+def test_cutouts_are_added_to_what_is_done(
+    fcn: Fcn, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcn("segment", "made", *SMALL, "-o", "out")
+    monkeypatch.setenv("FCN_CLASSES", "cat")
+    fcn(*CUTOUTS, "--device", "cuda:99")
+    assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", {8})
+
+
+def test_void_is_transparent_whatever_is_asked_for(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+    fcn(*CUTOUTS, "--min-confidence", "0.9")
+    labels = np.array(Image.open(tmp_path / "out/masks/cat.png"))
+    assert (labels == 255).any()
+    assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", None)
+    for classes in ("255", "void"):
+        done = fcn(*CUTOUTS, "--min-confidence", "0.9", "--classes", classes, code=2)
+        assert f"--classes {classes}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("persom", "--classes persom: no such class; did you mean person?"),
+        ("cat,Doggo,dog", "--classes Doggo: no such class; did you mean dog?"),
+        ("background", "did you mean __background__?"),
+        ("PERSON", "did you mean person?"),
+        ("zzzzz", "--classes zzzzz: no such class; the classes are __background__, aeroplane, "),
+        ("21", "--classes 21: the network has 21 classes, from 0 to 20"),
+        ("-1", "--classes -1: no such class"),
+        (",", "--classes takes all, or names or indices of classes, separated by commas, not ','"),
+    ],
+)
+def test_a_class_that_does_not_exist_is_refused_before_anything_is_written(
+    fcn: Fcn, made: Path, tmp_path: Path, classes: str, message: str
+) -> None:
+    assert message in fcn(*CUTOUTS, "--classes", classes, code=2).stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_without_cutouts_are_refused_unless_they_come_from_the_environment(
+    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(["a.png"])
+    done = fcn("segment", "made", *SMALL, "--classes", "cat", code=2)
+    assert "add cutout to --write" in done.stderr
+    monkeypatch.setenv("FCN_CLASSES", "cat")
+    fcn("segment", "made", *SMALL, "--dry-run")
+
+
+def test_ones_own_classes(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+    torch.save(preview_network().model.state_dict(), tmp_path / "own.pth")
+    own = ("--weights", "own.pth")
+    fcn(*CUTOUTS, *own, "--classes", "class_8,15")
+    assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", {8, 15})
+    # How many classes there are is known only when the network is loaded.
+    done = fcn(
+        "segment", "made", *SMALL, *own, "--write", "cutout", "--classes", "class_40", "-o", "o2", code=2
+    )
+    assert "--classes class_40: no such class" in done.stderr
+    assert not (tmp_path / "o2/cutout").exists()
+    names = [f"thing {index}" for index in range(20)]
+    (tmp_path / "names").write_text("\n".join([*names, "8"]))
+    named = (*SMALL, *own, "--class-names", "names", "--write", "masks,cutout", "-o", "named")
+    # A name comes before an index.
+    fcn("segment", "made", *named, "--classes", "thing 15,8")
+    assert_cut_out(tmp_path / "named", upright(made / "cat.png"), "cat", {15, 20})
+
+
+def test_python_users_have_cutouts_too(made: Path) -> None:
+    result = Segmenter("mobilenet_v2", resize=64)(made / "cat.png")
+    alpha = np.array(result.cutout())[..., 3]
+    assert np.array_equal(alpha == 255, result.labels > 0)
+    assert np.array_equal(np.array(result.cutout(["cat", 0]))[..., 3] == 255, np.isin(result.labels, [0, 8]))
+    with pytest.raises(RequestError, match="did you mean cat"):
+        result.cutout(["cats"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_strips_make_no_difference(height: int, width: int, seed: int, strip_pixels: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), (height, width))
+    photo = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8).astype(np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay, "_STRIP_PIXELS", strip_pixels)
+        cut = np.array(overlay.cutout(photo, labels, frozenset({1, 255})))
+    expected = np.dstack([np.array(photo), np.full_like(labels, 255)]) * (labels == 1)[..., None]
+    assert np.array_equal(cut, expected)
+
+
+@given(st.lists(st.sampled_from([*VOC_CLASSES, *map(str, range(21))]), min_size=1))
+def test_every_name_and_every_index_finds_its_class(wanted: list[str]) -> None:
+    expected = {int(text) if text.isdigit() else VOC_CLASSES.index(text) for text in wanted}
+    assert find_classes(wanted, VOC_CLASSES) == expected
