@@ -86,6 +86,7 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.minimal_filtering
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.comparing
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## delete what the targets made
 	rm -rf $(VENV) .coverage .coverage.* fuzz_findings build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from .evaluate import evaluate
 from .export import export
 from .info import info
 from .list_photos import list_photos
+from .report import report
 from .segment import segment
 from .status import status
 from .verify import verify
@@ -62,5 +63,6 @@ app.command(cls=command_line.Command)(export)
 app.command(cls=command_line.Command)(status)
 app.command("list", cls=command_line.Command)(list_photos)
 app.command(cls=command_line.Command)(verify)
+app.command(cls=command_line.Command)(report)
 app.command(cls=command_line.Command)(bench)
 app.command(cls=command_line.Command)(info)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import typer
 
 from ..evaluation.choices import Orientation, Protocol
 from . import evaluate_options, network_options, options
+from .console import print_message
 from .figures import print_figures
 
 
@@ -32,6 +34,7 @@ def evaluate(
     resize: network_options.Resize = "520",
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
+    report: evaluate_options.Report = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -41,7 +44,7 @@ def evaluate(
     another size, are skipped and reported.
 
     Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong or the truth is
-    unusable; 3 there is no photo, or no photo with truth.
+    unusable; 3 there is no photo, or no photo with truth; 5 the report cannot be written.
     """
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest
@@ -49,6 +52,7 @@ def evaluate(
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..models.request import ModelRequest
+    from ..report.evaluation_report import EvaluationReport
     from ..runs.request import PredictionRequest
     from . import tables
     from .progress_bar import ProgressBar
@@ -61,8 +65,13 @@ def evaluate(
     request = accuracy.EvaluationRequest(
         images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation
     )
+    page = EvaluationReport(Path(report), images) if report is not None else None
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
-        result = accuracy.evaluate(request, progress)
+        result = accuracy.evaluate(request, progress, page.add if page is not None else None)
     print_figures(result.as_json(), tables.evaluation, as_json=as_json)
+    if page is not None:
+        with contextlib.closing(progress):
+            path = page.write(result, progress, prediction.decoding.max_pixels)
+        print_message(f"report: see {path}", show=not quiet)
     raise typer.Exit(result.exit_code)

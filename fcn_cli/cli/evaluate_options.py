@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..evaluation.choices import Orientation, Protocol, TruthColors
+from .input_options import not_a_file
 from .option_values import choice, complete
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="A directory of photos.")]
@@ -41,6 +42,21 @@ ProtocolOption = Annotated[
         autocompletion=complete(*Protocol),
         help="original: compare at the photo's own size. torchvision: compare at the network's input size, "
         "as torchvision's reference script does.",
+    ),
+]
+
+
+def _not_a_file(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    return None if value is None else not_a_file(parameter, value)
+
+
+Report = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        callback=_not_a_file,
+        help="Write DIR/report.html (per-class bars, confusion matrix, the photos, worst first) and "
+        "DIR/evaluation.json.",
     ),
 ]
 OrientationOption = Annotated[

@@ -96,6 +96,14 @@ Prune = Annotated[
         "disk; --prune=force removes them anyway.",
     ),
 ]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report",
+        envvar="FCN_REPORT",
+        help="At the end write report.html, a page to look at all photos and masks; see fcn report.",
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(

@@ -11,6 +11,7 @@ import typer
 from ..common.errors import ExitCode, OutputLost, RequestError
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
+from .report import report_after
 
 
 def segment(
@@ -44,6 +45,7 @@ def segment(
     retry_failed: output_options.RetryFailed = False,
     prune: output_options.Prune = None,
     watch: input_options.Watch = False,
+    report: output_options.Report = False,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
     wait: output_options.Wait = 0.0,
@@ -104,6 +106,8 @@ def segment(
     display.summed_up(summary)
     if dry_run:
         return
+    if report:
+        report_after(summary, quiet=quiet)
     if summary.exit_code == ExitCode.OK and display.stdout_error:
         raise OutputLost(f"stdout: cannot be written ({display.stdout_error}); the masks are done")
     raise typer.Exit(summary.exit_code)

@@ -60,9 +60,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
     return size
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically, as `write_whole` does."""
+    write_whole(path, lambda stream: _write_all(stream, data))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically and durably; surrogate escapes in file names become their bytes."""
-    write_whole(path, lambda stream: _write_all(stream, text.encode("utf-8", "surrogateescape")))
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
     sync_directories([path.parent])
 
 

@@ -48,7 +48,10 @@ KINDS = (
 
 DEFAULT_KINDS = ("masks", "color")
 
-IMAGE_DIRECTORIES = frozenset(kind.name for kind in KINDS)
+REPORT_FILE = "report.html"
+REPORT_DIRECTORY = "report"
+
+IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
 

@@ -18,7 +18,7 @@ from ..runs.request import PredictionRequest
 from . import counting, truth_check, wrong_calls
 from .choices import Orientation, Protocol
 from .confusion_matrix import Confusion
-from .counting import Answer
+from .counting import Answer, Inspector
 from .ground_truth import FolderTruth, Truth, TruthRequest, open_truth
 from .label_folder import LabelFolder
 from .orientation import OrientationRule
@@ -65,7 +65,9 @@ class _Answers(NamedTuple):
     protocol: dict[str, Any]
 
 
-def evaluate(request: EvaluationRequest, observer: ProgressObserver) -> Evaluation:
+def evaluate(
+    request: EvaluationRequest, observer: ProgressObserver, inspect: Inspector | None = None
+) -> Evaluation:
     """Compare predictions with ground truth.
 
     The first label maps of the truth are checked before weights are searched or downloaded.
@@ -76,6 +78,8 @@ def evaluate(request: EvaluationRequest, observer: ProgressObserver) -> Evaluati
         What to measure.
     observer
         Receives the progress.
+    inspect
+        Is given the label maps of each photo, in threads.
 
     Raises
     ------
@@ -116,7 +120,7 @@ def evaluate(request: EvaluationRequest, observer: ProgressObserver) -> Evaluati
         truth.counts,
     )
     with closing(found.answers):
-        counting.count(found.answers, truth, matched.names, evaluation, observer)
+        counting.count(found.answers, truth, matched.names, evaluation, observer, inspect)
     return evaluation
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -45,12 +46,27 @@ class Answer:
         return self.labels.nbytes if isinstance(self.labels, np.ndarray) else 0
 
 
+class Compared(NamedTuple):
+    """One photo's truth and prediction (uint8, of one shape (h, w)), and their confusion matrix."""
+
+    source: Source
+    photo: SeenPhoto
+    truth: LabelMap
+    predicted: LabelMap
+    confusion: Confusion
+
+
+Inspector: TypeAlias = Callable[[Compared], None]
+"""Is given every photo that was measured, in the threads that compare; it must not keep the label maps."""
+
+
 def count(
     answers: Iterable[Answer | None],
     truth: Truth,
     names: Mapping[str, str],
     evaluation: Evaluation,
     observer: ProgressObserver,
+    inspect: Inspector | None = None,
 ) -> None:
     """Add answer by answer to an evaluation; None stands for a moment in which nothing came.
 
@@ -64,6 +80,8 @@ def count(
         What to add to.
     observer
         Is told of each image.
+    inspect
+        Is given the label maps of each image.
     """
     classes = len(evaluation.class_names)
     resized = evaluation.protocol["name"] == Protocol.TORCHVISION
@@ -89,7 +107,7 @@ def count(
             name = names[answer.source.image]
             work.submit(
                 (answer.source, answer.photo),
-                partial(_compare, answer, truth, name, classes, resized=resized),
+                partial(_compare, answer, truth, name, classes, inspect, resized=resized),
                 answer.held_bytes,
             )
             for task in work.take():
@@ -98,7 +116,9 @@ def count(
             add(task)
 
 
-def _compare(answer: Answer, truth: Truth, name: str, classes: int, *, resized: bool) -> Confusion:
+def _compare(
+    answer: Answer, truth: Truth, name: str, classes: int, inspect: Inspector | None, *, resized: bool
+) -> Confusion:
     if isinstance(answer.labels, Failure):
         raise ImageError(*answer.labels)
     labels = _from_file(answer, answer.labels) if isinstance(answer.labels, Path) else answer.labels
@@ -109,9 +129,12 @@ def _compare(answer: Answer, truth: Truth, name: str, classes: int, *, resized: 
         size = labels.shape[1], labels.shape[0]
         right = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
     try:
-        return Confusion.of(right, labels, classes)
+        confusion = Confusion.of(right, labels, classes)
     except ValueError as error:
         raise ImageError(FailureKind.BAD_LABELS, f"{error} ({name})") from None
+    if inspect is not None:
+        inspect(Compared(answer.source, answer.photo, right, labels, confusion))
+    return confusion
 
 
 def _from_file(answer: Answer, path: Path) -> LabelMap:

@@ -25,7 +25,9 @@ def test_the_option_table_in_the_repository_is_what_the_command_line_says() -> N
     assert PAGE.read_text(encoding="utf-8") == written, "run `make docs` and commit docs/options.md"
 
 
-@pytest.mark.parametrize("name", ["segment", "evaluate", "compare", "bench", "info", "weights fetch"])
+@pytest.mark.parametrize(
+    "name", ["segment", "evaluate", "compare", "report", "bench", "info", "weights fetch"]
+)
 def test_every_option_that_the_help_names_has_a_row(fcn: Fcn, name: str) -> None:
     text = fcn(*name.split(), "--help").stdout
     options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)

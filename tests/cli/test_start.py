@@ -18,8 +18,8 @@ OPTIONS = re.findall(
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
     --kernels --precision --batch-size --workers --resize --write --palette --opacity --legend --classes
-    --keep-extension --overwrite --retry-failed --prune --max-image-pixels --fail-fast --dry-run --json
-    --quiet --verbose
+    --keep-extension --overwrite --retry-failed --prune --report --max-image-pixels --fail-fast --dry-run
+    --json --quiet --verbose
     """,
 )
 REPORT = (

@@ -1,0 +1,175 @@
+"""The time, size and memory of a report per 1,000 photos, and how soon a browser shows it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks import material
+from fcn_cli.common import palettes
+from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.common.label_map import LabelMap, Segmentation
+from fcn_cli.inputs import decoder
+from fcn_cli.inputs.discovery import InputRequest, discover
+from fcn_cli.outputs.directory import OutputDirectory
+from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.record import begin
+from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
+from fcn_cli.outputs.write_queue import WriteQueue
+
+_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+_KINDS = ("masks", "color")
+# Of the memory of a child, `getrusage` counts what it had before exec too: this process's own.
+_REPORT = """
+import sys
+from fcn_cli.__main__ import run
+assert run(["report", sys.argv[1], "-q"]) == 0
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def main() -> None:
+    """Print the figures of a report of photos, and those of a table of many records without photos."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=3000)
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(material.machine())
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_ARGUMENTS)
+        print(f"Chromium {browser.version}")
+        output = Path(temporary, "out")
+        segment(Path(temporary, "photos"), output, options.photos, *options.size)
+        thousands = options.photos / 1000
+        first, again = report(output), report(output)
+        print(f"{options.photos} photos of {options.size[0]}x{options.size[1]}, per 1,000 photos:")
+        print(f"  first report: {first.seconds / thousands:.1f} s, {first.cpu / thousands:.1f} s of CPU")
+        print(f"  its size: {first.size / thousands / 1e6:.0f} MB; peak memory {first.peak / 1e6:.0f} MB")
+        print(f"a second report, with nothing to make: {again.seconds:.2f} s")
+        show(browser, output, options.rounds)
+        many = Path(temporary, "many")
+        repeat_records(output, many, options.records)
+        cost = report(many)
+        print(f"{options.records} records without photos: {cost.seconds:.1f} s, {cost.size / 1e6:.0f} MB")
+        print(f"  peak memory {cost.peak / 1e6:.0f} MB")
+        show(browser, many, options.rounds)
+        browser.close()
+
+
+def segment(photos: Path, output: Path, count: int, width: int, height: int) -> None:
+    """Write photos, and an output directory in which a network could have found some circles in each."""
+    material.make_photos(photos, count, width, height)
+    decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
+    folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
+    output.mkdir()
+    settings = LabelSettings("resnet50", "00000000", 520, "auto", "fast", None)
+    RequestedSettings(settings).save(output, None)
+    folder.write_classes(VOC_CLASSES)
+    journal = Journal(output)
+    with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:
+        for number, source in enumerate(discover(InputRequest((str(photos),))).sources):
+            with Image.open(source.path) as photo:
+                labels = circles(number, *photo.size)
+            writes.add(source, begin(source, settings.fingerprint()), Segmentation(labels), _KINDS)
+            writes.commit()
+        writes.commit(everything=True)
+    journal.close()
+
+
+def circles(seed: int, width: int, height: int) -> LabelMap:
+    """Return a label map of five circles of random classes."""
+    random = np.random.default_rng(seed)
+    y, x = np.ogrid[:height, :width]
+    labels = np.zeros((height, width), np.uint8)
+    for _ in range(5):
+        centre_x, centre_y = random.integers(0, (width, height))
+        labels[(x - centre_x) ** 2 + (y - centre_y) ** 2 < random.integers(40, height // 2) ** 2] = (
+            random.integers(1, 21)
+        )
+    return labels
+
+
+def repeat_records(output: Path, many: Path, count: int) -> None:
+    """Write an output directory with as many records, whose photos and masks are gone."""
+    many.mkdir()
+    for name in ("settings.json", "classes.json"):
+        shutil.copy(output / name, many)
+    lines = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+    with (many / "manifest.jsonl").open("w") as journal:
+        for number in range(count):
+            record = lines[number % len(lines)]
+            name = f"folder{number // 1000:04}/photo{number:07}"
+            outputs = [f"{kind}/{name}.png" for kind in _KINDS]
+            gone = {
+                "image": f"{name}.jpg",
+                "path": f"/gone/{name}.jpg",
+                "outputs": outputs,
+                "mtime_ns": number,
+            }
+            journal.write(json.dumps({**record, **gone}) + "\n")
+
+
+class Cost(NamedTuple):
+    """What a report took: seconds, CPU seconds, and its bytes, and the most memory it had in bytes."""
+
+    seconds: float
+    cpu: float
+    size: int
+    peak: int
+
+
+def report(output: Path) -> Cost:
+    """Run `fcn report`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _REPORT, output], check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    files = [output / "report.html", *(output / "report").rglob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(seconds, cpu, size, 1024 * int(done.stdout))
+
+
+def show(browser: Browser, output: Path, rounds: int) -> None:
+    """Print the medians of when a browser paints first, has a page of photos, and has sorted all of them."""
+    times: dict[str, list[float]] = {"first paint": [], "200 photos in the page": [], "sorted by a class": []}
+    for _ in range(rounds):
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        started = time.perf_counter()
+        page.goto((output / "report.html").as_uri())
+        page.wait_for_selector(".card:nth-child(200)", state="attached", timeout=120_000)
+        times["200 photos in the page"].append(time.perf_counter() - started)
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        times["first paint"].append(paint / 1000)
+        started = time.perf_counter()
+        page.select_option("#sort", "class-15")
+        page.wait_for_selector(".value", state="attached", timeout=120_000)
+        times["sorted by a class"].append(time.perf_counter() - started)
+        page.close()
+    for name, seconds in times.items():
+        print(f"  {name}: {sorted(seconds)[rounds // 2]:.2f} s (median of {rounds})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""``fcn report``: write the report of an output directory again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.errors import FcnError, Interrupted, OutputLost
+from ..common.output_layout import is_output_directory
+from . import directory_options, options
+from .console import print_message
+
+if TYPE_CHECKING:
+    from ..runs.summary import Summary
+
+
+def report(output: directory_options.OutputDirectory, quiet: options.Quiet = False) -> None:
+    """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
+
+    It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
+
+    Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
+    """
+    write_report(output, quiet=quiet)
+
+
+def report_after(summary: Summary, *, quiet: bool) -> None:
+    """Write the report at the end of a run, also of one that had nothing to do.
+
+    A run that ended early writes none: it was interrupted, or its output directory or device is lost.
+
+    Raises
+    ------
+    OutputLost
+        The report cannot be written. The masks are not affected.
+    """
+    if summary.stopped is not None:
+        print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
+        return
+    if not is_output_directory(str(summary.output)):
+        print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
+        return
+    try:
+        write_report(summary.output, quiet=quiet)
+    except FcnError as error:
+        if isinstance(error, Interrupted):
+            raise
+        raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
+
+
+def write_report(output: Path, *, quiet: bool) -> None:
+    """Write the report of an output directory, show the progress, and say where the page is."""
+    from ..common.wording import counted
+    from ..report import output_report
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    try:
+        written = output_report.write_report(output, progress)
+    finally:
+        progress.close()
+    text = f"report of {counted(written.photos, 'photo')}"
+    if written.incomplete:
+        text += f", {written.incomplete} of them without the photo or its label map"
+    print_message(f"{text}: see {written.path}", show=not quiet)

@@ -1,0 +1,144 @@
+"""Write a page: HTML from a template, with its assets and its data beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ..common import files
+from ..common.errors import OutputLost
+from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE
+from .image_store import GRACE_SECONDS, ImageStore
+from .scripts import to_json
+
+_HERE = Path(__file__).parent
+_ASSETS = ("report.css", "core.js", "table.js", "filters.js", "grid.js", "viewer.js", "main.js")
+"""In the order in which the page loads them."""
+_EDITION = re.compile(r"page-[0-9a-f]{16}")
+
+
+class Page:
+    """A report below a directory: ``report.html``, and ``report/`` with all that it needs.
+
+    ``report/images`` has the pictures. ``report/page-…`` has the style, the scripts and the data of one
+    edition of the page; its name is the hash of its content, so that a page never meets the data of another
+    one, and two reports that are written at once do not disturb each other. The HTML is written last.
+
+    Parameters
+    ----------
+    directory
+        Where ``report.html`` goes.
+
+    Raises
+    ------
+    OutputLost
+        The directory cannot be listed, or is a link to elsewhere.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / REPORT_FILE
+        self._folder = directory / REPORT_DIRECTORY
+        images = self._folder / "images"
+        if os.path.realpath(images) != os.path.join(os.path.realpath(directory), REPORT_DIRECTORY, "images"):
+            raise OutputLost(f"{self._folder} is a link; a report is never written through links")
+        self.images = ImageStore(images)
+
+    def write(
+        self, template: str, context: Mapping[str, Any], data: Mapping[str, Any], parts: Mapping[str, bytes]
+    ) -> None:
+        """Write an edition, then the HTML that refers to it; delete editions that are old.
+
+        Parameters
+        ----------
+        template
+            The name of the template.
+        context
+            What the template shows.
+        data
+            What the scripts start with.
+        parts
+            File name → content of the data that the page loads later.
+
+        Raises
+        ------
+        OutputLost
+            A file cannot be written. The earlier page is unchanged then.
+        """
+        content = {name: (_HERE / "assets" / name).read_bytes() for name in _ASSETS} | dict(parts)
+        edition = f"page-{_digest(content)}"
+        folder = self._folder / edition
+        base = f"{REPORT_DIRECTORY}/{edition}"
+        html = (
+            _environment()
+            .get_template(template)
+            .render(
+                **context,
+                base=base,
+                scripts=[name for name in _ASSETS if name.endswith(".js")],
+                # Nothing is decoded in a script element, and nothing in this text can end it; see `to_json`.
+                data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/images"})),  # noqa: S704
+            )
+        )
+        with OutputLost.when_refused(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # One that is used again is new: no other report shall delete it now.
+            os.utime(folder)
+            for name, text in content.items():
+                if not (folder / name).exists():
+                    files.write_bytes(folder / name, text)
+            files.sync_directories([folder, self._folder])
+        with OutputLost.when_refused(self.path):
+            files.write_text(self.path, html)
+        self._sweep(keep=edition)
+
+    def _sweep(self, keep: str) -> None:
+        old = time.time() - GRACE_SECONDS
+        for folder in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                if not _EDITION.fullmatch(folder.name) or folder.name == keep:
+                    continue
+                if folder.lstat().st_mtime < old:
+                    for file in folder.iterdir():
+                        file.unlink()
+                    folder.rmdir()
+
+
+def _digest(content: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, text in sorted(content.items()):
+        digest.update(f"{name} {len(text)}\n".encode())
+        digest.update(text)
+    return digest.hexdigest()[:16]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
+    environment.filters["percent"] = percent
+    return environment
+
+
+def percent(share: float | None) -> str:
+    """Return a fraction from 0 to 1 as a percentage that is never 0 or 100 by rounding; a dash for None."""
+    if share is None:
+        return "\N{EN DASH}"
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{share:.1%}".replace("%", " %")

@@ -1,0 +1,538 @@
+"""The reports in a real browser, by clicking and typing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ..conftest import PREVIEW, SAMPLES, SMALL, journal_of, run_process
+from .browser import opened, started, until
+from .made import AREA, write_output, write_photos
+from .pages import percent_in, read_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+
+EVIL = "<img src=x onerror=document.title='broken'>.jpg"
+ODD = (EVIL, "a#b?c%20d.jpg", 'it\'s "quoted" & more.jpg', "sub dir/ü.jpg")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def samples(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the sample photos, with confidence; it needs a browser, so that none is made in vain."""
+    folder = tmp_path_factory.mktemp("samples")
+    run_process(
+        "segment", SAMPLES, *PREVIEW, "--write", "masks,color,confidence", "-o", "out", "--report", cwd=folder
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def many(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of 3,000 generated photos; the mask of photo N has N pixels of class 8 (of 3,072)."""
+    folder = tmp_path_factory.mktemp("many")
+    write_photos(folder, 3000)
+    run_process("report", "out", cwd=folder)
+    return folder / "out"
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".card .name").all_text_contents()
+
+
+def settled(page: Page, count: int) -> list[str]:
+    """Return the names on the page once so many are shown."""
+    until(page, f"document.querySelectorAll('.card').length === {count}")
+    return names(page)
+
+
+def broken_images(page: Page) -> int:
+    """Scroll through the page so that all its pictures load; return how many have no pixels."""
+    page.evaluate("for (const image of document.querySelectorAll('.grid img')) image.loading = 'eager'")
+    until(page, "[...document.querySelectorAll('.grid img')].every((image) => image.complete)")
+    return int(
+        page.evaluate("[...document.querySelectorAll('.grid img')].filter((i) => !i.naturalWidth).length")
+    )
+
+
+def wipe_of(page: Page, selector: str) -> float:
+    """Return where the divider of a picture is, in percent, as it is painted."""
+    inset = page.eval_on_selector(selector, "(layer) => getComputedStyle(layer).clipPath")
+    return float(inset.removeprefix("inset(").rstrip(")").split()[-1].rstrip("%px)"))
+
+
+def focused(page: Page) -> str:
+    """Return the name of the photo whose card has the focus, or else the id of what has it."""
+    return str(
+        page.evaluate(
+            """() => {
+                const at = document.activeElement;
+                return at.closest('.card')?.querySelector('.name').textContent ?? at.id;
+            }"""
+        )
+    )
+
+
+def test_pictures_load_and_nothing_else_does(browser: Browser, samples: Path) -> None:
+    with opened(browser, samples / "report.html") as page:
+        assert names(page) == ["astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg"]
+        assert page.locator(".grid img").count() == 8
+        assert broken_images(page) == 0
+        widths = page.locator(".grid img.photo").evaluate_all(
+            "(all) => all.map((image) => image.naturalWidth)"
+        )
+        with Image.open(SAMPLES / "grace_hopper.jpg") as photo:
+            assert widths == [320, 320, 320, round(320 * photo.width / photo.height)]
+
+
+def test_filter_by_class_and_least_share(browser: Browser, samples: Path) -> None:
+    records = journal_of(samples)
+    share = {
+        name: {int(k): v / (r["width"] * r["height"]) for k, v in r["classes"].items()}
+        for name, r in records.items()
+    }
+    with opened(browser, samples / "report.html") as page:
+        page.select_option("#class", "5")
+        assert settled(page, 3) == [name for name in sorted(share) if 5 in share[name]]
+        page.focus("#least")
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        kept = [name for name in sorted(share) if share[name].get(5, 0) >= 0.03]
+        assert 0 < len(kept) < 3
+        assert settled(page, len(kept)) == kept
+        assert page.inner_text("#least-text") == "3 %"
+        assert page.inner_text("#status") == f"{len(kept)} of 4 photos"
+        # What is chosen survives a reload.
+        page.reload()
+        assert settled(page, len(kept)) == kept
+        page.locator("body").press("x")
+        assert len(settled(page, 4)) == 4
+        page.fill("#text", "COFF")
+        assert settled(page, 1) == ["coffee.png"]
+        page.fill("#text", "no such name")
+        page.wait_for_selector(".empty")
+
+
+def test_sort(browser: Browser, samples: Path) -> None:
+    records = journal_of(samples)
+    with opened(browser, samples / "report.html") as page:
+        page.select_option("#sort", "confidence")
+        by_confidence = sorted(records, key=lambda name: records[name]["mean_confidence"])
+        page.wait_for_selector(".value")
+        assert names(page) == by_confidence
+        page.click("#direction")
+        until(page, f"document.querySelector('.name').textContent === '{by_confidence[-1]}'")
+        assert names(page) == by_confidence[::-1]
+        page.select_option("#sort", "class-15")
+        until(page, "document.querySelector('.value').textContent.startsWith('person')")
+        shares = [percent_in(text.replace("<", "")) for text in page.locator(".value").all_text_contents()]
+        assert shares == sorted(shares, reverse=True)
+        page.select_option("#sort", "seconds")
+        until(page, "document.querySelector('.value').textContent.endsWith(' s')")
+        assert names(page) == sorted(records, key=lambda name: -records[name]["seconds"])
+        page.select_option("#sort", "name")
+        until(page, "!document.querySelector('.value')")
+        assert names(page) == sorted(records)
+
+
+def test_a_click_on_a_bar_shows_that_class(browser: Browser, samples: Path) -> None:
+    with opened(browser, samples / "report.html") as page:
+        page.click(".class-name:has-text('cat')")
+        assert settled(page, 1) == ["chelsea.png"]
+        assert focused(page) == "class"
+
+
+def test_wipe(browser: Browser, samples: Path) -> None:
+    first, second = ".card:nth-child(1) .layer", ".card:nth-child(2) .layer"
+    with opened(browser, samples / "report.html") as page:
+        assert wipe_of(page, first) == 50
+        page.focus(".card:nth-child(1) input")
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+        assert (wipe_of(page, first), wipe_of(page, second)) == (55, 50)
+        page.keyboard.press("[")
+        assert wipe_of(page, first) == 45
+        box = page.locator(".card:nth-child(2) .stack").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 30, steps=5)
+        page.mouse.up()
+        assert wipe_of(page, second) == pytest.approx(20, abs=1)
+        # A drag is not a click.
+        assert not page.locator("#viewer").is_visible()
+        page.focus("#wipe-all")
+        page.keyboard.press("Home")
+        assert (wipe_of(page, first), wipe_of(page, second)) == (0, 0)
+        assert page.locator(".card input").evaluate_all("(all) => all.map((each) => each.value)") == ["0"] * 4
+
+
+def test_overlay_and_classes(browser: Browser, samples: Path) -> None:
+    with opened(browser, samples / "report.html") as page:
+        page.focus("#wipe-all")
+        page.keyboard.press("Home")
+        opacity = "() => getComputedStyle(document.querySelector('.layer')).opacity"
+        assert page.evaluate(opacity) == "0.6"
+        page.click("#views label:has-text('Classes')")
+        assert page.evaluate(opacity) == "1"
+        assert "Classes of astronaut.png: person" in str(page.get_attribute(".layer", "alt"))
+        page.keyboard.press("v")
+        assert page.evaluate(opacity) == "0.6"
+
+
+def test_the_large_view_names_the_class_under_the_pointer(browser: Browser, samples: Path) -> None:
+    labels = np.array(Image.open(samples / "masks/coffee.png"))
+    names_of = {int(k): v["name"] for k, v in json.loads((samples / "classes.json").read_text()).items()}
+    colors = {int(k): v["color"] for k, v in json.loads((samples / "classes.json").read_text()).items()}
+    height, width = labels.shape
+    with opened(browser, samples / "report.html") as page:
+        page.click(".card:nth-child(3) .frame")
+        until(page, "document.querySelector('#viewer-layer').width > 300")
+        until(page, "document.querySelector('#viewer-photo').naturalWidth > 0")
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        assert box["width"] / box["height"] == pytest.approx(width / height, rel=0.01)
+        seen = set()
+        for x, y in ((30, 20), (300, 150), (200, 250), (400, 320), (560, 90), (430, 50), (120, 380)):
+            page.mouse.move(
+                box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
+            )
+            expected = names_of[int(labels[y, x])]
+            assert page.inner_text("#probe-text") == expected
+            assert page.inner_text("#tip") == expected
+            seen.add(expected)
+        assert len(seen) >= 3
+        # The canvas has the colours of the classes, and lights one class alone.
+        pixel = """([x, y]) => {
+            const context = document.querySelector('#viewer-layer').getContext('2d');
+            return [...context.getImageData(x, y, 1, 1).data];
+        }"""
+        y, x = np.argwhere(labels == 11)[0].tolist()
+        assert page.evaluate(pixel, [x, y]) == [*colors[11], 255]
+        page.hover("#viewer-classes button:has-text('bottle')")
+        assert page.evaluate(pixel, [x, y])[3] == 0
+        page.click("#viewer-views label:has-text('Classes')")
+        assert page.evaluate("document.querySelector('#viewer-layer').style.opacity") == "1"
+
+
+def test_the_large_view_by_keyboard(browser: Browser, samples: Path) -> None:
+    labels = np.array(Image.open(samples / "masks/chelsea.png"))
+    with opened(browser, samples / "report.html") as page:
+        page.keyboard.press("g")
+        assert focused(page) == "astronaut.png"
+        page.keyboard.press("ArrowRight")
+        assert focused(page) == "chelsea.png"
+        page.keyboard.press("Enter")
+        assert page.inner_text("#viewer-name") == "chelsea.png"
+        assert page.inner_text("#viewer-place") == "2 of 4"
+        until(page, "document.querySelector('#viewer-layer').width > 300")
+        page.keyboard.press("ArrowRight")
+        until(page, "document.querySelector('#viewer-name').textContent === 'coffee.png'")
+        page.keyboard.press("ArrowLeft")
+        until(page, "document.querySelector('#viewer-name').textContent === 'chelsea.png'")
+        until(page, "document.querySelector('#viewer-layer').width === 451")
+        before = wipe_of(page, "#viewer-layer")
+        page.keyboard.press("]")
+        assert wipe_of(page, "#viewer-layer") == before + 10
+        page.focus("#stage")
+        page.keyboard.press("ArrowRight")
+        middle = int(labels[labels.shape[0] // 2, labels.shape[1] // 2])
+        assert page.inner_text("#probe-text") == {8: "cat", 0: "__background__"}[middle]
+        assert page.locator("#probe").is_visible()
+        for _ in range(9):
+            page.keyboard.press("Shift+ArrowRight")
+        assert (
+            page.inner_text("#probe-text")
+            == {8: "cat", 0: "__background__"}[int(labels[labels.shape[0] // 2, -1])]
+        )
+        page.keyboard.press("v")
+        assert page.locator("#viewer-views input[value=classes]").is_checked()
+        page.keyboard.press("Escape")
+        assert not page.locator("#viewer").is_visible()
+        assert focused(page) == "chelsea.png"
+
+
+def test_help_and_the_order_of_tab(browser: Browser, samples: Path) -> None:
+    with opened(browser, samples / "report.html") as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the photos"
+        page.keyboard.press("?")
+        assert page.locator("#help").is_visible()
+        assert "next and previous page" in page.inner_text("#help")
+        page.keyboard.press("Escape")
+        assert not page.locator("#help").is_visible()
+        for key, place in (("/", "text"), ("c", "class"), ("s", "sort")):
+            page.keyboard.press(key)
+            assert focused(page) == place
+            page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("/")
+        page.keyboard.type("gcs?")
+        assert page.input_value("#text") == "gcs?"
+        page.fill("#text", "")
+        settled(page, 4)
+        page.evaluate("document.activeElement.blur()")
+        # The grid is one stop, and the slider of its photo another.
+        page.keyboard.press("g")
+        page.keyboard.press("End")
+        assert focused(page) == "grace_hopper.jpg"
+        assert page.locator(".grid [tabindex='0']").count() == 2
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.type") == "range"
+
+
+def test_everything_has_a_name(browser: Browser, samples: Path) -> None:
+    unnamed = """() => {
+        const all = [...document.querySelectorAll('button, input, select, a, img, canvas, dialog')];
+        const labels = ['aria-label', 'aria-labelledby', 'alt'];
+        const names = (each) => labels.some((name) => each.getAttribute(name));
+        const text = (each) => each.textContent.trim() || each.labels?.length;
+        return all.filter((each) => !names(each) && !text(each)).map((each) => each.outerHTML);
+    }"""
+    with opened(browser, samples / "report.html") as page:
+        page.click(".card:nth-child(2) .frame")
+        until(page, "document.querySelector('#viewer-layer').getAttribute('aria-label')")
+        assert page.evaluate(unnamed) == []
+        assert page.locator("h1").count() == 1
+        assert page.get_attribute("html", "lang") == "en"
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_narrow_and_wide_light_and_dark(browser: Browser, samples: Path, width: int, scheme: str) -> None:
+    # The contrast ratio of WCAG 2.2.
+    contrast = """(selector) => {
+        const linear = (part) => {
+            const x = part / 255;
+            return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
+        };
+        const luminance = (text) => {
+            const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(linear);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const color = getComputedStyle(document.querySelector(selector)).color;
+        const paper = getComputedStyle(document.body).backgroundColor;
+        const [light, dark] = [luminance(color), luminance(paper)].sort((a, b) => b - a);
+        return (light + 0.05) / (dark + 0.05);
+    }"""
+    with opened(browser, samples / "report.html", width, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, paper[4:-1].split(","))) > 600) == (scheme == "light")
+        for selector in ("h1", ".made", ".tiles dt", ".chips", ".status"):
+            assert page.evaluate(contrast, selector) >= 4.5
+        page.click(".card .frame")
+        until(page, "document.querySelector('#viewer-photo').naturalWidth > 0")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_odd_names_are_harmless(browser: Browser, tmp_path: Path) -> None:
+    for number, name in enumerate(ODD):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60 + number, 40), "red").save(path)
+    Image.new("RGB", (30, 40), "blue").save(bytes(tmp_path / "photos") + b"/caf\xe9.png")
+    (tmp_path / "photos/<b onmouseover=alert(1)>.jpg").write_text("no photo")
+    run_process("segment", "photos", *SMALL, "-o", "out", "--report", cwd=tmp_path, code=1)
+    with opened(browser, tmp_path / "out/report.html") as page:
+        assert set(names(page)) == {*ODD, "caf\\xe9.png"}
+        assert broken_images(page) == 0
+        assert page.locator("[onerror], [onmouseover], .grid b").count() == 0
+        for number in range(5):
+            page.locator(".card .frame").nth(number).click()
+            until(page, "document.querySelector('#viewer-layer').height === 40")
+            href = page.get_attribute("#viewer-links a", "href")
+            # The link leads to the mask.
+            with page.context.expect_page() as opening:
+                page.click("#viewer-links a >> nth=0")
+            assert opening.value.evaluate("document.querySelector('img').naturalHeight") == 40, href
+            opening.value.close()
+            page.keyboard.press("Escape")
+        assert page.title().startswith("out")
+
+
+def test_pages_of_3000_photos(browser: Browser, many: Path) -> None:
+    with opened(browser, many / "report.html") as page:
+        assert len(settled(page, 200)) == 200
+        assert page.inner_text("#pager-top .range") == "1\N{EN DASH}200 of 3,000"
+        loaded: list[str] = []
+        page.on("request", lambda request: loaded.append(request.url) if "/photos-" in request.url else None)
+        page.reload()
+        settled(page, 200)
+        assert len(loaded) == 1
+        page.click("#pager-top [aria-label='Next page']")
+        until(page, "document.querySelector('.name').textContent === 'photo000200.jpg'")
+        assert focused(page) == "photo000200.jpg"
+        page.keyboard.press("p")
+        until(page, "document.querySelector('.name').textContent === 'photo000000.jpg'")
+        page.click("#pager-bottom [aria-label='Last page']")
+        until(page, "document.querySelector('.name').textContent === 'photo002800.jpg'")
+        assert len(loaded) == 2
+        page.fill("#pager-top input", "7")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('.name').textContent === 'photo001200.jpg'")
+        assert broken_images(page) == 0
+        # The large view goes on over the end of the page; closing it shows where it was.
+        page.locator(".card .frame").nth(199).click()
+        page.keyboard.press("ArrowRight")
+        until(page, "document.querySelector('#viewer-name').textContent === 'photo001400.jpg'")
+        page.keyboard.press("Escape")
+        until(page, "document.querySelector('.name').textContent === 'photo001400.jpg'")
+        assert focused(page) == "photo001400.jpg"
+
+
+def test_filter_and_sort_3000_photos(browser: Browser, many: Path) -> None:
+    with opened(browser, many / "report.html") as page:
+        page.select_option("#sort", "class-8")
+        until(page, "document.querySelector('.name').textContent === 'photo002999.jpg'")
+        assert names(page) == [f"photo{number:06}.jpg" for number in range(2999, 2799, -1)]
+        page.select_option("#class", "8")
+        page.eval_on_selector(
+            "#least",
+            "(each) => { each.value = 90; each.dispatchEvent(new Event('input', {bubbles: true})); }",
+        )
+        least = -(-3072 * 9 // 10)
+        until(page, f"document.querySelector('#status').textContent === '{3000 - least} of 3,000 photos'")
+        page.click("#direction")
+        until(page, f"document.querySelector('.name').textContent === 'photo{least:06}.jpg'")
+        assert page.locator("#pager-top .range").inner_text() == f"1\N{EN DASH}200 of {3000 - least}"
+
+
+def test_100000_photos_stay_usable(browser: Browser, tmp_path: Path) -> None:
+    records = write_output(tmp_path / "out", 100_000)
+    run_process("report", "out", cwd=tmp_path)
+    cats = sorted((record["classes"]["8"] for record in records), reverse=True)
+    started_at = time.monotonic()
+    with opened(browser, tmp_path / "out/report.html") as page:
+        settled(page, 200)
+        first = time.monotonic() - started_at
+        page.select_option("#sort", "class-8")
+        page.wait_for_selector(".value", timeout=60_000)
+        shown = [percent_in(text) for text in page.locator(".value").all_text_contents()]
+        assert shown == pytest.approx([pixels / AREA for pixels in cats[:200]], abs=6e-4)
+        sorted_after = time.monotonic() - started_at - first
+        page.fill("#text", "folder099/")
+        until(page, "document.querySelector('#status').textContent === '1,000 of 100,000 photos'")
+        assert page.evaluate("document.querySelectorAll('*').length") < 6000
+    # Generous: seconds, on a busy machine, not minutes.
+    assert first < 20
+    assert sorted_after < 40
+
+
+def test_missing_pictures_are_said(browser: Browser, samples: Path, tmp_path: Path) -> None:
+    shutil.copytree(samples, tmp_path / "out")
+    report = read_page(tmp_path / "out")
+    for suffix in ("-s.jpg", ".js"):
+        report.picture(report.rows[0], suffix).unlink()
+    told = pytest.raises(AssertionError, match="ERR_FILE_NOT_FOUND")
+    with told, opened(browser, tmp_path / "out/report.html") as page:
+        page.wait_for_selector(".card:nth-child(1) .missing")
+        page.click(".card:nth-child(1) .frame")
+        page.wait_for_selector("#viewer-notes p:has-text('make the report again')")
+        assert page.locator("#viewer").is_visible()
+
+
+def test_more_failures(browser: Browser, tmp_path: Path) -> None:
+    write_output(tmp_path / "out", 1)
+    failed: dict[str, Any] = {
+        "status": "failed",
+        "width": None,
+        "height": None,
+        "classes": {},
+        "outputs": [],
+        "output_bytes": [],
+    }
+    line = json.loads((tmp_path / "out/manifest.jsonl").read_text())
+    with (tmp_path / "out/manifest.jsonl").open("a") as journal:
+        for number in range(450):
+            error = {"kind": "TruncatedImage", "message": f"reason {number}", "limit": None}
+            journal.write(
+                json.dumps({**line, **failed, "image": f"bad{number:03}.jpg", "error": error}) + "\n"
+            )
+    run_process("report", "out", cwd=tmp_path)
+    with opened(browser, tmp_path / "out/report.html") as page:
+        rows = page.locator("#failure-rows tr")
+        assert rows.count() == 200
+        page.click("#more-failures")
+        until(page, "document.querySelectorAll('#failure-rows tr').length === 400")
+        assert page.evaluate("document.activeElement.textContent") == "bad200.jpg"
+        page.click("#more-failures")
+        until(page, "document.querySelectorAll('#failure-rows tr').length === 450")
+        assert rows.last.inner_text().split("\t") == ["bad449.jpg", "TruncatedImage", "reason 449"]
+        assert not page.locator("#more-failures").is_visible()
+
+
+def test_an_evaluation(browser: Browser, samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "truth").mkdir()
+    for path in (samples / "masks").iterdir():
+        truth = np.roll(np.array(Image.open(path)), 30, 1)
+        truth[:10] = 255
+        Image.fromarray(truth).save(tmp_path / "truth" / path.name)
+    run_process(
+        "evaluate", SAMPLES, "truth", "--predictions", samples, "--report", "found", "-q", cwd=tmp_path
+    )
+    rows = read_page(tmp_path / "found").rows
+    with opened(browser, tmp_path / "found/report.html") as page:
+        assert names(page) == [row["name"] for row in rows]
+        assert page.locator(".card:nth-child(1) .tag").all_text_contents() == [
+            "Photo",
+            "Truth",
+            "Prediction",
+            "Wrong",
+        ]
+        assert page.locator(".grid img").count() == 4 * (4 + 3)
+        assert broken_images(page) == 0
+        name = rows[0]["name"]
+        predicted = np.array(Image.open(samples / "masks" / Path(name).with_suffix(".png")))
+        truth = np.array(Image.open(tmp_path / "truth" / Path(name).with_suffix(".png")))
+        page.click(".card:nth-child(1) .frame")
+        until(page, "document.querySelector('#viewer-layer').width > 300")
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        height, width = truth.shape
+        classes = {entry["id"]: entry["name"] for entry in read_page(tmp_path / "found").data["classes"]}
+        wrong = (truth != predicted) & (truth != 255)
+        alpha = page.evaluate(
+            """() => {
+                const canvas = document.querySelector('#viewer-layer');
+                const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+                return [...data].filter((_, at) => at % 4 === 3);
+            }"""
+        )
+        assert np.array_equal(np.array(alpha).reshape(truth.shape) > 0, wrong)
+        for where in (wrong, (truth == predicted) & (truth != 255), truth == 255):
+            places = np.argwhere(where)
+            y, x = places[len(places) // 2].tolist()
+            page.mouse.move(
+                box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
+            )
+            true, found = int(truth[y, x]), classes[int(predicted[y, x])]
+            expected = f"truth {classes[true]}, predicted {found}" if wrong[y, x] else f"{found}, right"
+            if true == 255:
+                expected = f"void in the truth, predicted {found}"
+            assert page.inner_text("#probe-text") == expected
+        page.keyboard.press("Escape")
+        page.select_option("#sort", "accuracy")
+        until(page, "document.querySelector('.value').textContent.includes('pixels right')")
+        assert names(page) == [row["name"] for row in sorted(rows, key=lambda row: row["accuracy"])]
+        page.select_option("#class", "8")
+        assert settled(page, 1) == ["chelsea.png"]
