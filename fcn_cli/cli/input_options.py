@@ -63,6 +63,14 @@ FilesFrom = Annotated[
         metavar="FILE", callback=not_empty, help="Read image files from a list, one per line; '-' is stdin."
     ),
 ]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Segment the photos in the directories, then those that come, until Ctrl-C or SIGTERM. A photo "
+        "is taken when it has not changed for 2 s; one that is replaced is done again.",
+    ),
+]
 Null = Annotated[bool, typer.Option("--null", help="NUL bytes separate the list, as from find -print0.")]
 Root = Annotated[
     str | None,

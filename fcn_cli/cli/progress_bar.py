@@ -37,7 +37,7 @@ class ProgressBar:
 
     def begin(self, total: int) -> None:
         """Start with the number of images."""
-        self._total = total
+        self._total, self._seen, self._failed = total, 0, 0
         self._next_line = time.monotonic() + _PLAIN_SECONDS
 
     def step(self, *, failed: bool = False) -> None:

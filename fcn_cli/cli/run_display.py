@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import FailureKind
@@ -95,6 +94,12 @@ class Display:
             self._print({**record.as_json(), "status": "gone", "skipped": False})
         self.detail(f"{record.source}: gone, its outputs are removed")
 
+    def batch_done(self, batch: Summary) -> None:
+        """Print the failures and the counts of a watch's batch; no bar until the next one."""
+        self._progress.close()
+        _print_failures(batch, quiet=self._quiet)
+        print_message(_counts(batch), show=not self._quiet)
+
     def waiting(self) -> None:
         """Refresh the progress while no image finishes."""
         self._progress.waiting()
@@ -132,9 +137,7 @@ class Display:
                 tables.run(summary)
         if summary.ignored:
             print_message(summary.ignored, show=show)
-        _print_failures(
-            [r for r in summary.failures if not self._quiet or r.image not in summary.known_failures]
-        )
+        _print_failures(summary, quiet=self._quiet)
         print_message(_counts(summary), show=show)
         if summary.stopped is not None:
             print_message(str(summary.stopped))
@@ -177,8 +180,9 @@ def _is_refused(record: Record) -> bool:
     return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
 
 
-def _print_failures(records: Sequence[Record]) -> None:
-    """Print the failures, at most `_SHOWN_FAILURES`."""
+def _print_failures(summary: Summary, *, quiet: bool) -> None:
+    """Print the failures, at most `_SHOWN_FAILURES`; with ``--quiet`` only new ones."""
+    records = [r for r in summary.failures if not quiet or r.image not in summary.known_failures]
     for record in records[:_SHOWN_FAILURES]:
         message = record.error.message if record.error else "failed"
         print_message(f"no mask for {record.source}: {message}")
@@ -189,7 +193,7 @@ def _print_failures(records: Sequence[Record]) -> None:
 
 def _counts(summary: Summary) -> str:
     if not summary.total and not summary.pruned:
-        return "nothing to do: the list is empty"
+        return "no photo came" if summary.watched else "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:
         images = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
         return f"nothing to do: {images} done before, see {summary.output}"

@@ -44,6 +44,7 @@ def segment(
     overwrite: output_options.Overwrite = False,
     retry_failed: output_options.RetryFailed = False,
     prune: output_options.Prune = None,
+    watch: input_options.Watch = False,
     report: output_options.Report = False,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
@@ -62,7 +63,7 @@ def segment(
 
     Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
-    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal.
+    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
     """
     from ..common.output_layout import DEFAULT_KINDS
     from ..inference.options import InferenceOptions
@@ -73,6 +74,7 @@ def segment(
     from ..outputs.looks import LookRequest
     from ..outputs.request import OutputRequest
     from ..runs import segment as segmentation
+    from ..runs import watch as watching
     from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
     from .run_display import Display
 
@@ -100,7 +102,7 @@ def segment(
         fail_fast=fail_fast,
         dry_run=dry_run,
     )
-    summary = segmentation.segment(request, display)
+    summary = watching.watch(request, display) if watch else segmentation.segment(request, display)
     display.summed_up(summary)
     if dry_run:
         return

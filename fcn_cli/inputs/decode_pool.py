@@ -54,6 +54,8 @@ class DecodePool:
         How to decode them.
     workers
         The number of processes; 0 decodes in this process, unprotected from decoders that crash or hang.
+    clean
+        Start the workers from a clean process: this one has threads or CUDA, so it must not fork.
 
     Raises
     ------
@@ -61,14 +63,16 @@ class DecodePool:
         The workers die repeatedly without having begun a photo.
     """
 
-    def __init__(self, sources: Sequence[Source], settings: DecodeSettings, workers: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], settings: DecodeSettings, workers: int, *, clean: bool = False
+    ) -> None:
         self._sources = sources
         self._settings = settings
         self.workers = min(workers, len(sources))
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
-        self._pool = self._start(_first_context()) if self.workers else None
+        self._pool = self._start(_later_context() if clean else _first_context()) if self.workers else None
 
     def __enter__(self) -> DecodePool:
         return self

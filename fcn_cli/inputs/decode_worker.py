@@ -58,7 +58,8 @@ class DecodeSettings:
     """How photos are decoded (see `decoder`); decoding one photo may take `seconds`.
 
     Without `orient` every photo is taken upright. With `measure_only` only sizes and orientations are read:
-    pixels are neither decoded nor returned.
+    pixels are neither decoded nor returned. With `refuse_changed` a photo fails as `FailureKind.CHANGED` when
+    its file, before or after it is decoded, has not the size and mtime that its source has.
     """
 
     short_side: int | None
@@ -66,10 +67,30 @@ class DecodeSettings:
     seconds: float = 60.0
     orient: Orient | None = None
     measure_only: bool = False
+    refuse_changed: bool = False
 
 
 def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
     """Decode and resize one photo; a failure is part of the result and is never raised."""
+    photo = _decode_photo(source, settings)
+    if settings.refuse_changed and _has_changed(source, photo):
+        # Whatever was decoded, or failed to be, may be half of one version of the file and half of another.
+        return _failed(source, Failure(FailureKind.CHANGED, "the file changed while it was being read"))
+    return photo
+
+
+def _has_changed(source: Source, photo: DecodedPhoto) -> bool:
+    expected = (source.size_bytes, source.mtime_ns)
+    if source.size_bytes is None or (photo.size_bytes, photo.mtime_ns) != expected:
+        return source.size_bytes is not None
+    try:
+        status = os.stat(source.path)
+    except OSError:
+        return True
+    return (status.st_size, status.st_mtime_ns) != expected
+
+
+def _decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
     if source.problem is not None:
         return _failed(source, source.problem)
     started = time.perf_counter()

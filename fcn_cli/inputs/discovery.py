@@ -78,6 +78,8 @@ class InputRequest:
         The directory to which the names of listed files (and, when given, of input files) are relative.
     include, exclude
         Patterns (see `patterns`) that narrow what directories and patterns are searched for.
+    several
+        Name photos as with several inputs, although some of the directories are not there now.
     """
 
     inputs: Sequence[str] = ()
@@ -85,6 +87,7 @@ class InputRequest:
     root: str | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    several: bool = False
 
     @property
     def is_empty_list(self) -> bool:
@@ -120,7 +123,7 @@ class _Discovery:
         self.filter = PathFilter(request.include, request.exclude)
         self.found = Found()
         self.output = os.path.realpath(output) if output is not None else None
-        self.several = len(request.inputs) > 1
+        self.several = request.several or len(request.inputs) > 1
         self.root = os.path.abspath(request.root or ".")
         self.taken: set[tuple[str, str]] = set()
         self.written_by_us: dict[str, bool] = {}

@@ -17,7 +17,12 @@ CAREFUL, FORCE = "careful", "force"
 
 
 def find(
-    records: Iterable[Record], sources: Sequence[Source], directories: Sequence[str], *, force: bool
+    records: Iterable[Record],
+    sources: Sequence[Source],
+    directories: Sequence[str],
+    *,
+    force: bool,
+    total: int | None = None,
 ) -> list[Record]:
     """Return the records whose photo no longer exists below one of the searched directories.
 
@@ -34,6 +39,8 @@ def find(
         Absolute paths of the input directories.
     force
         Also prune when it looks as if a disk were not mounted.
+    total
+        The number of records of the output directory, when `records` are only some of them.
 
     Raises
     ------
@@ -45,12 +52,13 @@ def find(
         raise RequestError("--prune needs a directory as INPUT: it removes what is gone from there")
     if not force:
         _refuse_empty(sources, directories)
-    total = 0
+    count = 0
     pruned = []
     for record in records:
-        total += 1
+        count += 1
         if any(_is_gone(record.path, directory) for directory in directories):
             pruned.append(record)
+    total = count if total is None else total
     if not force and 2 * len(pruned) > total:
         raise RequestError(
             f"--prune would remove {len(pruned)} of {counted(total, 'image')}, more than half; "

@@ -65,25 +65,23 @@ class RunFile:
     ending: Ending | None = None
 
     @classmethod
-    def begin(cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts) -> RunFile:
-        """Return the file of this process's run, whose work begins now."""
-        return cls(ProcessIdentity.current(), utc_time.now(), kinds, journal_bytes, counts)
+    def begin(
+        cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts, start: str | None = None
+    ) -> RunFile:
+        """Return the file of this process's run; its work begins now, unless it began at `start`."""
+        return cls(ProcessIdentity.current(), start or utc_time.now(), kinds, journal_bytes, counts)
 
     def ended(self, counts: Counts, exit_code: int, stopped: str | None) -> RunFile:
         """Return the file of this run when it ends."""
         return replace(self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped))
 
     def says_the_same(self, other: RunFile) -> bool:
-        """Say whether another run wrote the same kinds and ended in the same way, whenever it was."""
+        """Say whether another run ended in the same way, whenever it was."""
         mine, other_one = self.ending, other.ending
         if mine is None or other_one is None:
             return False
-        return (self.kinds, self.counts, mine.exit_code, mine.stopped) == (
-            other.kinds,
-            other.counts,
-            other_one.exit_code,
-            other_one.stopped,
-        )
+        mine_said = (self.counts, mine.exit_code, mine.stopped)
+        return mine_said == (other.counts, other_one.exit_code, other_one.stopped)
 
     def save(self, output: Path) -> None:
         """Write the file into an output directory; raises OSError."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..common import files, resources
 from ..common.errors import ExitCode, RequestError
 from ..common.ordered_work import OrderedWork
-from ..common.output_layout import IMAGE_DIRECTORIES, JOURNAL_FILE, kind_of
+from ..common.output_layout import DEFAULT_KINDS, IMAGE_DIRECTORIES, JOURNAL_FILE, kind_of
 from ..inputs import decoder
 from .file_check import find_damage
 from .journal_snapshot import JournalSnapshot
@@ -168,7 +168,8 @@ class _Checker:
             return f"its photo is gone from {record.path}: restore one of the two"
         kind = kind_of(name)
         command = "the same fcn segment command"
-        if self._kinds is None or kind not in self._kinds:
+        # What the last command asked for need not be in run.json, if it found nothing to do.
+        if self._kinds is None or kind not in self._kinds or kind not in DEFAULT_KINDS:
             command += f", with --write {kind},"
         try:
             # A run looks at existence and size only.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import DeviceLost, OutputLost
 from ..common.output_layout import find_kind
@@ -16,8 +16,9 @@ from ..models import loading
 from ..models.weights import WeightsFile
 from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
+from .earlier_executions import EarlierExecutions
 from .observers import RunObserver
-from .prediction_writer import PredictionWriter
+from .prediction_writer import GiveBack, PredictionWriter
 from .request import ResolvedRequest, SegmentRequest
 from .resume_plan import ResumePlan, Step
 from .run_report import RunReport
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NetworkStage:
-    """Segments the photos of a plan that need the network: loads it, and runs the loop.
+    """Segments the photos of plans that need the network: loads it once, and runs the loop.
 
     Parameters
     ----------
@@ -38,10 +39,13 @@ class NetworkStage:
         The request, and what exactly it stands for.
     folder
         The output directory.
-    report, observer
-        Count and report what happens.
+    observer
+        Is told what happens.
     stop
         Says whether a signal asked the run to end.
+
+    A watch sets `give_back`, which takes photos back that changed or vanished since they were found. Without
+    it they fail.
     """
 
     def __init__(
@@ -49,7 +53,6 @@ class NetworkStage:
         request: SegmentRequest,
         resolved: ResolvedRequest,
         folder: OutputDirectory,
-        report: RunReport,
         observer: RunObserver,
         stop: Stop,
     ) -> None:
@@ -57,16 +60,21 @@ class NetworkStage:
         self._inference = request.prediction.inference
         self._resolved = resolved
         self._folder = folder
-        self._report = report
         self._observer = observer
-        self._stop = stop
+        self.stop = stop
+        self.give_back: GiveBack | None = None
         self._kernels = ""
+        self._engine: Engine | None = None
+        self._how: dict[str, Any] = {}
+        self.earlier = EarlierExecutions()
 
-    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue) -> None:
-        """Segment the photos of these steps of a plan, in order."""
-        execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
-        # Missing weights end the run before torch is imported.
-        file = self._resolved.model.weights_file(self._observer.downloading)
+    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue, report: RunReport) -> None:
+        """Segment the photos of these steps of a plan, in order; `report` counts them."""
+        execution = file = None
+        if self._engine is None:
+            execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
+            # Missing weights end the run before torch is imported.
+            file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
 
         sources = [step.source for step in steps if step.source is not None]
@@ -75,25 +83,22 @@ class NetworkStage:
             self._request.output.kinds,
             self._resolved.fingerprint,
             {step.image: step for step in steps if step.kinds},
+            self.give_back,
         )
         # The workers start before the network is loaded, so before CUDA and torch's threads.
-        with open_pool(sources, self._request.prediction.decoding) as pool:
-            engine = self._engine(file, execution or self._execution(), plan, pool.workers)
-            summary = self._report.summary
+        watching = self.give_back is not None
+        with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
+            if file is not None:
+                self._engine = self._load_engine(file, execution or self._execution(), plan, pool.workers)
+            engine = self._engine
+            assert engine is not None  # noqa: S101 - loaded now or before
+            summary = report.summary
+            summary.class_names, summary.how = engine.network.class_names, dict(self._how)
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
-            with self._stop:
+            with self.stop:
                 try:
-                    for batch in clock.each("network", predict(clock.each("decoding", pool), engine)):
-                        if batch:
-                            self._describe_kernels(batch, engine)
-                            writer.write(batch, engine.execution)
-                        else:
-                            self._observer.waiting()
-                        with clock.stage("writing"):
-                            writes.commit()
-                        self._observer.limited_by(clock.limiting())
-                        if self._stop.signum is not None or self._report.first_failure is not None:
-                            break
+                    batches = clock.each("network", predict(clock.each("decoding", pool), engine))
+                    self._write_all(batches, writer, writes, clock, report)
                 except DeviceLost as error:
                     # The photos before are complete, and are recorded.
                     summary.stopped = error
@@ -102,6 +107,27 @@ class NetworkStage:
             summary.stage_seconds = clock.seconds
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
+
+    def _write_all(
+        self,
+        batches: Iterable[list[Prediction]],
+        writer: PredictionWriter,
+        writes: WriteQueue,
+        clock: StageClock,
+        report: RunReport,
+    ) -> None:
+        assert self._engine is not None  # noqa: S101 - it makes the predictions
+        for batch in batches:
+            if batch:
+                self._describe_kernels(batch, self._engine)
+                writer.write(batch, self._engine.execution)
+            else:
+                self._observer.waiting()
+            with clock.stage("writing"):
+                writes.commit()
+            self._observer.limited_by(clock.limiting())
+            if self.stop.signum is not None or report.first_failure is not None:
+                return
 
     def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
         """Report which kernels computed a batch, unless they are those of the last report."""
@@ -117,7 +143,7 @@ class NetworkStage:
 
         return execution.resolve_execution(self._inference)
 
-    def _engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
+    def _load_engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions
 
@@ -127,8 +153,10 @@ class NetworkStage:
             f"{counted(chosen.threads, 'thread')}, "
             f"batches of up to {chosen.batch_size}, {counted(workers, 'decoding worker')}"
         )
-        self._warn_of_other_execution(chosen, plan)
-        self._report.summary.how.update(
+        self.earlier.add(plan)
+        if warning := self.earlier.warning(chosen.device.type, chosen.precision):
+            self._observer.warn(warning)
+        self._how.update(
             device=str(chosen.device),
             precision=chosen.precision,
             kernels=chosen.kernels,
@@ -138,22 +166,6 @@ class NetworkStage:
         )
         confidence = any(not find_kind(kind).from_labels for kind in self._request.output.kinds)
         return engine.Engine(network, chosen, PredictionOptions(confidence, self._inference.min_confidence))
-
-    def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
-        """Warn when ``auto`` stands for another device or precision than for the photos that are done."""
-        other: dict[str, int] = {}
-        for step in plan.steps:
-            if step.record is not None and step.record.ok and step.record.device is not None:
-                device = step.record.device.partition(":")[0]
-                if (device, step.record.precision) != (chosen.device.type, chosen.precision):
-                    execution = f"{device} in {step.record.precision}"
-                    other[execution] = other.get(execution, 0) + 1
-        if other:
-            counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
-            self._observer.warn(
-                f"this run computes on {chosen.device.type} in {chosen.precision}; of the masks that are "
-                f"there: {counts}. They can differ in single pixels; --device and --precision settle it"
-            )
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:
         """Load the network; then the whole request is known to be right: write settings and classes."""
@@ -165,6 +177,5 @@ class NetworkStage:
         with OutputLost.when_refused(self._folder.root):
             self._resolved.settings.save(Path(self._folder.root), file.sha256)
             self._folder.write_classes(network.class_names)
-        self._report.summary.class_names = network.class_names
-        self._report.summary.how["weights_sha256"] = file.sha256
+        self._how["weights_sha256"] = file.sha256
         return network

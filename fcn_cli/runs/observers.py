@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..outputs.record import Record
 from .resume_plan import ResumePlan
+from .summary import Summary
 
 
 class RunObserver(Protocol):
@@ -19,6 +20,9 @@ class RunObserver(Protocol):
 
     def pruned(self, record: Record) -> None:
         """Be told that the outputs and the record of a removed photo were removed."""
+
+    def batch_done(self, batch: Summary) -> None:
+        """Be told that one batch of a watch is done; the watch goes on."""
 
     def downloading(self, done: int, total: int | None) -> None:
         """Be told how many bytes of the weights are downloaded."""

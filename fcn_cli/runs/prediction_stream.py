@@ -96,10 +96,17 @@ def open_pool(
     *,
     orient: Orient | None = None,
     measure_only: bool = False,
+    watching: bool = False,
 ) -> DecodePool:
-    """Start the decoding workers of a command; see `DecodeOptions` and `DecodeSettings`."""
+    """Start the decoding workers of a command; see `DecodeOptions` and `DecodeSettings`.
+
+    When `watching`, this process has threads already, and photos that have changed since they were found are
+    refused.
+    """
     workers = options.workers
     if workers is None:
         workers = min(resources.cpu_count(), _MAX_AUTO_WORKERS)
-    settings = DecodeSettings(options.short_side, options.max_pixels, options.timeout, orient, measure_only)
-    return DecodePool(sources, settings, workers)
+    settings = DecodeSettings(
+        options.short_side, options.max_pixels, options.timeout, orient, measure_only, refuse_changed=watching
+    )
+    return DecodePool(sources, settings, workers, clean=watching)

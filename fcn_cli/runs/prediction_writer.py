@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..common.errors import Failure
+from ..common.errors import Failure, FailureKind
 from ..common.output_layout import output_file
+from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.execution import ExecutionConfig
     from .prediction_stream import Prediction
+
+GiveBack = Callable[[Source], bool]
+"""Takes a photo back that changed or vanished since it was found; False if it has to fail after all."""
+_GIVEN_BACK = frozenset({FailureKind.CHANGED, FailureKind.NOT_FOUND})
 
 
 class PredictionWriter:
@@ -31,6 +36,8 @@ class PredictionWriter:
         Of the run's settings.
     steps_to_complete
         Image → step of the photos that lack some kinds only.
+    give_back
+        Takes photos back that changed or vanished since they were found; without it they fail.
     """
 
     def __init__(
@@ -39,11 +46,13 @@ class PredictionWriter:
         kinds: Sequence[str],
         fingerprint: str,
         steps_to_complete: Mapping[str, Step],
+        give_back: GiveBack | None = None,
     ) -> None:
         self._writes = writes
         self._kinds = kinds
         self._fingerprint = fingerprint
         self._steps_to_complete = steps_to_complete
+        self._give_back = give_back
 
     def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
         """Write the predictions of one batch, which the network computed as `execution` says."""
@@ -59,6 +68,8 @@ class PredictionWriter:
         photo, result = prediction.photo, prediction.result
         source = photo.source
         if isinstance(result, Failure):
+            if result.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
+                return
             failed = record.finish(record.begin(source, self._fingerprint, photo), result)
             self._writes.add_failed(failed, keep_on_failure=source.image in self._steps_to_complete)
             return

@@ -86,7 +86,9 @@ class ResumePlan:
 class Wanted:
     """What a run needs of each photo to skip it.
 
-    `limit_of` returns this run's limit behind a kind of failure, or None where there is none.
+    `limit_of` returns this run's limit behind a kind of failure, or None where there is none. With
+    `stop_at_collisions` photos that share names stop a run into an empty journal: the user can still choose
+    other names.
     """
 
     kinds: Sequence[str]
@@ -94,6 +96,7 @@ class Wanted:
     overwrite: bool = False
     retry_failed: bool = False
     limit_of: Callable[[FailureKind], float | None] = lambda _kind: None
+    stop_at_collisions: bool = True
 
 
 def make(
@@ -119,12 +122,12 @@ def make(
     Raises
     ------
     NameCollision
-        Photos share output names, and the journal is empty: the user can still choose other names.
+        Photos share output names, and the journal is empty (see `Wanted`).
     """
     pruned_records = {record.image: record for record in pruned}
     planner = _Planner(journal, folder, wanted, frozenset(pruned_records))
     clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
-    if clashes and not len(journal):
+    if clashes and wanted.stop_at_collisions and not len(journal):
         _refuse_all(list(clashes.values()))
     plan = ResumePlan(
         [
@@ -248,10 +251,10 @@ class _Planner:
 
     def _foreign_text(self, owner: Record, source: Source) -> str:
         name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
-        return (
-            f"{name} belongs to {owner.path}, and {source.given} would overwrite it; use another --output, "
-            "or segment both in one command"
-        )
+        way_out = "use another --output, or segment both in one command"
+        if os.path.dirname(owner.path) == os.path.dirname(os.path.abspath(source.path)):
+            way_out = "rename one, or use another --output with --keep-extension"
+        return f"{name} belongs to {owner.path}, and {source.given} would overwrite it; {way_out}"
 
 
 def _is_another(recorded: str, source: Source) -> bool:

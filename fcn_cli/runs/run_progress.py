@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..common.errors import FcnError, OutputLost
@@ -14,7 +14,7 @@ from .summary import Summary
 
 
 class RunProgress:
-    """Writes ``run.json`` when the work of a run begins, and again when the context ends.
+    """Writes ``run.json`` when the work of a run, or a batch of a watch, begins, and when the context ends.
 
     A run that finds nothing to do writes it only when the last one says something else: it leaves an output
     directory as it was.
@@ -26,10 +26,10 @@ class RunProgress:
     kinds
         The kinds of output that the run writes.
     summary
-        The run's counts.
+        Returns the run's counts.
     """
 
-    def __init__(self, output: Path, kinds: Sequence[str], summary: Summary) -> None:
+    def __init__(self, output: Path, kinds: Sequence[str], summary: Callable[[], Summary]) -> None:
         self._output = output
         self._kinds = tuple(kinds)
         self._summary = summary
@@ -43,7 +43,8 @@ class RunProgress:
         OutputLost
             The file cannot be written.
         """
-        self._file = RunFile.begin(self._kinds, journal.size_bytes, self._counts())
+        began = self._file.start if self._file is not None else None
+        self._file = RunFile.begin(self._kinds, journal.size_bytes, self._counts(), began)
         if plan.work:
             with OutputLost.when_refused(self._output):
                 self._file.save(self._output)
@@ -55,10 +56,11 @@ class RunProgress:
         if self._file is None or not (error is None or isinstance(error, FcnError)):
             # After a bug, "killed" is what `fcn status` shall say.
             return
-        stopped = error or self._summary.stopped
+        summary = self._summary()
+        stopped = error or summary.stopped
         ended = self._file.ended(
             self._counts(),
-            error.exit_code if isinstance(error, FcnError) else self._summary.exit_code,
+            error.exit_code if isinstance(error, FcnError) else summary.exit_code,
             str(stopped) if stopped is not None else None,
         )
         last = RunFile.read(self._output)
@@ -68,5 +70,5 @@ class RunProgress:
                 ended.save(self._output)
 
     def _counts(self) -> Counts:
-        summary = self._summary
+        summary = self._summary()
         return Counts(summary.done + summary.skipped, summary.failed, summary.left)

@@ -67,14 +67,14 @@ class RunReport:
                 self.summary.known_failures.add(step.image)
             if step.action == Action.REFUSED:
                 self.summary.refused.append(step.record)
-            self._count(step.record, skipped=step.action != Action.REFUSED)
+            self.count(step.record, skipped=step.action != Action.REFUSED)
 
     def finished(self, record: Record) -> None:
         """Count a photo whose record is in the journal."""
         before = self._failed_before.get(record.image)
         if before is not None and before.error and record.error and before.error.kind == record.error.kind:
             self.summary.known_failures.add(record.image)
-        self._count(record, skipped=False)
+        self.count(record, skipped=False)
         if not record.ok and self._request.fail_fast and self.first_failure is None:
             self.first_failure = StoppedEarly(
                 f"--fail-fast: stopped at the first failed image, {record.source}"
@@ -105,7 +105,8 @@ class RunReport:
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
 
-    def _count(self, record: Record, *, skipped: bool) -> None:
+    def count(self, record: Record, *, skipped: bool) -> None:
+        """Count a photo's record, of this run or (`skipped`) of an earlier one, and tell the observer."""
         if not record.ok:
             self.summary.failed += 1
             self.summary.failures.append(record)

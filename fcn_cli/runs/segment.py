@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from ..common.label_map import Segmentation
-from ..common.output_layout import SETTINGS_FILE, output_file
+from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inputs import decoder
@@ -19,16 +18,14 @@ from ..outputs.lock import OutputLock
 from ..outputs.record import Record, gone
 from ..outputs.write_queue import WriteQueue
 from . import resume_plan
+from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, ResumePlan, Step
+from .resume_plan import Action, ResumePlan
 from .run_progress import RunProgress
 from .run_report import RunReport
 from .summary import Summary
-
-# How many photos are plan ready at once for files that a record stands for to be written again.
-_REWRITE_GROUP = 16
 
 
 def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
@@ -50,12 +47,12 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         return Summary(Path(request.output.directory))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
-        return _Run(request, observer, found, resolved).dry()
+        return Run(request, observer, found, resolved).dry()
     with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
-        return _Run(request, observer, found, resolved).execute()
+        return Run(request, observer, found, resolved).execute()
 
 
 def _find(request: SegmentRequest) -> Found:
@@ -66,11 +63,28 @@ def _find(request: SegmentRequest) -> Found:
     return found
 
 
-class _Run:
-    """One run, from the plan to the summary."""
+class Run:
+    """One run, from the plan to the summary; a watch (see `watch`) makes one for each batch of photos.
+
+    Parameters
+    ----------
+    request, resolved
+        The request, and what exactly it stands for.
+    observer
+        Is told what happens.
+    found
+        The photos.
+    network
+        The network of earlier runs of this process, or None.
+    """
 
     def __init__(
-        self, request: SegmentRequest, observer: RunObserver, found: Found, resolved: ResolvedRequest
+        self,
+        request: SegmentRequest,
+        observer: RunObserver,
+        found: Found,
+        resolved: ResolvedRequest,
+        network: NetworkStage | None = None,
     ) -> None:
         self.request = request
         self.observer = observer
@@ -79,7 +93,8 @@ class _Run:
         self.output = Path(request.output.directory)
         self.folder = OutputDirectory(self.output, resolved.look)
         self.report = RunReport(request, resolved, found, observer)
-        self.stop = Stop()
+        self.network = network or NetworkStage(request, resolved, self.folder, observer, Stop())
+        self.stop = self.network.stop
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
@@ -94,17 +109,10 @@ class _Run:
         with OutputLost.when_refused(self.output):
             journal = Journal(self.output)
         try:
-            described = self._check_settings(journal)
-            plan = self._plan(journal)
-            with OutputLost.when_refused(self.output):
-                if settings.has_other_schema(self.output):
-                    journal.set_aside()
-                self._repair(journal, described=described)
-                self._update(plan, journal)
-            self.report.planned(plan, journal)
-            with RunProgress(self.output, self.request.output.kinds, self.report.summary) as progress:
+            plan = self.prepare(journal)
+            with RunProgress(self.output, self.request.output.kinds, lambda: self.report.summary) as progress:
                 progress.begin(journal, plan)
-                self._work_until_lost(plan, journal)
+                self.work(plan, journal)
                 self._sum_up(plan, journal)
         finally:
             journal.close()
@@ -117,6 +125,34 @@ class _Run:
         journal.close()
         self.report.project(journal, changed=bool(plan.work or summary.pruned))
 
+    def prepare(self, journal: Journal) -> ResumePlan:
+        """Plan, and bring the directory into the state that the plan begins from."""
+        described = self._check_settings(journal)
+        plan = self._plan(journal)
+        with OutputLost.when_refused(self.output):
+            if settings.has_other_schema(self.output):
+                journal.set_aside()
+            self._repair(journal, described=described)
+            self._update(plan, journal)
+        self.report.planned(plan, journal)
+        return plan
+
+    def work(self, plan: ResumePlan, journal: Journal) -> None:
+        """Do what the plan says; how it ended is in `report`."""
+        if not plan.work:
+            return
+        limit = self.request.prediction.decoding.max_pixels
+        try:
+            with WriteQueue(self.folder, journal, self.report.finished, limit) as writes:
+                with self.stop:
+                    unusable = list(make_from_labels(plan.from_labels, self.folder, writes, self._ended))
+                    writes.commit(everything=True)
+                steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
+                if steps and not self._ended():
+                    self.network.run(steps, plan, writes, self.report)
+        except (OutputLost, DeviceLost) as error:
+            self.report.summary.stopped = error
+
     def _check_settings(self, journal: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""
         if self.request.resume.overwrite:
@@ -124,18 +160,23 @@ class _Run:
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
     def _plan(self, journal: Journal) -> ResumePlan:
-        wanted = resume_plan.Wanted(
+        pruned = self._to_prune(journal)
+        return resume_plan.make(self.found.sources, journal, self.folder, self._wanted(), pruned)
+
+    def _wanted(self) -> resume_plan.Wanted:
+        return resume_plan.Wanted(
             self.request.output.kinds,
             self.resolved.fingerprint,
             self.request.resume.overwrite,
             self.request.resume.retry_failed,
             self._limit_of,
         )
-        pruned: Sequence[Record] = ()
-        if self.request.resume.prune is not None:
-            force = self.request.resume.prune == pruning.FORCE
-            pruned = pruning.find(journal, self.found.sources, self.found.directories, force=force)
-        return resume_plan.make(self.found.sources, journal, self.folder, wanted, pruned)
+
+    def _to_prune(self, journal: Journal) -> Sequence[Record]:
+        if self.request.resume.prune is None:
+            return ()
+        force = self.request.resume.prune == pruning.FORCE
+        return pruning.find(journal, self.found.sources, self.found.directories, force=force)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
@@ -166,46 +207,6 @@ class _Run:
         if len(journal) and names is not None and not plan.through_network:
             # Else the network says how many classes there are.
             self.folder.write_classes(names)
-
-    def _work_until_lost(self, plan: ResumePlan, journal: Journal) -> None:
-        if not plan.work:
-            return
-        limit = self.request.prediction.decoding.max_pixels
-        try:
-            with WriteQueue(self.folder, journal, self.report.finished, limit) as writes:
-                with self.stop:
-                    unusable = list(self._make_from_labels(plan.from_labels, writes))
-                    writes.commit(everything=True)
-                steps = sorted([*plan.through_network, *unusable], key=lambda step: step.image)
-                if steps and not self._ended():
-                    stage = NetworkStage(
-                        self.request, self.resolved, self.folder, self.report, self.observer, self.stop
-                    )
-                    stage.run(steps, plan, writes)
-        except (OutputLost, DeviceLost) as error:
-            self.report.summary.stopped = error
-
-    def _make_from_labels(self, steps: Sequence[Step], writes: WriteQueue) -> Iterator[Step]:
-        """Write kinds of output from label maps on disk; yield the photos whose maps are not usable."""
-        for first in range(0, len(steps), _REWRITE_GROUP):
-            group = steps[first : first + _REWRITE_GROUP]
-            if self._ended():
-                return
-            writes.withdraw((step.source, step.kinds) for step in group if step.source is not None)
-            for step in group:
-                if not self._make_one(step, writes):
-                    yield Step(Action.SEGMENT, step.image, "its label map cannot be used", step.source)
-                writes.commit()
-
-    def _make_one(self, step: Step, writes: WriteQueue) -> bool:
-        record, source = step.record, step.source
-        assert record is not None and source is not None and step.label_file is not None  # noqa: S101, PT018 - `Step`
-        labels = self.folder.read_labels(step.label_file, record)
-        if labels is None:
-            return False
-        rest = record.without(output_file(source.output, kind) for kind in step.kinds)
-        writes.add(source, rest, Segmentation(labels), step.kinds, keep_on_failure=True)
-        return True
 
     def _ended(self) -> bool:
         return self.stop.signum is not None or self.report.first_failure is not None

@@ -25,7 +25,7 @@ class Summary:
     an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
     `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
     `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
-    how the run computed: device, precision and the like.
+    how the run computed: device, precision and the like. `watched` says that it was a watch.
     """
 
     output: Path
@@ -46,6 +46,7 @@ class Summary:
     ignored: str = ""
     stopped: FcnError | None = None
     how: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
 
     @property
     def left(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
+import re
 import zlib
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from PIL import Image
 from fcn_cli.outputs import file_check, verification
 from fcn_cli.outputs.record import Record
 
-from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, python_with, tree, wait_until
+from ..conftest import SMALL, Fcn, MakePhotos, tree
 from ..made_output import blobs, make_output
 
 
@@ -67,7 +67,7 @@ def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     assert "mean confidence" in found["confidence/p3.png"]
     for line in fcn("verify", "out", code=1).stdout.splitlines():
         path, _, text = line.partition(": ")
-        assert "the same fcn segment command makes it again" in text
+        assert re.search(r"the same fcn segment command(, with --write \w+,)? makes it again$", text)
         if "delete it" in text:
             (tmp_path / path).unlink()
     fcn(*run)
@@ -113,25 +113,6 @@ def test_files_without_a_record_are_mentioned(fcn: Fcn, tmp_path: Path) -> None:
     assert "masks/sub/stray.png: no record names it" in fcn("verify", "out").stderr
     found = json.loads(fcn("verify", "out", "--json").stdout)
     assert found["orphans"] == [{"file": "masks/sub/stray.png"}, {"file": "overlay/old.jpg"}]
-
-
-def test_beside_a_run_that_works(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png", "held.png"])
-    running = subprocess.Popen(
-        command("segment", "made", *SMALL, "-o", "out", "--workers", "0"),
-        cwd=tmp_path,
-        env=python_with(HELD, tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    journal = tmp_path / "out/manifest.jsonl"
-    wait_until(lambda: (tmp_path / "opened").exists() and journal.exists(), running)
-    assert fcn("verify", "out").stdout == ""
-    (tmp_path / "go").touch()
-    assert running.wait(60) == 0
-    before = tree(tmp_path / "out")
-    assert fcn("verify", "out").stdout == ""
-    assert tree(tmp_path / "out") == before
 
 
 def test_what_a_run_changed_meanwhile_is_no_problem(

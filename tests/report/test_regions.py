@@ -77,11 +77,15 @@ def test_polygons_have_exactly_the_region(region: NDArray[np.bool_]) -> None:
     assert len(polygons) == parts(region)
     assert sum(map(area, polygons)) == region.sum()
     total = np.zeros(region.shape, int)
+    upright = 0
     for polygon in polygons:
         assert area(polygon) > 0
         steps = np.roll(polygon, -1, axis=0) - polygon
         assert ((steps == 0).sum(axis=1) == 1).all(), "each side runs along pixel edges"
+        upright += abs(steps[:, 1]).sum()
         inside = filled(polygon, region.shape)
         assert inside.sum() == area(polygon)
         total += inside
     assert (total == region).all()
+    # Bridges are level, and no side is run through twice.
+    assert upright == np.count_nonzero(np.diff(np.pad(region, 1).astype(np.int8), axis=1))

@@ -1,0 +1,123 @@
+"""The directories of a watch: when to search them, and what a search brings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..common.errors import RequestError
+from ..inputs.arrivals import Arrivals, Look
+from ..inputs.change_events import ChangeEvents
+from ..inputs.discovery import Found, Source, discover
+from .observers import RunObserver
+from .request import SegmentRequest
+
+_REST = 10
+"""After a search its directories rest for so many times as long as it took: a tenth of a CPU at most."""
+_SECONDS_WITHOUT_EVENTS = 60.0
+"""With events: after how long to search all the same. A network file system has events of its own only."""
+
+
+class WatchedDirectories:
+    """Searches directories for photos; a context manager, in which the system's events are listened to.
+
+    Parameters
+    ----------
+    request
+        Where to look, and which output directory is none of it.
+    observer
+        Is told of directories that are not there.
+    settle
+        For how many seconds a photo must not have changed. Also the time between two searches.
+
+    Raises
+    ------
+    RequestError
+        A directory cannot be listed, or is an output directory of ours; or a pattern is wrong.
+    """
+
+    def __init__(self, request: SegmentRequest, observer: RunObserver, settle: float) -> None:
+        self._request = request
+        self._observer = observer
+        self._settle = settle
+        self._arrivals = Arrivals(settle)
+        self._missing: set[str] = set()
+        self._warning = ""
+        self._woken = self._again = False
+        self.found = Found()
+        self._began = self._ended = 0.0
+        self._search(request.inputs.inputs)
+        if len(self.found.directories) < len(set(map(os.path.abspath, request.inputs.inputs))):
+            raise RequestError(f"--watch finds nothing in there: {self.found.ignored_text()}")
+        self._arrivals.look(self.found.sources, self._began, self._ended)
+        self._events = ChangeEvents(self.found.directories, request.output.directory)
+
+    def __enter__(self) -> WatchedDirectories:
+        self._events.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.stop()
+
+    @property
+    def waiting(self) -> int:
+        """The number of photos that may still be copied."""
+        return self._arrivals.waiting
+
+    def give_back(self, source: Source) -> bool:
+        """Let a photo come again that changed since it was found; see `Arrivals.give_back`."""
+        return self._arrivals.give_back(source)
+
+    def how(self) -> str:
+        """Say how changes are noticed."""
+        return "by the system's events" if self._events.alive else f"by a search every {self._settle:g} s"
+
+    def is_due(self) -> bool:
+        """Say whether it is time to search."""
+        if self._events.take():
+            self._woken = True
+        wait = max(self._settle, _REST * (self._ended - self._began))
+        if self._events.alive and not (self._woken or self._again or self._arrivals.waiting):
+            wait = max(wait, _SECONDS_WITHOUT_EVENTS)
+        return time.monotonic() >= self._ended + wait
+
+    def look(self) -> Look:
+        """Search, and return what is new."""
+        # The system may report a directory and lose what came into it in the same moment: look twice.
+        self._again, self._woken = self._woken, False
+        if self._events.problem:
+            self._warn(f"no events about changes ({self._events.problem}); looking {self.how()}", detail=True)
+        inputs = self._request.inputs.inputs
+        missing = {given for given in inputs if not os.path.isdir(given)}
+        for given in sorted(missing - self._missing):
+            self._observer.warn(f"{given}: this directory is gone; its photos wait until it is back")
+        for given in sorted(self._missing - missing):
+            self._observer.warn(f"{given}: this directory is back")
+        if self._missing - missing:
+            self._events.start()
+        self._missing = missing
+        try:
+            self._search([given for given in inputs if given not in missing])
+        except RequestError as error:
+            self._began = self._ended = time.monotonic()
+            self._warn(str(error))
+            return Look([], [])
+        return self._arrivals.look(self.found.sources, self._began, self._ended)
+
+    def _search(self, inputs: Sequence[str]) -> None:
+        request, output = self._request.inputs, self._request.output
+        self._began = time.monotonic()
+        self.found = discover(
+            replace(request, inputs=inputs, several=len(request.inputs) > 1),
+            output=output.directory,
+            keep_extension=output.keep_extension,
+        )
+        self._ended = time.monotonic()
+
+    def _warn(self, text: str, *, detail: bool = False) -> None:
+        """Warn, but not twice in a row of the same."""
+        if text != self._warning:
+            self._warning = text
+            (self._observer.detail if detail else self._observer.warn)(text)
