@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..common.output_layout import kind_of, label_kinds
 from .record import Record
+from .writers import has_legend
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "cutout": "RGBA"}
@@ -76,7 +77,7 @@ def _png_damage(data: bytes) -> str | None:
 def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         # Checked before anything is decoded: a damaged header may ask for any amount of memory.
-        if image.size != record.size:
+        if not _has_right_size(image, kind, record):
             return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
         if image.mode != _MODES.get(kind, image.mode):
             return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
@@ -90,6 +91,13 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
             if abs(mean - record.mean_confidence) > _MEAN_SLACK:
                 return f"mean confidence {mean:.4f}, its record says {record.mean_confidence:.4f}"
     return None
+
+
+def _has_right_size(image: Image.Image, kind: str, record: Record) -> bool:
+    if has_legend(record.looks.get(kind)) and record.width is not None and record.height is not None:
+        # A photo of nothing but background has none.
+        return image.width >= record.width and image.height >= record.height
+    return image.size == record.size
 
 
 def _class_damage(found: dict[int, int], recorded: dict[int, int]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..common import files, resources
 from ..common.errors import ExitCode, RequestError
 from ..common.ordered_work import OrderedWork
-from ..common.output_layout import DEFAULT_KINDS, IMAGE_DIRECTORIES, JOURNAL_FILE, kind_of
+from ..common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, kind_names, kind_of
 from ..inputs import decoder
 from .file_check import find_damage
 from .journal_snapshot import JournalSnapshot
@@ -60,7 +60,8 @@ class Problem:
 class Verification:
     """The result: how many photos with files, and files, were checked, and what is wrong with them.
 
-    `orphans` are files in the directories of images that no record names; they are not counted as problems.
+    `orphans` are files in the directories of kinds of output that no record names; they do not count as
+    problems.
     """
 
     output: Path
@@ -180,13 +181,13 @@ class _Checker:
 
 
 def _find_orphans(output: Path, promised: NDArray[np.int64]) -> list[str]:
-    """Return files in the directories of images whose names' hashes are not among these; sorted."""
+    """Return files in the directories of kinds whose names' hashes are not among these; sorted."""
 
     def failed(directory: str, error: OSError) -> None:
         raise RequestError(f"{directory}: cannot be listed ({error.strerror})") from None
 
     orphans = []
-    for kind in sorted(IMAGE_DIRECTORIES):
+    for kind in sorted(kind_names()):
         if not (output / kind).is_dir():
             continue
         for directory, names in files.walk(str(output / kind), lambda *_: True, failed):

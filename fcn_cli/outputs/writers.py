@@ -46,6 +46,14 @@ class Writer(Protocol):
         ...
 
 
+_LEGEND = "legend"
+
+
+def has_legend(look: str | None) -> bool:
+    """Say whether outputs of a recorded look have a legend, which makes them higher than their photo."""
+    return look is not None and _LEGEND in look.split(", ")
+
+
 class MaskWriter:
     """8-bit greyscale whose pixel values are class indices."""
 
@@ -94,7 +102,7 @@ class OverlayWriter:
         """Return palette, opacity, borders and legend; see `Writer`."""
         parts = [look.palette_name, f"opacity {look.opacity:g}"]
         parts += ["borders"] if look.borders else []
-        parts += ["legend"] if look.legend else []
+        parts += [_LEGEND] if look.legend else []
         return ", ".join(parts)
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fcn_cli.common import output_layout
 from fcn_cli.outputs import file_check, verification
 from fcn_cli.outputs.record import Record
 
@@ -81,6 +82,25 @@ def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     text = fcn("verify", "out", code=1).stdout
     assert "p2.jpg: missing; the same fcn segment command, with --write overlay, makes it again" in text
     assert f"p1.png: missing; its photo is gone from {made}/p1.png" in text
+
+
+@pytest.mark.long
+def test_all_kinds_with_a_legend_and_a_report_are_right(
+    fcn: Fcn, photos: Path, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    kinds = ",".join(output_layout.kind_names())
+    fcn("segment", photos, *SMALL, "-o", "out", "--write", kinds, "--legend", "--report")
+    done = fcn("verify", "out")
+    assert done.stdout == ""
+    assert "no record names" not in done.stderr
+    assert f"{len(output_layout.kind_names()) * 4} files of 4 photos checked: no problem" in done.stderr
+    # A legend does not excuse a picture that is smaller than its photo.
+    overlay = tmp_path / "out/overlay/chelsea.jpg"
+    size = overlay.stat().st_size
+    Image.new("RGB", (451, 299)).save(overlay)
+    overlay.write_bytes(overlay.read_bytes() + bytes(size - overlay.stat().st_size))
+    (line,) = fcn("verify", "out", code=1).stdout.splitlines()
+    assert "451x299 pixels" in line
 
 
 def test_pixels_and_records_that_differ(fcn: Fcn, tmp_path: Path) -> None:
