@@ -283,7 +283,7 @@ def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: P
     out, _ = running.communicate()
     assert running.returncode == 0
     assert out == b""
-    assert b"/12 [" in shown
+    assert re.search(rb"\r\d+/12 .* images/s", shown)
     assert b"12 images: 12 done, 0 failed" in shown
 
 
