@@ -185,7 +185,10 @@ def _become_command(
         main = os.getpid()
 
         def strike() -> None:
-            for _ in range(times):
+            for nth_signal in range(times):
+                if nth_signal:
+                    # At once, it would be taken for the first one again.
+                    time.sleep(0.3)
                 os.kill(main, number)
             if number == signal.SIGKILL:
                 # A worker or a thread shall not go on while the process dies.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from .errors import Interrupted
@@ -14,16 +15,20 @@ ENDING_SIGNALS = tuple(
 )
 """The termination signals that this system has."""
 
+_ECHO_SECONDS = 0.2
+
 
 class Stop:
     """A context manager (in the main thread) that stores the first signal in `signum` and raises nothing.
 
     A second signal ends the process at once, with the exit code of that signal; files under their final names
-    are complete then, as after a power cut.
+    are complete then, as after a power cut. One that comes within `_ECHO_SECONDS` is taken for the first one
+    again: timeout(1) and others signal the process and then its whole group.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._first = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
@@ -39,9 +44,11 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.signum is not None:
+        now = time.monotonic()
+        if self.signum is None:
+            self.signum, self._first = signum, now
+        elif now - self._first > _ECHO_SECONDS:
             os._exit(128 + signum)
-        self.signum = signum
 
     @property
     def error(self) -> Interrupted | None:
