@@ -12,7 +12,10 @@ from .bench import bench
 from .compare import compare
 from .evaluate import evaluate
 from .info import info
+from .list_photos import list_photos
 from .segment import segment
+from .status import status
+from .verify import verify
 
 app = typer.Typer(
     name="fcn",
@@ -54,5 +57,8 @@ class _SegmentCommand(command_line.Command):
 app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
+app.command(cls=command_line.Command)(status)
+app.command("list", cls=command_line.Command)(list_photos)
+app.command(cls=command_line.Command)(verify)
 app.command(cls=command_line.Command)(bench)
 app.command(cls=command_line.Command)(info)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..common.errors import OutputLost
+from ..outputs.json_text import to_line
 from .console import print_message, redirect_stdout_to_null
 
 
@@ -30,11 +31,29 @@ def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], Non
     """
     for failure in figures.get("failures", ()):
         print_message(f"{failure['image']}: {failure['message']}")
-    try:
+    with writing_stdout():
         if as_json:
-            sys.stdout.write(json.dumps(figures) + "\n")
+            print_object(figures)
         else:
             table(figures)
+
+
+def print_object(value: Mapping[str, Any]) -> None:
+    """Print a line of JSON on stdout; call it inside `writing_stdout`."""
+    sys.stdout.write(to_line(value) + "\n")
+
+
+@contextlib.contextmanager
+def writing_stdout() -> Iterator[None]:
+    """Flush stdout at the end; when the reader closes the pipe, discard the rest of the output.
+
+    Raises
+    ------
+    OutputLost
+        Stdout cannot be written.
+    """
+    try:
+        yield
         sys.stdout.flush()
     except OSError as error:
         if reason := redirect_stdout_to_null(error):

@@ -87,6 +87,18 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[Any], floa
     return parse
 
 
+def share(text: str) -> float:
+    """Parse a share, as a percentage or a fraction; return the fraction."""
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise refused("a percentage (5%) or a fraction from 0 to 1 (0.05)", text)
+    return value
+
+
 def size(text: str) -> tuple[int, int]:
     """Parse a (width, height) in pixels."""
     sides = [_whole_number(part, 1, _LONGEST_SIDE) for part in text.split("x")]

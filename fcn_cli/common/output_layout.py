@@ -16,6 +16,7 @@ JOURNAL_FILE = "manifest.jsonl"
 CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
+RUN_FILE = "run.json"
 LOCK_FILE = ".fcn.lock"
 HOLDER_FILE = ".fcn.holder.json"
 

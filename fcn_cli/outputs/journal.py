@@ -133,11 +133,15 @@ class Journal:
         return self._whole_bytes
 
     def mend(self) -> None:
-        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may."""
+        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may.
+
+        Rewrites the file when most of its lines are superseded. From then on it only grows: ``run.json`` has
+        its length when the work began.
+        """
         for name in self.index.orphans():
             with contextlib.suppress(OSError):
                 (self.path.parent / name).unlink()
-        if self.damaged:
+        if self.damaged or self._line_count > 2 * len(self.index) + 100:
             self._compact()
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
             if stream.seek(0, os.SEEK_END) > self._whole_bytes:
@@ -176,9 +180,7 @@ class Journal:
             self._stream = None
 
     def _open(self) -> BinaryIO:
-        """Open the file for appending; rewrite it first when most of its lines are superseded."""
-        if self._line_count > 2 * len(self.index) + 100:
-            self._compact()
+        """Open the file for appending."""
         new = not self.path.exists()
         stream = self.path.open("ab")
         if new:
@@ -206,27 +208,17 @@ class Journal:
                 doubtful.discard(record.image)
                 self.index.remember(record, line.rstrip(b"\n"))
         for image in doubtful:
-            self._drop_rewritten(image)
+            found = self.index.get(image)
+            if found is not None and was_rewritten(self.path.parent, found):
+                self.index.forget(image)
 
     def _lose(self, line: bytes) -> set[str]:
         """Remove the image of a damaged line; if it is unknown, return all images the line may be of."""
-        named = _IMAGE.match(line)
-        with contextlib.suppress(ValueError):
-            if named is not None:
-                self.index.forget(json.loads(named[1]))
-                return set()
-        return set(self.index.images())
-
-    def _drop_rewritten(self, image: str) -> None:
-        record = self.index.get(image)
-        if record is None:
-            return
-        finished = record.finished_seconds()
-        for name in record.outputs:
-            with contextlib.suppress(OSError):
-                if (self.path.parent / name).lstat().st_mtime > finished + _TIME_SLACK_SECONDS:
-                    self.index.forget(image)
-                    return
+        image = image_of_damaged(line)
+        if image is None:
+            return set(self.index.images())
+        self.index.forget(image)
+        return set()
 
     def _compact(self) -> None:
         lines = [line + b"\n" for line in self.index.lines()]
@@ -235,3 +227,23 @@ class Journal:
         self.index.forget_gone()
         self._whole_bytes = sum(map(len, lines))
         self._line_count = len(lines)
+
+
+def image_of_damaged(line: bytes) -> str | None:
+    """Return the image that a damaged line is of, or None when that cannot be told."""
+    named = _IMAGE.match(line)
+    with contextlib.suppress(ValueError):
+        if named is not None:
+            image: str = json.loads(named[1])
+            return image
+    return None
+
+
+def was_rewritten(output: Path, record: Record) -> bool:
+    """Say whether a file of a record was written after the record, for another one that is lost."""
+    finished = record.finished_seconds()
+    for name in record.outputs:
+        with contextlib.suppress(OSError):
+            if (output / name).lstat().st_mtime > finished + _TIME_SLACK_SECONDS:
+                return True
+    return False

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 from ..common import files
 from ..common.errors import OutputLocked, OutputLost
-from ..common.output_layout import HOLDER_FILE, LOCK_FILE
+from ..common.output_layout import HOLDER_FILE, LOCK_FILE, RUN_FILE
+from ..common.processes import ProcessIdentity
 
 _ORPHAN_SECONDS = 8.0
 _POLL_SECONDS = 0.05
@@ -64,7 +62,7 @@ class OutputLock:
             holder = self.output / HOLDER_FILE
             if holder.exists():
                 files.sweep_temporaries(self.output)
-            files.write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+            files.write_text(holder, json.dumps(ProcessIdentity.current().as_json()) + "\n")
             undo.pop_all()
         return self
 
@@ -72,9 +70,10 @@ class OutputLock:
         with contextlib.suppress(OSError):
             (self.output / HOLDER_FILE).unlink()
         names = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        if self._created and names <= {LOCK_FILE}:
+        if self._created and names <= {LOCK_FILE, RUN_FILE}:
             with contextlib.suppress(OSError):
-                (self.output / LOCK_FILE).unlink(missing_ok=True)
+                for name in names:
+                    (self.output / name).unlink()
                 for directory in self._created:
                     directory.rmdir()
         self._lock.release()
@@ -82,9 +81,9 @@ class OutputLock:
     def _acquire(self) -> None:
         started = time.monotonic()
         while not self._try():
-            holder = self._holder()
-            dead = _is_dead(holder)
-            who = f" (process {holder['pid']} on {holder['host']})" if holder else ""
+            holder = read_holder(self.output)
+            dead = holder is not None and holder.is_alive() is False
+            who = f" ({holder})" if holder is not None else ""
             if time.monotonic() - started >= max(self._wait, _ORPHAN_SECONDS if dead else 0):
                 raise OutputLocked(
                     f"{self.output}: another run is writing there{who}; wait for it to end, or give --wait"
@@ -106,21 +105,10 @@ class OutputLock:
         self._lock.release()
         return False
 
-    def _holder(self) -> dict[str, Any]:
-        try:
-            holder = json.loads((self.output / HOLDER_FILE).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return holder if isinstance(holder, dict) and {"pid", "host"} <= holder.keys() else {}
 
-
-def _is_dead(holder: dict[str, Any]) -> bool:
-    if not holder or holder["host"] != socket.gethostname() or not isinstance(holder["pid"], int):
-        return False
+def read_holder(output: Path) -> ProcessIdentity | None:
+    """Return the process that holds an output directory, or held it and was killed; None without one."""
     try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+        return ProcessIdentity.from_json(json.loads((output / HOLDER_FILE).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ..common import utc_time
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import kind_of
 from ..inputs.discovery import Source
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
     from ..inputs.decode_worker import DecodedPhoto
 
-_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _CONTENT_KINDS = frozenset(
     {
         FailureKind.EMPTY_FILE,
@@ -106,10 +105,7 @@ class Record:
 
     def finished_seconds(self) -> float:
         """Return the time in `finished` in seconds since 1970, or 0 when it cannot be read."""
-        try:
-            return datetime.strptime(self.finished, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            return 0.0
+        return utc_time.seconds_of(self.finished) or 0.0
 
     def output_sizes(self) -> dict[str, int]:
         """Return output path → size in bytes."""
@@ -258,7 +254,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
             fingerprint=record.fingerprint,
             size_bytes=record.size_bytes,
             mtime_ns=record.mtime_ns,
-            finished=_now(),
+            finished=utc_time.now(),
             error=result,
         )
     sizes = {**record.output_sizes(), **result.sizes}
@@ -271,7 +267,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
         output_bytes=tuple(sizes.values()),
         looks={**record.looks, **result.looks},
         mean_confidence=record.mean_confidence if result.mean_confidence is None else result.mean_confidence,
-        finished=_now(),
+        finished=utc_time.now(),
         seconds=record.seconds + result.seconds,
     )
 
@@ -281,8 +277,4 @@ def gone(record: Record) -> Record:
 
     It names the files to delete, so that the next run can delete them if this one is killed first.
     """
-    return replace(record, status="gone", finished=_now(), error=None)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime(_TIME_FORMAT)
+    return replace(record, status="gone", finished=utc_time.now(), error=None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..common import files
 from ..common.errors import RequestError, SettingsMismatch
-from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
+from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK, is_output_directory
 
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -140,6 +140,27 @@ def has_other_schema(output: Path) -> bool:
     """Say whether another version of fcn, with other records, wrote an output directory."""
     content = _read(output / SETTINGS_FILE)
     return content is not None and content.get(SETTINGS_MARK, SCHEMA) != SCHEMA
+
+
+def require_output_directory(output: Path) -> None:
+    """Check that a path is an output directory that this version of fcn can read.
+
+    Raises
+    ------
+    RequestError
+        It is not; the message says what to give.
+    """
+    if not is_output_directory(str(output)):
+        reason = "not an output directory of fcn" if output.is_dir() else "no such directory"
+        raise RequestError(f"{output}: {reason}; give the --output of an fcn segment command")
+    if has_other_schema(output):
+        raise RequestError(f"{output}: written by another version of fcn, which can read it")
+
+
+def read_fingerprint(output: Path) -> str | None:
+    """Return the fingerprint of an output directory's settings, or None when its file has none."""
+    fingerprint = (_read(output / SETTINGS_FILE) or {}).get("fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
 from .resume_plan import Action, ResumePlan, Step
+from .run_progress import RunProgress
 from .run_report import RunReport
 from .summary import Summary
 
@@ -101,14 +102,20 @@ class _Run:
                 self._repair(journal, described=described)
                 self._update(plan, journal)
             self.report.planned(plan, journal)
-            self._work_until_lost(plan, journal)
+            with RunProgress(self.output, self.request.output.kinds, self.report.summary) as progress:
+                progress.begin(journal, plan)
+                self._work_until_lost(plan, journal)
+                self._sum_up(plan, journal)
         finally:
             journal.close()
+        return self.report.summary
+
+    def _sum_up(self, plan: ResumePlan, journal: Journal) -> None:
         summary = self.report.summary
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
+        journal.close()
         self.report.project(journal, changed=bool(plan.work or summary.pruned))
-        return summary
 
     def _check_settings(self, journal: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""

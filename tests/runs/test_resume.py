@@ -37,7 +37,7 @@ def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-PROJECTIONS = {"manifest.jsonl", "stats.csv", "summary.json", "settings.json", "classes.json"}
+PROJECTIONS = {"manifest.jsonl", "stats.csv", "summary.json", "settings.json", "classes.json", "run.json"}
 
 
 def test_the_second_run_touches_nothing(fcn: Fcn, out: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) 
     journal = out / "manifest.jsonl"
     journal.write_bytes(journal.read_bytes() * 30)
     fcn("segment", "made", *SMALL, "-o", "out")
-    assert journal.read_bytes().count(b"\n") == 4 * 30
+    assert journal.read_bytes().count(b"\n") == 4
     fcn("segment", "made", *SMALL, "-o", "out", "--overwrite")
     # A line each that gives the old files up, and one that stands for the new ones.
     assert journal.read_bytes().count(b"\n") == 4 + 4 + 4

@@ -1,0 +1,79 @@
+"""``fcn status``: how far a run is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..common import utc_time
+from ..common.wording import counted, duration
+from . import directory_options, options
+from .console import one_line, write_line
+from .figures import print_object, writing_stdout
+
+if TYPE_CHECKING:
+    from ..outputs.status import Status
+
+
+def status(output: directory_options.OutputDirectory, as_json: options.FiguresAsJson = False) -> None:
+    """Print how far the current or last run into an output directory is.
+
+    It takes no lock and does not disturb a run. A run on another host counts as running until its own end
+    removes its traces, because nothing here can tell whether it was killed.
+
+    Exit codes: 0 all photos are done; 1 some failed or were not reached; 2 OUT is no output directory; 4 a
+    run is going on.
+    """
+    from ..outputs.status import read_status
+
+    found = read_status(output)
+    with writing_stdout():
+        if as_json:
+            print_object(found.as_json())
+        else:
+            for line in _lines(found):
+                write_line(one_line(line), sys.stdout)
+    raise typer.Exit(found.exit_code)
+
+
+def _lines(status: Status) -> Iterator[str]:
+    yield f"{status.output}: {_state(status)}"
+    counts = status.counts
+    if counts is None:
+        return
+    parts = [f"{counts.done} done", f"{counts.failed} failed"]
+    if counts.left or status.exit_code == 4:
+        parts.append(f"{counts.left} left")
+    yield f"{counted(counts.total, 'image')}: {', '.join(parts)}"
+    if status.seconds_left is not None:
+        yield f"{status.images_per_second:.2f} images/s, about {duration(status.seconds_left)} left"
+    if counts.left and status.exit_code == 1:
+        yield "to go on, give the same fcn segment command again"
+
+
+def _state(status: Status) -> str:
+    from ..outputs.status import State
+
+    run = status.run
+    unsure = "" if status.is_alive else "; this machine cannot tell whether it is alive"
+    if status.state == State.STARTING:
+        return f"a run is starting ({status.holder}): it looks for photos and plans{unsure}"
+    if run is None:
+        return "no run.json; the counts are those of the records"
+    began = f"{run.process}, began {_when(run.start)}"
+    if status.state == State.RUNNING:
+        return f"running: {began}{unsure}"
+    if run.ending is None:
+        last = f", last record {status.last_record}" if status.last_record else ""
+        return f"killed, it did not end by itself: {began}{last}"
+    reason = f": {run.ending.stopped}" if run.ending.stopped else ""
+    return f"ended {_when(run.ending.time)} with exit code {run.ending.exit_code}{reason}"
+
+
+def _when(text: str) -> str:
+    seconds = utc_time.seconds_of(text)
+    return f"{text} ({duration(time.time() - seconds)} ago)" if seconds is not None else text

@@ -1,0 +1,99 @@
+"""Check one output file against its record: its bytes, its pixels, its classes."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+from ..common.output_layout import kind_of, label_kinds
+from .record import Record
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "cutout": "RGBA"}
+# `Record.mean_confidence` has four decimals.
+_MEAN_SLACK = 1.01e-4
+
+
+def find_damage(output: Path, name: str, size: int, record: Record) -> str | None:
+    """Return what is wrong with an output file, or None when it is as its record says.
+
+    Every byte of a PNG counts, because all its chunks have checksums. JPEG has none: a flipped byte is found
+    only when the file no longer decodes.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    name, size
+        The file's path relative to it, and its size in bytes, as recorded.
+    record
+        The record that names the file.
+    """
+    path = output / name
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size != size:
+            return f"{status.st_size} bytes, its record says {size}"
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+    if name.endswith(".png") and (damage := _png_damage(data)):
+        return damage
+    try:
+        return _pixel_damage(data, kind_of(name), record)
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
+        return f"cannot be decoded ({error})"
+
+
+def _png_damage(data: bytes) -> str | None:
+    """Check the signature and the CRC of every chunk; Pillow skips those of the pixels."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return "not a PNG file"
+    place = len(_PNG_SIGNATURE)
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4])
+        end = place + 8 + length
+        if end + 4 > len(data):
+            return f"damaged: the PNG chunk at byte {place} is cut off"
+        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            return f"damaged: the checksum of the PNG chunk at byte {place} does not match"
+        if data[place + 4 : place + 8] == b"IEND":
+            return (
+                None if end + 4 == len(data) else f"damaged: data after the end of the PNG at byte {end + 4}"
+            )
+        place = end + 4
+    return "damaged: the PNG has no end"
+
+
+def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        # Checked before anything is decoded: a damaged header may ask for any amount of memory.
+        if image.size != record.size:
+            return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
+        if image.mode != _MODES.get(kind, image.mode):
+            return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
+        image.load()
+        if kind in label_kinds():
+            found = {index: count for index, count in enumerate(image.histogram()) if count}
+            return None if found == record.classes else _class_damage(found, record.classes or {})
+        if kind == "confidence" and record.mean_confidence is not None:
+            total = sum(value * count for value, count in enumerate(image.histogram()))
+            mean = total / 255 / (image.width * image.height)
+            if abs(mean - record.mean_confidence) > _MEAN_SLACK:
+                return f"mean confidence {mean:.4f}, its record says {record.mean_confidence:.4f}"
+    return None
+
+
+def _class_damage(found: dict[int, int], recorded: dict[int, int]) -> str:
+    differing = sorted(index for index in {*found, *recorded} if found.get(index) != recorded.get(index))
+    first = differing[0]
+    more = f" (and {len(differing) - 1} more classes differ)" if len(differing) > 1 else ""
+    return f"{found.get(first, 0)} pixels of class {first}, its record says {recorded.get(first, 0)}{more}"

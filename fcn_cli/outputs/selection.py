@@ -1,0 +1,107 @@
+"""Select photos of an output directory by their records: by class, share of the pixels, and status."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.errors import RequestError
+from ..common.label_map import VOID_INDEX
+from ..common.output_layout import CLASSES_FILE
+from ..common.wording import alternatives
+from .directory import read_classes
+from .journal_snapshot import JournalSnapshot
+from .record import Record
+from .settings import read_fingerprint
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which photos to select.
+
+    Parameters
+    ----------
+    status
+        ``ok`` for photos with a mask, ``failed`` for those without.
+    classes
+        Names or indices of classes. A photo is selected when each of them has a share within the bounds.
+    minimum, maximum
+        The bounds of a class's share of the photo's pixels, 0 to 1. Without `minimum` each class must have at
+        least one pixel; 0 also selects photos that do not show it.
+    """
+
+    status: str = "ok"
+    classes: Sequence[str] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def check(self) -> None:
+        """Raise RequestError when the parts of the selection exclude each other."""
+        if not self.classes and (self.minimum is not None or self.maximum is not None):
+            raise RequestError("--min and --max are about a class; name it with --class")
+        if self.classes and self.status == "failed":
+            raise RequestError("photos that failed have no classes; leave --class or --status out")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise RequestError(f"--min {self.minimum:g} is more than --max {self.maximum:g}")
+
+
+def select(output: Path, selection: Selection) -> Iterator[Record]:
+    """Yield the selected records of an output directory, in the order of its journal.
+
+    Records of other settings than the directory's do not count, as in ``stats.csv``.
+
+    Raises
+    ------
+    RequestError
+        It is no output directory, it has no such class, or the selection is wrong.
+    """
+    selection.check()
+    with JournalSnapshot(output) as records:
+        classes = class_indices(output, selection.classes) if selection.classes else ()
+        fingerprint = read_fingerprint(output)
+        for record in records:
+            counts = record.status == selection.status and record.fingerprint == fingerprint
+            if counts and all(_is_within(record, index, selection) for index in classes):
+                yield record
+
+
+def _is_within(record: Record, index: int, selection: Selection) -> bool:
+    pixels = (record.classes or {}).get(index, 0)
+    share = pixels / ((record.width or 0) * (record.height or 0) or 1)
+    if selection.minimum is None:
+        return pixels > 0 and share <= (1 if selection.maximum is None else selection.maximum)
+    return selection.minimum <= share <= (1 if selection.maximum is None else selection.maximum)
+
+
+def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
+    """Return the class indices of names (in upper or lower case), of ``void``, or of indices as text.
+
+    Raises
+    ------
+    RequestError
+        The directory has no such class; the message suggests similar names.
+    """
+    names = read_classes(output)
+    if names is None:
+        raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
+    known = {str(index): index for index in range(len(names))}
+    known |= {name.strip("_").casefold(): index for index, name in enumerate(names)}
+    known |= {"void": VOID_INDEX, str(VOID_INDEX): VOID_INDEX}
+    known |= {name.casefold(): index for index, name in enumerate(names)}
+    indices = []
+    for name in given:
+        index = known.get(name.casefold())
+        if index is None:
+            raise RequestError(f"--class {name}: {output} has no such class{_suggestion(name, names)}")
+        indices.append(index)
+    return tuple(indices)
+
+
+def _suggestion(name: str, names: Sequence[str]) -> str:
+    folded = {known.casefold(): known for known in names}
+    similar = difflib.get_close_matches(name.casefold(), folded)
+    if similar:
+        return f" (did you mean {alternatives(folded[one] for one in similar)}?)"
+    return f"; it has {', '.join(names)}" if len(names) <= 30 else f"; see {CLASSES_FILE}"

@@ -1,0 +1,192 @@
+"""The status of an output directory: how far its current or last run is. Takes no lock, writes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..common import utc_time
+from ..common.errors import ExitCode, RequestError
+from ..common.output_layout import JOURNAL_FILE, kind_of
+from ..common.processes import ProcessIdentity
+from .journal_snapshot import JournalSnapshot
+from .lock import read_holder
+from .record import Record
+from .run_file import Counts, RunFile
+from .settings import require_output_directory
+
+
+class State(StrEnum):
+    """What the current or last run does; the value is what ``fcn status --json`` prints.
+
+    `STARTING`: it looks for photos and plans. `KILLED`: it ended without saying so. `UNKNOWN`: there is no
+    ``run.json``; the counts are those of the records.
+    """
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+    KILLED = "killed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Parameters
+    ----------
+    state
+        What it does.
+    counts
+        Its photos; None while it starts.
+    run
+        Its ``run.json``, except while it starts.
+    holder
+        The process that works on the directory.
+    is_alive
+        Whether that process runs; None where this machine cannot tell.
+    images_per_second
+        Photos recorded per second since the first one of this run; None before the second one.
+    last_record
+        When the last photo was recorded (UTC), or None when this run has recorded none yet.
+    """
+
+    output: Path
+    state: State
+    counts: Counts | None
+    run: RunFile | None = None
+    holder: ProcessIdentity | None = None
+    is_alive: bool | None = None
+    images_per_second: float | None = None
+    last_record: str | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time left at this rate, in seconds; None when nothing runs or the rate is not known."""
+        if self.state != State.RUNNING or self.counts is None or not self.images_per_second:
+            return None
+        return self.counts.left / self.images_per_second
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of ``fcn status``."""
+        if self.state in {State.STARTING, State.RUNNING}:
+            return ExitCode.LOCKED
+        incomplete = self.counts is None or self.counts.failed or self.counts.left
+        return ExitCode.SOME_FAILED if incomplete else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the status by name."""
+        counts, run = self.counts, self.run
+        process = self.holder or (run.process if run else None)
+        ending = run.ending if run else None
+        rate, left = self.images_per_second, self.seconds_left
+        return {
+            "state": self.state,
+            "total": counts.total if counts else None,
+            "done": counts.done if counts else None,
+            "failed": counts.failed if counts else None,
+            "left": counts.left if counts else None,
+            "images_per_second": round(rate, 3) if rate else None,
+            "seconds_left": round(left, 1) if left is not None else None,
+            "pid": process.pid if process else None,
+            "host": process.host if process else None,
+            "alive": self.is_alive if self.holder else False,
+            "start": run.start if run else None,
+            "last_record": self.last_record,
+            "end": ending.time if ending else None,
+            "exit_code": ending.exit_code if ending else None,
+            "stopped": ending.stopped if ending else None,
+        }
+
+
+def read_status(output: Path) -> Status:
+    """Return the status of an output directory.
+
+    Raises
+    ------
+    RequestError
+        It is no output directory, or its journal cannot be read.
+    """
+    holder, run = read_holder(output), RunFile.read(output)
+    if holder is None and run is not None and run.ending is None:
+        # Another run may have begun between the two readings.
+        holder = read_holder(output)
+    if holder is None and run is None:
+        require_output_directory(output)
+    try:
+        return _status(output, holder, run)
+    except OSError as error:
+        raise RequestError(f"{output / JOURNAL_FILE}: cannot be read ({error.strerror})") from None
+
+
+def _status(output: Path, holder: ProcessIdentity | None, run: RunFile | None) -> Status:
+    alive = holder.is_alive() if holder is not None else False
+    if holder is not None and alive is not False:
+        if run is None or run.process != holder:
+            return Status(output, State.STARTING, None, None, holder, alive)
+        if run.ending is None:
+            return _counted(output, State.RUNNING, run, holder, is_alive=alive)
+    if run is None:
+        with JournalSnapshot(output) as records:
+            failed = sum(not record.ok for record in records)
+            return Status(output, State.UNKNOWN, Counts(len(records) - failed, failed, 0))
+    if run.ending is None:
+        return _counted(output, State.KILLED, run, None, is_alive=False)
+    return Status(output, State.ENDED, run.counts, run)
+
+
+def _counted(
+    output: Path, state: State, run: RunFile, holder: ProcessIdentity | None, *, is_alive: bool | None
+) -> Status:
+    """Return the status of a run without an ending, from what it has appended to the journal."""
+    done = failed = 0
+    first = last = None
+    for record in _appended(output, run.journal_bytes):
+        # Before a file is written again, a record without it is appended: such a photo is not done.
+        if record.ok and not set(run.kinds) <= set(map(kind_of, record.outputs)):
+            continue
+        if record.status == "gone":
+            continue
+        done += record.ok
+        failed += not record.ok
+        first, last = first or record.finished, record.finished
+    begun = run.counts
+    counts = Counts(begun.done + done, begun.failed + failed, begun.left - done - failed)
+    return Status(
+        output, state, counts, run, holder, is_alive, _rate(done + failed, first, last, is_alive), last
+    )
+
+
+def _appended(output: Path, begin: int) -> Iterator[Record]:
+    """Yield the records that a run has appended after the journal's first `begin` bytes."""
+    try:
+        stream = (output / JOURNAL_FILE).open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        stream.seek(begin)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Record.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+
+def _rate(count: int, first: str | None, last: str | None, is_alive: bool | None) -> float | None:
+    """Return photos per second from the time of the first record to now, or to the last if none follows."""
+    begin = utc_time.seconds_of(first) if first else None
+    end = utc_time.seconds_of(last) if last else None
+    if begin is None or end is None:
+        return None
+    if is_alive:
+        end = max(end, time.time())
+    return (count - 1) / (end - begin) if count > 1 and end > begin else None

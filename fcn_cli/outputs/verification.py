@@ -1,0 +1,197 @@
+"""Verification: every file that the journal promises is there, whole, and as its record says."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common import files, resources
+from ..common.errors import ExitCode, RequestError
+from ..common.ordered_work import OrderedWork
+from ..common.output_layout import IMAGE_DIRECTORIES, JOURNAL_FILE, kind_of
+from ..inputs import decoder
+from .file_check import find_damage
+from .journal_snapshot import JournalSnapshot
+from .json_text import name_fields
+from .record import Record
+from .run_file import RunFile
+
+_ANY_PIXELS = 1 << 40
+
+
+class Progress(Protocol):
+    """Is told the progress of a verification."""
+
+    def begin(self, total: int) -> None:
+        """Be told the number of photos."""
+
+    def step(self, *, failed: bool = False) -> None:
+        """Be told that a photo's files are checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file, and what to do; `image` is its photo's name, empty for the journal."""
+
+    image: str
+    file: str
+    damage: str
+    remedy: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the problem by name."""
+        return {
+            **name_fields("image", self.image),
+            **name_fields("file", self.file),
+            "damage": self.damage,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass
+class Verification:
+    """The result: how many photos with files, and files, were checked, and what is wrong with them.
+
+    `orphans` are files in the directories of images that no record names; they are not counted as problems.
+    """
+
+    output: Path
+    photos: int = 0
+    files: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process."""
+        return ExitCode.SOME_FAILED if self.problems else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result by name."""
+        return {
+            "photos": self.photos,
+            "files": self.files,
+            "problems": [problem.as_json() for problem in self.problems],
+            "orphans": [name_fields("file", name) for name in self.orphans],
+        }
+
+
+def verify(output: Path, progress: Progress) -> Verification:
+    """Check every file of every record, in as many threads as there are CPUs.
+
+    A run may write meanwhile: what seems wrong is checked once more against the records at the end.
+
+    Raises
+    ------
+    RequestError
+        It is no output directory, or the journal or a directory cannot be read.
+    """
+    decoder.prepare_process(_ANY_PIXELS)
+    result = Verification(output)
+    run = RunFile.read(output)
+    checker = _Checker(output, run.kinds if run is not None else None)
+    promised = array("q")
+    with JournalSnapshot(output) as records:
+        progress.begin(len(records))
+        for record, problems in checker.check(_noting(records, promised)):
+            result.photos += bool(record.outputs)
+            result.files += len(record.outputs)
+            result.problems += problems
+            progress.step(failed=bool(problems))
+        result.orphans = _find_orphans(output, np.sort(np.frombuffer(promised, np.int64)))
+        if (result.problems or result.orphans) and not records.is_current:
+            _check_again(result, checker)
+        if records.damaged:
+            damage = f"damaged lines: {records.damaged}"
+            result.problems.append(
+                Problem("", JOURNAL_FILE, damage, "the same fcn segment command makes their images again")
+            )
+    return result
+
+
+def _check_again(result: Verification, checker: _Checker) -> None:
+    doubtful = {problem.image for problem in result.problems}
+    promised = array("q")
+    with JournalSnapshot(result.output) as records:
+        again = (record for record in _noting(records, promised) if record.image in doubtful)
+        result.problems = [problem for _, problems in checker.check(again) for problem in problems]
+    names = set(promised)
+    result.orphans = [name for name in result.orphans if hash(name) not in names]
+
+
+def _noting(records: Iterable[Record], promised: array[int]) -> Iterator[Record]:
+    """Yield records, and note the hashes of their output files."""
+    for record in records:
+        promised.extend(map(hash, record.outputs))
+        yield record
+
+
+class _Checker:
+    """Checks the files of records in threads; `kinds` are those that the last run wrote, if that is known."""
+
+    def __init__(self, output: Path, kinds: tuple[str, ...] | None) -> None:
+        self._output = output
+        self._kinds = kinds
+
+    def check(self, records: Iterable[Record]) -> Iterator[tuple[Record, list[Problem]]]:
+        """Yield each record with what is wrong with its files, in order."""
+        # What waits are records only, of no size.
+        with OrderedWork[Record, list[Problem]](resources.cpu_count(), "fcn-verify", max_bytes=0) as work:
+            for record in records:
+                work.submit(record, partial(self._check_one, record))
+                for task in work.take():
+                    yield task.key, task.future.result()
+            for task in work.take(everything=True):
+                yield task.key, task.future.result()
+
+    def _check_one(self, record: Record) -> list[Problem]:
+        damages = {
+            name: find_damage(self._output, name, size, record)
+            for name, size in record.output_sizes().items()
+        }
+        return [
+            Problem(record.image, name, damage, self._remedy(record, name, record.output_sizes()[name]))
+            for name, damage in damages.items()
+            if damage is not None
+        ]
+
+    def _remedy(self, record: Record, name: str, size: int) -> str:
+        if "://" not in record.path and not os.path.lexists(record.path):
+            return f"its photo is gone from {record.path}: restore one of the two"
+        kind = kind_of(name)
+        command = "the same fcn segment command"
+        if self._kinds is None or kind not in self._kinds:
+            command += f", with --write {kind},"
+        try:
+            # A run looks at existence and size only.
+            seems_whole = (self._output / name).lstat().st_size == size
+        except OSError:
+            seems_whole = False
+        return f"delete it; then {command} makes it again" if seems_whole else f"{command} makes it again"
+
+
+def _find_orphans(output: Path, promised: NDArray[np.int64]) -> list[str]:
+    """Return files in the directories of images whose names' hashes are not among these; sorted."""
+
+    def failed(directory: str, error: OSError) -> None:
+        raise RequestError(f"{directory}: cannot be listed ({error.strerror})") from None
+
+    orphans = []
+    for kind in sorted(IMAGE_DIRECTORIES):
+        if not (output / kind).is_dir():
+            continue
+        for directory, names in files.walk(str(output / kind), lambda *_: True, failed):
+            relative = os.path.relpath(directory, output).replace(os.sep, "/")
+            # Hidden files are a run's temporary ones, or the system's.
+            found = [f"{relative}/{name}" for name in names if not name.startswith(".")]
+            known = np.isin(np.fromiter(map(hash, found), np.int64, len(found)), promised)
+            orphans += [name for name, has_record in zip(found, known, strict=True) if not has_record]
+    return orphans

@@ -1,0 +1,72 @@
+"""Keeps ``run.json`` while a run works, for ``fcn status``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.errors import FcnError, OutputLost
+from ..outputs.journal import Journal
+from ..outputs.run_file import Counts, RunFile
+from .resume_plan import ResumePlan
+from .summary import Summary
+
+
+class RunProgress:
+    """Writes ``run.json`` when the work of a run begins, and again when the context ends.
+
+    A run that finds nothing to do writes it only when the last one says something else: it leaves an output
+    directory as it was.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    kinds
+        The kinds of output that the run writes.
+    summary
+        The run's counts.
+    """
+
+    def __init__(self, output: Path, kinds: Sequence[str], summary: Summary) -> None:
+        self._output = output
+        self._kinds = tuple(kinds)
+        self._summary = summary
+        self._file: RunFile | None = None
+
+    def begin(self, journal: Journal, plan: ResumePlan) -> None:
+        """Write who runs and what is to be done; the journal only grows from now on.
+
+        Raises
+        ------
+        OutputLost
+            The file cannot be written.
+        """
+        self._file = RunFile.begin(self._kinds, journal.size_bytes, self._counts())
+        if plan.work:
+            with OutputLost.when_refused(self._output):
+                self._file.save(self._output)
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._file is None or not (error is None or isinstance(error, FcnError)):
+            # After a bug, "killed" is what `fcn status` shall say.
+            return
+        stopped = error or self._summary.stopped
+        ended = self._file.ended(
+            self._counts(),
+            error.exit_code if isinstance(error, FcnError) else self._summary.exit_code,
+            str(stopped) if stopped is not None else None,
+        )
+        last = RunFile.read(self._output)
+        if last is None or not last.says_the_same(ended):
+            # The results do not depend on this file: a full disk was or will be reported by others.
+            with contextlib.suppress(OSError):
+                ended.save(self._output)
+
+    def _counts(self) -> Counts:
+        summary = self._summary
+        return Counts(summary.done + summary.skipped, summary.failed, summary.left)

@@ -1,0 +1,117 @@
+"""``fcn list``: the paths of the photos that show something, for the next command."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ..conftest import Fcn, run_line
+from ..made_output import VOC, failed_record, make_output
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Photos with 0, 1, … 9 rows of ten of cat; those with an even number have a row of dog below."""
+    maps = {}
+    for rows in range(10):
+        labels = np.zeros((10, 10), np.uint8)
+        labels[:rows] = VOC.index("cat")
+        if rows % 2 == 0:
+            labels[9] = VOC.index("dog")
+        maps[f"sub/cats {rows}.jpg"] = labels
+    output = make_output(tmp_path / "out", maps)
+    with (output / "manifest.jsonl").open("a") as journal:
+        journal.write(json.dumps(failed_record("broken.jpg")) + "\n")
+        # Of other settings, as an interrupted --overwrite leaves it: its 8 may be another network's.
+        stale = {**failed_record("stale.jpg"), "status": "ok", "error": None, "fingerprint": "other"}
+        journal.write(json.dumps({**stale, "width": 1, "height": 1, "classes": {"8": 1}}) + "\n")
+    return output
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", range(10)),
+        ("--class cat", range(1, 10)),
+        ("--class CAT --min 30%", range(3, 10)),
+        ("--class 8 --min 0.3 --max 50%", range(3, 6)),
+        ("--class cat --max 20%", [1, 2]),
+        ("--class cat --min 0 --max 20%", [0, 1, 2]),
+        ("--class cat --max 0 --min 0", [0]),
+        ("--class cat --class dog --min 10%", [2, 4, 6, 8]),
+        ("--class background --min 95%", []),
+        ("--class background --min 90%", [0, 1]),
+        ("--class void", []),
+    ],
+)
+def test_which_photos(fcn: Fcn, output: Path, options: str, expected: list[int]) -> None:
+    done = fcn("list", "out", *options.split())
+    assert done.stdout == "".join(f"/nowhere/sub/cats {rows}.jpg\n" for rows in expected)
+    assert ("no photo is selected" in done.stderr) == (not expected)
+
+
+def test_photos_that_failed(fcn: Fcn, output: Path) -> None:
+    assert fcn("list", "out", "--status", "failed").stdout == "/nowhere/broken.jpg\n"
+
+
+def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
+    """Names with spaces, with line ends and of other encodings go through a pipe byte for byte."""
+    names = ["a b.png", "line\nend.png", os.fsdecode(b"caf\xe9.png"), "日本.png"]
+    cat = np.full((4, 4), VOC.index("cat"), np.uint8)
+    output = make_output(tmp_path / "out", {"x.png": cat})
+    record = json.loads((output / "manifest.jsonl").read_text())
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    lines = []
+    for name in names:
+        (photos / name).touch()
+        path = str(photos / name)
+        lines.append({**record, "image": repr(name), "outputs": [], "output_bytes": [], "path": repr(path)})
+        lines[-1]["path_bytes"] = base64.b64encode(os.fsencode(path)).decode()
+    (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "cats").mkdir()
+    script = '"$0" -m fcn_cli list out --class cat --null | (cd /; xargs -0 cp -t "$1")'
+    run_line(["sh", "-c", script, sys.executable, tmp_path / "cats"], cwd=tmp_path)
+    assert sorted(os.listdir(tmp_path / "cats")) == sorted(names)
+    assert "give --null" in fcn("list", "out").stderr
+    assert fcn("list", "out", "--null").stderr == ""
+
+
+def test_a_reader_that_goes_is_no_error(output: Path, tmp_path: Path) -> None:
+    line = ["sh", "-c", '("$0" -m fcn_cli list out; echo $? >code) | head -c 1', sys.executable]
+    assert run_line(line, cwd=tmp_path).stdout == "/"
+    assert (tmp_path / "code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--class cot", "--class cot: out has no such class (did you mean cow or cat?)"),
+        ("--class qqqq", "it has __background__, aeroplane"),
+        ("--class 21", "no such class"),
+        ("--class cat --min 120%", "--min takes a percentage (5%) or a fraction"),
+        ("--class cat --min 5", "--min takes"),
+        ("--class cat --min x", "--min takes"),
+        ("--min 5%", "name it with --class"),
+        ("--class cat --min 5% --max 1%", "--min 0.05 is more than --max 0.01"),
+        ("--class cat --status failed", "leave --class or --status out"),
+        ("--status gone", "--status takes ok or failed"),
+    ],
+)
+def test_wrong_requests(fcn: Fcn, output: Path, options: str, message: str) -> None:
+    done = fcn("list", "out", *options.split(), code=2)
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_what_is_no_output_directory(fcn: Fcn, output: Path) -> None:
+    (output / "classes.json").unlink()
+    assert "classes.json: missing" in fcn("list", "out", "--class", "cat", code=2).stderr
+    (output / "settings.json").unlink()
+    assert "not an output directory" in fcn("list", "out", code=2).stderr

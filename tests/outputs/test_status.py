@@ -1,0 +1,160 @@
+"""``fcn status``: how far a run is, from a second process that disturbs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import (
+    HELD,
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    python_with,
+    start_and_wait_for_records,
+    tree,
+    wait_until,
+)
+
+
+def status(fcn: Fcn, output: str = "out", *, code: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(fcn("status", output, "--json", code=code).stdout)
+    assert found["total"] is None or found["total"] == found["done"] + found["failed"] + found["left"]
+    return found
+
+
+def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """The run waits in the middle, inside its decoder, until the test has looked."""
+    made = make_photos([*(f"a{i:02}.png" for i in range(9)), "held.png", "z.png"])
+    fcn("segment", made / "a00.png", *SMALL, "--root", made, "-o", "out")
+    (made / "broken.png").write_bytes(b"?")
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-o", "out", "--workers", "0"),
+        cwd=tmp_path,
+        env=python_with(HELD, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((tmp_path / "opened").exists, running)
+    journal = tmp_path / "out/manifest.jsonl"
+    # a01 to a08 and broken.png; the first record is an earlier run's.
+    wait_until(lambda: journal.read_bytes().count(b"\n") >= 8, running)
+    found = status(fcn, code=4)
+    assert (found["state"], found["alive"]) == ("running", True)
+    assert (found["pid"], found["host"]) == (running.pid, socket.gethostname())
+    assert found["total"] == 12
+    assert found["done"] + found["failed"] in {8, 9, 10}
+    text = fcn("status", "out", code=4).stdout
+    assert f"process {running.pid}" in text
+    assert f"{found['left']} left" in text
+    (tmp_path / "go").touch()
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 1, errors
+
+    before = tree(tmp_path / "out")
+    found = status(fcn, code=1)
+    assert tree(tmp_path / "out") == before
+    assert [found[key] for key in ("state", "total", "done", "failed", "left")] == ["ended", 12, 11, 1, 0]
+    assert (found["exit_code"], found["stopped"], found["alive"]) == (1, None, False)
+    (made / "broken.png").unlink()
+    fcn("segment", "made", *SMALL, "-o", "out")
+    found = status(fcn, code=0)
+    assert [found[key] for key in ("total", "done", "failed", "exit_code")] == [11, 11, 0, 0]
+    assert "11 images: 11 done, 0 failed\n" in fcn("status", "out").stdout
+
+
+def test_a_killed_run(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{i:03}.png" for i in range(60)])
+    running = start_and_wait_for_records(tmp_path, 3)
+    running.kill()
+    # Not waited for: the dead process is a zombie, and its number still exists.
+    wait_until(lambda: Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    found = status(fcn, code=1)
+    assert (found["state"], found["done"]) == ("killed", len(journal_of(tmp_path / "out")))
+    assert found["left"] == 60 - found["done"] > 0
+    running.communicate()
+    assert "give the same fcn segment command again" in fcn("status", "out", code=1).stdout
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert status(fcn, code=0)["done"] == 60
+
+
+def test_a_file_that_is_being_written_again_is_not_done(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Records of a rewrite in hand (here: as a killed run leaves them) lack the kind, and count as left."""
+    make_photos(["a.png", "b.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    run_file = tmp_path / "out/run.json"
+    journal = tmp_path / "out/manifest.jsonl"
+    run = json.loads(run_file.read_text())
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    run |= {"done": 0, "journal_bytes": journal.stat().st_size, "end": None}
+    run_file.write_text(json.dumps(run))
+    withdrawn = {**lines[0], "outputs": lines[0]["outputs"][:1], "output_bytes": lines[0]["output_bytes"][:1]}
+    with journal.open("a") as stream:
+        stream.write(json.dumps(withdrawn) + "\n")
+        stream.write(json.dumps(lines[1]) + "\n" + json.dumps(lines[0])[:50])
+    found = status(fcn, code=1)
+    assert [found[key] for key in ("state", "done", "failed", "left")] == ["killed", 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [({}, "starting"), ({"ticks": 1}, "ended"), ({"pid": 2**31 - 1}, "ended"), ({"host": "far"}, "starting")],
+)
+def test_whose_directory_it_is(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, change: dict[str, Any], state: str
+) -> None:
+    """A process of another start with the number of the holder is not the holder; another host's may be."""
+    make_photos(["a.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+    holder = {"pid": os.getppid(), "host": socket.gethostname(), "ticks": ticks, **change}
+    (tmp_path / "out/.fcn.holder.json").write_text(json.dumps(holder))
+    found = status(fcn, code=4 if state == "starting" else 0)
+    assert found["state"] == state
+    if "host" in change:
+        assert found["alive"] is None
+        assert "cannot tell" in fcn("status", "out", code=4).stdout
+
+
+def test_without_run_json_the_records_count(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    (make_photos(["a.png"]) / "broken.png").write_bytes(b"?")
+    fcn("segment", "made", *SMALL, "-o", "out", code=1)
+    for damage in (b"{", None):
+        if damage is None:
+            (tmp_path / "out/run.json").unlink()
+        else:
+            (tmp_path / "out/run.json").write_bytes(damage)
+        found = status(fcn, code=1)
+        assert [found[key] for key in ("state", "total", "failed")] == ["unknown", 2, 1]
+
+
+def test_what_is_no_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    made = make_photos(["a.png"])
+    assert "made: not an output directory of fcn" in fcn("status", "made", code=2).stderr
+    assert "nowhere: no such directory" in fcn("status", "nowhere", code=2).stderr
+    (made / "settings.json").write_text('{"fcn_settings": 1}')
+    assert "another version of fcn" in fcn("status", "made", code=2).stderr
+
+
+def test_a_run_that_is_refused_leaves_no_directory(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(["a.png"])
+    fcn("segment", "made", "--offline", "-o", "new/out", code=2)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    fcn("segment", "made", "--offline", "-o", "there", code=2)
+    found = status(fcn, "there", code=1)
+    assert (found["state"], found["exit_code"], found["left"]) == ("ended", 2, 1)
+    assert re.search("weights|offline", found["stopped"])
