@@ -1,4 +1,4 @@
-"""The journal, ``manifest.jsonl``: one record a line; the last record of an image counts."""
+"""The journal of a run: one record a line; the last record of an image counts."""
 
 from __future__ import annotations
 
@@ -12,102 +12,43 @@ from typing import BinaryIO
 
 from ..common import files
 from ..common.output_layout import JOURNAL_FILE
-from ..inputs.collisions import folded
+from ..common.shard import Shard
+from .journal_files import journal_path, open_journals
 from .json_text import to_line
 from .record import Record
+from .record_index import RecordIndex
 
 _IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
 # A record's time has whole seconds, and file systems keep times in steps of up to two.
 _TIME_SLACK_SECONDS = 3.0
 
 
-class RecordIndex:
-    """The last record of each image in memory, and which image owns which output file.
-
-    An image leaves the index when its output file is written for another image. Names of output files are
-    compared as a case-insensitive file system does.
-    """
-
-    def __init__(self) -> None:
-        # Lines take less memory than records, and a night's run has hundreds of thousands of them.
-        self._lines: dict[str, bytes] = {}
-        self._owners: dict[str, str] = {}
-        self._gone: dict[str, tuple[str, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __iter__(self) -> Iterator[Record]:
-        for image in sorted(self._lines):
-            yield Record.from_json(json.loads(self._lines[image]))
-
-    def images(self) -> Iterable[str]:
-        """Return the names of all images."""
-        return self._lines.keys()
-
-    def lines(self) -> Iterable[bytes]:
-        """Return the last line of each image, without line ends, in the order of the journal."""
-        return self._lines.values()
-
-    def get(self, image: str) -> Record | None:
-        """Return the last record of an image, or None when there is none or the photo was pruned."""
-        line = self._lines.get(image)
-        return Record.from_json(json.loads(line)) if line is not None else None
-
-    def owner(self, output: str) -> str | None:
-        """Return the image whose record names this output file."""
-        return self._owners.get(folded(output))
-
-    def orphans(self) -> list[str]:
-        """Return output files of pruned photos that no other record names."""
-        return [name for names in self._gone.values() for name in names if self.owner(name) is None]
-
-    def remember(self, record: Record, line: bytes) -> None:
-        """Add a record and its line."""
-        if record.status == "gone":
-            self.forget(record.image)
-            self._gone[record.image] = record.outputs
-            return
-        for output in record.outputs:
-            previous = self.owner(output)
-            if previous is not None and previous != record.image:
-                self.forget(previous)
-        self.forget(record.image)
-        self._gone.pop(record.image, None)
-        self._lines[record.image] = line
-        for output in record.outputs:
-            self._owners[folded(output)] = record.image
-
-    def forget(self, image: str) -> None:
-        """Remove an image."""
-        line = self._lines.pop(image, None)
-        if line is not None:
-            for output in Record.from_json(json.loads(line)).outputs:
-                if self.owner(output) == image:
-                    del self._owners[folded(output)]
-
-    def forget_gone(self) -> None:
-        """Forget the output files of pruned photos."""
-        self._gone.clear()
-
-
 class Journal:
-    """The journal of an output directory, replayed into memory and appended to by its one holder.
+    """The records of an output directory, replayed into memory, and the journal that a run appends to.
 
-    A torn last line is dropped. `damaged` counts the damaged lines elsewhere; their images are lost. An
-    earlier record of such an image does not count either, nor does an earlier record of any image whose files
-    were written again since.
+    The records are those of all journals of the directory; see `journal_files`. A torn last line is dropped.
+    `damaged` counts the damaged lines elsewhere; their images are lost. An earlier record of such an image
+    does not count either, nor does an earlier record of any image whose files were written again since.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    shard
+        The shard whose journal is appended to, or None for ``manifest.jsonl``.
 
     Raises
     ------
     OSError
-        The journal cannot be read.
+        A journal cannot be read.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.path = output / JOURNAL_FILE
+    def __init__(self, output: Path, shard: Shard | None = None) -> None:
+        self.path = journal_path(output, shard)
         self.index = RecordIndex()
         self.damaged = 0
+        self._is_of_shard = shard is not None
+        self._others: list[Path] = []
         self._whole_bytes = 0
         self._line_count = 0
         self._stream: BinaryIO | None = None
@@ -129,20 +70,32 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """The length of the journal's whole lines."""
+        """The length of the whole lines in the journal that is appended to."""
         return self._whole_bytes
 
-    def mend(self) -> None:
-        """Delete damaged lines and files of pruned photos; only the holder of the directory's lock may.
+    @property
+    def is_split(self) -> bool:
+        """Whether records are in other journals too."""
+        return bool(self._others)
 
-        Rewrites the file when most of its lines are superseded. From then on it only grows: ``run.json`` has
-        its length when the work began.
+    def mend(self) -> None:
+        """Cut a torn last line off, before anything is appended.
+
+        Without a shard also delete damaged lines and files of pruned photos, and take over the records of other
+        journals; only the holder of all the directory's locks may. A kill in between loses nothing: the other
+        journals go when all their records are here, and say the same as long as they exist. From then on the file
+        only grows: ``run.json`` has its length when the work began.
         """
-        for name in self.index.orphans():
-            with contextlib.suppress(OSError):
-                (self.path.parent / name).unlink()
-        if self.damaged or self._line_count > 2 * len(self.index) + 100:
-            self._compact()
+        if not self._is_of_shard:
+            for name in self.index.orphans():
+                with contextlib.suppress(OSError):
+                    (self.path.parent / name).unlink()
+            if self._others or self.damaged or self._line_count > 2 * len(self.index) + 100:
+                self._compact()
+                for path in self._others:
+                    path.unlink(missing_ok=True)
+                self._others = []
+                files.sync_directories([self.path.parent])
         with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
             if stream.seek(0, os.SEEK_END) > self._whole_bytes:
                 stream.truncate(self._whole_bytes)
@@ -151,8 +104,9 @@ class Journal:
     def set_aside(self) -> None:
         """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""
         with contextlib.suppress(FileNotFoundError):
-            self.path.replace(self.path.with_name(f"{JOURNAL_FILE}.old"))
-            files.sync_directories([self.path.parent])
+            path = self.path.with_name(JOURNAL_FILE)
+            path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
+            files.sync_directories([path.parent])
         self.index = RecordIndex()
         self.damaged = self._whole_bytes = self._line_count = 0
 
@@ -188,29 +142,36 @@ class Journal:
         return stream
 
     def _replay(self) -> None:
-        try:
-            stream = self.path.open("rb")
-        except FileNotFoundError:
-            return
         doubtful: set[str] = set()
-        with stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                self._whole_bytes += len(line)
-                self._line_count += 1
-                try:
-                    record = Record.from_json(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    self.damaged += 1
-                    doubtful |= self._lose(line)
-                    continue
-                doubtful.discard(record.image)
-                self.index.remember(record, line.rstrip(b"\n"))
+        with contextlib.ExitStack() as closing:
+            for stream in map(closing.enter_context, open_journals(self.path.parent)):
+                if stream.name == str(self.path):
+                    self._whole_bytes, self._line_count = self._replay_one(stream, doubtful)
+                else:
+                    self._others.append(Path(stream.name))
+                    self._replay_one(stream, doubtful)
         for image in doubtful:
             found = self.index.get(image)
             if found is not None and was_rewritten(self.path.parent, found):
                 self.index.forget(image)
+
+    def _replay_one(self, stream: BinaryIO, doubtful: set[str]) -> tuple[int, int]:
+        """Read one journal; return the bytes and the number of its whole lines."""
+        whole_bytes = line_count = 0
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            whole_bytes += len(line)
+            line_count += 1
+            try:
+                record = Record.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.damaged += 1
+                doubtful |= self._lose(line)
+                continue
+            doubtful.discard(record.image)
+            self.index.remember(record, line.rstrip(b"\n"))
+        return whole_bytes, line_count
 
     def _lose(self, line: bytes) -> set[str]:
         """Remove the image of a damaged line; if it is unknown, return all images the line may be of."""
@@ -221,7 +182,7 @@ class Journal:
         return set()
 
     def _compact(self) -> None:
-        lines = [line + b"\n" for line in self.index.lines()]
+        lines = [line + b"\n" for line in self.index.lines(in_order=bool(self._others))]
         files.write_whole(self.path, lambda stream: stream.writelines(lines))
         files.sync_directories([self.path.parent])
         self.index.forget_gone()
