@@ -139,6 +139,12 @@ class Display:
         if summary.stopped is not None:
             print_message(str(summary.stopped))
 
+    def merged(self, summary: Summary) -> None:
+        """Print the counts of a merge."""
+        left = f", {summary.left} left" if summary.left else ""
+        counts = f"{summary.skipped} done, {summary.failed} failed{left}"
+        self.note(f"merged: {counted(summary.total, 'image')}: {counts}; see {summary.output}")
+
     def _print_step(self, step: Step) -> None:
         if not self._json:
             self._write(f"{step.action}\t{_field(step.image)}\t{_field(step.reason)}")
@@ -188,6 +194,8 @@ def _print_failures(records: Sequence[Record]) -> None:
 
 
 def _counts(summary: Summary) -> str:
+    if not summary.total and summary.shard is not None:
+        return f"nothing to do: none of the images is in shard {summary.shard}"
     if not summary.total and not summary.pruned:
         return "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:

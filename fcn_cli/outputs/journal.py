@@ -81,10 +81,10 @@ class Journal:
     def mend(self) -> None:
         """Cut a torn last line off, before anything is appended.
 
-        Without a shard also delete damaged lines and files of pruned photos, and take over the records of other
-        journals; only the holder of all the directory's locks may. A kill in between loses nothing: the other
-        journals go when all their records are here, and say the same as long as they exist. From then on the file
-        only grows: ``run.json`` has its length when the work began.
+        Without a shard also delete damaged lines and files of pruned photos, and take over the records of
+        other journals; only the holder of all the directory's locks may. A kill in between loses nothing: the
+        other journals go when all their records are here, and say the same as long as they exist. From then
+        on the file only grows: ``run.json`` has its length when the work began.
         """
         if not self._is_of_shard:
             for name in self.index.orphans():

@@ -1,11 +1,11 @@
 """The journals of an output directory: ``manifest.jsonl``, and one for each shard that is not merged yet.
 
-The journals are read in one order: ``manifest.jsonl`` first, then those of shards. The last record of an image in
-that order counts. No clock decides: the times of several machines do not compare. The order holds because
+The journals are read in one order: ``manifest.jsonl`` first, then those of shards. The last record of an
+image in that order counts. No clock decides, because times of several machines do not compare. The order holds:
 
-- the photos of one number of shards are divided, so that only one shard's journal grows for an image;
-- while journals of shards exist, nothing is appended to ``manifest.jsonl``: a run without ``--shard`` moves their
-  records there before it begins, and so does the first shard of another number of shards.
+- The photos of one number of shards are divided, so that only one shard's journal grows for an image.
+- While journals of shards exist, nothing is appended to ``manifest.jsonl``: a run without ``--shard`` moves
+  their records there before it begins, and so does the first shard of another number of shards.
 """
 
 from __future__ import annotations

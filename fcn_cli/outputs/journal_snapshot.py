@@ -1,4 +1,4 @@
-"""The records of an output directory that count, streamed, for commands that read a million of them without a lock."""
+"""The records of a directory that count, streamed, for commands that read a million of them without a lock."""
 
 from __future__ import annotations
 

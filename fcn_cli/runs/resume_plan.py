@@ -10,8 +10,10 @@ from typing import NoReturn
 
 from ..common import output_layout
 from ..common.errors import Failure, FailureKind, NameCollision
+from ..common.shard import Shard
 from ..inputs import collisions
 from ..inputs.discovery import Source
+from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
@@ -86,7 +88,8 @@ class ResumePlan:
 class Wanted:
     """What a run needs of each photo to skip it.
 
-    `limit_of` returns this run's limit behind a kind of failure, or None where there is none.
+    `limit_of` returns this run's limit behind a kind of failure, or None where there is none. With a `shard`,
+    only its photos are wanted.
     """
 
     kinds: Sequence[str]
@@ -94,6 +97,7 @@ class Wanted:
     overwrite: bool = False
     retry_failed: bool = False
     limit_of: Callable[[FailureKind], float | None] = lambda _kind: None
+    shard: Shard | None = None
 
 
 def make(
@@ -108,7 +112,7 @@ def make(
     Parameters
     ----------
     sources
-        All photos of the run.
+        All photos, also those of other shards: they can have the same output names.
     journal, folder
         The output directory, and its journal.
     wanted
@@ -133,6 +137,8 @@ def make(
         ]
     )
     for source in sources:
+        if wanted.shard is not None and not is_in_share(source, wanted.shard):
+            continue
         if source in clashes:
             clash = clashes[source]
             plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))

@@ -48,12 +48,18 @@ class RunReport:
         self._refused_before = _refused_last_time(self._output)
         self.first_failure: StoppedEarly | None = None
         self.summary = Summary(
-            self._output, palette=resolved.palette, total=len(found.sources), ignored=found.ignored_text()
+            self._output,
+            palette=resolved.palette,
+            total=len(found.sources),
+            ignored=found.ignored_text(),
+            shard=request.shard,
         )
 
     def planned(self, plan: ResumePlan, journal: Journal) -> None:
         """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
+        # Of a shard, fewer than were found.
+        self.summary.total = len(plan.steps) - plan.count(Action.PRUNE)
         for step in plan.of(Action.SEGMENT):
             record = journal.get(step.image)
             if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
@@ -88,19 +94,23 @@ class RunReport:
 
     def project(self, journal: Journal, *, changed: bool) -> None:
         """Write stats.csv and summary.json from the journal, unless they are up to date."""
-        names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
-        self.summary.class_names = names
+        names = self.describe()
         refused = {record.image for record in self.summary.refused}
         changed = changed or refused != self._refused_before
-        if not changed and statistics.up_to_date(self._output, journal):
+        if not changed and statistics.up_to_date(self._output):
             return
-        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
         fingerprint = self._resolved.fingerprint
         try:
             with OutputLost.when_refused(self._output):
                 statistics.write(self._output, journal, fingerprint, names, self.summary.as_json())
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
+
+    def describe(self) -> Sequence[str]:
+        """Complete the summary with what its counts do not say; return the class names."""
+        self.summary.class_names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
+        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
+        return self.summary.class_names
 
     def _count(self, record: Record, *, skipped: bool) -> None:
         if not record.ok:

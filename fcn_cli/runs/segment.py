@@ -18,7 +18,7 @@ from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record, gone
 from ..outputs.write_queue import WriteQueue
-from . import resume_plan
+from . import merging, resume_plan
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
@@ -45,17 +45,26 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
     OutputLocked, OutputLost
         The output directory is another run's, or cannot be written.
     """
+    request.check()
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     if request.inputs.is_empty_list:
         return Summary(Path(request.output.directory))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
         return _Run(request, observer, found, resolved).dry()
-    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
+    with OutputLock(Path(request.output.directory), request.wait, observer.note, request.shard) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
-        return _Run(request, observer, found, resolved).execute()
+        if request.shard is not None:
+            merging.begin_shard(lock, resolved.settings, overwrite=request.resume.overwrite)
+        summary = _Run(request, observer, found, resolved).execute()
+        if request.shard is not None:
+            try:
+                merging.end_shard(lock, observer.note)
+            except OutputLost as error:
+                summary.stopped = summary.stopped or error
+        return summary
 
 
 def _find(request: SegmentRequest) -> Found:
@@ -92,7 +101,7 @@ class _Run:
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            journal = Journal(self.output)
+            journal = Journal(self.output, self.request.shard)
         try:
             described = self._check_settings(journal)
             plan = self._plan(journal)
@@ -102,7 +111,8 @@ class _Run:
                 self._repair(journal, described=described)
                 self._update(plan, journal)
             self.report.planned(plan, journal)
-            with RunProgress(self.output, self.request.output.kinds, self.report.summary) as progress:
+            summary, shard = self.report.summary, self.request.shard
+            with RunProgress(self.output, self.request.output.kinds, summary, shard) as progress:
                 progress.begin(journal, plan)
                 self._work_until_lost(plan, journal)
                 self._sum_up(plan, journal)
@@ -115,7 +125,10 @@ class _Run:
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
         journal.close()
-        self.report.project(journal, changed=bool(plan.work or summary.pruned))
+        if self.request.shard is None:
+            self.report.project(journal, changed=bool(plan.work or summary.pruned))
+        else:
+            self.report.describe()
 
     def _check_settings(self, journal: Journal) -> bool:
         """Refuse a directory with other settings; say whether its settings file is there."""
@@ -130,6 +143,7 @@ class _Run:
             self.request.resume.overwrite,
             self.request.resume.retry_failed,
             self._limit_of,
+            self.request.shard,
         )
         pruned: Sequence[Record] = ()
         if self.request.resume.prune is not None:
