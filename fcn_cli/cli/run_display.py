@@ -70,7 +70,7 @@ class Display:
         if self._dry:
             self.note(f"dry run, nothing is written; {text}")
             for step in sorted(plan.steps, key=lambda step: step.image):
-                self._print_step(step)
+                self._print_step(step, plan)
         else:
             self.detail(text)
 
@@ -145,13 +145,13 @@ class Display:
         counts = f"{summary.skipped} done, {summary.failed} failed{left}"
         self.note(f"merged: {counted(summary.total, 'image')}: {counts}; see {summary.output}")
 
-    def _print_step(self, step: Step) -> None:
+    def _print_step(self, step: Step, plan: ResumePlan) -> None:
         if not self._json:
             self._write(f"{step.action}\t{_field(step.image)}\t{_field(step.reason)}")
             return
         value: dict[str, Any] = {"action": str(step.action)}
-        if step.record is not None:
-            value |= step.record.as_json()
+        if (record := plan.record_of(step)) is not None:
+            value |= record.as_json()
         elif step.source is not None:
             value |= begin(step.source, "").as_json()
             for unknown in ("status", "fingerprint", "finished"):

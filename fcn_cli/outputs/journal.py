@@ -17,6 +17,7 @@ from .journal_files import journal_path, open_journals
 from .json_text import to_line
 from .record import Record
 from .record_index import RecordIndex
+from .record_line import read_outline
 
 _IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
 # A record's time has whole seconds, and file systems keep times in steps of up to two.
@@ -52,6 +53,7 @@ class Journal:
         self._whole_bytes = 0
         self._line_count = 0
         self._stream: BinaryIO | None = None
+        self._number: int | None = None
         self._replay()
 
     def __iter__(self) -> Iterator[Record]:
@@ -107,31 +109,38 @@ class Journal:
             path = self.path.with_name(JOURNAL_FILE)
             path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
             files.sync_directories([path.parent])
-        self.index = RecordIndex()
+        self.index.close()
+        self.index, self._number = RecordIndex(), None
         self.damaged = self._whole_bytes = self._line_count = 0
 
     def append(self, records: Iterable[Record]) -> None:
         """Append records and fsync them; their output files must be on disk before."""
-        pairs = [(record, to_line(record.as_json()).encode("ascii")) for record in records]
+        pairs = [(record, to_line(record.as_json()).encode("ascii") + b"\n") for record in records]
         if not pairs:
             return
-        data = b"".join(line + b"\n" for _, line in pairs)
         self._stream = self._stream or self._open()
-        self._stream.write(data)
+        self._stream.write(b"".join(line for _, line in pairs))
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self._whole_bytes += len(data)
         self._line_count += len(pairs)
+        if self._number is None:
+            self._number = self.index.add_file(self.path.open("rb"))
         for record, line in pairs:
-            self.index.remember(record, line)
+            self.index.remember(record, self._number, self._whole_bytes)
+            self._whole_bytes += len(line)
 
-    def close(self) -> None:
-        """Close the file."""
+    def end_appending(self) -> None:
+        """Close the file that was appended to; records can still be read."""
         if self._stream is not None:
             # A last flush can fail on a full disk; `append` has flushed and fsynced all records.
             with contextlib.suppress(OSError):
                 self._stream.close()
             self._stream = None
+
+    def close(self) -> None:
+        """Close all files."""
+        self.end_appending()
+        self.index.close()
 
     def _open(self) -> BinaryIO:
         """Open the file for appending."""
@@ -143,34 +152,38 @@ class Journal:
 
     def _replay(self) -> None:
         doubtful: set[str] = set()
-        with contextlib.ExitStack() as closing:
-            for stream in map(closing.enter_context, open_journals(self.path.parent)):
-                if stream.name == str(self.path):
-                    self._whole_bytes, self._line_count = self._replay_one(stream, doubtful)
-                else:
-                    self._others.append(Path(stream.name))
-                    self._replay_one(stream, doubtful)
+        for stream in open_journals(self.path.parent):
+            number = self.index.add_file(stream)
+            whole_bytes, line_count = self._replay_one(stream, number, doubtful)
+            if stream.name == str(self.path):
+                self._whole_bytes, self._line_count, self._number = whole_bytes, line_count, number
+            else:
+                self._others.append(Path(stream.name))
         for image in doubtful:
             found = self.index.get(image)
             if found is not None and was_rewritten(self.path.parent, found):
                 self.index.forget(image)
 
-    def _replay_one(self, stream: BinaryIO, doubtful: set[str]) -> tuple[int, int]:
+    def _replay_one(self, stream: BinaryIO, number: int, doubtful: set[str]) -> tuple[int, int]:
         """Read one journal; return the bytes and the number of its whole lines."""
         whole_bytes = line_count = 0
         for line in stream:
             if not line.endswith(b"\n"):
                 break
+            begin, reads = whole_bytes, self.index.read_count
             whole_bytes += len(line)
             line_count += 1
             try:
-                record = Record.from_json(json.loads(line))
+                record = read_outline(line)
             except (ValueError, KeyError, TypeError, AttributeError):
                 self.damaged += 1
                 doubtful |= self._lose(line)
-                continue
-            doubtful.discard(record.image)
-            self.index.remember(record, line.rstrip(b"\n"))
+            else:
+                doubtful.discard(record.image)
+                self.index.remember(record, number, begin)
+            if self.index.read_count != reads:
+                # The record that this one supersedes was read again.
+                stream.seek(whole_bytes)
         return whole_bytes, line_count
 
     def _lose(self, line: bytes) -> set[str]:
@@ -182,12 +195,19 @@ class Journal:
         return set()
 
     def _compact(self) -> None:
-        lines = [line + b"\n" for line in self.index.lines(in_order=bool(self._others))]
-        files.write_whole(self.path, lambda stream: stream.writelines(lines))
+        offsets: list[tuple[str, int]] = []
+
+        def write(stream: BinaryIO) -> None:
+            for image, line in self.index.lines(in_order=bool(self._others)):
+                offsets.append((image, stream.tell()))
+                stream.write(line)
+            # Where the system does not replace open files.
+            self.index.close()
+
+        self._whole_bytes = files.write_whole(self.path, write)
         files.sync_directories([self.path.parent])
-        self.index.forget_gone()
-        self._whole_bytes = sum(map(len, lines))
-        self._line_count = len(lines)
+        self.index.move_to(self.path.open("rb"), offsets)
+        self._number, self._line_count = 0, len(offsets)
 
 
 def image_of_damaged(line: bytes) -> str | None:

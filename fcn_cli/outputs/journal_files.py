@@ -1,7 +1,7 @@
 """The journals of an output directory: ``manifest.jsonl``, and one for each shard that is not merged yet.
 
 The journals are read in one order: ``manifest.jsonl`` first, then those of shards. The last record of an
-image in that order counts. No clock decides, because times of several machines do not compare. The order holds:
+image in that order counts. No clock decides, because times of several machines do not compare. It holds:
 
 - The photos of one number of shards are divided, so that only one shard's journal grows for an image.
 - While journals of shards exist, nothing is appended to ``manifest.jsonl``: a run without ``--shard`` moves

@@ -1,4 +1,4 @@
-"""The records of a directory that count, streamed, for commands that read a million of them without a lock."""
+"""The records of a directory that count, streamed, for commands that read a million without a lock."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..inputs.collisions import folded
 from .journal import image_of_damaged, was_rewritten
 from .journal_files import are_current, open_journals
 from .record import Record
+from .record_line import read_outline
 from .settings import require_output_directory
 
 
@@ -100,7 +101,7 @@ class JournalSnapshot:
 
     def _read(self, line: bytes) -> None:
         try:
-            record = Record.from_json(json.loads(line))
+            record = read_outline(line)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._lose(line)
             return

@@ -36,9 +36,10 @@ class OutputLock:
     """Holds an output directory for one run. Creates the directory; removes it if nothing was written.
 
     A directory has one lock, ``.fcn.lock``, and one for each shard that works there. A run without a shard
-    holds the first one to its end, and begins only while no lock of a shard is held. A shard holds its own; it
-    takes the first one for a moment to begin and to end, and begins only while no shard of another number of
-    shards works: the two would do some photos twice. Entered, a shard keeps others out; see `let_others_in`.
+    holds the first one to its end, and begins only while no lock of a shard is held. A shard holds its own;
+    it takes the first one for a moment to begin and to end, and begins only while no shard of another number
+    of shards works: the two would do some photos twice. Entered, a shard keeps others out; see
+    `let_others_in`.
 
     The kernel keeps the locks, so a killed run releases them. Its last decoding workers may outlive the run
     by seconds and still hold a lock; this class waits for them, and for others to merge or to begin. `waited`

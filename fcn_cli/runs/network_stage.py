@@ -142,13 +142,12 @@ class NetworkStage:
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
         """Warn when ``auto`` stands for another device or precision than for the photos that are done."""
-        other: dict[str, int] = {}
-        for step in plan.steps:
-            if step.record is not None and step.record.ok and step.record.device is not None:
-                device = step.record.device.partition(":")[0]
-                if (device, step.record.precision) != (chosen.device.type, chosen.precision):
-                    execution = f"{device} in {step.record.precision}"
-                    other[execution] = other.get(execution, 0) + 1
+        here = (chosen.device.type, chosen.precision)
+        other = {
+            f"{device} in {precision}": count
+            for (device, precision), count in plan.executions.items()
+            if (device, precision) != here
+        }
         if other:
             counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
             self._observer.warn(

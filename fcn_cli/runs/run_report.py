@@ -55,22 +55,25 @@ class RunReport:
             shard=request.shard,
         )
 
-    def planned(self, plan: ResumePlan, journal: Journal) -> None:
+    def planned(self, plan: ResumePlan, *, count: bool = True) -> None:
         """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
         # Of a shard, fewer than were found.
         self.summary.total = len(plan.steps) - plan.count(Action.PRUNE)
+        if not count:
+            return
         for step in plan.of(Action.SEGMENT):
-            record = journal.get(step.image)
+            record = plan.records(step.image)
             if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
                 self._failed_before[step.image] = record
         for step in plan.of(Action.SKIP, Action.FAILED, Action.REFUSED):
-            assert step.record is not None  # noqa: S101 - these steps always have one
+            record = plan.record_of(step)
+            assert record is not None  # noqa: S101 - these steps always have one
             if step.action == Action.FAILED or step.image in self._refused_before:
                 self.summary.known_failures.add(step.image)
             if step.action == Action.REFUSED:
-                self.summary.refused.append(step.record)
-            self._count(step.record, skipped=step.action != Action.REFUSED)
+                self.summary.refused.append(record)
+            self._count(record, skipped=step.action != Action.REFUSED)
 
     def finished(self, record: Record) -> None:
         """Count a photo whose record is in the journal."""

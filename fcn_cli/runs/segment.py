@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,10 +93,9 @@ class _Run:
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        journal = Journal(self.output)
-        self._check_settings(journal)
-        plan = self._plan(journal)
-        self.report.planned(plan, journal)
+        with contextlib.closing(Journal(self.output)) as journal:
+            self._check_settings(journal)
+            self.report.planned(self._plan(journal), count=False)
         return self.report.summary
 
     def execute(self) -> Summary:
@@ -110,7 +110,7 @@ class _Run:
                     journal.set_aside()
                 self._repair(journal, described=described)
                 self._update(plan, journal)
-            self.report.planned(plan, journal)
+            self.report.planned(plan)
             summary, shard = self.report.summary, self.request.shard
             with RunProgress(self.output, self.request.output.kinds, summary, shard) as progress:
                 progress.begin(journal, plan)
@@ -124,7 +124,7 @@ class _Run:
         summary = self.report.summary
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
-        journal.close()
+        journal.end_appending()
         if self.request.shard is None:
             self.report.project(journal, changed=bool(plan.work or summary.pruned))
         else:
