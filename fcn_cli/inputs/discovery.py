@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..common import files
+from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind, RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, is_output_directory
 from . import formats
@@ -122,8 +123,10 @@ class _Discovery:
         self.output = os.path.realpath(output) if output is not None else None
         self.several = len(request.inputs) > 1
         self.root = os.path.abspath(request.root or ".")
+        self.real_root = os.path.realpath(self.root)
         self.taken: set[tuple[str, str]] = set()
         self.written_by_us: dict[str, bool] = {}
+        self.absolute = AbsolutePaths()
 
     def run(self) -> Found:
         for given in self.request.inputs:
@@ -179,8 +182,9 @@ class _Discovery:
 
         for folder, names in files.walk(given, enter, failed, leave_out):
             start = f"{_below(folder, given)}/".removeprefix("/")
+            inside = os.path.join(folder, "")
             for name in names:
-                self._search_file(os.path.join(folder, name), start + name, prefix)
+                self._search_file(inside + name, start + name, prefix)
 
     def _is_written_by_us(self, folder: str) -> bool:
         """Return whether a directory is, or is below, one of a run's output directories (masks, color …)."""
@@ -221,12 +225,13 @@ class _Discovery:
             self._add_file(given, self._below_root(given))
 
     def _below_root(self, given: str) -> str:
-        path = os.path.abspath(given)
+        path = self.absolute(given)
         if not files.is_within(path, self.root):
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        for root in (self.root, os.path.realpath(self.root)):
+        for root in (self.root, self.real_root):
             if files.is_within(path, root) and path != root:
-                return Path(os.path.relpath(path, root)).as_posix()
+                # Both are absolute and normal, so this is what `os.path.relpath` returns.
+                return path[len(root.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
         raise RequestError(
             f"{given}: not below {self.root}; set --root to the directory that output names are relative to"
         )
@@ -249,7 +254,7 @@ class _Discovery:
         if self._is_written_by_us(os.path.dirname(path)):
             self.found.ignored["in an output directory of fcn"] += 1
             return
-        identity = (image, os.path.abspath(path))
+        identity = (image, self.absolute(path))
         if identity in self.taken:
             return
         self.taken.add(identity)

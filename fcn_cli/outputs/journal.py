@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..common import files
+from ..common import files, resources
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard
 from .journal_files import journal_path, open_journals
@@ -69,6 +69,11 @@ class Journal:
     def owner(self, output: str) -> str | None:
         """Return the image whose record names this output file."""
         return self.index.owner(output)
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The kinds of output that records name."""
+        return self.index.kinds
 
     @property
     def size_bytes(self) -> int:
@@ -150,6 +155,7 @@ class Journal:
             files.sync_directories([self.path.parent])
         return stream
 
+    @resources.without_cycle_collection()
     def _replay(self) -> None:
         doubtful: set[str] = set()
         for stream in open_journals(self.path.parent):

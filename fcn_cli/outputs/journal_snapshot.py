@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from array import array
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from ..inputs.collisions import folded
 from .journal import image_of_damaged, was_rewritten
 from .journal_files import are_current, open_journals
 from .record import Record
-from .record_line import read_outline
+from .record_line import read_outline, read_record
 from .settings import require_output_directory
 
 
@@ -62,7 +61,7 @@ class JournalSnapshot:
     def __iter__(self) -> Iterator[Record]:
         for number, (live, line) in enumerate(zip(self._live, self._lines(), strict=True)):
             if live:
-                record = Record.from_json(json.loads(line))
+                record = read_record(line)
                 if number > self._last_unknown or not was_rewritten(self._output, record):
                     yield record
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from ..common.output_layout import kind_of
 from ..inputs.collisions import folded
 from .record import Record
-from .record_line import RecordOutline
+from .record_line import RecordOutline, read_record
 
 _OFFSET_BITS = 48
 
@@ -28,7 +27,7 @@ class RecordIndex:
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
         self._owners: dict[int, str] = {}
-        self._kinds: set[str] = set()
+        self.kinds: set[str] = set()
         self._gone: dict[str, tuple[str, ...]] = {}
         self._streams: list[BinaryIO] = []
         self.read_count = 0
@@ -65,7 +64,7 @@ class RecordIndex:
 
     def owner(self, output: str) -> str | None:
         """Return the image whose record names this output file."""
-        return self._owners.get(hash(folded(output))) if kind_of(output) in self._kinds else None
+        return self._owners.get(hash(folded(output))) if kind_of(output) in self.kinds else None
 
     def orphans(self) -> list[str]:
         """Return output files of pruned photos that no other record names."""
@@ -88,7 +87,7 @@ class RecordIndex:
         self._places[image] = file << _OFFSET_BITS | offset
         for output, key in zip(record.outputs, keys, strict=True):
             self._owners[key] = image
-            self._kinds.add(kind_of(output))
+            self.kinds.add(kind_of(output))
 
     def forget(self, image: str) -> None:
         """Remove an image."""
@@ -106,7 +105,7 @@ class RecordIndex:
         self._gone.clear()
 
     def _read(self, place: int) -> Record:
-        return Record.from_json(json.loads(self._line(place)))
+        return read_record(self._line(place))
 
     def _line(self, place: int) -> bytes:
         self.read_count += 1

@@ -8,19 +8,30 @@ from dataclasses import dataclass
 
 from .record import Record
 
-_TEXT = rb'"[ !#-\[\]-~]*"'
-_NUMBER = rb"-?[0-9]+(?:\.[0-9]+)?"
-# A line as `to_line` writes it for a photo without an error and with plain names: nearly every line.
-_PLAIN = re.compile(
-    rb'\{"image": "([ !#-\[\]-~]*)", "source": TEXT, "path": TEXT, "status": "(ok|gone)", '
-    rb'"width": (?:[0-9]+|null), "height": (?:[0-9]+|null), '
-    rb'"classes": \{(?:"[0-9]+": [0-9]+(?:, (?!\}))?)*\}, '
-    rb'"outputs": \[(?:"([ !#-\[\]-~]*)")?\], "output_bytes": \[(?:[0-9]+(?:, (?!\]))?)*\], '
-    rb'"looks": \{(?:TEXT: TEXT(?:, (?!\}))?)*\}, "device": (?:TEXT|null), "precision": (?:TEXT|null), '
-    rb'"mean_confidence": (?:NUMBER|null), "finished": TEXT, "size_bytes": (?:[0-9]+|null), '
-    rb'"mtime_ns": (?:-?[0-9]+|null), "seconds": NUMBER, "notes": \[\], "error": null, '
-    rb'"fingerprint": TEXT\}'.replace(b"TEXT", _TEXT).replace(b"NUMBER", _NUMBER)
+# A line as `to_line` writes it for a photo without an error and with plain names: nearly every line. All others
+# are read as JSON, which takes several times as long.
+_PARTS = {
+    "texts": r"(?:TEXT(?:, TEXT)*)?",
+    "TEXT": r'"CHARS"',
+    "CHARS": r"[ !#-\[\]-~]*",
+    "NUMBER": r"COUNT(?:\.[0-9]+)?",
+    "COUNT": r"(?:0|[1-9][0-9]*)",
+}
+_LINE = (
+    r'\{"image": "(CHARS)", "source": TEXT, "path": TEXT, "status": "(ok|gone)", '
+    r'"width": (?:COUNT|null), "height": (?:COUNT|null), '
+    r'"classes": \{(?:"COUNT": COUNT(?:, "COUNT": COUNT)*)?\}, '
+    r'"outputs": \[(?:"(CHARS(?:", "CHARS)*)")?\], "output_bytes": \[(?:COUNT(?:, COUNT)*)?\], '
+    r'"looks": \{(?:TEXT: TEXT(?:, TEXT: TEXT)*)?\}, "device": (?:TEXT|null), '
+    r'"precision": (?:TEXT|null), '
+    r'"mean_confidence": (?:NUMBER|null), "finished": TEXT, "size_bytes": (?:COUNT|null), '
+    r'"mtime_ns": (?:COUNT|null), "seconds": NUMBER, "notes": \[texts\], "error": null, '
+    r'"fingerprint": TEXT\}'
 )
+for _name, _part in _PARTS.items():
+    _LINE = _LINE.replace(_name, _part)
+_PLAIN = re.compile(_LINE.encode())
+_decode = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +53,14 @@ def read_outline(line: bytes) -> RecordOutline | Record:
     """
     plain = _PLAIN.fullmatch(line.rstrip(b"\n"))
     if plain is None:
-        return Record.from_json(json.loads(line))
+        return read_record(line)
     image, status, outputs = plain.groups(b"")
     return RecordOutline(
         image.decode(), status.decode(), tuple(outputs.decode().split('", "')) if plain[3] is not None else ()
     )
+
+
+def read_record(line: bytes) -> Record:
+    """Read the record on a line of a journal; raises what `read_outline` raises."""
+    # `json.loads` looks for the encoding first, and a journal is in ASCII.
+    return Record.from_json(_decode(line.decode()))

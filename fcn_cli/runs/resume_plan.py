@@ -154,7 +154,7 @@ def make(
     for source in sources:
         if wanted.shard is not None and not is_in_share(source, wanted.shard):
             continue
-        if source in clashes:
+        if clashes and source in clashes:
             clash = clashes[source]
             plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
         else:
@@ -184,7 +184,6 @@ class _Planner:
         self._wanted = wanted
         self._pruned = pruned
         self._absolute = AbsolutePaths()
-        self._all_kinds = output_layout.kind_names()
         self._looks = {kind: folder.look(kind) for kind in wanted.kinds}
         self.executions: Counter[tuple[str, str | None]] = Counter()
 
@@ -266,8 +265,12 @@ class _Planner:
             return None
         if record is not None and source.image not in self._pruned and self._is_another(record.path, source):
             return self._foreign_text(record, source)
-        for kind in self._all_kinds:
-            owner = self._journal.owner(output_layout.output_file(source.output, kind))
+        own = record.outputs if record is not None else ()
+        for kind in self._journal.kinds:
+            name = output_layout.output_file(source.output, kind)
+            if name in own:
+                continue
+            owner = self._journal.owner(name)
             if owner is None or owner == source.image or owner in self._pruned:
                 continue
             other = self._journal.get(owner)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..common import resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from ..common.label_map import Segmentation
 from ..common.output_layout import SETTINGS_FILE, output_file
@@ -68,6 +69,7 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         return summary
 
 
+@resources.without_cycle_collection()
 def _find(request: SegmentRequest) -> Found:
     output = request.output
     found = discover(request.inputs, output=output.directory, keep_extension=output.keep_extension)
@@ -136,6 +138,7 @@ class _Run:
             return True
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
+    @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> ResumePlan:
         wanted = resume_plan.Wanted(
             self.request.output.kinds,

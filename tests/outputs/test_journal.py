@@ -164,7 +164,7 @@ def test_replay_is_the_last_record_of_each_image(tmp_path: Path) -> None:
     journal.append([record("a", "ok", "masks/a.png"), record("b", "ok", "masks/b.png")])
     journal.append([record("B", "ok", "masks/B.png")])
     journal.append([record("a", "gone", "masks/a.png")])
-    journal.close()
+    journal.end_appending()
     for one in (journal, Journal(tmp_path)):
         assert [record.image for record in one] == ["B"]
         assert one.owner("masks/b.png") == "B"
