@@ -1,9 +1,9 @@
 """How long a run takes to plan, and how much memory, with hundreds of thousands of photos.
 
 ``python -m benchmarks.planning [--photos 300000] [--folder DIR]`` makes empty files with the names of photos,
-and an output directory with their records and (empty) files as a finished run leaves it. Then it runs commands
-that only plan, and prints each one's CPU time, time and peak memory. CPU time (user and system) is what compares
-on a machine that does other work.
+and an output directory with their records and (empty) files as a finished run leaves it. Then it runs
+commands that only plan, and prints each one's CPU time, time and peak memory. CPU time (user and system) is
+what compares on a machine that does other work.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .record import Record
 
-# A line as `to_line` writes it for a photo without an error and with plain names: nearly every line. All others
-# are read as JSON, which takes several times as long.
+# A line as `to_line` writes it for a photo without an error and with plain names: nearly every line. All
+# others are read as JSON, which takes several times as long.
 _PARTS = {
     "texts": r"(?:TEXT(?:, TEXT)*)?",
     "TEXT": r'"CHARS"',
