@@ -105,8 +105,8 @@ def sync_directories(folders: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX) -> None:
-    """Delete the temporary files that killed runs, or one with this prefix, left in or below `folder`."""
+def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX, *, below: bool = True) -> None:
+    """Delete the temporary files that killed runs, or one with this prefix, left in or `below` a folder."""
     if not prefix.startswith(_TEMPORARY_PREFIX):
         return
     for parent, _, names in os.walk(folder):
@@ -114,6 +114,8 @@ def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX) -> None:
             if name.startswith(prefix) and name.endswith(_TEMPORARY_SUFFIX):
                 with contextlib.suppress(OSError):
                     (Path(parent) / name).unlink()
+        if not below:
+            return
 
 
 def walk(

@@ -184,15 +184,15 @@ class OutputLock:
 
     def _sweep(self) -> None:
         """Delete the temporary files of killed runs, and what they left for others to know them by."""
-        killed = Holder.read(self.output)
         if self.shard is None:
             shards = [shard for shard, _ in shard_files(self.output, LOCK_FILE)]
-            if (self.output / HOLDER_FILE).exists() or shards:
-                files.sweep_temporaries(self.output)
+            killed = (self.output / HOLDER_FILE).exists() or shards
+            # A run that was killed before it wrote who it is has written nothing else.
+            files.sweep_temporaries(self.output, below=bool(killed))
             for shard in shards:
                 _remove_traces(self.output, shard)
             return
-        for holder in (killed, Holder.read(self.output, self.shard)):
+        for holder in (Holder.read(self.output), Holder.read(self.output, self.shard)):
             if holder is not None:
                 # Other shards write now: only this run's own files go.
                 files.sweep_temporaries(self.output, holder.temporary_prefix)

@@ -223,7 +223,7 @@ def test_a_dry_run_of_all_shards_is_that_of_the_whole(
         for i in range(1, 5)
     ]
     whole = fcn("segment", "made", *SMALL, "-o", "out", "--dry-run").stdout
-    assert sorted("".join(plans).splitlines()) == whole.splitlines()
+    assert sorted("".join(plans).splitlines()) == sorted(whole.splitlines())
     assert {line.split("\t")[0] for line in whole.splitlines()} == {"segment", "skip"}
     assert tree(tmp_path) == before
 
