@@ -143,8 +143,7 @@ class _Discovery:
             raise RequestError(f"{given}: URLs are not supported as input; copy the photos here first")
         path = Path(given)
         if path.is_dir():
-            prefix = path.resolve().name if self.several else ""
-            self._add_folder(given, prefix)
+            self._add_folder(given, path.resolve().name if self.several else "")
         elif os.path.lexists(path):
             name = self._below_root(given) if self.request.root is not None else path.name
             self._add_file(given, name)
@@ -158,7 +157,6 @@ class _Discovery:
         if real == self.output or is_output_directory(real) or self._is_written_by_us(given):
             self.found.ignored[f"output directory of fcn ({given})"] = 1
             return
-
         self.found.directories.append(os.path.abspath(given))
 
         def leave_out(folder: str) -> bool:
@@ -230,7 +228,6 @@ class _Discovery:
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         for root in (self.root, self.real_root):
             if files.is_within(path, root) and path != root:
-                # Both are absolute and normal, so this is what `os.path.relpath` returns.
                 return path[len(root.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
         raise RequestError(
             f"{given}: not below {self.root}; set --root to the directory that output names are relative to"

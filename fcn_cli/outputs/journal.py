@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..common import files, resources
+from ..common import files
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard
-from .journal_files import journal_path, open_journals
+from .journal_files import journal_path
 from .json_text import to_line
 from .record import Record
 from .record_index import RecordIndex
-from .record_line import read_outline
-
-_IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
-# A record's time has whole seconds, and file systems keep times in steps of up to two.
-_TIME_SLACK_SECONDS = 3.0
+from .replay import ReplayedJournal, replay
 
 
 class Journal:
@@ -46,15 +40,14 @@ class Journal:
 
     def __init__(self, output: Path, shard: Shard | None = None) -> None:
         self.path = journal_path(output, shard)
-        self.index = RecordIndex()
-        self.damaged = 0
+        replayed = replay(output)
+        self.index = replayed.index
+        self.damaged = replayed.damaged
         self._is_of_shard = shard is not None
-        self._others: list[Path] = []
-        self._whole_bytes = 0
-        self._line_count = 0
+        own = replayed.journals.pop(str(self.path), ReplayedJournal())
+        self._number, self._whole_bytes, self._line_count = own.number, own.whole_bytes, own.line_count
+        self._others = [Path(name) for name in replayed.journals]
         self._stream: BinaryIO | None = None
-        self._number: int | None = None
-        self._replay()
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.index)
@@ -79,11 +72,6 @@ class Journal:
     def size_bytes(self) -> int:
         """The length of the whole lines in the journal that is appended to."""
         return self._whole_bytes
-
-    @property
-    def is_split(self) -> bool:
-        """Whether records are in other journals too."""
-        return bool(self._others)
 
     def mend(self) -> None:
         """Cut a torn last line off, before anything is appended.
@@ -155,51 +143,6 @@ class Journal:
             files.sync_directories([self.path.parent])
         return stream
 
-    @resources.without_cycle_collection()
-    def _replay(self) -> None:
-        doubtful: set[str] = set()
-        for stream in open_journals(self.path.parent):
-            number = self.index.add_file(stream)
-            whole_bytes, line_count = self._replay_one(stream, number, doubtful)
-            if stream.name == str(self.path):
-                self._whole_bytes, self._line_count, self._number = whole_bytes, line_count, number
-            else:
-                self._others.append(Path(stream.name))
-        for image in doubtful:
-            found = self.index.get(image)
-            if found is not None and was_rewritten(self.path.parent, found):
-                self.index.forget(image)
-
-    def _replay_one(self, stream: BinaryIO, number: int, doubtful: set[str]) -> tuple[int, int]:
-        """Read one journal; return the bytes and the number of its whole lines."""
-        whole_bytes = line_count = 0
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            begin, reads = whole_bytes, self.index.read_count
-            whole_bytes += len(line)
-            line_count += 1
-            try:
-                record = read_outline(line)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                self.damaged += 1
-                doubtful |= self._lose(line)
-            else:
-                doubtful.discard(record.image)
-                self.index.remember(record, number, begin)
-            if self.index.read_count != reads:
-                # The record that this one supersedes was read again.
-                stream.seek(whole_bytes)
-        return whole_bytes, line_count
-
-    def _lose(self, line: bytes) -> set[str]:
-        """Remove the image of a damaged line; if it is unknown, return all images the line may be of."""
-        image = image_of_damaged(line)
-        if image is None:
-            return set(self.index.images())
-        self.index.forget(image)
-        return set()
-
     def _compact(self) -> None:
         offsets: list[tuple[str, int]] = []
 
@@ -214,23 +157,3 @@ class Journal:
         files.sync_directories([self.path.parent])
         self.index.move_to(self.path.open("rb"), offsets)
         self._number, self._line_count = 0, len(offsets)
-
-
-def image_of_damaged(line: bytes) -> str | None:
-    """Return the image that a damaged line is of, or None when that cannot be told."""
-    named = _IMAGE.match(line)
-    with contextlib.suppress(ValueError):
-        if named is not None:
-            image: str = json.loads(named[1])
-            return image
-    return None
-
-
-def was_rewritten(output: Path, record: Record) -> bool:
-    """Say whether a file of a record was written after the record, for another one that is lost."""
-    finished = record.finished_seconds()
-    for name in record.outputs:
-        with contextlib.suppress(OSError):
-            if (output / name).lstat().st_mtime > finished + _TIME_SLACK_SECONDS:
-                return True
-    return False

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..common.errors import RequestError
 from ..inputs.collisions import folded
-from .journal import image_of_damaged, was_rewritten
 from .journal_files import are_current, open_journals
 from .record import Record
 from .record_line import read_outline, read_record
+from .replay import image_of_damaged, was_rewritten
 from .settings import require_output_directory
 
 

@@ -86,7 +86,7 @@ class OutputLock:
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             self._acquire()
-            self._sweep()
+            _sweep(self.output, self.shard)
             self.announce()
             undo.pop_all()
         return self
@@ -96,7 +96,7 @@ class OutputLock:
     ) -> None:
         with contextlib.suppress(OSError, OutputLocked):
             self.keep_others_out()
-            self._tidy(failed=error is not None)
+            _tidy(self.output, self.shard, self._created, failed=error is not None)
         self._release()
 
     def announce(self, *, settings: str = "", merging: bool = False) -> None:
@@ -126,7 +126,7 @@ class OutputLock:
 
     def others(self) -> Iterator[Shard]:
         """Yield the other shards that work now; only while others are kept out."""
-        return (shard for shard in self._working() if shard != self.shard)
+        return _working(self.output, self.shard)
 
     def _acquire(self) -> None:
         started = time.monotonic()
@@ -168,57 +168,61 @@ class OutputLock:
         return obstacle
 
     def _shards_in_the_way(self) -> Iterator[_Obstacle]:
-        for shard in self._working():
+        for shard in _working(self.output, None):
             if self.shard is None or shard == self.shard or shard.count != self.shard.count:
                 yield _Obstacle(Holder.read(self.output, shard), shard)
-
-    def _working(self) -> Iterator[Shard]:
-        for shard, path in shard_files(self.output, LOCK_FILE):
-            if shard == self.shard and self._own is not None and self._own.is_locked:
-                continue
-            lock = filelock.FileLock(path)
-            if _is_taken(lock):
-                lock.release()
-            else:
-                yield shard
-
-    def _sweep(self) -> None:
-        """Delete the temporary files of killed runs, and what they left for others to know them by."""
-        if self.shard is None:
-            shards = [shard for shard, _ in shard_files(self.output, LOCK_FILE)]
-            killed = (self.output / HOLDER_FILE).exists() or shards
-            # A run that was killed before it wrote who it is has written nothing else.
-            files.sweep_temporaries(self.output, below=bool(killed))
-            for shard in shards:
-                _remove_traces(self.output, shard)
-            return
-        for holder in (Holder.read(self.output), Holder.read(self.output, self.shard)):
-            if holder is not None:
-                # Other shards write now: only this run's own files go.
-                files.sweep_temporaries(self.output, holder.temporary_prefix)
-        with contextlib.suppress(FileNotFoundError):
-            (self.output / HOLDER_FILE).unlink()
-
-    def _tidy(self, *, failed: bool) -> None:
-        """Remove the traces of this run; while others are kept out."""
-        with contextlib.suppress(OSError):
-            (self.output / HOLDER_FILE).unlink()
-        if self.shard is not None:
-            _remove_traces(self.output, self.shard)
-        names = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        # A shard without photos has written nothing, and has ended well.
-        empty = self._created and (failed or self.shard is None)
-        if empty and names <= {LOCK_FILE, RUN_FILE, shard_file(RUN_FILE, self.shard)}:
-            with contextlib.suppress(OSError):
-                for name in names:
-                    (self.output / name).unlink()
-                for directory in self._created:
-                    directory.rmdir()
 
     def _release(self) -> None:
         if self._own is not None:
             self._own.release()
         self._gate.release()
+
+
+def _working(output: Path, own: Shard | None) -> Iterator[Shard]:
+    """Yield the shards that work, without the own one; for the holder of the directory's first lock."""
+    for shard, path in shard_files(output, LOCK_FILE):
+        if shard == own:
+            continue
+        lock = filelock.FileLock(path)
+        if _is_taken(lock):
+            lock.release()
+        else:
+            yield shard
+
+
+def _sweep(output: Path, own: Shard | None) -> None:
+    """Delete the temporary files of killed runs, and what they left for others to know them by."""
+    if own is None:
+        shards = [shard for shard, _ in shard_files(output, LOCK_FILE)]
+        killed = (output / HOLDER_FILE).exists() or shards
+        # A run that was killed before it wrote who it is has written nothing else.
+        files.sweep_temporaries(output, below=bool(killed))
+        for shard in shards:
+            _remove_traces(output, shard)
+        return
+    for holder in (Holder.read(output), Holder.read(output, own)):
+        if holder is not None:
+            # Other shards write now: only this run's own files go.
+            files.sweep_temporaries(output, holder.temporary_prefix)
+    with contextlib.suppress(FileNotFoundError):
+        (output / HOLDER_FILE).unlink()
+
+
+def _tidy(output: Path, shard: Shard | None, created: list[Path], *, failed: bool) -> None:
+    """Remove the traces of this run; while others are kept out."""
+    with contextlib.suppress(OSError):
+        (output / HOLDER_FILE).unlink()
+    if shard is not None:
+        _remove_traces(output, shard)
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    # A shard without photos has written nothing, and has ended well.
+    empty = created and (failed or shard is None)
+    if empty and names <= {LOCK_FILE, RUN_FILE, shard_file(RUN_FILE, shard)}:
+        with contextlib.suppress(OSError):
+            for name in names:
+                (output / name).unlink()
+            for directory in created:
+                directory.rmdir()
 
 
 def _remove_traces(output: Path, shard: Shard) -> None:
