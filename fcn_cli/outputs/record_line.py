@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .record import Record
 
@@ -34,8 +34,7 @@ _PLAIN = re.compile(_LINE.encode())
 _decode = json.JSONDecoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class RecordOutline:
+class RecordOutline(NamedTuple):
     """The image of a record, its status and its output files; see `Record`."""
 
     image: str
