@@ -95,6 +95,9 @@ class Journal:
             if stream.seek(0, os.SEEK_END) > self._whole_bytes:
                 stream.truncate(self._whole_bytes)
                 os.fsync(stream.fileno())
+                if self._number is not None:
+                    # Its buffer has the torn line, in the place of the next one.
+                    self.index.replace_file(self._number, self.path.open("rb"))
 
     def set_aside(self) -> None:
         """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""

@@ -43,6 +43,11 @@ class RecordIndex:
         self._streams.append(stream)
         return len(self._streams) - 1
 
+    def replace_file(self, number: int, stream: BinaryIO) -> None:
+        """Read a journal through another stream from now on."""
+        self._streams[number].close()
+        self._streams[number] = stream
+
     def close(self) -> None:
         """Close the files; no record can be read any more."""
         for stream in self._streams:
