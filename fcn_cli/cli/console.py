@@ -16,6 +16,9 @@ _log: TextIO | None = None
 
 def one_line(text: str) -> str:
     """Escape all characters that are not printable: line ends, escape codes, undecodable bytes."""
+    # Nearly every text, and a plan has hundreds of thousands.
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -11,6 +11,7 @@ import typer
 
 from ..common import output_layout
 from ..common.errors import RequestError
+from ..common.shard import Shard
 from ..common.wording import alternatives
 
 _LONGEST_SIDE = 16384
@@ -105,6 +106,14 @@ def size(text: str) -> tuple[int, int]:
     if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise refused("WIDTHxHEIGHT in pixels, as 693x520", text)
     return sides[0], sides[1]
+
+
+def shard(text: str) -> Shard:
+    """Parse a shard: its number, which counts from 1, a slash, and the number of shards."""
+    index, _, count = (_whole_number(part, 0) for part in text.partition("/"))
+    if index is None or count is None or "/" not in text or not 1 <= index <= count:
+        raise refused("I/N, share I of N with I from 1 to N (a scheduler that counts from 0: add 1)", text)
+    return Shard(index, count)
 
 
 def kinds(text: str) -> tuple[str, ...]:

@@ -104,6 +104,24 @@ Report = Annotated[
         help="At the end write report.html, a page to look at all photos and masks; see fcn report.",
     ),
 ]
+ShardOption = Annotated[
+    Any,
+    typer.Option(
+        "--shard",
+        envvar="FCN_SHARD",
+        metavar="I/N",
+        parser=option_values.shard,
+        help="Take share I (from 1 to N) of the photos; other processes take the others, into the same "
+        "--output. The last one to end merges.",
+    ),
+]
+Merge = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="Merge what shards left into manifest.jsonl, stats.csv, summary.json; segment nothing.",
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(

@@ -69,7 +69,7 @@ class Display:
         if self._dry:
             self.note(f"dry run, nothing is written; {text}")
             for step in sorted(plan.steps, key=lambda step: step.image):
-                self._print_step(step)
+                self._print_step(step, plan)
         else:
             self.detail(text)
 
@@ -142,13 +142,19 @@ class Display:
         if summary.stopped is not None:
             print_message(str(summary.stopped))
 
-    def _print_step(self, step: Step) -> None:
+    def merged(self, summary: Summary) -> None:
+        """Print the counts of a merge."""
+        left = f", {summary.left} left" if summary.left else ""
+        counts = f"{summary.skipped} done, {summary.failed} failed{left}"
+        self.note(f"merged: {counted(summary.total, 'image')}: {counts}; see {summary.output}")
+
+    def _print_step(self, step: Step, plan: ResumePlan) -> None:
         if not self._json:
             self._write(f"{step.action}\t{_field(step.image)}\t{_field(step.reason)}")
             return
         value: dict[str, Any] = {"action": str(step.action)}
-        if step.record is not None:
-            value |= step.record.as_json()
+        if (record := plan.record_of(step)) is not None:
+            value |= record.as_json()
         elif step.source is not None:
             value |= begin(step.source, "").as_json()
             for unknown in ("status", "fingerprint", "finished"):
@@ -192,6 +198,8 @@ def _print_failures(summary: Summary, *, quiet: bool) -> None:
 
 
 def _counts(summary: Summary) -> str:
+    if not summary.total and summary.shard is not None:
+        return f"nothing to do: none of the images is in shard {summary.shard}"
     if not summary.total and not summary.pruned:
         return "no photo came" if summary.watched else "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:

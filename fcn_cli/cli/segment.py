@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -48,6 +49,8 @@ def segment(
     report: output_options.Report = False,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
+    shard: output_options.ShardOption = None,
+    merge: output_options.Merge = False,
     wait: output_options.Wait = 0.0,
     log_file: options.LogFile = None,
     fail_fast: options.FailFast = False,
@@ -80,6 +83,11 @@ def segment(
 
     if log_file is not None:
         open_log(log_file)
+    if merge:
+        others = {"INPUT": inputs, "--files-from": files_from, "--shard": shard, "--prune": prune}
+        others |= {"--overwrite": overwrite, "--retry-failed": retry_failed, "--dry-run": dry_run}
+        others |= {"--watch": watch}
+        _merge(output, wait, [name for name, value in others.items() if value], quiet=quiet, as_json=as_json)
     _check_classes(context, write)
     look = LookRequest(palette, opacity, legend, classes)
     prediction = PredictionRequest(
@@ -101,6 +109,7 @@ def segment(
         wait=wait,
         fail_fast=fail_fast,
         dry_run=dry_run,
+        shard=shard,
     )
     summary = watching.watch(request, display) if watch else segmentation.segment(request, display)
     display.summed_up(summary)
@@ -110,6 +119,18 @@ def segment(
         report_after(summary, quiet=quiet)
     if summary.exit_code == ExitCode.OK and display.stdout_error:
         raise OutputLost(f"stdout: cannot be written ({display.stdout_error}); the masks are done")
+    raise typer.Exit(summary.exit_code)
+
+
+def _merge(output: str, wait: float, excluded: list[str], *, quiet: bool, as_json: bool) -> NoReturn:
+    from ..runs import merging
+    from .run_display import Display
+
+    if excluded:
+        raise RequestError(f"--merge segments nothing, it takes the --output only; leave {excluded[0]} out")
+    display = Display(quiet=quiet, as_json=as_json)
+    summary = merging.merge(Path(output), wait, display.note)
+    display.merged(summary)
     raise typer.Exit(summary.exit_code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,15 @@ def status(output: directory_options.OutputDirectory, as_json: options.FiguresAs
 
 
 def _lines(status: Status) -> Iterator[str]:
-    yield f"{status.output}: {_state(status)}"
+    from ..outputs.status import State
+
+    if status.shards:
+        yield f"{status.output}: {_states_of_shards(status)}"
+        for shard, one in status.shards.items():
+            if one.state == State.KILLED or (one.run is not None and one.run.counts.left and one.run.ending):
+                yield f"shard {shard}: {_state(one)}"
+    else:
+        yield f"{status.output}: {_state(status)}"
     counts = status.counts
     if counts is None:
         return
@@ -51,8 +60,15 @@ def _lines(status: Status) -> Iterator[str]:
     yield f"{counted(counts.total, 'image')}: {', '.join(parts)}"
     if status.seconds_left is not None:
         yield f"{status.images_per_second:.2f} images/s, about {duration(status.seconds_left)} left"
-    if counts.left and status.exit_code == 1:
-        yield "to go on, give the same fcn segment command again"
+    if (counts.left or status.state == State.NOT_BEGUN) and status.exit_code == 1:
+        command = "fcn segment commands of these shards" if status.shards else "fcn segment command"
+        yield f"to go on, give the same {command} again"
+
+
+def _states_of_shards(status: Status) -> str:
+    states = Counter(one.state for one in status.shards.values())
+    parts = [f"{count} {state}" for state, count in states.items()]
+    return f"{counted(len(status.shards), 'shard')}: {', '.join(parts)}"
 
 
 def _state(status: Status) -> str:

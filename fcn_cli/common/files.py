@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,11 +17,18 @@ from typing import BinaryIO
 _TEMPORARY_PREFIX = ".fcn-"
 _TEMPORARY_SUFFIX = ".tmp"
 _numbers = itertools.count()
+# Machines that share a directory, and containers above all, have processes of equal numbers.
+_token = secrets.token_hex(4)
+
+
+def temporary_prefix() -> str:
+    """Return how the names of this process's temporary files begin; no other process has the same."""
+    return f"{_TEMPORARY_PREFIX}{os.getpid()}-{_token}-"
 
 
 def temporary_in(folder: Path) -> Path:
-    """Return a hidden path in `folder` that no other process on this machine uses."""
-    return folder / f"{_TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}{_TEMPORARY_SUFFIX}"
+    """Return a hidden path in `folder` that no other process uses."""
+    return folder / f"{temporary_prefix()}{next(_numbers)}{_TEMPORARY_SUFFIX}"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
@@ -102,13 +110,17 @@ def sync_directories(folders: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Delete the temporary files that killed runs left in or below `folder`."""
+def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX, *, below: bool = True) -> None:
+    """Delete the temporary files that killed runs, or one with this prefix, left in or `below` a folder."""
+    if not prefix.startswith(_TEMPORARY_PREFIX):
+        return
     for parent, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX):
+            if name.startswith(prefix) and name.endswith(_TEMPORARY_SUFFIX):
                 with contextlib.suppress(OSError):
                     (Path(parent) / name).unlink()
+        if not below:
+            return
 
 
 def walk(

@@ -54,6 +54,8 @@ REPORT_DIRECTORY = "report"
 IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
+_SUFFIXES = {kind.name: kind.suffix for kind in KINDS}
+
 
 def kind_names() -> tuple[str, ...]:
     """Return the names of all kinds of output in the order in which they are written."""
@@ -84,7 +86,7 @@ def output_file(output: str, kind: str) -> str:
         The name of a kind of output.
     """
     # Without pathlib, which is slow: a plan asks this for every photo and kind.
-    return f"{kind}/{output.removesuffix('.png')}{find_kind(kind).suffix}"
+    return f"{kind}/{output.removesuffix('.png')}{_SUFFIXES[kind]}"
 
 
 def kind_of(path: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import platform
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -15,6 +17,18 @@ _CGROUP = Path("/sys/fs/cgroup")
 _HELPER_NICENESS = 10
 _MAX_NICENESS = 19
 _OOM_SCORE = 800
+
+
+@contextlib.contextmanager
+def without_cycle_collection() -> Iterator[None]:
+    """Do not look for reference cycles in the context, which makes many objects and no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def cpu_count() -> int:

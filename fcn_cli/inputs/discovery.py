@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..common import files
+from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind, RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, is_output_directory
 from . import formats
@@ -125,8 +126,10 @@ class _Discovery:
         self.output = os.path.realpath(output) if output is not None else None
         self.several = request.several or len(request.inputs) > 1
         self.root = os.path.abspath(request.root or ".")
+        self.real_root = os.path.realpath(self.root)
         self.taken: set[tuple[str, str]] = set()
         self.written_by_us: dict[str, bool] = {}
+        self.absolute = AbsolutePaths()
 
     def run(self) -> Found:
         for given in self.request.inputs:
@@ -143,8 +146,7 @@ class _Discovery:
             raise RequestError(f"{given}: URLs are not supported as input; copy the photos here first")
         path = Path(given)
         if path.is_dir():
-            prefix = path.resolve().name if self.several else ""
-            self._add_folder(given, prefix)
+            self._add_folder(given, path.resolve().name if self.several else "")
         elif os.path.lexists(path):
             name = self._below_root(given) if self.request.root is not None else path.name
             self._add_file(given, name)
@@ -158,7 +160,6 @@ class _Discovery:
         if real == self.output or is_output_directory(real) or self._is_written_by_us(given):
             self.found.ignored[f"output directory of fcn ({given})"] = 1
             return
-
         self.found.directories.append(os.path.abspath(given))
 
         def leave_out(folder: str) -> bool:
@@ -182,8 +183,9 @@ class _Discovery:
 
         for folder, names in files.walk(given, enter, failed, leave_out):
             start = f"{_below(folder, given)}/".removeprefix("/")
+            inside = os.path.join(folder, "")
             for name in names:
-                self._search_file(os.path.join(folder, name), start + name, prefix)
+                self._search_file(inside + name, start + name, prefix)
 
     def _is_written_by_us(self, folder: str) -> bool:
         """Return whether a directory is, or is below, one of a run's output directories (masks, color …)."""
@@ -224,12 +226,12 @@ class _Discovery:
             self._add_file(given, self._below_root(given))
 
     def _below_root(self, given: str) -> str:
-        path = os.path.abspath(given)
+        path = self.absolute(given)
         if not files.is_within(path, self.root):
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        for root in (self.root, os.path.realpath(self.root)):
+        for root in (self.root, self.real_root):
             if files.is_within(path, root) and path != root:
-                return Path(os.path.relpath(path, root)).as_posix()
+                return path[len(root.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
         raise RequestError(
             f"{given}: not below {self.root}; set --root to the directory that output names are relative to"
         )
@@ -252,7 +254,7 @@ class _Discovery:
         if self._is_written_by_us(os.path.dirname(path)):
             self.found.ignored["in an output directory of fcn"] += 1
             return
-        identity = (image, os.path.abspath(path))
+        identity = (image, self.absolute(path))
         if identity in self.taken:
             return
         self.taken.add(identity)

@@ -1,28 +1,27 @@
-"""The records that count in a journal, streamed, for commands that read a million of them without a lock."""
+"""The records of a directory that count, streamed, for commands that read a million without a lock."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import itertools
 import os
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import RequestError
-from ..common.output_layout import JOURNAL_FILE
 from ..inputs.collisions import folded
-from .journal import image_of_damaged, was_rewritten
+from .journal_files import are_current, open_journals
 from .record import Record
+from .record_line import read_outline, read_record
+from .replay import image_of_damaged, was_rewritten
 from .settings import require_output_directory
 
 
 class JournalSnapshot:
-    """The records of an output directory at one moment, in the order of its journal.
+    """The records of an output directory at one moment, in the order of its journals.
 
     They are those of a `Journal`. This class keeps 64-bit hashes of names instead of lines (about 50 bytes
     for a photo, while it is made), and reads each record from the file when it is asked for. What a run
@@ -43,72 +42,74 @@ class JournalSnapshot:
     def __init__(self, output: Path) -> None:
         require_output_directory(output)
         self._output = output
-        self._path = output / JOURNAL_FILE
         self._keys, self._key_lines = array("q"), array("q")
         self._line = self._last_unknown = -1
         self.damaged = 0
         self._gone = array("q")
-        self._stream: BinaryIO | None = None
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._stream = self._path.open("rb")
-                status = os.fstat(self._stream.fileno())
-                self._inode, self._size = status.st_ino, status.st_size
+            self._streams = open_journals(output)
+            self._status = [os.fstat(stream.fileno()) for stream in self._streams]
+            self._line_counts: list[int] = []
             self._live = self._find_live()
         except OSError as error:
-            raise RequestError(f"{self._path}: cannot be read ({error.strerror})") from None
+            raise RequestError(f"{output}: its journal cannot be read ({error.strerror})") from None
 
     def __len__(self) -> int:
         """Return the number of records; a few of them may not count after damage to the journal."""
         return int(np.count_nonzero(self._live))
 
     def __iter__(self) -> Iterator[Record]:
-        if self._stream is None:
-            return
-        self._stream.seek(0)
-        for number, (live, line) in enumerate(zip(self._live, self._stream, strict=False)):
+        for number, (live, line) in enumerate(zip(self._live, self._lines(), strict=True)):
             if live:
-                record = Record.from_json(json.loads(line))
+                record = read_record(line)
                 if number > self._last_unknown or not was_rewritten(self._output, record):
                     yield record
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines that were read, again."""
+        for stream, count in zip(self._streams, self._line_counts, strict=True):
+            stream.seek(0)
+            yield from itertools.islice(stream, count)
 
     def __enter__(self) -> JournalSnapshot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        for stream in self._streams:
+            stream.close()
 
     @property
     def is_current(self) -> bool:
-        """Whether the journal is still as it was read."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return self._stream is None
-        return self._stream is not None and (status.st_ino, status.st_size) == (self._inode, self._size)
+        """Whether the journals are still as they were read."""
+        return are_current(self._output, self._status)
 
     def _find_live(self) -> NDArray[np.bool_]:
         """Return for each line whether its record counts."""
-        for line in self._stream or ():
-            if not line.endswith(b"\n"):
-                break
-            self._line += 1
-            try:
-                record = Record.from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                self._lose(line)
-                continue
-            self._add(f"\0{record.image}")
-            if record.status == "gone":
-                self._gone.append(self._line)
-                continue
-            for output in {folded(output) for output in record.outputs}:
-                self._add(output)
+        for stream in self._streams:
+            before = self._line
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._line += 1
+                self._read(line)
+            self._line_counts.append(self._line - before)
         live = self._lines_with_last_keys()
         live[np.frombuffer(self._gone, np.int64)] = False
         del self._keys, self._key_lines, self._gone
         return live
+
+    def _read(self, line: bytes) -> None:
+        try:
+            record = read_outline(line)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._lose(line)
+            return
+        self._add(f"\0{record.image}")
+        if record.status == "gone":
+            self._gone.append(self._line)
+            return
+        for output in {folded(output) for output in record.outputs}:
+            self._add(output)
 
     def _lose(self, line: bytes) -> None:
         """Supersede the records of a damaged line's image; if it is unknown, remember that they may be."""

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+_BYTES_KEYS = {key: f"{key}_bytes" for key in ("image", "source", "path")}
+
 
 def to_line(value: Mapping[str, Any]) -> str:
     """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
@@ -33,7 +35,7 @@ def name_fields(key: str, name: str) -> dict[str, str]:
 
 def read_name(value: Mapping[str, Any], key: str) -> str:
     """Return the file name in fields as of `name_fields`; KeyError, TypeError or ValueError when damaged."""
-    data = value.get(f"{key}_bytes")
+    data = value.get(_BYTES_KEYS[key])
     name = value[key] if data is None else from_base64(data)
     if not isinstance(name, str):
         raise TypeError(key)

@@ -1,12 +1,13 @@
-"""The lock of an output directory: one run at a time."""
+"""The locks of an output directory: one run at a time, or the shards of one number of shards."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import filelock
 
@@ -14,17 +15,35 @@ from ..common import files
 from ..common.errors import OutputLocked, OutputLost
 from ..common.output_layout import HOLDER_FILE, LOCK_FILE, RUN_FILE
 from ..common.processes import ProcessIdentity
+from ..common.shard import Shard, shard_file, shard_files
+from .holder import Holder
 
 _ORPHAN_SECONDS = 8.0
+_GATE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Obstacle:
+    """What is in the way of a run: who holds a lock, if that is known, and of which shard the lock is."""
+
+    holder: Holder | None
+    shard: Shard | None = None
+    passes_soon: bool = False
 
 
 class OutputLock:
     """Holds an output directory for one run. Creates the directory; removes it if nothing was written.
 
-    The kernel keeps the lock, so a killed run releases it. Its last decoding workers may outlive the run by
-    seconds and still hold the lock; this class waits for them. `waited` says whether it waited for another
-    run.
+    A directory has one lock, ``.fcn.lock``, and one for each shard that works there. A run without a shard
+    holds the first one to its end, and begins only while no lock of a shard is held. A shard holds its own;
+    it takes the first one for a moment to begin and to end, and begins only while no shard of another number
+    of shards works: the two would do some photos twice. Entered, a shard keeps others out; see
+    `let_others_in`.
+
+    The kernel keeps the locks, so a killed run releases them. Its last decoding workers may outlive the run
+    by seconds and still hold a lock; this class waits for them, and for others to merge or to begin. `waited`
+    says whether it waited for another run.
 
     Parameters
     ----------
@@ -34,6 +53,8 @@ class OutputLock:
         The number of seconds to wait for another run to end.
     waiting
         Called once with a message when the wait begins; it names the other run.
+    shard
+        The shard to hold the directory for, or None to hold all of it.
 
     Raises
     ------
@@ -44,71 +65,176 @@ class OutputLock:
     """
 
     def __init__(
-        self, output: Path, wait: float = 0.0, waiting: Callable[[str], None] = lambda _text: None
+        self,
+        output: Path,
+        wait: float = 0.0,
+        waiting: Callable[[str], None] = lambda _text: None,
+        shard: Shard | None = None,
     ) -> None:
         self.output = output
+        self.shard = shard
         self._wait = wait
         self._waiting = waiting
         self.waited = False
-        self._lock = filelock.FileLock(output / LOCK_FILE)
+        self._gate = filelock.FileLock(output / LOCK_FILE)
+        self._own = filelock.FileLock(output / shard_file(LOCK_FILE, shard)) if shard is not None else None
         self._created: list[Path] = []
 
     def __enter__(self) -> OutputLock:
         with OutputLost.when_refused(self.output), contextlib.ExitStack() as undo:
-            undo.callback(self._lock.release)
+            undo.callback(self._release)
             if not self.output.is_dir():
                 self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             self._acquire()
-            holder = self.output / HOLDER_FILE
-            if holder.exists():
-                files.sweep_temporaries(self.output)
-            files.write_text(holder, json.dumps(ProcessIdentity.current().as_json()) + "\n")
+            _sweep(self.output, self.shard)
+            self.announce()
             undo.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            (self.output / HOLDER_FILE).unlink()
-        names = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
-        if self._created and names <= {LOCK_FILE, RUN_FILE}:
-            with contextlib.suppress(OSError):
-                for name in names:
-                    (self.output / name).unlink()
-                for directory in self._created:
-                    directory.rmdir()
-        self._lock.release()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError, OutputLocked):
+            self.keep_others_out()
+            _tidy(self.output, self.shard, self._created, failed=error is not None)
+        self._release()
+
+    def announce(self, *, settings: str = "", merging: bool = False) -> None:
+        """Write who holds the directory (see `Holder`); merging, a shard holds all of it; raises OSError."""
+        shard = None if merging else self.shard
+        Holder(ProcessIdentity.current(), files.temporary_prefix(), settings, merging).save(
+            self.output, shard
+        )
+
+    def let_others_in(self) -> None:
+        """For a shard: let other shards begin and end; raises OSError."""
+        if self.shard is not None:
+            with contextlib.suppress(FileNotFoundError):
+                (self.output / HOLDER_FILE).unlink()
+            self._gate.release()
+
+    def keep_others_out(self) -> None:
+        """For a shard: let no other run begin from now on; raises OSError or OutputLocked."""
+        if self._gate.is_locked:
+            return
+        try:
+            self._gate.acquire(timeout=_GATE_SECONDS, poll_interval=_POLL_SECONDS)
+        except filelock.Timeout:
+            raise OutputLocked(
+                f"{self.output / LOCK_FILE}: another process keeps it; is it stopped?"
+            ) from None
+
+    def others(self) -> Iterator[Shard]:
+        """Yield the other shards that work now; only while others are kept out."""
+        return _working(self.output, self.shard)
 
     def _acquire(self) -> None:
         started = time.monotonic()
-        while not self._try():
-            holder = read_holder(self.output)
-            dead = holder is not None and holder.is_alive() is False
-            who = f" ({holder})" if holder is not None else ""
-            if time.monotonic() - started >= max(self._wait, _ORPHAN_SECONDS if dead else 0):
+        while (obstacle := self._try()) is not None:
+            holder = obstacle.holder
+            dead = holder is not None and holder.process.is_alive() is False
+            passes_soon = dead or obstacle.passes_soon
+            merging = holder is not None and holder.merging and not dead
+            who = f" ({holder.process})" if holder is not None else ""
+            run = "another run" if obstacle.shard is None else f"shard {obstacle.shard}"
+            if not merging and time.monotonic() - started >= max(
+                self._wait, _ORPHAN_SECONDS if passes_soon else 0
+            ):
                 raise OutputLocked(
-                    f"{self.output}: another run is writing there{who}; wait for it to end, or give --wait"
+                    f"{self.output}: {run} is writing there{who}; wait for it to end, or give --wait"
                 )
-            if not self.waited and not dead:
+            if not self.waited and not passes_soon:
                 self.waited = True
-                self._waiting(f"{self.output}: waiting for another run{who}")
+                self._waiting(f"{self.output}: waiting for {run}{who}")
             time.sleep(_POLL_SECONDS)
 
-    def _try(self) -> bool:
+    def _try(self) -> _Obstacle | None:
+        """Take the locks, or return what is in the way."""
         files.make_directories(self.output)
-        try:
-            self._lock.acquire(timeout=0)
-        except (filelock.Timeout, FileNotFoundError):
+        if not _is_taken(self._gate):
+            holder = Holder.read(self.output)
+            # A shard that begins or ends takes this lock, too, and writes no holder.
+            shards = self.shard is not None or bool(shard_files(self.output, LOCK_FILE))
+            return _Obstacle(holder, passes_soon=holder is None and shards)
+        if not (self.output / LOCK_FILE).exists():
             # A run that writes nothing removes its directory, and the lock with it.
-            return False
-        if (self.output / LOCK_FILE).exists():
-            return True
-        self._lock.release()
-        return False
+            obstacle: _Obstacle | None = _Obstacle(None)
+        else:
+            obstacle = next(self._shards_in_the_way(), None)
+        if obstacle is None and self._own is not None:
+            self._own.acquire(timeout=0)
+        elif obstacle is not None:
+            self._gate.release()
+        return obstacle
+
+    def _shards_in_the_way(self) -> Iterator[_Obstacle]:
+        for shard in _working(self.output, None):
+            if self.shard is None or shard == self.shard or shard.count != self.shard.count:
+                yield _Obstacle(Holder.read(self.output, shard), shard)
+
+    def _release(self) -> None:
+        if self._own is not None:
+            self._own.release()
+        self._gate.release()
 
 
-def read_holder(output: Path) -> ProcessIdentity | None:
-    """Return the process that holds an output directory, or held it and was killed; None without one."""
+def _working(output: Path, own: Shard | None) -> Iterator[Shard]:
+    """Yield the shards that work, without the own one; for the holder of the directory's first lock."""
+    for shard, path in shard_files(output, LOCK_FILE):
+        if shard == own:
+            continue
+        lock = filelock.FileLock(path)
+        if _is_taken(lock):
+            lock.release()
+        else:
+            yield shard
+
+
+def _sweep(output: Path, own: Shard | None) -> None:
+    """Delete the temporary files of killed runs, and what they left for others to know them by."""
+    if own is None:
+        shards = [shard for shard, _ in shard_files(output, LOCK_FILE)]
+        killed = (output / HOLDER_FILE).exists() or shards
+        # A run that was killed before it wrote who it is has written nothing else.
+        files.sweep_temporaries(output, below=bool(killed))
+        for shard in shards:
+            _remove_traces(output, shard)
+        return
+    for holder in (Holder.read(output), Holder.read(output, own)):
+        if holder is not None:
+            # Other shards write now: only this run's own files go.
+            files.sweep_temporaries(output, holder.temporary_prefix)
+    with contextlib.suppress(FileNotFoundError):
+        (output / HOLDER_FILE).unlink()
+
+
+def _tidy(output: Path, shard: Shard | None, created: list[Path], *, failed: bool) -> None:
+    """Remove the traces of this run; while others are kept out."""
+    with contextlib.suppress(OSError):
+        (output / HOLDER_FILE).unlink()
+    if shard is not None:
+        _remove_traces(output, shard)
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    # A shard without photos has written nothing, and has ended well.
+    empty = created and (failed or shard is None)
+    if empty and names <= {LOCK_FILE, RUN_FILE, shard_file(RUN_FILE, shard)}:
+        with contextlib.suppress(OSError):
+            for name in names:
+                (output / name).unlink()
+            for directory in created:
+                directory.rmdir()
+
+
+def _remove_traces(output: Path, shard: Shard) -> None:
+    for name in (HOLDER_FILE, LOCK_FILE):
+        with contextlib.suppress(OSError):
+            (output / shard_file(name, shard)).unlink()
+
+
+def _is_taken(lock: filelock.BaseFileLock) -> bool:
+    """Try to take a lock; say whether this process has it now."""
     try:
-        return ProcessIdentity.from_json(json.loads((output / HOLDER_FILE).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, FileNotFoundError):
+        return False
+    return True

@@ -30,7 +30,8 @@ _CONTENT_KINDS = frozenset(
 """Failures whose cause is the photo's content: they come again in the next run unless the photo changes."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though it is never changed: that makes it four times as slow to build, and a plan builds many.
+@dataclass(slots=True)
 class Record:
     """What the journal says of one image.
 

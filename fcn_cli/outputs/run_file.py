@@ -1,4 +1,4 @@
-"""``run.json``: who the current or last run is, what it found when it began, and how it ended."""
+"""``run.json``: who the current or last run is, what it found, and how it ended; shards have their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from ..common import files, utc_time
 from ..common.output_layout import RUN_FILE
 from ..common.processes import ProcessIdentity
+from ..common.shard import Shard, shard_file, shard_files
 from .json_text import printable_utf8
 
 
@@ -55,6 +56,8 @@ class RunFile:
         The photos when the work began; once the run has ended, when it ended.
     ending
         How it ended; None while it runs, and when it was killed.
+    summary
+        Of a shard that has ended: what ``summary.json`` says of a run, to be added up when the shards merge.
     """
 
     process: ProcessIdentity
@@ -63,6 +66,7 @@ class RunFile:
     journal_bytes: int
     counts: Counts
     ending: Ending | None = None
+    summary: Mapping[str, Any] | None = None
 
     @classmethod
     def begin(
@@ -71,9 +75,13 @@ class RunFile:
         """Return the file of this process's run; its work begins now, unless it began at `start`."""
         return cls(ProcessIdentity.current(), start or utc_time.now(), kinds, journal_bytes, counts)
 
-    def ended(self, counts: Counts, exit_code: int, stopped: str | None) -> RunFile:
+    def ended(
+        self, counts: Counts, exit_code: int, stopped: str | None, summary: Mapping[str, Any] | None = None
+    ) -> RunFile:
         """Return the file of this run when it ends."""
-        return replace(self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped))
+        return replace(
+            self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped), summary=summary
+        )
 
     def says_the_same(self, other: RunFile) -> bool:
         """Say whether another run ended in the same way, whenever it was."""
@@ -83,8 +91,16 @@ class RunFile:
         mine_said = (self.counts, mine.exit_code, mine.stopped)
         return mine_said == (other.counts, other_one.exit_code, other_one.stopped)
 
-    def save(self, output: Path) -> None:
-        """Write the file into an output directory; raises OSError."""
+    def save(self, output: Path, shard: Shard | None = None) -> None:
+        """Write the file into an output directory; remove those of what the directory had before.
+
+        A run without shards follows shards, or those of one number of shards follow another number's.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
         ending = self.ending
         content = {
             **self.process.as_json(),
@@ -98,13 +114,20 @@ class RunFile:
             "exit_code": ending.exit_code if ending else None,
             "stopped": printable_utf8(ending.stopped) if ending and ending.stopped else None,
         }
-        files.write_text(output / RUN_FILE, json.dumps(content, indent=2) + "\n")
+        if self.summary is not None:
+            content["summary"] = self.summary
+        files.write_text(output / shard_file(RUN_FILE, shard), json.dumps(content, indent=2) + "\n")
+        if shard is not None:
+            (output / RUN_FILE).unlink(missing_ok=True)
+        for other, path in shard_files(output, RUN_FILE):
+            if shard is None or other.count != shard.count:
+                path.unlink(missing_ok=True)
 
     @classmethod
-    def read(cls, output: Path) -> RunFile | None:
-        """Return the run of an output directory, or None when the file is missing or damaged."""
+    def read(cls, output: Path, shard: Shard | None = None) -> RunFile | None:
+        """Return the run of an output directory or a shard; None when the file is missing or damaged."""
         try:
-            return cls._from_json(json.loads((output / RUN_FILE).read_bytes()))
+            return cls._from_json(json.loads((output / shard_file(RUN_FILE, shard)).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -121,4 +144,14 @@ class RunFile:
             int(value["journal_bytes"]),
             Counts(done, failed, total - done - failed),
             ending,
+            value.get("summary"),
         )
+
+
+def read_any_run(output: Path) -> RunFile | None:
+    """Return the last run of an output directory, of its shards any one; None without a whole file."""
+    runs = [
+        RunFile.read(output),
+        *(RunFile.read(output, shard) for shard, _ in shard_files(output, RUN_FILE)),
+    ]
+    return next(filter(None, runs), None)

@@ -15,6 +15,7 @@ from ..common import files
 from ..common.class_names import class_name
 from ..common.output_layout import STATS_FILE, SUMMARY_FILE
 from .journal import Journal
+from .journal_files import journal_path
 from .json_text import printable_utf8
 from .record import Record
 
@@ -58,8 +59,8 @@ class Totals:
 
 def write(
     output: Path, journal: Journal, fingerprint: str, class_names: Sequence[str], run: dict[str, Any]
-) -> None:
-    """Write both projections of the journal.
+) -> Totals:
+    """Write both projections of the journal; return the sums over its records.
 
     Parameters
     ----------
@@ -85,15 +86,18 @@ def write(
     files.write_text(output / STATS_FILE, _csv(records, class_names, totals))
     summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
     files.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    return totals
 
 
-def up_to_date(output: Path, journal: Journal) -> bool:
-    """Say whether both projections exist and match the journal."""
+def up_to_date(output: Path) -> bool:
+    """Say whether both projections exist and match ``manifest.jsonl``, whose last line is whole."""
     try:
         summary = json.loads((output / SUMMARY_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    current = isinstance(summary, dict) and summary.get("journal_bytes") == journal.size_bytes
+    path = journal_path(output)
+    size = path.stat().st_size if path.exists() else 0
+    current = isinstance(summary, dict) and summary.get("journal_bytes") == size
     return current and (output / STATS_FILE).is_file()
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from ..common import utc_time
 from ..common.errors import ExitCode, RequestError
-from ..common.output_layout import JOURNAL_FILE, kind_of
+from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
 from ..common.processes import ProcessIdentity
+from ..common.shard import Shard, shard_files
+from .holder import Holder
+from .journal_files import journal_path
 from .journal_snapshot import JournalSnapshot
-from .lock import read_holder
 from .record import Record
 from .run_file import Counts, RunFile
 from .settings import require_output_directory
@@ -25,7 +27,7 @@ class State(StrEnum):
     """What the current or last run does; the value is what ``fcn status --json`` prints.
 
     `STARTING`: it looks for photos and plans. `KILLED`: it ended without saying so. `UNKNOWN`: there is no
-    ``run.json``; the counts are those of the records.
+    ``run.json``; the counts are those of the records. `NOT_BEGUN`: a shard that others wait for.
     """
 
     STARTING = "starting"
@@ -33,6 +35,7 @@ class State(StrEnum):
     ENDED = "ended"
     KILLED = "killed"
     UNKNOWN = "unknown"
+    NOT_BEGUN = "not begun"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Status:
         Photos recorded per second since the first one of this run; None before the second one.
     last_record
         When the last photo was recorded (UTC), or None when this run has recorded none yet.
+    shards
+        Shard → its status, when shards share the work; then `counts` adds up those that have begun, and there
+        is no single `run` or `holder`.
     """
 
     output: Path
@@ -65,6 +71,7 @@ class Status:
     is_alive: bool | None = None
     images_per_second: float | None = None
     last_record: str | None = None
+    shards: Mapping[Shard, Status] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
@@ -79,6 +86,7 @@ class Status:
         if self.state in {State.STARTING, State.RUNNING}:
             return ExitCode.LOCKED
         incomplete = self.counts is None or self.counts.failed or self.counts.left
+        incomplete = incomplete or self.state == State.NOT_BEGUN
         return ExitCode.SOME_FAILED if incomplete else ExitCode.OK
 
     def as_json(self) -> dict[str, Any]:
@@ -103,6 +111,11 @@ class Status:
             "end": ending.time if ending else None,
             "exit_code": ending.exit_code if ending else None,
             "stopped": ending.stopped if ending else None,
+            **(
+                {"shards": {str(shard): one.as_json() for shard, one in self.shards.items()}}
+                if self.shards
+                else {}
+            ),
         }
 
 
@@ -114,41 +127,86 @@ def read_status(output: Path) -> Status:
     RequestError
         It is no output directory, or its journal cannot be read.
     """
-    holder, run = read_holder(output), RunFile.read(output)
+    try:
+        count = _shard_count(output)
+        if count is not None:
+            return _sum(output, {shard: _read(output, shard) for shard in Shard(1, count).all()})
+        return _read(output, None)
+    except OSError as error:
+        raise RequestError(f"{output}: cannot be read ({error.strerror})") from None
+
+
+def _shard_count(output: Path) -> int | None:
+    """Return the number of shards that work on a directory, or that last did; None if one run does or did."""
+    plain = Holder.read(output)
+    if plain is not None and not plain.merging and plain.process.is_alive() is not False:
+        return None
+    working = [shard.count for shard, _ in shard_files(output, HOLDER_FILE)]
+    if working:
+        return working[-1]
+    run = RunFile.read(output)
+    # The files of earlier runs are there after a kill only.
+    starts = [(run.start, 0)] if run is not None else []
+    for shard, _ in shard_files(output, RUN_FILE):
+        if (of_shard := RunFile.read(output, shard)) is not None:
+            starts.append((of_shard.start, shard.count))
+    return (max(starts)[1] or None) if starts else None
+
+
+def _read(output: Path, shard: Shard | None) -> Status:
+    holder, run = Holder.read(output, shard), RunFile.read(output, shard)
     if holder is None and run is not None and run.ending is None:
         # Another run may have begun between the two readings.
-        holder = read_holder(output)
+        holder = Holder.read(output, shard)
     if holder is None and run is None:
+        if shard is not None:
+            return Status(output, State.NOT_BEGUN, None)
         require_output_directory(output)
-    try:
-        return _status(output, holder, run)
-    except OSError as error:
-        raise RequestError(f"{output / JOURNAL_FILE}: cannot be read ({error.strerror})") from None
+    return _status(output, holder.process if holder is not None else None, run, shard)
 
 
-def _status(output: Path, holder: ProcessIdentity | None, run: RunFile | None) -> Status:
+def _status(output: Path, holder: ProcessIdentity | None, run: RunFile | None, shard: Shard | None) -> Status:
     alive = holder.is_alive() if holder is not None else False
     if holder is not None and alive is not False:
         if run is None or run.process != holder:
             return Status(output, State.STARTING, None, None, holder, alive)
         if run.ending is None:
-            return _counted(output, State.RUNNING, run, holder, is_alive=alive)
+            return replace(_counted(output, State.RUNNING, run, shard, alive), holder=holder, is_alive=alive)
+    if run is None and shard is not None:
+        return Status(output, State.NOT_BEGUN, None)
     if run is None:
         with JournalSnapshot(output) as records:
             failed = sum(not record.ok for record in records)
             return Status(output, State.UNKNOWN, Counts(len(records) - failed, failed, 0))
     if run.ending is None:
-        return _counted(output, State.KILLED, run, None, is_alive=False)
+        return replace(_counted(output, State.KILLED, run, shard, False), is_alive=False)
     return Status(output, State.ENDED, run.counts, run)
 
 
-def _counted(
-    output: Path, state: State, run: RunFile, holder: ProcessIdentity | None, *, is_alive: bool | None
-) -> Status:
+def _sum(output: Path, shards: dict[Shard, Status]) -> Status:
+    """Return the status of shards together: the first state in this order that one has, and all counts."""
+    states = {status.state for status in shards.values()}
+    order = (State.RUNNING, State.STARTING, State.KILLED, State.NOT_BEGUN, State.ENDED)
+    begun = [status.counts for status in shards.values() if status.counts is not None]
+    counts = Counts(
+        sum(one.done for one in begun), sum(one.failed for one in begun), sum(one.left for one in begun)
+    )
+    rates = [status.images_per_second for status in shards.values() if status.state == State.RUNNING]
+    return Status(
+        output,
+        next(state for state in order if state in states),
+        counts if begun else None,
+        images_per_second=sum(rate or 0.0 for rate in rates) or None,
+        last_record=max(filter(None, (status.last_record for status in shards.values())), default=None),
+        shards=shards,
+    )
+
+
+def _counted(output: Path, state: State, run: RunFile, shard: Shard | None, is_alive: bool | None) -> Status:
     """Return the status of a run without an ending, from what it has appended to the journal."""
     done = failed = 0
     first = last = None
-    for record in _appended(output, run.journal_bytes):
+    for record in _appended(journal_path(output, shard), run.journal_bytes):
         # Before a file is written again, a record without it is appended: such a photo is not done.
         if record.ok and not set(run.kinds) <= set(map(kind_of, record.outputs)):
             continue
@@ -159,15 +217,14 @@ def _counted(
         first, last = first or record.finished, record.finished
     begun = run.counts
     counts = Counts(begun.done + done, begun.failed + failed, begun.left - done - failed)
-    return Status(
-        output, state, counts, run, holder, is_alive, _rate(done + failed, first, last, is_alive), last
-    )
+    rate = _rate(done + failed, first, last, is_alive)
+    return Status(output, state, counts, run, images_per_second=rate, last_record=last)
 
 
-def _appended(output: Path, begin: int) -> Iterator[Record]:
+def _appended(journal: Path, begin: int) -> Iterator[Record]:
     """Yield the records that a run has appended after the journal's first `begin` bytes."""
     try:
-        stream = (output / JOURNAL_FILE).open("rb")
+        stream = journal.open("rb")
     except FileNotFoundError:
         return
     with stream:

@@ -22,7 +22,7 @@ from .file_check import find_damage
 from .journal_snapshot import JournalSnapshot
 from .json_text import name_fields
 from .record import Record
-from .run_file import RunFile
+from .run_file import read_any_run
 
 _ANY_PIXELS = 1 << 40
 
@@ -97,7 +97,7 @@ def verify(output: Path, progress: Progress) -> Verification:
     """
     decoder.prepare_process(_ANY_PIXELS)
     result = Verification(output)
-    run = RunFile.read(output)
+    run = read_any_run(output)
     checker = _Checker(output, run.kinds if run is not None else None)
     promised = array("q")
     with JournalSnapshot(output) as records:

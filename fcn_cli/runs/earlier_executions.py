@@ -15,10 +15,8 @@ class EarlierExecutions:
 
     def add(self, plan: ResumePlan) -> None:
         """Count the photos of a plan that are done."""
-        for step in plan.steps:
-            if step.record is not None and step.record.ok and step.record.device is not None:
-                device = step.record.device.partition(":")[0]
-                self._counts[f"{device} in {step.record.precision}"] += 1
+        for (device, precision), count in plan.executions.items():
+            self._counts[f"{device} in {precision}"] += count
 
     def warning(self, device: str, precision: str) -> str | None:
         """Return what to say when this run computes otherwise than earlier ones did; else None."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..common.errors import RequestError
+from ..common.shard import Shard
 from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import InputRequest
@@ -53,7 +55,7 @@ class SegmentRequest:
     """Everything that a run is asked for; defaults are those of ``fcn segment``.
 
     `wait` is for how many seconds to wait for another run into the same output directory. `fail_fast` stops
-    at the first photo that fails; `dry_run` plans and writes nothing.
+    at the first photo that fails; `dry_run` plans and writes nothing. `shard` takes one share of the photos.
     """
 
     inputs: InputRequest
@@ -63,6 +65,17 @@ class SegmentRequest:
     wait: float = 0.0
     fail_fast: bool = False
     dry_run: bool = False
+    shard: Shard | None = None
+
+    def check(self) -> None:
+        """Raise RequestError when the parts of the request exclude each other."""
+        # What needs the whole directory, or all photos, cannot be done by one shard.
+        needs_all = {"--prune": self.resume.prune is not None, "--output -": self.output.directory == "-"}
+        for option, is_given in needs_all.items():
+            if is_given and self.shard is not None:
+                raise RequestError(
+                    f"--shard is for one of several processes, {option} for one alone: drop one"
+                )
 
     def resolve(self) -> ResolvedRequest:
         """Look up and hash what the request names.

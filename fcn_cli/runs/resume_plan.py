@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn
 
 from ..common import output_layout
+from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind, NameCollision
+from ..common.shard import Shard
 from ..inputs import collisions
 from ..inputs.discovery import Source
+from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
@@ -33,7 +37,8 @@ class Action(StrEnum):
 class Step:
     """What to do with one image, and why.
 
-    `record` is the image's earlier record, for `Action.REFUSED` the failure to report. `kinds` are the kinds
+    `record` is the image's earlier record, for `Action.REFUSED` the failure to report; of an image to skip
+    it is in the journal (`ResumePlan.record_of`), because all of them take much memory. `kinds` are the kinds
     of output to write; with a `label_file` they are made from that label map, otherwise by the network.
     `moved` says that the recorded photo has a new path.
     """
@@ -50,9 +55,19 @@ class Step:
 
 @dataclass
 class ResumePlan:
-    """One step for every photo of a run, and one for every photo to prune."""
+    """One step for every photo of a run, and one for every photo to prune.
+
+    `records` returns the record of an image in the journal. `executions` counts the masks that are there by
+    the type of device and the precision that computed them.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    records: Callable[[str], Record | None] = lambda _image: None
+    executions: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+
+    def record_of(self, step: Step) -> Record | None:
+        """Return the record of a step's image."""
+        return self.records(step.image) if step.action == Action.SKIP and not step.moved else step.record
 
     def of(self, *actions: Action) -> Iterator[Step]:
         """Return the steps with one of these actions, in the order of the photos."""
@@ -86,9 +101,9 @@ class ResumePlan:
 class Wanted:
     """What a run needs of each photo to skip it.
 
-    `limit_of` returns this run's limit behind a kind of failure, or None where there is none. With
-    `stop_at_collisions` photos that share names stop a run into an empty journal: the user can still choose
-    other names.
+    `limit_of` returns this run's limit behind a kind of failure, or None where there is none. With a `shard`,
+    only its photos are wanted. With `stop_at_collisions` photos that share names stop a run into an empty
+    journal: the user can still choose other names.
     """
 
     kinds: Sequence[str]
@@ -96,6 +111,7 @@ class Wanted:
     overwrite: bool = False
     retry_failed: bool = False
     limit_of: Callable[[FailureKind], float | None] = lambda _kind: None
+    shard: Shard | None = None
     stop_at_collisions: bool = True
 
 
@@ -111,7 +127,7 @@ def make(
     Parameters
     ----------
     sources
-        All photos of the run.
+        All photos, also those of other shards: they can have the same output names.
     journal, folder
         The output directory, and its journal.
     wanted
@@ -133,10 +149,14 @@ def make(
         [
             Step(Action.PRUNE, record.image, "its photo is gone", record=record)
             for record in pruned_records.values()
-        ]
+        ],
+        journal.get,
+        planner.executions,
     )
     for source in sources:
-        if source in clashes:
+        if wanted.shard is not None and not is_in_share(source, wanted.shard):
+            continue
+        if clashes and source in clashes:
             clash = clashes[source]
             plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
         else:
@@ -165,6 +185,9 @@ class _Planner:
         self._folder = folder
         self._wanted = wanted
         self._pruned = pruned
+        self._absolute = AbsolutePaths()
+        self._looks = {kind: folder.look(kind) for kind in wanted.kinds}
+        self.executions: Counter[tuple[str, str | None]] = Counter()
 
     def has_its_name(self, source: Source) -> bool:
         """Say whether a photo owns its output name since an earlier run."""
@@ -185,7 +208,7 @@ class _Planner:
             return self.refused(source, foreign)
         if record is None or source.image in self._pruned:
             return Step(Action.SEGMENT, source.image, "new", source)
-        moved = record.path != os.path.abspath(source.path) and not os.path.lexists(record.path)
+        moved = record.path != self._absolute(source.path) and not os.path.lexists(record.path)
         if moved:
             record = record.moved_to(source)
         if wanted.overwrite:
@@ -195,6 +218,8 @@ class _Planner:
         if not record.is_of(source):
             return Step(Action.SEGMENT, source.image, "the photo changed", source)
         if record.ok:
+            if record.device is not None:
+                self.executions[record.device.partition(":")[0], record.precision] += 1
             return self._step_of_done(source, record, moved=moved)
         message = record.error.message if record.error else "failed"
         if wanted.retry_failed:
@@ -211,11 +236,13 @@ class _Planner:
         if damaged:
             return Step(Action.SEGMENT, source.image, f"{damaged[0]} is missing or damaged", source)
         missing = tuple(kind for kind, name in names.items() if name not in recorded)
-        looks = {kind: folder.look(kind) for kind in names if kind not in missing}
-        repaint = tuple(kind for kind, look in looks.items() if record.looks.get(kind) != look)
+        looks = self._looks
+        repaint = tuple(k for k in names if k not in missing and record.looks.get(k) != looks[k])
+        if not missing and not repaint:
+            return Step(
+                Action.SKIP, source.image, "done before", source, record if moved else None, moved=moved
+            )
         kinds = tuple(kind for kind in names if kind in missing or kind in repaint)
-        if not kinds:
-            return Step(Action.SKIP, source.image, "done before", source, record, moved=moved)
         if missing:
             action, reason = Action.ADD, f"{', '.join(missing)} missing"
         else:
@@ -238,14 +265,18 @@ class _Planner:
         """Return why a photo is refused, when another photo that still exists owns its name; else None."""
         if not source.output or not len(self._journal):
             return None
-        if record is not None and source.image not in self._pruned and _is_another(record.path, source):
+        if record is not None and source.image not in self._pruned and self._is_another(record.path, source):
             return self._foreign_text(record, source)
-        for kind in output_layout.kind_names():
-            owner = self._journal.owner(output_layout.output_file(source.output, kind))
+        own = record.outputs if record is not None else ()
+        for kind in self._journal.kinds:
+            name = output_layout.output_file(source.output, kind)
+            if name in own:
+                continue
+            owner = self._journal.owner(name)
             if owner is None or owner == source.image or owner in self._pruned:
                 continue
             other = self._journal.get(owner)
-            if other is not None and _is_another(other.path, source):
+            if other is not None and self._is_another(other.path, source):
                 return self._foreign_text(other, source)
         return None
 
@@ -256,12 +287,11 @@ class _Planner:
             way_out = "rename one, or use another --output with --keep-extension"
         return f"{name} belongs to {owner.path}, and {source.given} would overwrite it; {way_out}"
 
-
-def _is_another(recorded: str, source: Source) -> bool:
-    """Say whether a recorded photo still exists and is another file than the source."""
-    if recorded == os.path.abspath(source.path):
-        return False
-    try:
-        return not os.path.samefile(recorded, source.path)
-    except OSError:
-        return os.path.exists(recorded)
+    def _is_another(self, recorded: str, source: Source) -> bool:
+        """Say whether a recorded photo still exists and is another file than the source."""
+        if recorded == self._absolute(source.path):
+            return False
+        try:
+            return not os.path.samefile(recorded, source.path)
+        except OSError:
+            return os.path.exists(recorded)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..common.errors import FcnError, OutputLost
+from ..common.shard import Shard
 from ..outputs.journal import Journal
 from ..outputs.run_file import Counts, RunFile
 from .resume_plan import ResumePlan
@@ -27,10 +28,19 @@ class RunProgress:
         The kinds of output that the run writes.
     summary
         Returns the run's counts.
+    shard
+        The shard that runs, or None. Its file also has what the merge adds up.
     """
 
-    def __init__(self, output: Path, kinds: Sequence[str], summary: Callable[[], Summary]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        kinds: Sequence[str],
+        summary: Callable[[], Summary],
+        shard: Shard | None = None,
+    ) -> None:
         self._output = output
+        self._shard = shard
         self._kinds = tuple(kinds)
         self._summary = summary
         self._file: RunFile | None = None
@@ -47,7 +57,7 @@ class RunProgress:
         self._file = RunFile.begin(self._kinds, journal.size_bytes, self._counts(), began)
         if plan.work:
             with OutputLost.when_refused(self._output):
-                self._file.save(self._output)
+                self._file.save(self._output, self._shard)
 
     def __enter__(self) -> RunProgress:
         return self
@@ -62,12 +72,13 @@ class RunProgress:
             self._counts(),
             error.exit_code if isinstance(error, FcnError) else summary.exit_code,
             str(stopped) if stopped is not None else None,
+            summary.as_json() if self._shard is not None else None,
         )
-        last = RunFile.read(self._output)
+        last = RunFile.read(self._output, self._shard)
         if last is None or not last.says_the_same(ended):
             # The results do not depend on this file: a full disk was or will be reported by others.
             with contextlib.suppress(OSError):
-                ended.save(self._output)
+                ended.save(self._output, self._shard)
 
     def _counts(self) -> Counts:
         summary = self._summary()

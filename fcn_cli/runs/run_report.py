@@ -52,22 +52,28 @@ class RunReport:
             palette=resolved.look.palette,
             total=len(found.sources),
             ignored=found.ignored_text(),
+            shard=request.shard,
         )
 
-    def planned(self, plan: ResumePlan, journal: Journal) -> None:
+    def planned(self, plan: ResumePlan, *, count: bool = True) -> None:
         """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
+        # Of a shard, fewer than were found.
+        self.summary.total = len(plan.steps) - plan.count(Action.PRUNE)
+        if not count:
+            return
         for step in plan.of(Action.SEGMENT):
-            record = journal.get(step.image)
+            record = plan.records(step.image)
             if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
                 self._failed_before[step.image] = record
         for step in plan.of(Action.SKIP, Action.FAILED, Action.REFUSED):
-            assert step.record is not None  # noqa: S101 - these steps always have one
+            record = plan.record_of(step)
+            assert record is not None  # noqa: S101 - these steps always have one
             if step.action == Action.FAILED or step.image in self._refused_before:
                 self.summary.known_failures.add(step.image)
             if step.action == Action.REFUSED:
-                self.summary.refused.append(step.record)
-            self.count(step.record, skipped=step.action != Action.REFUSED)
+                self.summary.refused.append(record)
+            self.count(record, skipped=step.action != Action.REFUSED)
 
     def finished(self, record: Record) -> None:
         """Count a photo whose record is in the journal."""
@@ -91,19 +97,23 @@ class RunReport:
 
     def project(self, journal: Journal, *, changed: bool) -> None:
         """Write stats.csv and summary.json from the journal, unless they are up to date."""
-        names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
-        self.summary.class_names = names
+        names = self.describe()
         refused = {record.image for record in self.summary.refused}
         changed = changed or refused != self._refused_before
-        if not changed and statistics.up_to_date(self._output, journal):
+        if not changed and statistics.up_to_date(self._output):
             return
-        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
         fingerprint = self._resolved.fingerprint
         try:
             with OutputLost.when_refused(self._output):
                 statistics.write(self._output, journal, fingerprint, names, self.summary.as_json())
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
+
+    def describe(self) -> Sequence[str]:
+        """Complete the summary with what its counts do not say; return the class names."""
+        self.summary.class_names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
+        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
+        return self.summary.class_names
 
     def count(self, record: Record, *, skipped: bool) -> None:
         """Count a photo's record, of this run or (`skipped`) of an earlier one, and tell the observer."""

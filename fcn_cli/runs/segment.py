@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common import resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
 from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
@@ -17,7 +19,7 @@ from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record, gone
 from ..outputs.write_queue import WriteQueue
-from . import resume_plan
+from . import merging, resume_plan
 from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
@@ -42,19 +44,29 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
     OutputLocked, OutputLost
         The output directory is another run's, or cannot be written.
     """
+    request.check()
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     if request.inputs.is_empty_list:
         return Summary(Path(request.output.directory))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()
-    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
+    with OutputLock(Path(request.output.directory), request.wait, observer.note, request.shard) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
-        return Run(request, observer, found, resolved).execute()
+        if request.shard is not None:
+            merging.begin_shard(lock, resolved.settings, overwrite=request.resume.overwrite)
+        summary = Run(request, observer, found, resolved).execute()
+        if request.shard is not None:
+            try:
+                merging.end_shard(lock, observer.note)
+            except OutputLost as error:
+                summary.stopped = summary.stopped or error
+        return summary
 
 
+@resources.without_cycle_collection()
 def _find(request: SegmentRequest) -> Found:
     output = request.output
     found = discover(request.inputs, output=output.directory, keep_extension=output.keep_extension)
@@ -98,19 +110,20 @@ class Run:
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        journal = Journal(self.output)
-        self._check_settings(journal)
-        plan = self._plan(journal)
-        self.report.planned(plan, journal)
+        with contextlib.closing(Journal(self.output)) as journal:
+            self._check_settings(journal)
+            self.report.planned(self._plan(journal), count=False)
         return self.report.summary
 
     def execute(self) -> Summary:
         """Do what the plan says."""
         with OutputLost.when_refused(self.output):
-            journal = Journal(self.output)
+            journal = Journal(self.output, self.request.shard)
         try:
             plan = self.prepare(journal)
-            with RunProgress(self.output, self.request.output.kinds, lambda: self.report.summary) as progress:
+            with RunProgress(
+                self.output, self.request.output.kinds, lambda: self.report.summary, self.request.shard
+            ) as progress:
                 progress.begin(journal, plan)
                 self.work(plan, journal)
                 self._sum_up(plan, journal)
@@ -122,8 +135,11 @@ class Run:
         summary = self.report.summary
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
-        journal.close()
-        self.report.project(journal, changed=bool(plan.work or summary.pruned))
+        journal.end_appending()
+        if self.request.shard is None:
+            self.report.project(journal, changed=bool(plan.work or summary.pruned))
+        else:
+            self.report.describe()
 
     def prepare(self, journal: Journal) -> ResumePlan:
         """Plan, and bring the directory into the state that the plan begins from."""
@@ -134,7 +150,7 @@ class Run:
                 journal.set_aside()
             self._repair(journal, described=described)
             self._update(plan, journal)
-        self.report.planned(plan, journal)
+        self.report.planned(plan)
         return plan
 
     def work(self, plan: ResumePlan, journal: Journal) -> None:
@@ -159,6 +175,7 @@ class Run:
             return True
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
+    @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> ResumePlan:
         pruned = self._to_prune(journal)
         return resume_plan.make(self.found.sources, journal, self.folder, self._wanted(), pruned)
@@ -170,6 +187,7 @@ class Run:
             self.request.resume.overwrite,
             self.request.resume.retry_failed,
             self._limit_of,
+            self.request.shard,
         )
 
     def _to_prune(self, journal: Journal) -> Sequence[Record]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..common.errors import ExitCode, FcnError
 from ..common.palettes import Palette
+from ..common.shard import Shard
 from ..outputs.json_text import printable_utf8
 from ..outputs.record import Record
 from ..outputs.statistics import Totals
@@ -25,7 +26,8 @@ class Summary:
     an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
     `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
     `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
-    how the run computed: device, precision and the like. `watched` says that it was a watch.
+    how the run computed: device, precision and the like. All counts are those of its `shard`, if it is one.
+    `watched` says that it was a watch.
     """
 
     output: Path
@@ -47,6 +49,7 @@ class Summary:
     stopped: FcnError | None = None
     how: dict[str, Any] = field(default_factory=dict)
     watched: bool = False
+    shard: Shard | None = None
 
     @property
     def left(self) -> int:

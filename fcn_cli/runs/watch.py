@@ -79,6 +79,10 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
     for wrong, text in (
         (request.inputs.listed is not None, "--watch takes directories, not a list (--files-from)"),
         (request.dry_run, "--watch never ends, so there is no --dry-run of it; leave one of them out"),
+        (
+            request.shard is not None,
+            "--watch takes all photos, not the share of a --shard; leave one of them out",
+        ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
     ):
@@ -113,7 +117,7 @@ class _Batch(Run):
             self.network.earlier.add(plan)
         news = [step for step in plan.steps if not self._watch.tally.knows(step)]
         self.batch_report.drop(len(plan.steps) - len(news))
-        return resume_plan.ResumePlan(news)
+        return replace(plan, steps=news)
 
 
 class _Watch:

@@ -152,6 +152,26 @@ def test_any_record_survives_its_line(
     assert Record.from_json(json.loads(line)) == record
 
 
+def test_records_after_a_torn_line_are_read_back(tmp_path: Path) -> None:
+    def record(image: str) -> Record:
+        return Record(image, image, f"/{image}", "failed", "f", 1, 1, classes={})
+
+    journal = Journal(tmp_path)
+    journal.append([record("a")])
+    journal.close()
+    with (tmp_path / "manifest.jsonl").open("ab") as stream:
+        stream.write(b'{"image": "torn", "source": "torn", "path')
+    journal = Journal(tmp_path)
+    assert list(journal) == [record("a")]
+    journal.mend()
+    journal.append([record("b"), record("c")])
+    assert list(journal) == [record("a"), record("b"), record("c")]
+    assert [journal.get(image) for image in "cba"] == [record("c"), record("b"), record("a")]
+    journal.append([record("b")])
+    assert journal.get("b") == record("b")
+    journal.close()
+
+
 def test_replay_is_the_last_record_of_each_image(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
 
@@ -164,7 +184,7 @@ def test_replay_is_the_last_record_of_each_image(tmp_path: Path) -> None:
     journal.append([record("a", "ok", "masks/a.png"), record("b", "ok", "masks/b.png")])
     journal.append([record("B", "ok", "masks/B.png")])
     journal.append([record("a", "gone", "masks/a.png")])
-    journal.close()
+    journal.end_appending()
     for one in (journal, Journal(tmp_path)):
         assert [record.image for record in one] == ["B"]
         assert one.owner("masks/b.png") == "B"

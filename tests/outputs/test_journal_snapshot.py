@@ -30,12 +30,17 @@ def lines(draw: st.DrawFn) -> bytes:
     return {"": whole, "cut": whole[:-20], "garbage": b"garbage"}[damage]
 
 
-@given(st.lists(lines(), max_size=12), st.booleans())
-def test_a_snapshot_is_what_a_run_reads(journal: list[bytes], torn: bool) -> None:
+@given(st.lists(lines(), max_size=12), st.booleans(), st.lists(st.lists(lines(), max_size=6), max_size=2))
+def test_a_snapshot_is_what_a_run_reads(
+    journal: list[bytes], torn: bool, of_shards: list[list[bytes]]
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         output = Path(name)
         (output / "settings.json").write_text('{"fcn_settings": 2}')
         (output / "manifest.jsonl").write_bytes(b"".join(line + b"\n" for line in journal) + b"{" * torn)
+        for number, more in enumerate(of_shards, start=1):
+            path = output / f"manifest.{number}-of-2.jsonl"
+            path.write_bytes(b"".join(line + b"\n" for line in more) + b"{" * torn)
         # One file is younger than every record: whatever wrote it, its record may be lost.
         (output / "masks").mkdir()
         (output / "masks/re.png").touch()

@@ -1,0 +1,126 @@
+"""How long a run takes to plan, and how much memory, with hundreds of thousands of photos.
+
+``python -m benchmarks.planning [--photos 300000] [--folder DIR]`` makes empty files with the names of photos,
+and an output directory with their records and (empty) files as a finished run leaves it. Then it runs
+commands that only plan, and prints each one's CPU time, time and peak memory. CPU time (user and system) is
+what compares on a machine that does other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_cli.common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, output_file
+from fcn_cli.outputs.json_text import to_line
+from fcn_cli.outputs.record import Record
+from fcn_cli.outputs.settings import read_fingerprint
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+_PER_ALBUM = 1000
+_BACKBONE = "mobilenet_v2"
+
+
+def make(folder: Path, count: int) -> None:
+    """Make photos and the output directory of a run that has done them all."""
+    photos, output = folder / "photos", folder / "out"
+    folder.mkdir(parents=True, exist_ok=True)
+    # One real photo, for the settings that this version's defaults stand for.
+    measure(
+        folder, "one photo", ["segment", str(SAMPLES / "chelsea.png"), "--backbone", _BACKBONE, "-o", "out"]
+    )
+    fingerprint = read_fingerprint(output)
+    assert fingerprint is not None
+    with (output / JOURNAL_FILE).open("w") as journal, (folder / "list.txt").open("w") as listed:
+        for first in range(0, count, _PER_ALBUM):
+            album = f"2026/album {first // _PER_ALBUM:04}"
+            for directory in (photos, *(output / kind for kind in DEFAULT_KINDS)):
+                (directory / album).mkdir(parents=True)
+            for number in range(first, min(first + _PER_ALBUM, count)):
+                image = f"{album}/IMG_{number:07}.jpg"
+                names = [output_file(f"{image.removesuffix('.jpg')}.png", kind) for kind in DEFAULT_KINDS]
+                for path in (photos / image, *(output / name for name in names)):
+                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+                status = (photos / image).stat()
+                record = Record(
+                    image=image,
+                    source=f"photos/{image}",
+                    path=str(photos / image),
+                    status="ok",
+                    fingerprint=fingerprint,
+                    size_bytes=status.st_size,
+                    mtime_ns=status.st_mtime_ns,
+                    width=500,
+                    height=375,
+                    classes={0: 120000, 8: 30000, 15: 37000, 20: 500},
+                    outputs=tuple(names),
+                    output_bytes=(0, 0),
+                    looks={"color": "hub"},
+                    device="cpu",
+                    precision="fp32",
+                    finished="2026-11-24T03:00:00Z",
+                    seconds=0.41,
+                )
+                journal.write(to_line(record.as_json()) + "\n")
+                listed.write(f"photos/{image}\n")
+
+
+def measure(folder: Path, title: str, arguments: Sequence[str]) -> None:
+    """Run one command and print what it took."""
+    line = [sys.executable, "-m", "fcn_cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    started = time.monotonic()
+    with subprocess.Popen(
+        line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        said = process.stderr.read().decode().splitlines()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - started
+    print(
+        f"{title:34} CPU {usage.ru_utime + usage.ru_stime:5.1f} s, wall {seconds:5.1f} s, "
+        f"{usage.ru_maxrss / 1024:5.0f} MB  ({process.returncode}: {said[-1] if said else ''})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Make the material and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=300_000)
+    parser.add_argument("--folder", type=Path, help="kept, and used again if it is there")
+    given = parser.parse_args()
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="fcn-planning-"))).absolute()
+    if not (folder / "out").exists():
+        make(folder, given.photos)
+    print(
+        f"{given.photos:,} photos, {(folder / 'out' / JOURNAL_FILE).stat().st_size / 1e6:.0f} MB of journal"
+    )
+    segment = ("segment", "--backbone", _BACKBONE)
+    listed = ("--files-from", "list.txt", "--root", "photos")
+    measure(folder, "new, --dry-run", [*segment, "photos", "-o", "new", "--dry-run"])
+    measure(folder, "new, a list, --dry-run", [*segment, *listed, "-o", "new", "--dry-run"])
+    measure(folder, "all done, --dry-run", [*segment, "photos", "-o", "out", "--dry-run"])
+    measure(
+        folder,
+        "all done, --dry-run --shard 1/8",
+        [*segment, "photos", "-o", "out", "--dry-run", "--shard", "1/8"],
+    )
+    measure(folder, "all done, nothing to do", [*segment, "photos", "-o", "out"])
+    measure(folder, "--merge", [*segment, "-o", "out", "--merge"])
+    measure(folder, "status", ["status", "out"])
+    measure(folder, "list", ["list", "out"])
+    if given.folder is None:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Absolute paths of many files in few directories."""
+
+from __future__ import annotations
+
+import os
+
+
+class AbsolutePaths:
+    """Returns what `os.path.abspath` returns, at a fraction of its time; for one current directory.
+
+    It remembers the directories. A folder of photos has thousands of files in each.
+    """
+
+    def __init__(self) -> None:
+        self._directories: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """Return the absolute path of a file."""
+        directory, slash, name = path.rpartition("/")
+        # Where names can have other separators, and where nothing is saved.
+        if os.sep != "/" or name in {"", ".", ".."} or (slash and not directory.strip("/")):
+            return os.path.abspath(path)
+        absolute = self._directories.get(directory)
+        if absolute is None:
+            absolute = self._directories[directory] = os.path.abspath(directory or ".").rstrip("/")
+        return f"{absolute}/{name}"

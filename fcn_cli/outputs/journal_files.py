@@ -1,0 +1,71 @@
+"""The journals of an output directory: ``manifest.jsonl``, and one for each shard that is not merged yet.
+
+The journals are read in one order: ``manifest.jsonl`` first, then those of shards. The last record of an
+image in that order counts. No clock decides, because times of several machines do not compare. It holds:
+
+- The photos of one number of shards are divided, so that only one shard's journal grows for an image.
+- While journals of shards exist, nothing is appended to ``manifest.jsonl``: a run without ``--shard`` moves
+  their records there before it begins, and so does the first shard of another number of shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from ..common.output_layout import JOURNAL_FILE
+from ..common.shard import Shard, shard_file, shard_files
+
+
+def journal_path(output: Path, shard: Shard | None = None) -> Path:
+    """Return the path of the journal that a run appends to."""
+    return output / shard_file(JOURNAL_FILE, shard)
+
+
+def open_journals(output: Path) -> list[BinaryIO]:
+    """Open all journals of an output directory for reading, in the order in which they count.
+
+    The caller needs no lock: when other processes merge the journals meanwhile, they are opened again.
+
+    Raises
+    ------
+    OSError
+        A journal cannot be read, or the directory cannot be listed.
+    """
+    while True:
+        streams: list[BinaryIO] = []
+        with contextlib.ExitStack() as undo:
+            for path in _paths(output):
+                with contextlib.suppress(FileNotFoundError):
+                    streams.append(undo.enter_context(path.open("rb")))
+            opened = [os.fstat(stream.fileno()) for stream in streams]
+            if _identities(opened) == _identities(_on_disk(output)):
+                undo.pop_all()
+                return streams
+
+
+def are_current(output: Path, before: list[os.stat_result]) -> bool:
+    """Say whether the journals of a directory are still the same files, of the same sizes."""
+
+    def state(found: list[os.stat_result]) -> list[tuple[int, int, int]]:
+        return [(status.st_dev, status.st_ino, status.st_size) for status in found]
+
+    return state(before) == state(_on_disk(output))
+
+
+def _paths(output: Path) -> list[Path]:
+    return [journal_path(output), *(path for _, path in shard_files(output, JOURNAL_FILE))]
+
+
+def _on_disk(output: Path) -> list[os.stat_result]:
+    found = []
+    for path in _paths(output):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat())
+    return found
+
+
+def _identities(found: list[os.stat_result]) -> list[tuple[int, int]]:
+    return [(status.st_dev, status.st_ino) for status in found]
