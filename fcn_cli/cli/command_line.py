@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import typer
@@ -93,3 +94,15 @@ def _variable(error: Any) -> str | None:
     """Return the environment variable with the wrong value, or None if it was an argument."""
     source = error.ctx.get_parameter_source(error.param.name) if error.ctx is not None else None
     return error.param.envvar if source is not None and source.name == "ENVIRONMENT" else None
+
+
+def given_besides(context: Any, allowed: Collection[str]) -> str | None:
+    """Return a parameter, as users write it, that is on the command line and not among those allowed.
+
+    Variables of the environment do not count: they are for all calls.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        if parameter.name not in allowed and source is not None and source.name == "COMMANDLINE":
+            return max(parameter.opts, key=len) if parameter.param_type_name == "option" else "INPUT"
+    return None

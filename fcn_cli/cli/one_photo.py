@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..common.errors import ExitCode, ImageError, NothingFound, OutputLost, RequestError
+from .command_line import given_besides
 from .console import print_message, redirect_stdout_to_null
 
 if TYPE_CHECKING:
@@ -54,13 +55,8 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
                 "of names on stdin)"
             )
         return False
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name)
-        if parameter.name not in _PARAMETERS and source is not None and source.name == "COMMANDLINE":
-            name = max(parameter.opts, key=len)
-            raise RequestError(
-                f"{name} means nothing with -o -, which writes one PNG to stdout; leave it out"
-            )
+    if other := given_besides(context, _PARAMETERS):
+        raise RequestError(f"{other} means nothing with -o -, which writes one PNG to stdout; leave it out")
     if len(inputs) != 1:
         raise RequestError(
             f"-o - takes exactly one image, a file or '-' for stdin, not {len(inputs) or 'none'}; for "

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..common.errors import FailureKind
 from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..outputs.json_text import printable_utf8, to_line
-from ..outputs.record import begin
 from ..runs.resume_plan import Action
 from . import tables
-from .console import one_line, print_message, redirect_stdout_to_null
+from .console import print_message
+from .data_lines import DataLines, step_as_fields, step_as_json
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from ..outputs.record import Record
-    from ..runs.resume_plan import ResumePlan, Step
+    from ..runs.resume_plan import ResumePlan
     from ..runs.summary import Summary
 
 _SHOWN_FAILURES = 10
@@ -26,8 +24,6 @@ _SHOWN_FAILURES = 10
 
 class Display:
     """Shows a run on the command line; implements `RunObserver`.
-
-    `stdout_error` is the reason why stdout could not be written, else None.
 
     Parameters
     ----------
@@ -48,9 +44,13 @@ class Display:
         self._verbose = verbose
         self._json = as_json
         self._dry = dry
-        self._stdout_closed = False
         self._progress = ProgressBar(quiet=quiet)
-        self.stdout_error: str | None = None
+        self._data = DataLines(flush=not dry)
+
+    @property
+    def stdout_error(self) -> str | None:
+        """The reason why stdout could not be written, else None."""
+        return self._data.error
 
     def planned(self, plan: ResumePlan) -> None:
         """Print the number of images by action; in a dry run print every step of the plan."""
@@ -69,7 +69,7 @@ class Display:
         if self._dry:
             self.note(f"dry run, nothing is written; {text}")
             for step in sorted(plan.steps, key=lambda step: step.image):
-                self._print_step(step, plan)
+                self._data.write(step_as_json(step, plan) if self._json else step_as_fields(step))
         else:
             self.detail(text)
 
@@ -78,7 +78,7 @@ class Display:
         if self._dry:
             return
         if self._json:
-            self._print({**record.as_json(), "skipped": skipped})
+            self._data.write_json({**record.as_json(), "skipped": skipped})
         if record.error:
             self.detail(f"{record.source}: {record.error.message}")
         elif skipped:
@@ -91,7 +91,7 @@ class Display:
     def pruned(self, record: Record) -> None:
         """Report the removal of a photo's outputs."""
         if self._json:
-            self._print({**record.as_json(), "status": "gone", "skipped": False})
+            self._data.write_json({**record.as_json(), "status": "gone", "skipped": False})
         self.detail(f"{record.source}: gone, its outputs are removed")
 
     def batch_done(self, batch: Summary) -> None:
@@ -147,39 +147,6 @@ class Display:
         left = f", {summary.left} left" if summary.left else ""
         counts = f"{summary.skipped} done, {summary.failed} failed{left}"
         self.note(f"merged: {counted(summary.total, 'image')}: {counts}; see {summary.output}")
-
-    def _print_step(self, step: Step, plan: ResumePlan) -> None:
-        if not self._json:
-            self._write(f"{step.action}\t{_field(step.image)}\t{_field(step.reason)}")
-            return
-        value: dict[str, Any] = {"action": str(step.action)}
-        if (record := plan.record_of(step)) is not None:
-            value |= record.as_json()
-        elif step.source is not None:
-            value |= begin(step.source, "").as_json()
-            for unknown in ("status", "fingerprint", "finished"):
-                value[unknown] = None
-        self._print({**value, "reason": printable_utf8(step.reason)})
-
-    def _print(self, value: dict[str, Any]) -> None:
-        self._write(to_line(value))
-
-    def _write(self, line: str) -> None:
-        if self._stdout_closed:
-            return
-        try:
-            sys.stdout.write(line + "\n")
-            if not self._dry:
-                sys.stdout.flush()
-        except OSError as error:
-            # A closed stdout does not stop the run: the masks are its result.
-            self._stdout_closed = True
-            self.stdout_error = redirect_stdout_to_null(error)
-
-
-def _field(text: str) -> str:
-    """Return text for a tab-separated field: without tabs and line ends."""
-    return one_line(printable_utf8(text))
 
 
 def _is_refused(record: Record) -> bool:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from ..common.errors import ExitCode, OutputLost, RequestError
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
+from .merge_shards import merge_shards
 from .report import report_after
+
+if TYPE_CHECKING:
+    from ..runs.summary import Summary
+    from .run_display import Display
 
 
 def segment(
@@ -84,10 +89,8 @@ def segment(
     if log_file is not None:
         open_log(log_file)
     if merge:
-        others = {"INPUT": inputs, "--files-from": files_from, "--shard": shard, "--prune": prune}
-        others |= {"--overwrite": overwrite, "--retry-failed": retry_failed, "--dry-run": dry_run}
-        others |= {"--watch": watch}
-        _merge(output, wait, [name for name, value in others.items() if value], quiet=quiet, as_json=as_json)
+        merge_shards(context, output, wait, quiet=quiet, as_json=as_json)
+        return
     _check_classes(context, write)
     look = LookRequest(palette, opacity, legend, classes)
     prediction = PredictionRequest(
@@ -113,24 +116,15 @@ def segment(
     )
     summary = watching.watch(request, display) if watch else segmentation.segment(request, display)
     display.summed_up(summary)
-    if dry_run:
-        return
+    if not dry_run:
+        _end(summary, display, report=report, quiet=quiet)
+
+
+def _end(summary: Summary, display: Display, *, report: bool, quiet: bool) -> NoReturn:
     if report:
         report_after(summary, quiet=quiet)
     if summary.exit_code == ExitCode.OK and display.stdout_error:
         raise OutputLost(f"stdout: cannot be written ({display.stdout_error}); the masks are done")
-    raise typer.Exit(summary.exit_code)
-
-
-def _merge(output: str, wait: float, excluded: list[str], *, quiet: bool, as_json: bool) -> NoReturn:
-    from ..runs import merging
-    from .run_display import Display
-
-    if excluded:
-        raise RequestError(f"--merge segments nothing, it takes the --output only; leave {excluded[0]} out")
-    display = Display(quiet=quiet, as_json=as_json)
-    summary = merging.merge(Path(output), wait, display.note)
-    display.merged(summary)
     raise typer.Exit(summary.exit_code)
 
 

@@ -8,23 +8,21 @@ from pathlib import Path
 
 from ..common import resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
-from ..common.output_layout import SETTINGS_FILE
 from ..common.signals import Stop
-from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.discovery import Found, discover
 from ..outputs import pruning, settings
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
-from ..outputs.record import Record, gone
+from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
-from . import merging, resume_plan
+from . import merging, preparation, resume_plan
 from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, ResumePlan
+from .resume_plan import ResumePlan
 from .run_progress import RunProgress
 from .run_report import RunReport
 from .summary import Summary
@@ -148,8 +146,8 @@ class Run:
         with OutputLost.when_refused(self.output):
             if settings.has_other_schema(self.output):
                 journal.set_aside()
-            self._repair(journal, described=described)
-            self._update(plan, journal)
+            preparation.repair(journal, self.resolved, self.observer, described=described)
+            preparation.bring_up_to_date(plan, journal, self.folder, self.report)
         self.report.planned(plan)
         return plan
 
@@ -198,33 +196,6 @@ class Run:
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None
-
-    def _repair(self, journal: Journal, *, described: bool) -> None:
-        """Make good what earlier runs or a failing disk left; for the directory's holder."""
-        if journal.damaged:
-            lines = counted(journal.damaged, "damaged line")
-            images = "its image" if journal.damaged == 1 else "their images"
-            self.observer.warn(f"{journal.path}: {lines} dropped; {images} will be done again")
-        journal.mend()
-        if not described and len(journal):
-            known = self.resolved.model.identity
-            self.resolved.settings.save(self.output, known if len(known) == 64 else None)
-            self.observer.warn(f"{self.output / SETTINGS_FILE} was missing or damaged: written again")
-
-    def _update(self, plan: ResumePlan, journal: Journal) -> None:
-        """Remove photos that are gone, first from the journal, then their files; note moves and colours."""
-        records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
-        journal.append(gone(record) for record in records)
-        self.folder.remove_with_directories(
-            name for record in records for name in record.outputs if journal.owner(name) is None
-        )
-        for record in records:
-            self.report.pruned(record)
-        journal.append(step.record for step in plan.steps if step.moved and step.record is not None)
-        names = self.report.class_names()
-        if len(journal) and names is not None and not plan.through_network:
-            # Else the network says how many classes there are.
-            self.folder.write_classes(names)
 
     def _ended(self) -> bool:
         return self.stop.signum is not None or self.report.first_failure is not None

@@ -152,13 +152,12 @@ def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
         "retry_failed",
         "prune",
         "merge",
-        "shard",
         "watch",
         "ray",
         "fail_fast",
         "dry_run",
     }
-    per_call |= {"files_from", "null", "as_json", "quiet", "verbose", "report", "include", "exclude"}
+    per_call |= {"files_from", "null", "as_json", "quiet", "verbose", "include", "exclude"}
     assert {"output", "backbone", "resize", "wait"} <= from_environment
     assert not from_environment & per_call
     fcn("segment", "made", *SMALL)

@@ -208,6 +208,10 @@ REFUSED = {
     "--include": ("*",),
     "--exclude": ("*",),
     "--files-from": ("-",),
+    "--report": (),
+    "--watch": (),
+    "--shard": ("1/2",),
+    "--merge": (),
 }
 
 

@@ -1,0 +1,68 @@
+"""Data on stdout, line by line: records with ``--json``, and the plan of a dry run."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..outputs.json_text import printable_utf8, to_line
+from ..outputs.record import begin
+from .console import one_line, redirect_stdout_to_null
+
+if TYPE_CHECKING:
+    from ..runs.resume_plan import ResumePlan, Step
+
+
+class DataLines:
+    """Writes lines to stdout. A stdout that is closed or full does not stop a run: the masks are its result.
+
+    `error` is the reason why stdout could not be written; None when it could, and when its reader went.
+
+    Parameters
+    ----------
+    flush
+        Whether each line shall reach its reader at once.
+    """
+
+    def __init__(self, *, flush: bool) -> None:
+        self._flush = flush
+        self._closed = False
+        self.error: str | None = None
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        """Write an object as a line of JSON."""
+        self.write(to_line(value))
+
+    def write(self, line: str) -> None:
+        """Write a line."""
+        if self._closed:
+            return
+        try:
+            sys.stdout.write(line + "\n")
+            if self._flush:
+                sys.stdout.flush()
+        except OSError as error:
+            self._closed = True
+            self.error = redirect_stdout_to_null(error)
+
+
+def step_as_fields(step: Step) -> str:
+    """Return a step of a plan as action, image and reason, separated by tabs."""
+    return "\t".join((step.action, _field(step.image), _field(step.reason)))
+
+
+def step_as_json(step: Step, plan: ResumePlan) -> str:
+    """Return a step of a plan as a line of JSON: the image's record, with the action and the reason."""
+    value: dict[str, Any] = {"action": str(step.action)}
+    if (record := plan.record_of(step)) is not None:
+        value |= record.as_json()
+    elif step.source is not None:
+        value |= begin(step.source, "").as_json()
+        for unknown in ("status", "fingerprint", "finished"):
+            value[unknown] = None
+    return to_line({**value, "reason": printable_utf8(step.reason)})
+
+
+def _field(text: str) -> str:
+    """Return text for a tab-separated field: without tabs and line ends."""
+    return one_line(printable_utf8(text))
