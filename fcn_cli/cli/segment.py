@@ -88,9 +88,6 @@ def segment(
 
     if log_file is not None:
         open_log(log_file)
-    if merge:
-        merge_shards(context, output, wait, quiet=quiet, as_json=as_json)
-        return
     _check_classes(context, write)
     look = LookRequest(palette, opacity, legend, classes)
     prediction = PredictionRequest(
@@ -101,6 +98,9 @@ def segment(
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):
         one_photo.segment_one((inputs or [""])[0], one_photo.kind_of(write), look, prediction, display)
+        return
+    if merge:
+        merge_shards(context, output, wait, quiet=quiet, as_json=as_json)
         return
     request = SegmentRequest(
         InputRequest(

@@ -38,6 +38,7 @@ class InverseWriter:
 def new_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = (*output_layout.KINDS[:1], OutputKind("inverse", ".bmp"), *output_layout.KINDS[1:])
     monkeypatch.setattr(output_layout, "KINDS", kinds)
+    monkeypatch.setitem(output_layout._SUFFIXES, "inverse", ".bmp")
     monkeypatch.setitem(writers.WRITERS, "inverse", InverseWriter)
 
 
