@@ -76,6 +76,11 @@ class DeviceNetwork:
         self._forward: Callable[[Tensor], Tensor] = self._cpu_network or _plain_forward(model)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the network and its logits."""
+        return self._device
+
+    @property
     def compiled(self) -> bool:
         """Whether the network runs on our compiled CPU kernels."""
         return self._cpu_network is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.errors import Failure, FailureKind
@@ -15,10 +17,12 @@ from . import device_errors
 from .batch_limits import BatchLimits
 from .device_network import DeviceNetwork, Pixels
 from .execution import ExecutionConfig
+from .options import ViewOptions
 from .upsampling import LABELS_ONLY, PredictionOptions, upsample
+from .views import LARGEST_LOGIT, NotFinite, OutOfMemory, ViewNetwork
 
-# Interpolation computes differences of logits, which must not overflow either.
-_LARGEST_LOGIT = torch.finfo(torch.float32).max / 4
+WHOLE_PHOTO = ViewOptions()
+"""The network sees each photo once, as a whole."""
 
 Sizes = Sequence[tuple[int, int]]
 """The (width, height) in pixels of each label map."""
@@ -38,6 +42,8 @@ class Engine:
         Where and how it runs.
     options
         What to predict beside the classes.
+    views
+        The tiles in which the network sees a photo, and whether its mirror image counts too.
 
     Raises
     ------
@@ -46,7 +52,11 @@ class Engine:
     """
 
     def __init__(
-        self, network: LoadedModel, execution: ExecutionConfig, options: PredictionOptions = LABELS_ONLY
+        self,
+        network: LoadedModel,
+        execution: ExecutionConfig,
+        options: PredictionOptions = LABELS_ONLY,
+        views: ViewOptions = WHOLE_PHOTO,
     ) -> None:
         self.execution = execution
         self.network = network
@@ -54,8 +64,11 @@ class Engine:
         self._lock = threading.Lock()
         self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
+        self._views = ViewNetwork(self._device_network, self._limits, views, network.backbone.stride)
 
-    def predict(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
+    def predict(
+        self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
+    ) -> list[Segmentation | Failure]:
         """Segment images of one shape.
 
         A batch is as large as the free memory allows. A batch that still runs out of memory is halved, down
@@ -68,6 +81,8 @@ class Engine:
             RGB, uint8, each of the same shape (h, w, 3).
         sizes
             The (width, height) of each label map in pixels.
+        smaller
+            For each image the same photo at smaller sizes, whose probabilities are averaged; or nothing.
 
         Returns
         -------
@@ -82,8 +97,17 @@ class Engine:
         results: list[Segmentation | Failure] = []
         while len(results) < len(pixels):
             with self._lock, device_errors.detect_lost_device(self.execution.device):
-                results += self._predict_some(pixels[len(results) :], sizes[len(results) :])
+                done = len(results)
+                more = smaller[done] if smaller else ()
+                if self._views.is_needed(pixels[done], more):
+                    results.append(self._predict_views([pixels[done], *more], sizes[done]))
+                else:
+                    results += self._predict_some(pixels[done:], sizes[done:])
         return results
+
+    def describe(self, pixels: NDArray[np.uint8]) -> tuple[str, ...]:
+        """Return notes for a photo's record: its tiles, and whether its mirror image counts."""
+        return self._views.describe(pixels)
 
     def logits(self, pixels: Pixels) -> Tensor:
         """Run the network on images of one shape (h, w, 3).
@@ -122,6 +146,21 @@ class Engine:
             return []
         return [_out_of_memory(shape)]
 
+    def _predict_views(self, images: Pixels, size: tuple[int, int]) -> Segmentation | Failure:
+        """Predict one photo from several views of it; where its logits are not finite, in the fallback."""
+        precision, fallback = self.execution.precision, self.execution.fallback
+        try:
+            try:
+                return self._views.predict(images, size, self._options, precision)
+            except NotFinite:
+                if fallback is None:
+                    raise
+            return self._views.predict(images, size, self._options, fallback)
+        except NotFinite:
+            return _not_finite(fallback or precision)
+        except OutOfMemory as error:
+            return _out_of_memory(error.shape)
+
     def _try_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure] | None:
         """Predict, or return None when memory does not suffice."""
         try:
@@ -152,7 +191,7 @@ class Engine:
         with torch.inference_mode():
             logits = self._device_network.logits(pixels, precision)
             # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
-            finite = logits.abs().amax((1, 2, 3)) <= _LARGEST_LOGIT
+            finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
             maps = [
                 upsample(image, height, width, self._options, compiled=self._device_network.compiled)
                 for image, (width, height) in zip(logits, sizes, strict=True)
@@ -170,7 +209,7 @@ class Engine:
 def _out_of_memory(shape: tuple[int, ...]) -> Failure:
     return Failure(
         FailureKind.OUT_OF_MEMORY,
-        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; give a smaller --resize",
+        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; give a smaller --resize, or --tile",
     )
 
 

@@ -19,6 +19,7 @@ from ..common import resources
 from ..common.errors import Failure, FailureKind, ImageError
 from ..common.signals import ENDING_SIGNALS
 from . import decoder, exif, resizing
+from .decode_options import ONE_SCALE
 from .discovery import Source
 
 IDLE = -1
@@ -29,8 +30,8 @@ IDLE = -1
 class DecodedPhoto:
     """One photo, ready for the network, or the reason why it is not.
 
-    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the photo's
-    own: of the upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
+    and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and
     `mtime_ns` are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
@@ -45,6 +46,12 @@ class DecodedPhoto:
     failure: Failure | None = None
     turn: int = 1
     stored: bool = False
+    smaller: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all pixels in bytes."""
+        return sum(part.nbytes for part in (self.pixels, *self.smaller) if part is not None)
 
 
 Orient = Callable[[Source, tuple[int, int], int], bool]
@@ -66,6 +73,7 @@ class DecodeSettings:
     seconds: float = 60.0
     orient: Orient | None = None
     measure_only: bool = False
+    scales: tuple[float, ...] = ONE_SCALE
 
 
 def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
@@ -79,7 +87,7 @@ def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
         decoded = decoder.decode(source.path, settings.max_pixels)
         stored = _is_stored(source, decoded.image.size, decoded.turn, settings)
         image = exif.as_stored(decoded.image, decoded.turn) if stored else decoded.image
-        pixels, notes = resizing.network_input(image, settings.short_side)
+        (pixels, *smaller), notes = resizing.network_inputs(image, settings.short_side, settings.scales)
     except ImageError as error:
         return _failed(source, error.failure)
     except MemoryError:
@@ -95,6 +103,7 @@ def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
         notes=decoded.notes + notes,
         turn=decoded.turn,
         stored=stored,
+        smaller=tuple(smaller),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -47,5 +49,41 @@ def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[n
             notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
     elif min(size) != short_side:
         notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
+    return _resized(image, size), notes
+
+
+def network_inputs(
+    image: Image.Image, short_side: int | None, scales: Sequence[float]
+) -> tuple[list[NDArray[np.uint8]], tuple[str, ...]]:
+    """Resize an RGB image for the network to several sizes.
+
+    Parameters
+    ----------
+    image
+        The photo. Each size is made of it, and not of another size.
+    short_side
+        See `network_size`.
+    scales
+        Factors of that size, in ascending order.
+
+    Returns
+    -------
+    tuple
+        The arrays as of `network_input`, the largest first, and notes for the record.
+    """
+    if tuple(scales) == (1,):
+        pixels, notes = network_input(image, short_side)
+        return [pixels], notes
+    base = network_size(*image.size, short_side)
+    notes = (f"at {'scales' if len(scales) > 1 else 'scale'} {', '.join(f'{scale:g}' for scale in scales)}",)
+    return [_resized(image, scaled_size(base, scale)) for scale in sorted(scales, reverse=True)], notes
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return a (width, height) times a factor, rounded, at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.uint8), notes
+    return np.array(resized, dtype=np.uint8)

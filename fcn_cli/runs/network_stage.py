@@ -137,7 +137,8 @@ class NetworkStage:
             workers=workers,
         )
         confidence = any(not find_kind(kind).from_labels for kind in self._request.output.kinds)
-        return engine.Engine(network, chosen, PredictionOptions(confidence, self._inference.min_confidence))
+        options = PredictionOptions(confidence, self._inference.min_confidence)
+        return engine.Engine(network, chosen, options, self._inference.views)
 
     def _warn_of_other_execution(self, chosen: Execution, plan: ResumePlan) -> None:
         """Warn when ``auto`` stands for another device or precision than for the photos that are done."""
