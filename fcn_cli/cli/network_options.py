@@ -159,8 +159,8 @@ Tile = Annotated[
         parser=option_values.whole(1, word="none"),
         autocompletion=option_values.complete("520"),
         show_default="the whole photo at once",
-        help="For large photos: feed the network overlapping tiles of N pixels a side, rounded up to a multiple "
-        "of its stride, and blend them.",
+        help="For large photos: feed the network overlapping tiles of N pixels a side, rounded up to a "
+        "multiple of its stride, and blend them.",
     ),
 ]
 Overlap = Annotated[

@@ -1,7 +1,7 @@
 """The average of a photo's probabilities over several sizes and its mirror image, row by row.
 
-Everything here is its own mirror image, bit for bit: the average of a and the mirrored b is the mirrored
-average of b and the mirrored a, and the right half of what is interpolated is the mirror image of a left half.
+Everything here is its own mirror image, bit for bit: the average of a and the mirrored b is the mirror image
+of the average of b and the mirrored a; what is interpolated on the right is so from left to right in the mirror.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def upsample_blocks(
     symmetric
         Mirrored rows shall give the mirrored label map, bit for bit; the taps are their own mirror image.
     """
-    width, shape = len(x.low), (len(y.low), len(x.low))
+    shape = len(y.low), len(x.low)
     maps = [torch.empty(shape, dtype=torch.uint8, device=device)]
     if upsampler.options.confidence:
         maps.append(torch.empty_like(maps[0]))

@@ -209,7 +209,8 @@ class Engine:
 def _out_of_memory(shape: tuple[int, ...]) -> Failure:
     return Failure(
         FailureKind.OUT_OF_MEMORY,
-        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; give a smaller --resize, or --tile",
+        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; "
+        "give a smaller --resize or --tile",
     )
 
 

@@ -63,9 +63,7 @@ class ViewNetwork:
         The network's stride in pixels.
     """
 
-    def __init__(
-        self, network: DeviceNetwork, limits: BatchLimits, views: ViewOptions, stride: int
-    ) -> None:
+    def __init__(self, network: DeviceNetwork, limits: BatchLimits, views: ViewOptions, stride: int) -> None:
         self._network = network
         self._limits = limits
         self._views = views

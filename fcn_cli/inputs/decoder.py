@@ -7,9 +7,9 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from PIL import Image, ImageCms
 
 from ..common.errors import FailureKind, ImageError
 from . import exif, formats, refusals
+from .tiff_strips import TiffStrips
+
+T = TypeVar("T")
 
 _STRIP_PIXELS = 1 << 20
 
@@ -29,13 +32,13 @@ DECODE_BYTES_PER_PIXEL = 32
 The most that was measured is 25 bytes per pixel, for JPEG 2000 with alpha."""
 
 
-class Decoded(NamedTuple):
-    """An upright RGB image, notes for the record, and the size and mtime of its file.
+class Decoded(NamedTuple, Generic[T]):
+    """An upright RGB image or what was made of it, notes for the record, and its file's size and mtime.
 
     `turn` is the file's EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
     """
 
-    image: Image.Image
+    image: T
     notes: tuple[str, ...]
     size_bytes: int
     mtime_ns: int
@@ -74,7 +77,7 @@ def prepare_worker(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
 
 
-def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
+def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded[Image.Image]:
     """Decode an image file to upright RGB.
 
     EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, and
@@ -93,16 +96,74 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     ImageError
         The image cannot be decoded; its `FailureKind` is the reason.
     """
+    return decode_with(path, max_pixels, _whole)
+
+
+def decode_with(
+    path: str | os.PathLike[str],
+    max_pixels: int,
+    use: Callable[[Image.Image | LargeTiff, int], T],
+    begin: Callable[[int], None] | None = None,
+) -> Decoded[T]:
+    """Decode an image file as `decode` does, and make something of it while the file is open.
+
+    Parameters
+    ----------
+    path, max_pixels
+        See `decode`.
+    use
+        Takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
+        EXIF orientation.
+    begin
+        Is told the number of pixels before they are decoded.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be decoded, or `use` raised it.
+    """
     try:
         with _open_regular(path) as file:
             status = os.fstat(file.fileno())
             with formats.open_image(file, path) as opened:
-                image, notes, turn = _load(opened, max_pixels)
+                _check_pixels(opened, max_pixels)
+                if begin is not None:
+                    begin(opened.width * opened.height)
+                strips = TiffStrips.of(opened) if use is not _whole else None
+                if strips is not None:
+                    notes, turn = _notes(opened), 1
+                    made = use(LargeTiff(strips), turn)
+                else:
+                    image, notes, turn = _load(opened, max_pixels)
+                    made = use(image, turn)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         refusals.refuse(error, path, max_pixels)
-    return Decoded(image, notes, status.st_size, status.st_mtime_ns, turn)
+    return Decoded(made, notes, status.st_size, status.st_mtime_ns, turn)
+
+
+class LargeTiff:
+    """A TIFF that is decoded some rows at a time; see `resizing.Rows`."""
+
+    def __init__(self, strips: TiffStrips) -> None:
+        self._strips = strips
+        self.size = strips.size
+
+    def rows(self) -> Iterator[Image.Image]:
+        """Yield the rows from top to bottom, as RGB."""
+        for part in self._strips.rows():
+            yield _to_rgb(part)[0]
+
+
+def _whole(image: Image.Image | LargeTiff, turn: int) -> Image.Image:  # noqa: ARG001
+    assert isinstance(image, Image.Image)  # noqa: S101 - `decode_with` gives rows to others only
+    return image
+
+
+def _notes(opened: Image.Image) -> tuple[str, ...]:
+    frames = formats.note_on_frames(opened)
+    return (frames,) if frames else ()
 
 
 def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
@@ -168,8 +229,7 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
     """Return the image as upright RGB, notes, and the EXIF orientation that was undone."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
-    frames = formats.note_on_frames(opened)
-    notes = [frames] if frames else []
+    notes = list(_notes(opened))
     # No `draft`: it is faster but changes pixels. Loading a TIFF rotates it, so read EXIF afterwards.
     opened.load()
     # The size in a container's header may differ from that of the image in it.
