@@ -89,7 +89,8 @@ def measure(path: Path, pixels: int, arguments: list[str]) -> None:
     seconds, megapixels = time.monotonic() - started, pixels / 1e6
     shown = " ".join(word for word in arguments if "/" not in word)
     print(
-        f"{path.name} {shown}: peak {peak / 1e9:.2f} GB, {seconds:.1f} s, {seconds / megapixels:.3f} s per megapixel",
+        f"{path.name} {shown}: peak {peak / 1e9:.2f} GB, {seconds:.1f} s, "
+        f"{seconds / megapixels:.3f} s per megapixel",
         flush=True,
     )
 

@@ -138,7 +138,12 @@ Workers = Annotated[
 ]
 Size = Annotated[
     Any,
-    typer.Option(metavar="WxH", parser=option_values.size, help="Size of the network's input in pixels."),
+    typer.Option(
+        metavar="WxH",
+        parser=option_values.size,
+        show_default="693x520; with --tile 2000x1500",
+        help="Size of the network's input in pixels; with --tile, of the photo.",
+    ),
 ]
 Resize = Annotated[
     Any,

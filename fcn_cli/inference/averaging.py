@@ -1,7 +1,7 @@
 """The average of a photo's probabilities over several sizes and its mirror image, row by row.
 
 Everything here is its own mirror image, bit for bit: the average of a and the mirrored b is the mirror image
-of the average of b and the mirrored a; what is interpolated on the right is so from left to right in the mirror.
+of the average of b and the mirrored a, and a right half is interpolated as the left half of the mirror image.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from .tiling import TileGrid
 
 Forward = Callable[[list[NDArray[np.uint8]]], Tensor]
-"""Runs the network on tiles of one shape (h, w, 3); returns float32, shape (tiles, classes, rows, columns)."""
+"""Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""
 
 RowBlocks = Iterator[Tensor]
 """Rows of an image from top to bottom, some at a time: float32, shape (classes, rows, columns)."""
