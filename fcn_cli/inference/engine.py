@@ -10,16 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..common.errors import Failure, FailureKind
+from ..common.errors import Failure
 from ..common.label_map import Segmentation
 from ..models.loading import LoadedModel
 from . import device_errors
 from .batch_limits import BatchLimits
 from .device_network import DeviceNetwork, Pixels
 from .execution import ExecutionConfig
+from .failures import not_finite, out_of_memory
 from .options import ViewOptions
 from .upsampling import LABELS_ONLY, PredictionOptions, upsample
-from .views import LARGEST_LOGIT, NotFinite, OutOfMemory, ViewNetwork
+from .views import LARGEST_LOGIT, ViewNetwork
 
 WHOLE_PHOTO = ViewOptions()
 """The network sees each photo once, as a whole."""
@@ -64,7 +65,7 @@ class Engine:
         self._lock = threading.Lock()
         self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
-        self._views = ViewNetwork(self._device_network, self._limits, views, network.backbone.stride)
+        self._views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
 
     def predict(
         self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
@@ -84,11 +85,6 @@ class Engine:
         smaller
             For each image the same photo at smaller sizes, whose probabilities are averaged; or nothing.
 
-        Returns
-        -------
-        list
-            For each image its `Segmentation`, or the `Failure`.
-
         Raises
         ------
         DeviceLost
@@ -100,7 +96,7 @@ class Engine:
                 done = len(results)
                 more = smaller[done] if smaller else ()
                 if self._views.is_needed(pixels[done], more):
-                    results.append(self._predict_views([pixels[done], *more], sizes[done]))
+                    results += [self._views.predict([pixels[done], *more], sizes[done])]
                 else:
                     results += self._predict_some(pixels[done:], sizes[done:])
         return results
@@ -138,52 +134,28 @@ class Engine:
         shape = pixels[0].shape
         count = min(len(pixels), self._limits.images(shape))
         if count:
-            results = self._try_batch(pixels[:count], sizes[:count])
+            results = self._device_network.unless_out_of_memory(
+                lambda: self._predict_batch(pixels[:count], sizes[:count])
+            )
             if results is not None:
                 return results
         if count > 1:
             self._limits.did_not_fit(shape, count)
             return []
-        return [_out_of_memory(shape)]
-
-    def _predict_views(self, images: Pixels, size: tuple[int, int]) -> Segmentation | Failure:
-        """Predict one photo from several views of it; where its logits are not finite, in the fallback."""
-        precision, fallback = self.execution.precision, self.execution.fallback
-        try:
-            try:
-                return self._views.predict(images, size, self._options, precision)
-            except NotFinite:
-                if fallback is None:
-                    raise
-            return self._views.predict(images, size, self._options, fallback)
-        except NotFinite:
-            return _not_finite(fallback or precision)
-        except OutOfMemory as error:
-            return _out_of_memory(error.shape)
-
-    def _try_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure] | None:
-        """Predict, or return None when memory does not suffice."""
-        try:
-            return self._predict_batch(pixels, sizes)
-        except (RuntimeError, MemoryError) as error:
-            if not device_errors.is_out_of_memory(error):
-                raise
-        # Outside the handler: inside it the exception keeps the failed pass's tensors alive.
-        self._device_network.release_memory()
-        return None
+        return [out_of_memory(shape)]
 
     def _predict_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
         """Predict a batch; images whose logits are not finite are predicted again in the fallback."""
         precision, fallback = self.execution.precision, self.execution.fallback
         results = self._predict_in(precision, pixels, sizes)
-        not_finite = [index for index, result in enumerate(results) if result is None]
-        if not_finite and fallback is not None:
+        lacking = [index for index, result in enumerate(results) if result is None]
+        if lacking and fallback is not None:
             repeated = self._predict_in(
-                fallback, [pixels[index] for index in not_finite], [sizes[index] for index in not_finite]
+                fallback, [pixels[index] for index in lacking], [sizes[index] for index in lacking]
             )
-            for index, result in zip(not_finite, repeated, strict=True):
+            for index, result in zip(lacking, repeated, strict=True):
                 results[index] = result
-        failure = _not_finite(fallback or precision)
+        failure = not_finite(fallback or precision)
         return [failure if result is None else result for result in results]
 
     def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Segmentation | None]:
@@ -204,23 +176,3 @@ class Engine:
             Segmentation(labels, confidence, precision) if usable else None
             for (labels, confidence), usable in zip(pairs, is_finite, strict=True)
         ]
-
-
-def _out_of_memory(shape: tuple[int, ...]) -> Failure:
-    return Failure(
-        FailureKind.OUT_OF_MEMORY,
-        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; "
-        "give a smaller --resize or --tile",
-    )
-
-
-def _not_finite(precision: str) -> Failure:
-    way_out = (
-        "float16 may be too narrow for these weights, try --precision fp32"
-        if precision == "fp16"
-        else "the weights are at fault, not the photo"
-    )
-    return Failure(
-        FailureKind.NOT_FINITE,
-        f"the network's logits are not finite (NaN or infinity), so no class can be predicted; {way_out}",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common.errors import Failure
 from ..common.label_map import Segmentation
-from . import averaging, device_errors
+from . import averaging
 from .averaging import upsample_blocks
 from .batch_limits import BatchLimits
 from .blending import RowBlocks, blend
 from .device_network import DeviceNetwork
+from .failures import not_finite, out_of_memory
 from .lattice import Lattice
 from .options import ViewOptions
 from .tiling import TileGrid
@@ -59,14 +62,24 @@ class ViewNetwork:
         How many inputs of a shape fit into memory.
     views
         The tiles, and whether the mirror image counts too.
+    options
+        What to predict beside the classes.
     stride
         The network's stride in pixels.
     """
 
-    def __init__(self, network: DeviceNetwork, limits: BatchLimits, views: ViewOptions, stride: int) -> None:
+    def __init__(
+        self,
+        network: DeviceNetwork,
+        limits: BatchLimits,
+        views: ViewOptions,
+        options: PredictionOptions,
+        stride: int,
+    ) -> None:
         self._network = network
         self._limits = limits
         self._views = views
+        self._options = options
         self._stride = stride
 
     def grid(self, pixels: Pixels) -> TileGrid:
@@ -85,10 +98,8 @@ class ViewNetwork:
         """Say whether a photo is seen in more than one view."""
         return bool(smaller) or self._views.flip or self.grid(pixels).count > 1
 
-    def predict(
-        self, sizes: Sequence[Pixels], size: tuple[int, int], options: PredictionOptions, precision: str
-    ) -> Segmentation:
-        """Segment one photo.
+    def predict(self, sizes: Sequence[Pixels], size: tuple[int, int]) -> Segmentation | Failure:
+        """Segment one photo; where its logits are not finite, again in the fallback precision.
 
         Parameters
         ----------
@@ -96,18 +107,23 @@ class ViewNetwork:
             The photo at each size, the largest first.
         size
             The (width, height) of the label map in pixels.
-        options
-            What to predict beside the classes.
-        precision
-            The network's.
-
-        Raises
-        ------
-        NotFinite
-            The network's logits are not finite.
-        OutOfMemory
-            The network has too little memory for one view.
         """
+        execution = self._network.execution
+        precision, fallback = execution.precision, execution.fallback
+        try:
+            try:
+                return self._predict_in(precision, sizes, size)
+            except NotFinite:
+                if fallback is None:
+                    raise
+            return self._predict_in(fallback, sizes, size)
+        except NotFinite:
+            return not_finite(fallback or precision)
+        except OutOfMemory as error:
+            return out_of_memory(error.shape)
+
+    def _predict_in(self, precision: str, sizes: Sequence[Pixels], size: tuple[int, int]) -> Segmentation:
+        """Segment one photo in a precision; raises NotFinite or OutOfMemory."""
         is_average = len(sizes) > 1 or self._views.flip
         with torch.inference_mode():
             rows = self._average(
@@ -117,13 +133,12 @@ class ViewNetwork:
                 rows.blocks,
                 rows.x.taps_of_pixels(size[0]),
                 rows.y.taps_of_pixels(size[1]),
-                Upsampler(options, compiled=self._network.compiled, probabilities=is_average),
+                Upsampler(self._options, compiled=self._network.compiled, probabilities=is_average),
                 self._network.device,
                 symmetric=self._views.flip,
             )
-            present = [tensor for tensor in maps if tensor is not None]
-            arrays = self._network.to_host(present)
-        return Segmentation(arrays[0], arrays[1] if options.confidence else None, precision)
+            arrays = self._network.to_host([tensor for tensor in maps if tensor is not None])
+        return Segmentation(arrays[0], arrays[1] if self._options.confidence else None, precision)
 
     def _average(self, sizes: Sequence[_Rows]) -> _Rows:
         """Return the average of a photo's probabilities at several sizes, on the lattice of the largest."""
@@ -157,7 +172,12 @@ class ViewNetwork:
         shape, parts, done = tiles[0].shape, list[Tensor](), 0
         while done < len(tiles):
             count = min(len(tiles) - done, self._limits.images(shape))
-            logits = self._try(tiles[done : done + count], precision) if count else None
+            batch = tiles[done : done + count]
+            logits = (
+                self._network.unless_out_of_memory(partial(self._network.logits, batch, precision))
+                if batch
+                else None
+            )
             if logits is not None:
                 if not bool(logits.abs().amax() <= LARGEST_LOGIT):
                     raise NotFinite
@@ -168,14 +188,3 @@ class ViewNetwork:
             else:
                 raise OutOfMemory(shape)
         return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def _try(self, tiles: Sequence[Pixels], precision: str) -> Tensor | None:
-        """Return the logits, or None when memory does not suffice."""
-        try:
-            return self._network.logits(tiles, precision)
-        except (RuntimeError, MemoryError) as error:
-            if not device_errors.is_out_of_memory(error):
-                raise
-        # Outside the handler: inside it the exception keeps the failed pass's tensors alive.
-        self._network.release_memory()
-        return None
