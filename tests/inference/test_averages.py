@@ -52,7 +52,8 @@ def test_interpolation_is_its_own_mirror_image(
 
 def test_averages_do_not_depend_on_the_blocks_in_which_rows_come() -> None:
     images = [torch.rand(3, 20, 7) for _ in range(3)]
-    got = torch.cat(list(average([iter(image.split(size, 1)) for image, size in zip(images, (3, 20, 7))])), 1)
+    streams = [iter(torch.split(image, size, 1)) for image, size in zip(images, (3, 20, 7), strict=True)]
+    got = torch.cat(list(average(streams)), 1)
     assert torch.allclose(got, torch.stack(images).mean(0))
 
 
@@ -124,7 +125,7 @@ def test_scales_and_flip_average_torchvisions_probabilities() -> None:
         batch = (torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255 - mean) / std
         with torch.inference_mode():
             logits = model.get_submodule("classifier")(model.get_submodule("backbone")(batch[None])["out"])
-        return logits.softmax(1)
+        return torch.softmax(logits, 1)
 
     total = torch.zeros(1, 21, 10, 15)
     for pixels in sizes:
