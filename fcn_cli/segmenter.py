@@ -281,7 +281,7 @@ class Segmenter:
     def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError(*predicted)
-        notes = photo.notes + self._engine.describe(photo.pixels)
+        notes = photo.notes + self._engine.views.describe(photo.pixels)
         return Result(predicted.labels, photo.image, self.network.class_names, notes, predicted.confidence)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.errors import Failure
@@ -65,7 +63,7 @@ class Engine:
         self._lock = threading.Lock()
         self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
-        self._views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
+        self.views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
 
     def predict(
         self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
@@ -95,15 +93,11 @@ class Engine:
             with self._lock, device_errors.detect_lost_device(self.execution.device):
                 done = len(results)
                 more = smaller[done] if smaller else ()
-                if self._views.is_needed(pixels[done], more):
-                    results += [self._views.predict([pixels[done], *more], sizes[done])]
+                if self.views.is_needed(pixels[done], more):
+                    results += [self.views.predict([pixels[done], *more], sizes[done])]
                 else:
                     results += self._predict_some(pixels[done:], sizes[done:])
         return results
-
-    def describe(self, pixels: NDArray[np.uint8]) -> tuple[str, ...]:
-        """Return notes for a photo's record: its tiles, and whether its mirror image counts."""
-        return self._views.describe(pixels)
 
     def logits(self, pixels: Pixels) -> Tensor:
         """Run the network on images of one shape (h, w, 3).

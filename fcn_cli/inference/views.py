@@ -86,6 +86,11 @@ class ViewNetwork:
         """Return the tiles of an image."""
         return TileGrid.of(pixels, self._views, self._stride)
 
+    def input_size(self, pixels: Pixels) -> tuple[int, int]:
+        """Return the (width, height) in which the network sees an image: its own, or that of a tile."""
+        grid = self.grid(pixels)
+        return grid.x.tile, grid.y.tile
+
     def describe(self, pixels: Pixels) -> tuple[str, ...]:
         """Return notes for a photo's record: its tiles, and whether its mirror image counts."""
         grid = self.grid(pixels)

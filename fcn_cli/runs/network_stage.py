@@ -108,7 +108,8 @@ class NetworkStage:
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
         pixels = batch[0].photo.pixels
         if kernels and kernels != self._kernels and pixels is not None:
-            self._observer.detail(f"layers of {pixels.shape[1]}x{pixels.shape[0]}: {kernels}")
+            width, height = engine.views.input_size(pixels)
+            self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
     def _execution(self) -> Execution:

@@ -85,7 +85,7 @@ def _batch(
     results = engine.predict(pixels, [size(photo) for photo in photos], smaller)
     share = (time.perf_counter() - started) / len(photos)
     for photo, shown in zip(photos, pixels, strict=True):
-        photo.notes += engine.describe(shown)
+        photo.notes += engine.views.describe(shown)
     return [
         Prediction(photo, result, photo.seconds + share)
         for photo, result in zip(photos, results, strict=True)
