@@ -20,10 +20,10 @@ from .common.errors import Failure, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
 from .inference.execution import resolve_execution
-from .inference.options import InferenceOptions
+from .inference.options import InferenceOptions, ViewOptions
 from .inference.upsampling import PredictionOptions
 from .inputs import photos
-from .inputs.decode_options import DEFAULT_SHORT_SIDE
+from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
 from .models import registry
@@ -120,10 +120,12 @@ class SegmenterOptions(TypedDict, total=False):
     """The keyword arguments of `Segmenter`, with the defaults and meanings of ``fcn segment``'s options.
 
     `weights` is a checkpoint file instead of the official weights; `class_names` a file of class names, or
-    ``voc``. `resize` is the short side in pixels fed to the network, or None for the photo's own size. For
-    `threads` and `batch_size` None is auto. `offline` forbids to download weights. With `confidence` results
-    also say how probable the winning class is. Pixels whose class has a smaller probability than
-    `min_confidence` (0 to 1) become void (255).
+    ``voc``. `resize` is the short side in pixels fed to the network, or None for the photo's own size (the
+    default with tiles). For `threads` and `batch_size` None is auto. `offline` forbids to download weights.
+    With `confidence` results also say how probable the winning class is. Pixels whose class has a smaller
+    probability than `min_confidence` (0 to 1) become void (255). `tile` is the side of the tiles of a large
+    photo in pixels, `overlap` what neighbours share; predictions are averaged over `scales`, factors of the
+    network's input size, and with `flip` over the photo and its mirror image.
     """
 
     weights: str | os.PathLike[str] | None
@@ -137,6 +139,10 @@ class SegmenterOptions(TypedDict, total=False):
     offline: bool
     confidence: bool
     min_confidence: float
+    tile: int | None
+    overlap: int | None
+    scales: Sequence[float]
+    flip: bool
 
 
 class Segmenter:
@@ -170,7 +176,9 @@ class Segmenter:
             options.get("batch_size"),
             options.get("threads"),
             options.get("min_confidence", 0.0),
+            ViewOptions(options.get("tile"), options.get("overlap"), options.get("flip", False)),
         )
+        self._scales = check_scales(options.get("scales", ONE_SCALE))
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
         weights = options.get("weights")
@@ -181,9 +189,9 @@ class Segmenter:
             options.get("offline", False),
         ).resolve()
         self.network: LoadedModel = model.load(model.weights_file())
-        self.resize = options.get("resize", DEFAULT_SHORT_SIDE)
+        self.resize = options.get("resize", None if options.get("tile") else DEFAULT_SHORT_SIDE)
         wanted = PredictionOptions(options.get("confidence", False), inference.min_confidence)
-        self._engine = Engine(self.network, execution, wanted)
+        self._engine = Engine(self.network, execution, wanted, inference.views)
 
     def __call__(self, photo: Photo) -> Result:
         """Segment one photo.
@@ -203,7 +211,7 @@ class Segmenter:
         DeviceLost
             The device cannot compute anything more.
         """
-        outcome = self._segment([photos.prepare(photos.take(photo), self.resize)])[0]
+        outcome = self._segment([photos.prepare(photos.take(photo), self.resize, self._scales)])[0]
         if isinstance(outcome, ImageError):
             raise outcome
         return outcome
@@ -247,7 +255,8 @@ class Segmenter:
         return self._in_order(photos, on_error)
 
     def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
-        with LookAhead[Result](given, self.resize, self._engine.execution.batch_size) as ahead:
+        batch_size = self._engine.execution.batch_size
+        with LookAhead[Result](given, self.resize, self._scales, batch_size) as ahead:
             while (entry := ahead.first()) is not None:
                 if entry.outcome is None:
                     together = ahead.like_first()
@@ -263,16 +272,17 @@ class Segmenter:
     def _segment(self, prepared: Sequence[Prepared]) -> list[Result | ImageError]:
         """Segment photos that have one shape for the network."""
         predicted = self._engine.predict(
-            [one.pixels for one in prepared], [one.image.size for one in prepared]
+            [one.pixels for one in prepared],
+            [one.image.size for one in prepared],
+            [one.smaller for one in prepared],
         )
         return [self._result(*pair) for pair in zip(prepared, predicted, strict=True)]
 
     def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError(*predicted)
-        return Result(
-            predicted.labels, photo.image, self.network.class_names, photo.notes, predicted.confidence
-        )
+        notes = photo.notes + self._engine.views.describe(photo.pixels)
+        return Result(predicted.labels, photo.image, self.network.class_names, notes, predicted.confidence)
 
 
 def _check(options: SegmenterOptions) -> None:
@@ -280,7 +290,7 @@ def _check(options: SegmenterOptions) -> None:
     unknown = options.keys() - SegmenterOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"Segmenter has no option {', '.join(sorted(unknown))}")
-    numbers = {name: options.get(name) for name in ("resize", "threads", "batch_size")}
+    numbers = {name: options.get(name) for name in ("resize", "threads", "batch_size", "tile")}
     for name, number in numbers.items():
         if isinstance(number, int) and number < 1:
             raise RequestError(f"{name} {number}: a whole number from 1 up is needed")

@@ -8,7 +8,9 @@ from .figures import print_figures
 
 def bench(
     backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
-    size: network_options.Size = "693x520",
+    size: network_options.Size = None,
+    tile: network_options.Tile = None,
+    overlap: network_options.Overlap = None,
     batch_size: network_options.BatchSize = "auto",
     rounds: options.Rounds = 5,
     device: network_options.Device = "auto",
@@ -20,13 +22,20 @@ def bench(
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
 
     torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. The limit of
-    direct convolution is the rate that the fastest matrix product would allow.
+    direct convolution is the rate that the fastest matrix product would allow. With --tile, instead: what a
+    megapixel of a large photo costs in tiles.
     """
-    from ..evaluation import speed
+    from ..evaluation import speed, tile_speed
     from ..inference.execution import resolve_execution
-    from ..inference.options import InferenceOptions
+    from ..inference.options import InferenceOptions, ViewOptions
     from . import tables
 
     execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
-    measured = speed.measure(backbone, size[0], size[1], execution, rounds)
+    views = ViewOptions(tile, overlap)
+    if tile is not None:
+        tiled = tile_speed.measure(backbone, size or tile_speed.DEFAULT_SIZE, execution, views, rounds)
+        print_figures(tiled.as_json(), tables.tile_bench, as_json=as_json)
+        return
+    width, height = size or speed.DEFAULT_SIZE
+    measured = speed.measure(backbone, width, height, execution, rounds)
     print_figures(measured.as_json(), tables.bench, as_json=as_json)

@@ -14,6 +14,7 @@ from .figures import print_figures
 
 
 def evaluate(
+    context: typer.Context,
     images: evaluate_options.Images,
     truth: evaluate_options.Truth,
     predictions: evaluate_options.Predictions = None,
@@ -32,6 +33,10 @@ def evaluate(
     batch_size: network_options.BatchSize = "auto",
     workers: network_options.Workers = "auto",
     resize: network_options.Resize = "520",
+    tile: network_options.Tile = None,
+    overlap: network_options.Overlap = None,
+    scales: network_options.Scales = "1",
+    flip: network_options.Flip = False,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
     report: evaluate_options.Report = None,
@@ -48,7 +53,7 @@ def evaluate(
     """
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest
-    from ..inference.options import InferenceOptions
+    from ..inference.options import InferenceOptions, ViewOptions
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..models.request import ModelRequest
@@ -57,10 +62,17 @@ def evaluate(
     from . import tables
     from .progress_bar import ProgressBar
 
+    views = ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
-        DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
-        InferenceOptions(device, precision, kernels, batch_size, threads),
+        DecodeOptions(
+            network_options.short_side(context, resize, tile),
+            workers,
+            max_image_pixels or DEFAULT_MAX_PIXELS,
+            decode_timeout,
+            scales,
+        ),
+        InferenceOptions(device, precision, kernels, batch_size, threads, views=views),
     )
     request = accuracy.EvaluationRequest(
         images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation

@@ -138,7 +138,12 @@ Workers = Annotated[
 ]
 Size = Annotated[
     Any,
-    typer.Option(metavar="WxH", parser=option_values.size, help="Size of the network's input in pixels."),
+    typer.Option(
+        metavar="WxH",
+        parser=option_values.size,
+        show_default="693x520; with --tile 2000x1500",
+        help="Size of the network's input in pixels; with --tile, of the photo.",
+    ),
 ]
 Resize = Annotated[
     Any,
@@ -147,7 +152,48 @@ Resize = Annotated[
         metavar="N|none",
         parser=option_values.short_side,
         autocompletion=option_values.complete("none", "520"),
+        show_default="520; with --tile none",
         help="Short side of the network's input in pixels; none: the photo's own size.",
+    ),
+]
+Tile = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_TILE",
+        metavar="N",
+        parser=option_values.whole(1, word="none"),
+        autocompletion=option_values.complete("520"),
+        show_default="the whole photo at once",
+        help="For large photos: feed the network overlapping tiles of N pixels a side, rounded up to a "
+        "multiple of its stride, and blend them.",
+    ),
+]
+Overlap = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_OVERLAP",
+        metavar="N",
+        parser=option_values.whole(0, word="auto"),
+        show_default="a quarter of the tile",
+        help="Pixels that neighbouring tiles share, rounded up like the tile; at most half of it.",
+    ),
+]
+Scales = Annotated[
+    Any,
+    typer.Option(
+        envvar="FCN_SCALES",
+        metavar="LIST",
+        parser=option_values.scales,
+        help="Average the predictions for the network's input at these sizes: factors from 0.25 to 4, "
+        "separated by commas, as 0.75,1,1.25.",
+    ),
+]
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip",
+        envvar="FCN_FLIP",
+        help="Average the predictions for the photo and for its mirror image; takes twice the time.",
     ),
 ]
 MinConfidence = Annotated[
@@ -178,3 +224,10 @@ DecodeTimeout = Annotated[
         help="Maximum time to decode a photo; it fails after that.",
     ),
 ]
+
+
+def short_side(context: typer.Context, resize: int | None, tile: int | None) -> int | None:
+    """Return the value of ``--resize``; where it is not given, tiles have the photo's own scale."""
+    source = context.get_parameter_source("resize")
+    is_given = source is not None and source.name != "DEFAULT"
+    return resize if is_given or tile is None else None

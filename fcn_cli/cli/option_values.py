@@ -70,6 +70,16 @@ def short_side(text: str) -> int | None:
     return side
 
 
+def scales(text: Any) -> tuple[float, ...]:
+    """Parse a list of factors of the network's input size; return them in ascending order."""
+    from ..inputs.decode_options import check_scales
+
+    try:
+        return check_scales(float(part) for part in str(text).split(","))
+    except (ValueError, RequestError):
+        raise refused("numbers from 0.25 to 4, separated by commas", text) from None
+
+
 def number(minimum: float, maximum: float | None = None) -> Callable[[Any], float]:
     """Return a parser for a number from `minimum` to `maximum`."""
     takes = f"a number of at least {minimum:g}"

@@ -40,6 +40,10 @@ def segment(
     batch_size: network_options.BatchSize = "auto",
     workers: network_options.Workers = "auto",
     resize: network_options.Resize = "520",
+    tile: network_options.Tile = None,
+    overlap: network_options.Overlap = None,
+    scales: network_options.Scales = "1",
+    flip: network_options.Flip = False,
     write: output_options.Write = None,
     min_confidence: network_options.MinConfidence = 0.0,
     palette: output_options.Palette = "hub",
@@ -74,7 +78,7 @@ def segment(
     lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
     """
     from ..common.output_layout import DEFAULT_KINDS
-    from ..inference.options import InferenceOptions
+    from ..inference.options import InferenceOptions, ViewOptions
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..inputs.discovery import InputRequest
@@ -90,10 +94,17 @@ def segment(
         open_log(log_file)
     _check_classes(context, write)
     look = LookRequest(palette, opacity, legend, classes)
+    views = ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
-        DecodeOptions(resize, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout),
-        InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence),
+        DecodeOptions(
+            network_options.short_side(context, resize, tile),
+            workers,
+            max_image_pixels or DEFAULT_MAX_PIXELS,
+            decode_timeout,
+            scales,
+        ),
+        InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
     )
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):

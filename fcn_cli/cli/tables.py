@@ -68,6 +68,24 @@ def bench(figures: dict[str, Any]) -> None:
     )
 
 
+def tile_bench(figures: dict[str, Any]) -> None:
+    """Print what a megapixel costs in tiles."""
+    per_megapixel = figures["seconds_per_megapixel"]
+    alone = figures["seconds_per_megapixel_of_a_tile_alone"]
+    _print_line(
+        f"{figures['backbone']}, {figures['width']}x{figures['height']} in "
+        f"{counted(figures['tiles'], 'tile')} of {figures['tile_width']}x{figures['tile_height']} that "
+        f"overlap by {figures['overlap']} pixels, batches of {figures['batch_size']}, {figures['device']} "
+        f"{figures['precision']}, {figures['kernels']} kernels, {counted(figures['threads'], 'thread')}; "
+        f"median of {counted(figures['rounds'], 'round')} in turn"
+    )
+    _print_line(f"{figures['machine']}, torch {figures['torch']}")
+    _print_line(
+        f"{per_megapixel:.3f} s per megapixel, {per_megapixel / alone:.2f} times that of a tile alone "
+        f"({alone:.3f} s); 12 megapixels take about {12 * per_megapixel:.0f} s"
+    )
+
+
 def evaluation(figures: dict[str, Any]) -> None:
     """Print IoU and accuracy by class, the means, notes and the protocol."""
     rows = [

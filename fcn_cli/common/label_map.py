@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from .errors import FailureKind, ImageError
 
@@ -52,7 +53,8 @@ def read_label_map(path: Path) -> LabelMap:
         The file is missing, broken, or of another format or mode.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        # Without Pillow's limit on pixels, which `Image.open` applies: our own masks have any size.
+        with PngImageFile(path) as image:
             mode, labels = image.mode, np.array(image, dtype=np.uint8) if image.mode in {"L", "P"} else None
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{path}: no such file") from None

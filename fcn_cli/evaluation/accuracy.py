@@ -221,7 +221,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         file = model.weights_file(observer.downloading)
         network = model.load(file)
         _check_classes(matched.truth, network.class_names)
-        ready = engine.Engine(network, chosen)
+        ready = engine.Engine(network, chosen, views=prediction.inference.views)
     except BaseException:
         pool.close()
         raise
@@ -232,6 +232,8 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
     )
 
     short_side = prediction.decoding.short_side
+    if short_side is not None:
+        short_side = int(short_side * max(prediction.decoding.scales))
 
     def answers() -> Generator[Answer | None]:
         with pool:

@@ -30,6 +30,9 @@ from ..inference.execution import ExecutionConfig
 from ..models import loading, registry
 from .matrix_product import MatrixProduct
 
+DEFAULT_SIZE = (693, 520)
+"""Width and height in pixels of the network's input that is timed unless another size is given."""
+
 HUB = "torchvision"
 PLAIN = "torchvision, no auxiliary head"
 FCN = "fcn"
@@ -145,11 +148,11 @@ def measure(
     if getattr(hub, "aux_classifier", None) is not None:
         contenders.append(Contender(PLAIN, _torchvision_run(plain, batch, execution)))
     contenders += further(plain, batch)
-    contenders.append(Contender(FCN, _engine_run(engine, pixels)))
+    contenders.append(Contender(FCN, engine_run(engine, pixels)))
     with (
         torch.inference_mode(),
         device_errors.detect_lost_device(execution.device),
-        _detect_out_of_memory(execution, width, height),
+        detect_out_of_memory(execution, width, height),
     ):
         image = batch[:1].to(execution.device)
         gflop, gflop_hub = _gflop(plain, image), _gflop(hub, image)
@@ -196,7 +199,8 @@ def _torchvision_run(model: nn.Module, batch: Tensor, execution: ExecutionConfig
     return run
 
 
-def _engine_run(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
+def engine_run(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]:
+    """Return a run of an engine over images, uint8, shape (images, h, w, 3); RequestError if one fails."""
     images = list(pixels)
     sizes = [(pixels.shape[2], pixels.shape[1])] * len(images)
 
@@ -210,7 +214,7 @@ def _engine_run(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], None]
 
 
 @contextlib.contextmanager
-def _detect_out_of_memory(execution: ExecutionConfig, width: int, height: int) -> Iterator[None]:
+def detect_out_of_memory(execution: ExecutionConfig, width: int, height: int) -> Iterator[None]:
     """Convert out-of-memory errors into `RequestError`, which suggests a smaller batch or size."""
     try:
         yield
@@ -235,6 +239,11 @@ def _hub_model(backbone: str) -> nn.Module:
             # With the initial value 1, the features of 101 layers overflow float16.
             nn.init.constant_(module.weight, 0.5)
     return model.eval()
+
+
+def random_network(backbone: str) -> loading.LoadedModel:
+    """Return an architecture with random weights, without an auxiliary head."""
+    return _without_auxiliary(backbone, _hub_model(backbone))
 
 
 def _without_auxiliary(name: str, hub: nn.Module) -> loading.LoadedModel:

@@ -33,6 +33,11 @@ class BatchLimits:
         self._bytes_per_pixel = bytes_per_pixel / 2 if half else bytes_per_pixel
         self._reduced: dict[Shape, int] = {}
 
+    @property
+    def maximum(self) -> int:
+        """The largest batch, whatever the memory."""
+        return self._execution.batch_size
+
     def images(self, shape: Shape) -> int:
         """Return the number of images of this shape for one batch.
 

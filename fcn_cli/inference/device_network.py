@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ STD = (0.229, 0.224, 0.225)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The type that autocast computes in, by the name of the precision; float32 uses no autocast."""
+
+T = TypeVar("T")
 
 Pixels = Sequence[NDArray[np.uint8]]
 """RGB images of one shape (h, w, 3)."""
@@ -56,7 +58,7 @@ class DeviceNetwork:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_PRIMITIVES))
         # Photos have many shapes: searching an algorithm for each shape costs more than it saves.
         torch.backends.cudnn.benchmark = False
-        self._execution = execution
+        self.execution = execution
         self._device = execution.device
         self._on_cuda = execution.device.type == "cuda"
         if self._on_cuda and "fp32" in {execution.precision, execution.fallback}:
@@ -76,6 +78,11 @@ class DeviceNetwork:
         self._forward: Callable[[Tensor], Tensor] = self._cpu_network or _plain_forward(model)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the network and its logits."""
+        return self._device
+
+    @property
     def compiled(self) -> bool:
         """Whether the network runs on our compiled CPU kernels."""
         return self._cpu_network is not None
@@ -92,9 +99,9 @@ class DeviceNetwork:
         Tensor
             float32, shape (images, classes, h / stride, w / stride) rounded up, on the device.
         """
-        if not self._on_cuda and torch.get_num_threads() != self._execution.threads:
+        if not self._on_cuda and torch.get_num_threads() != self.execution.threads:
             # OpenMP keeps this number per thread: the calling thread may have another one.
-            torch.set_num_threads(self._execution.threads)
+            torch.set_num_threads(self.execution.threads)
         dtype = DTYPES.get(precision)
         with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
             return self._forward(self._to_device(pixels)).float()
@@ -110,10 +117,17 @@ class DeviceNetwork:
         # Pinned memory is scarce, and these arrays wait for their writer: return ordinary copies.
         return [target.numpy().copy() for target in pinned]
 
-    def release_memory(self) -> None:
-        """Return the memory that CUDA's allocator caches to the device."""
+    def unless_out_of_memory(self, run: Callable[[], T]) -> T | None:
+        """Return the result of a computation, or None when memory does not suffice for it."""
+        try:
+            return run()
+        except (RuntimeError, MemoryError) as error:
+            if not device_errors.is_out_of_memory(error):
+                raise
+        # Outside the handler: inside it the exception keeps the failed pass's tensors alive.
         if self._on_cuda:
             torch.cuda.empty_cache()
+        return None
 
     def _to_device(self, pixels: Pixels) -> Tensor:
         """Return float32, shape (images, 3, h, w), normalised as in torchvision's preset."""
@@ -122,7 +136,7 @@ class DeviceNetwork:
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         # Stacked pixels are in channels-last order already, which suits the GPU's kernels and ours.
         batch = batch.permute(0, 3, 1, 2)
-        if not self._on_cuda and self._execution.kernels == "torch":
+        if not self._on_cuda and self.execution.kernels == "torch":
             batch = batch.contiguous()
         return batch.float().div_(255).sub_(self._mean).div_(self._std)
 

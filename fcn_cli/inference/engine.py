@@ -8,17 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..common.errors import Failure, FailureKind
+from ..common.errors import Failure
 from ..common.label_map import Segmentation
 from ..models.loading import LoadedModel
 from . import device_errors
 from .batch_limits import BatchLimits
 from .device_network import DeviceNetwork, Pixels
 from .execution import ExecutionConfig
+from .failures import not_finite, out_of_memory
+from .options import ViewOptions
 from .upsampling import LABELS_ONLY, PredictionOptions, upsample
+from .views import LARGEST_LOGIT, ViewNetwork
 
-# Interpolation computes differences of logits, which must not overflow either.
-_LARGEST_LOGIT = torch.finfo(torch.float32).max / 4
+WHOLE_PHOTO = ViewOptions()
+"""The network sees each photo once, as a whole."""
 
 Sizes = Sequence[tuple[int, int]]
 """The (width, height) in pixels of each label map."""
@@ -38,6 +41,8 @@ class Engine:
         Where and how it runs.
     options
         What to predict beside the classes.
+    views
+        The tiles in which the network sees a photo, and whether its mirror image counts too.
 
     Raises
     ------
@@ -46,7 +51,11 @@ class Engine:
     """
 
     def __init__(
-        self, network: LoadedModel, execution: ExecutionConfig, options: PredictionOptions = LABELS_ONLY
+        self,
+        network: LoadedModel,
+        execution: ExecutionConfig,
+        options: PredictionOptions = LABELS_ONLY,
+        views: ViewOptions = WHOLE_PHOTO,
     ) -> None:
         self.execution = execution
         self.network = network
@@ -54,8 +63,11 @@ class Engine:
         self._lock = threading.Lock()
         self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
+        self.views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
 
-    def predict(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
+    def predict(
+        self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
+    ) -> list[Segmentation | Failure]:
         """Segment images of one shape.
 
         A batch is as large as the free memory allows. A batch that still runs out of memory is halved, down
@@ -68,11 +80,8 @@ class Engine:
             RGB, uint8, each of the same shape (h, w, 3).
         sizes
             The (width, height) of each label map in pixels.
-
-        Returns
-        -------
-        list
-            For each image its `Segmentation`, or the `Failure`.
+        smaller
+            For each image the same photo at smaller sizes, whose probabilities are averaged; or nothing.
 
         Raises
         ------
@@ -82,7 +91,12 @@ class Engine:
         results: list[Segmentation | Failure] = []
         while len(results) < len(pixels):
             with self._lock, device_errors.detect_lost_device(self.execution.device):
-                results += self._predict_some(pixels[len(results) :], sizes[len(results) :])
+                done = len(results)
+                more = smaller[done] if smaller else ()
+                if self.views.is_needed(pixels[done], more):
+                    results += [self.views.predict([pixels[done], *more], sizes[done])]
+                else:
+                    results += self._predict_some(pixels[done:], sizes[done:])
         return results
 
     def logits(self, pixels: Pixels) -> Tensor:
@@ -114,37 +128,28 @@ class Engine:
         shape = pixels[0].shape
         count = min(len(pixels), self._limits.images(shape))
         if count:
-            results = self._try_batch(pixels[:count], sizes[:count])
+            results = self._device_network.unless_out_of_memory(
+                lambda: self._predict_batch(pixels[:count], sizes[:count])
+            )
             if results is not None:
                 return results
         if count > 1:
             self._limits.did_not_fit(shape, count)
             return []
-        return [_out_of_memory(shape)]
-
-    def _try_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure] | None:
-        """Predict, or return None when memory does not suffice."""
-        try:
-            return self._predict_batch(pixels, sizes)
-        except (RuntimeError, MemoryError) as error:
-            if not device_errors.is_out_of_memory(error):
-                raise
-        # Outside the handler: inside it the exception keeps the failed pass's tensors alive.
-        self._device_network.release_memory()
-        return None
+        return [out_of_memory(shape)]
 
     def _predict_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
         """Predict a batch; images whose logits are not finite are predicted again in the fallback."""
         precision, fallback = self.execution.precision, self.execution.fallback
         results = self._predict_in(precision, pixels, sizes)
-        not_finite = [index for index, result in enumerate(results) if result is None]
-        if not_finite and fallback is not None:
+        lacking = [index for index, result in enumerate(results) if result is None]
+        if lacking and fallback is not None:
             repeated = self._predict_in(
-                fallback, [pixels[index] for index in not_finite], [sizes[index] for index in not_finite]
+                fallback, [pixels[index] for index in lacking], [sizes[index] for index in lacking]
             )
-            for index, result in zip(not_finite, repeated, strict=True):
+            for index, result in zip(lacking, repeated, strict=True):
                 results[index] = result
-        failure = _not_finite(fallback or precision)
+        failure = not_finite(fallback or precision)
         return [failure if result is None else result for result in results]
 
     def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Segmentation | None]:
@@ -152,7 +157,7 @@ class Engine:
         with torch.inference_mode():
             logits = self._device_network.logits(pixels, precision)
             # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
-            finite = logits.abs().amax((1, 2, 3)) <= _LARGEST_LOGIT
+            finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
             maps = [
                 upsample(image, height, width, self._options, compiled=self._device_network.compiled)
                 for image, (width, height) in zip(logits, sizes, strict=True)
@@ -165,22 +170,3 @@ class Engine:
             Segmentation(labels, confidence, precision) if usable else None
             for (labels, confidence), usable in zip(pairs, is_finite, strict=True)
         ]
-
-
-def _out_of_memory(shape: tuple[int, ...]) -> Failure:
-    return Failure(
-        FailureKind.OUT_OF_MEMORY,
-        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; give a smaller --resize",
-    )
-
-
-def _not_finite(precision: str) -> Failure:
-    way_out = (
-        "float16 may be too narrow for these weights, try --precision fp32"
-        if precision == "fp16"
-        else "the weights are at fault, not the photo"
-    )
-    return Failure(
-        FailureKind.NOT_FINITE,
-        f"the network's logits are not finite (NaN or infinity), so no class can be predicted; {way_out}",
-    )

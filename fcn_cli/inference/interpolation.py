@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,10 @@ class Taps(NamedTuple):
     low: Tensor
     high: Tensor
     weight: Tensor
+
+    def part(self, start: int, stop: int, first: int = 0) -> Taps:
+        """Return the taps of some output indices; source index `first` becomes 0."""
+        return Taps(self.low[start:stop] - first, self.high[start:stop] - first, self.weight[start:stop])
 
 
 def taps(size_in: int, size_out: int) -> Taps:
@@ -46,3 +51,36 @@ def interpolation_matrix(x: Taps, size: int, width: int) -> Tensor:
     matrix[x.low, columns] = 1 - x.weight
     matrix[x.high, columns] += x.weight
     return matrix
+
+
+class Window(NamedTuple):
+    """Output rows from `start` to `stop`, the source rows that they need, and their taps in these."""
+
+    start: int
+    stop: int
+    rows: Tensor
+    y: Taps
+
+
+def windows(blocks: Iterable[Tensor], y: Taps) -> Iterator[Window]:
+    """Yield the output rows, in order, as soon as the source rows that they need have come.
+
+    Parameters
+    ----------
+    blocks
+        The source rows from top to bottom, some at a time: shape (classes, rows, columns).
+    y
+        The taps of all output rows.
+    """
+    kept: Tensor | None = None
+    start = first = 0
+    for block in blocks:
+        kept = block if kept is None else torch.cat([kept, block], 1)
+        stop = int(torch.searchsorted(y.high, first + kept.shape[1]))
+        if stop > start:
+            yield Window(start, stop, kept, y.part(start, stop, first))
+            start = stop
+        if start < len(y.low):
+            needed = int(y.low[start]) - first
+            kept = kept[:, needed:].clone()
+            first += needed

@@ -2,7 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ..common.errors import RequestError
+
+SMALLEST_TILE = 128
+"""The shortest side of a tile in pixels: the network sees too little of a photo in a smaller one."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What the network sees of a photo at a time: all of it, or tiles; also its mirror image, or not.
+
+    `tile` is the side of a tile in pixels, or None for the whole photo; `overlap` is how many pixels
+    neighbours share, None is a quarter of the tile. Both are rounded up to a multiple of the network's
+    stride. With `flip` the probabilities of the photo and of its mirror image are averaged.
+
+    Raises
+    ------
+    RequestError
+        The tile is smaller than `SMALLEST_TILE` or than twice the overlap, or there is no tile to overlap.
+    """
+
+    tile: int | None = None
+    overlap: int | None = None
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tile is None:
+            if self.overlap is not None:
+                raise RequestError("--overlap says how far tiles overlap: add --tile")
+            return
+        if self.tile < SMALLEST_TILE:
+            raise RequestError(f"--tile {self.tile}: a tile has at least {SMALLEST_TILE} pixels a side")
+        if self.overlap is not None and not 0 <= 2 * self.overlap <= self.tile:
+            raise RequestError(
+                f"--overlap {self.overlap}: at most half of --tile {self.tile}, which is {self.tile // 2}"
+            )
+
+    @property
+    def shared(self) -> int | None:
+        """How many pixels neighbouring tiles share, before rounding; None without tiles."""
+        if self.tile is None or self.overlap is not None:
+            return self.overlap
+        return self.tile // 4
 
 
 @dataclass(frozen=True)
@@ -21,3 +64,4 @@ class InferenceOptions:
     batch_size: int | None = None
     threads: int | None = None
     min_confidence: float = 0.0
+    views: ViewOptions = field(default_factory=ViewOptions)

@@ -29,6 +29,11 @@ class PredictionOptions:
     confidence: bool = False
     minimum: float = 0.0
 
+    @property
+    def labels_only(self) -> bool:
+        """Whether no probability is needed."""
+        return not self.confidence and not self.minimum
+
 
 LABELS_ONLY = PredictionOptions()
 
@@ -76,25 +81,42 @@ def upsample(
         On the device of `logits`; the confidence is None unless `options` request it.
     """
     x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
-    compiled = compiled and logits.device.type == "cpu"
-    if compiled:
-        # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
-        from .compiled_labels import compiled_label_map
+    return Upsampler(options, compiled=compiled).upsample(logits, x, y)
 
-        labels = compiled_label_map(logits.contiguous(), x, y)
-        if options == LABELS_ONLY:
-            return Upsampled(labels, None)
-    else:
-        labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)
-    confidence = _fill_by_strips(logits.contiguous(), x, y, labels, options, write_labels=not compiled)
-    return Upsampled(labels, confidence)
+
+@dataclass(frozen=True)
+class Upsampler:
+    """Interpolates logits at given taps and takes the argmax; see `upsample`.
+
+    With `probabilities` they are probabilities already, which sum to one over the classes.
+    """
+
+    options: PredictionOptions = LABELS_ONLY
+    compiled: bool = True
+    probabilities: bool = False
+
+    def upsample(self, logits: Tensor, x: Taps, y: Taps) -> Upsampled:
+        """Return the label map, of shape (len(y.low), len(x.low)), and its confidence if that is wanted."""
+        compiled = self.compiled and logits.device.type == "cpu"
+        if compiled:
+            # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
+            from .compiled_labels import compiled_label_map
+
+            labels = compiled_label_map(logits.contiguous(), x, y)
+            if self.options.labels_only:
+                return Upsampled(labels, None)
+        else:
+            shape = len(y.low), len(x.low)
+            labels = torch.empty(shape, dtype=torch.uint8, device=logits.device)
+        confidence = _fill_by_strips(logits.contiguous(), x, y, labels, self, write_labels=not compiled)
+        return Upsampled(labels, confidence)
 
 
 def _fill_by_strips(
-    logits: Tensor, x: Taps, y: Taps, labels: Tensor, options: PredictionOptions, *, write_labels: bool
+    logits: Tensor, x: Taps, y: Taps, labels: Tensor, upsampler: Upsampler, *, write_labels: bool
 ) -> Tensor | None:
     """Write the void pixels (and the labels, with `write_labels`) into `labels`; return the confidence."""
-    classes, device = len(logits), logits.device
+    classes, device, options = len(logits), logits.device, upsampler.options
     confidence = torch.empty_like(labels) if options.confidence else None
     # Descending, so that the maximum over equal logits selects the lowest class.
     order = torch.arange(classes, 0, -1, dtype=torch.float32, device=device)[:, None, None]
@@ -104,8 +126,8 @@ def _fill_by_strips(
         strip = torch.lerp(upper, lower, weight[start:stop])
         # PyTorch's argmax is scalar code; these operators are vectorised.
         best = strip.amax(0)
-        # Computed before the strip is overwritten. The largest term of the sum is exp(0).
-        probability = (strip - best).exp_().sum(0).reciprocal_() if options != LABELS_ONLY else None
+        # Computed before the strip is overwritten.
+        probability = None if options.labels_only else _probability(strip, best, upsampler)
         if write_labels:
             labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
         if probability is not None:
@@ -113,6 +135,14 @@ def _fill_by_strips(
         if probability is not None and confidence is not None:
             confidence[start:stop] = probability.mul_(255).round_()
     return confidence
+
+
+def _probability(strip: Tensor, best: Tensor, upsampler: Upsampler) -> Tensor:
+    """Return the winning class's probability."""
+    if upsampler.probabilities:
+        return best.clone()
+    # The largest term of the sum is exp(0).
+    return (strip - best).exp_().sum(0).reciprocal_()
 
 
 _Strips = Iterator[tuple[int, int, Tensor, Tensor]]

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..common.errors import RequestError
 from .decoder import DEFAULT_MAX_PIXELS
+
+ONE_SCALE = (1.0,)
+"""The network's input has the size that is asked for, and no other."""
+
+SMALLEST_SCALE, LARGEST_SCALE = 0.25, 4.0
 
 DEFAULT_SHORT_SIDE = 520
 """The short side in pixels at which torchvision's weights were evaluated."""
 
 
+def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
+    """Return scales in ascending order, each once.
+
+    Raises
+    ------
+    RequestError
+        There is none, or one is out of range.
+    """
+    given = sorted({float(scale) for scale in scales})
+    if not given or not all(SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in given):
+        raise RequestError(f"scales are numbers from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}, at least one")
+    return tuple(given)
+
+
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How photos are decoded and resized; all but `short_side` leaves label maps as they are.
+    """How photos are decoded and resized; all but `short_side` and `scales` leaves label maps as they are.
 
-    `short_side` is that of the network's input in pixels, or None for the photo's own size. `workers` is the
+    `short_side` is that of the network's input in pixels, or None for the photo's own size. Predictions are
+    averaged over `scales`, factors of that size: each from 0.25 to 4, in ascending order. `workers` is the
     number of decoding processes: 0 decodes in this one, None is ``auto``. A photo of more than `max_pixels`
     is refused; one that takes longer than `timeout` seconds to decode has failed.
     """
@@ -23,3 +45,4 @@ class DecodeOptions:
     workers: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     timeout: float = 60.0
+    scales: tuple[float, ...] = ONE_SCALE

@@ -4,7 +4,8 @@ The loader yields single decoded, resized photos in input order. Each worker not
 photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs, exactly that photo fails;
 then the pool is rebuilt for the rest.
 
-Pixels travel through the workers' pipe, never through /dev/shm, which may be too small in a container. A
+Pixels travel through the workers' pipe, or in files where they are large (`pixel_files`), never through
+/dev/shm, which may be too small in a container. A
 worker that dies in the middle of a write would block the reader of that pipe for ever. So a thread reads it,
 which can be abandoned. torch's SIGCHLD handler, which raises wherever the main thread happens to be, is
 disabled.
@@ -17,6 +18,7 @@ import multiprocessing
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -29,8 +31,17 @@ from torch.utils.data import DataLoader
 
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
-from .decode_worker import IDLE, DecodedPhoto, DecodeSettings, Photos, WorkerStatusTable, decode_photo
+from .decode_worker import (
+    IDLE,
+    DecodedPhoto,
+    DecodeSettings,
+    PackedPhoto,
+    Photos,
+    WorkerStatusTable,
+    decode_photo,
+)
 from .discovery import Source
+from .pixel_files import PixelFiles
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
@@ -72,6 +83,8 @@ class DecodePool:
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
+        # Where the pixels of large photos wait for the network.
+        self._directory = tempfile.TemporaryDirectory(prefix="fcn-", ignore_cleanup_errors=True)
         self._pool = self._start(_later_context() if clean else _first_context()) if self.workers else None
 
     def __enter__(self) -> DecodePool:
@@ -94,14 +107,17 @@ class DecodePool:
         if self._pool is not None:
             self._pool.stop()
             self._pool = None
+        self._directory.cleanup()
 
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
-            return decode_photo(self._sources[self._position], self._settings)
-        photo = self._pool.get()
-        if photo is None:
+            files = PixelFiles(self._directory.name)
+            photo = decode_photo(self._sources[self._position], self._settings, files.allocate)
+            return PackedPhoto.of(photo).unpack(lambda _: None)
+        decoded = self._pool.get(self._position)
+        if decoded is None:
             self._rebuild_if_lost(self._pool)
-        return photo
+        return decoded
 
     def _rebuild_if_lost(self, pool: _Pool) -> None:
         """Find out why no photo is ready; fail the photo of a dead or stuck worker, and rebuild the pool."""
@@ -120,28 +136,20 @@ class DecodePool:
         self._pool = self._start(_later_context())
 
     def _start(self, context: BaseContext) -> _Pool:
-        remaining = range(self._position, len(self._sources))
-        return _Pool(self._sources, self._settings, self._failed, remaining, self.workers, context)
+        table = WorkerStatusTable(context, self.workers)
+        photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.name)
+        return _Pool(photos, range(self._position, len(self._sources)), self.workers, context)
 
 
-def _unchanged(photo: DecodedPhoto) -> DecodedPhoto:
+def _unchanged(photo: PackedPhoto) -> PackedPhoto:
     return photo
 
 
 class _Pool:
     """Workers from one start of the pool, their loader, and the thread that reads from it."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        settings: DecodeSettings,
-        failed: dict[int, Failure],
-        indices: Sequence[int],
-        workers: int,
-        context: BaseContext,
-    ) -> None:
-        self._table = WorkerStatusTable(context, workers)
-        photos = Photos(sources, settings, dict(failed), self._table)
+    def __init__(self, photos: Photos, indices: Sequence[int], workers: int, context: BaseContext) -> None:
+        self._table = photos.table
         loader = DataLoader(
             photos,
             batch_size=None,
@@ -155,13 +163,13 @@ class _Pool:
         others = {child.pid for child in multiprocessing.active_children()}
         iterator = _iterate(loader)
         self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
-        self._received: queue.Queue[DecodedPhoto] = queue.Queue(maxsize=2)
+        self._received: queue.Queue[PackedPhoto] = queue.Queue(maxsize=2)
         self.waited = 0.0
         self._stopping = False
         self.broken = False
         threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
-    def _read(self, iterator: Iterator[DecodedPhoto]) -> None:
+    def _read(self, iterator: Iterator[PackedPhoto]) -> None:
         # Only this thread refers to the loader's iterator, so that the iterator ends with it.
         try:
             for photo in iterator:
@@ -174,15 +182,16 @@ class _Pool:
         except Exception:  # noqa: BLE001 - whatever breaks the loader, the pool is rebuilt
             self.broken = True
 
-    def get(self) -> DecodedPhoto | None:
-        """Return the next photo, or None when none is ready for `POLL_SECONDS`."""
+    def get(self, index: int) -> DecodedPhoto | None:
+        """Return the next photo, which has this index, or None when it is not ready for `POLL_SECONDS`."""
+        self._table.in_flight.want(index)
         try:
             photo = self._received.get(timeout=POLL_SECONDS)
         except queue.Empty:
             self.waited += POLL_SECONDS
             return None
         self.waited = 0.0
-        return photo
+        return photo.unpack(self._table.in_flight.release)
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
         """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from ..common import resources
 from ..common.errors import Failure, FailureKind, ImageError
 from ..common.signals import ENDING_SIGNALS
 from . import decoder, exif, resizing
+from .decode_options import ONE_SCALE
+from .decoder import LargeTiff
 from .discovery import Source
+from .pixel_files import LARGE_BYTES, Allocate, FilePixels, InFlight, PixelFiles, as_file
+
+_PILLOW_BYTES_PER_PIXEL = 4
 
 IDLE = -1
 """The index in the status table of a worker that holds no photo."""
@@ -29,9 +37,10 @@ IDLE = -1
 class DecodedPhoto:
     """One photo, ready for the network, or the reason why it is not.
 
-    `pixels` is uint8, shape (h, w, 3), at the network's input size; `width` and `height` are the photo's
-    own: of the upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and
-    `mtime_ns` are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
+    and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the
+    upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and `mtime_ns` are those
+    of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
     source: Source
@@ -45,6 +54,12 @@ class DecodedPhoto:
     failure: Failure | None = None
     turn: int = 1
     stored: bool = False
+    smaller: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all pixels in bytes."""
+        return sum(part.nbytes for part in (self.pixels, *self.smaller) if part is not None)
 
 
 Orient = Callable[[Source, tuple[int, int], int], bool]
@@ -67,12 +82,30 @@ class DecodeSettings:
     seconds: float = 60.0
     orient: Orient | None = None
     measure_only: bool = False
+    scales: tuple[float, ...] = ONE_SCALE
     refuse_changed: bool = False
 
 
-def decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
-    """Decode and resize one photo; a failure is part of the result and is never raised."""
-    photo = _decode_photo(source, settings)
+class _Made(NamedTuple):
+    """What is made of an image: its size, its pixels at the network's sizes, whether it is as stored."""
+
+    size: tuple[int, int]
+    pixels: list[NDArray[np.uint8]]
+    notes: tuple[str, ...]
+    stored: bool
+
+
+def decode_photo(
+    source: Source,
+    settings: DecodeSettings,
+    allocate: Allocate = np.empty,
+    begin: Callable[[int], None] | None = None,
+) -> DecodedPhoto:
+    """Decode and resize one photo; a failure is part of the result and is never raised.
+
+    `allocate` makes the arrays; `begin` is told the number of pixels before they are decoded.
+    """
+    photo = _decode_photo(source, settings, allocate, begin)
     if settings.refuse_changed and _has_changed(source, photo):
         # Whatever was decoded, or failed to be, may be half of one version of the file and half of another.
         return _failed(source, Failure(FailureKind.CHANGED, "the file changed while it was being read"))
@@ -90,32 +123,44 @@ def _has_changed(source: Source, photo: DecodedPhoto) -> bool:
     return (status.st_size, status.st_mtime_ns) != expected
 
 
-def _decode_photo(source: Source, settings: DecodeSettings) -> DecodedPhoto:
+def _decode_photo(
+    source: Source,
+    settings: DecodeSettings,
+    allocate: Allocate,
+    begin: Callable[[int], None] | None,
+) -> DecodedPhoto:
     if source.problem is not None:
         return _failed(source, source.problem)
     started = time.perf_counter()
+
+    def make(image: Image.Image | LargeTiff, turn: int) -> _Made:
+        stored = _is_stored(source, image.size, turn, settings)
+        if stored and isinstance(image, Image.Image):
+            image = exif.as_stored(image, turn)
+        pixels, notes = resizing.network_inputs(image, settings.short_side, settings.scales, allocate)
+        return _Made(image.size, pixels, notes, stored)
+
     try:
         if settings.measure_only:
             return _measured(source, settings)
-        decoded = decoder.decode(source.path, settings.max_pixels)
-        stored = _is_stored(source, decoded.image.size, decoded.turn, settings)
-        image = exif.as_stored(decoded.image, decoded.turn) if stored else decoded.image
-        pixels, notes = resizing.network_input(image, settings.short_side)
+        decoded = decoder.decode_with(source.path, settings.max_pixels, make, begin)
     except ImageError as error:
         return _failed(source, error.failure)
     except MemoryError:
         failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
         return _failed(source, failure)
+    made = decoded.image
     return DecodedPhoto(
         source,
-        pixels,
-        *image.size,
+        made.pixels[0],
+        *made.size,
         size_bytes=decoded.size_bytes,
         mtime_ns=decoded.mtime_ns,
         seconds=time.perf_counter() - started,
-        notes=decoded.notes + notes,
+        notes=decoded.notes + made.notes,
         turn=decoded.turn,
-        stored=stored,
+        stored=made.stored,
+        smaller=tuple(made.pixels[1:]),
     )
 
 
@@ -134,20 +179,52 @@ def _failed(source: Source, failure: Failure) -> DecodedPhoto:
     return DecodedPhoto(source, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
 
 
+class PackedPhoto(NamedTuple):
+    """A photo as a worker sends it: without its pixels, and its pixels, the large ones as files."""
+
+    photo: DecodedPhoto
+    parts: tuple[NDArray[np.uint8] | FilePixels, ...]
+
+    @classmethod
+    def of(cls, photo: DecodedPhoto) -> PackedPhoto:
+        """Take out the pixels of a photo."""
+        if photo.pixels is None:
+            return cls(photo, ())
+        parts = tuple(as_file(part) for part in (photo.pixels, *photo.smaller))
+        return cls(replace(photo, pixels=None, smaller=()), parts)
+
+    @property
+    def bytes_in_files(self) -> int:
+        """The size of the pixels in files."""
+        return sum(math.prod(part.shape) for part in self.parts if isinstance(part, FilePixels))
+
+    def unpack(self, released: Callable[[int], None]) -> DecodedPhoto:
+        """Return the photo with its pixels; `released` is told the bytes of files that are not needed."""
+        if not self.parts:
+            return self.photo
+        pixels = [part.map(released) if isinstance(part, FilePixels) else part for part in self.parts]
+        return replace(self.photo, pixels=pixels[0], smaller=tuple(pixels[1:]))
+
+
 class WorkerStatusTable:
     """Shared memory in which worker `w` notes its process id, and which photo it holds since when.
 
     `index` is the photo's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
+    `in_flight` counts the bytes of large photos.
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
         self.pid = context.RawArray("q", workers)
         self.index = context.RawArray("q", [IDLE] * workers)
         self.since = context.RawArray("d", workers)
+        self.in_flight = InFlight(context, workers)
 
 
-class Photos(Dataset[DecodedPhoto]):
-    """The photos as a map-style dataset; those in `failed` are not decoded again."""
+class Photos(Dataset[PackedPhoto]):
+    """The photos as a map-style dataset; those in `failed` are not decoded again.
+
+    The pixels of large photos go into files in `directory`.
+    """
 
     def __init__(
         self,
@@ -155,23 +232,43 @@ class Photos(Dataset[DecodedPhoto]):
         settings: DecodeSettings,
         failed: dict[int, Failure],
         table: WorkerStatusTable,
+        directory: str,
     ) -> None:
         self.sources = sources
         self.settings = settings
         self.failed = failed
         self.table = table
+        self.files = PixelFiles(directory)
 
-    def __getitem__(self, index: int) -> DecodedPhoto:
+    def __getitem__(self, index: int) -> PackedPhoto:
         if index in self.failed:
-            return _failed(self.sources[index], self.failed[index])
+            return PackedPhoto.of(_failed(self.sources[index], self.failed[index]))
         info = get_worker_info()
         assert info is not None  # noqa: S101 - only workers call this
-        self.table.since[info.id] = time.monotonic()
-        self.table.index[info.id] = index
+        worker, claimed = info.id, 0
+
+        def alive() -> None:
+            self.table.since[worker] = time.monotonic()
+
+        def begin(pixels: int) -> None:
+            nonlocal claimed
+            size = pixels * _PILLOW_BYTES_PER_PIXEL
+            if size >= LARGE_BYTES:
+                claimed = size
+                self.table.in_flight.claim(worker, index, size, alive)
+                alive()
+
+        alive()
+        self.table.index[worker] = index
+        passed_on = 0
         try:
-            return decode_photo(self.sources[index], self.settings)
+            photo = decode_photo(self.sources[index], self.settings, self.files.allocate, begin)
+            packed = PackedPhoto.of(photo)
+            passed_on = packed.bytes_in_files
+            return packed
         finally:
-            self.table.index[info.id] = IDLE
+            self.table.in_flight.give_back(worker, claimed - passed_on)
+            self.table.index[worker] = IDLE
 
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""

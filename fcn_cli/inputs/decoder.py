@@ -7,18 +7,18 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
 from . import exif, formats, refusals
+from .rgb import to_rgb
+from .tiff_strips import TiffStrips
 
-_STRIP_PIXELS = 1 << 20
+T = TypeVar("T")
 
 DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """The pixels at which Pillow itself raises a decompression bomb error: twice its warning limit."""
@@ -29,13 +29,13 @@ DECODE_BYTES_PER_PIXEL = 32
 The most that was measured is 25 bytes per pixel, for JPEG 2000 with alpha."""
 
 
-class Decoded(NamedTuple):
-    """An upright RGB image, notes for the record, and the size and mtime of its file.
+class Decoded(NamedTuple, Generic[T]):
+    """An upright RGB image or what was made of it, notes for the record, and its file's size and mtime.
 
     `turn` is the file's EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
     """
 
-    image: Image.Image
+    image: T
     notes: tuple[str, ...]
     size_bytes: int
     mtime_ns: int
@@ -74,7 +74,7 @@ def prepare_worker(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
 
 
-def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
+def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded[Image.Image]:
     """Decode an image file to upright RGB.
 
     EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, and
@@ -93,16 +93,74 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     ImageError
         The image cannot be decoded; its `FailureKind` is the reason.
     """
+    return decode_with(path, max_pixels, _whole)
+
+
+def decode_with(
+    path: str | os.PathLike[str],
+    max_pixels: int,
+    use: Callable[[Image.Image | LargeTiff, int], T],
+    begin: Callable[[int], None] | None = None,
+) -> Decoded[T]:
+    """Decode an image file as `decode` does, and make something of it while the file is open.
+
+    Parameters
+    ----------
+    path, max_pixels
+        See `decode`.
+    use
+        Takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
+        EXIF orientation.
+    begin
+        Is told the number of pixels before they are decoded.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be decoded, or `use` raised it.
+    """
     try:
         with _open_regular(path) as file:
             status = os.fstat(file.fileno())
             with formats.open_image(file, path) as opened:
-                image, notes, turn = _load(opened, max_pixels)
+                _check_pixels(opened, max_pixels)
+                if begin is not None:
+                    begin(opened.width * opened.height)
+                strips = TiffStrips.of(opened) if use is not _whole else None
+                if strips is not None:
+                    notes, turn = _notes(opened), 1
+                    made = use(LargeTiff(strips), turn)
+                else:
+                    image, notes, turn = _load(opened, max_pixels)
+                    made = use(image, turn)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         refusals.refuse(error, path, max_pixels)
-    return Decoded(image, notes, status.st_size, status.st_mtime_ns, turn)
+    return Decoded(made, notes, status.st_size, status.st_mtime_ns, turn)
+
+
+class LargeTiff:
+    """A TIFF that is decoded some rows at a time; see `resizing.Rows`."""
+
+    def __init__(self, strips: TiffStrips) -> None:
+        self._strips = strips
+        self.size = strips.size
+
+    def rows(self) -> Iterator[Image.Image]:
+        """Yield the rows from top to bottom, as RGB."""
+        for part in self._strips.rows():
+            yield to_rgb(part)[0]
+
+
+def _whole(image: Image.Image | LargeTiff, turn: int) -> Image.Image:  # noqa: ARG001
+    assert isinstance(image, Image.Image)  # noqa: S101 - `decode_with` gives rows to others only
+    return image
+
+
+def _notes(opened: Image.Image) -> tuple[str, ...]:
+    frames = formats.note_on_frames(opened)
+    return (frames,) if frames else ()
 
 
 def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
@@ -168,8 +226,7 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
     """Return the image as upright RGB, notes, and the EXIF orientation that was undone."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
-    frames = formats.note_on_frames(opened)
-    notes = [frames] if frames else []
+    notes = list(_notes(opened))
     # No `draft`: it is faster but changes pixels. Loading a TIFF rotates it, so read EXIF afterwards.
     opened.load()
     # The size in a container's header may differ from that of the image in it.
@@ -177,7 +234,7 @@ def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str,
     orientation = exif.orientation(opened)
     if orientation is None:
         notes.append("unreadable EXIF data ignored")
-    rgb, note = _to_rgb(opened)
+    rgb, note = to_rgb(opened)
     if note:
         notes.append(note)
     turn = exif.known_turn(orientation)
@@ -188,62 +245,3 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         refusals.refuse_pixels(f"{width}x{height}", max_pixels)
-
-
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return _from_grey(np.asarray(image) >> 8), None
-    if mode == "I" and image.format in {"PPM", "PNG"}:
-        # These two decoders return 16-bit samples as 32-bit integers.
-        return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
-    if mode in {"I", "F"}:
-        return _scaled(image, "32-bit float" if mode == "F" else "32-bit integer")
-    if image.has_transparency_data or mode in {"La", "RGBa"}:
-        return _on_white(image.convert("RGBA")), None
-    if mode == "LAB":
-        to_srgb = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
-        converted = ImageCms.applyTransform(image, to_srgb)
-        assert converted is not None  # noqa: S101 - None only for an in-place conversion
-        return converted, None
-    return (image if mode == "RGB" else image.convert("RGB")), None
-
-
-def _from_grey(values: NDArray[np.generic]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def _scaled(image: Image.Image, sample_type: str) -> tuple[Image.Image, str]:
-    """Scale 32-bit samples to 8 bits, in strips: a whole photo in float64 would take gigabytes."""
-    low, high, not_finite = float("inf"), float("-inf"), 0
-    for _, values in _strips(image):
-        finite = values[np.isfinite(values)]
-        not_finite += values.size - finite.size
-        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
-    if low > high:
-        low = high = 0.0
-    grey = Image.new("L", image.size)
-    for top, values in _strips(image):
-        scaled = np.where(np.isfinite(values), (values - low) / (high - low or 1.0), 0.0) * 255
-        grey.paste(Image.fromarray(np.rint(scaled).astype(np.uint8)), (0, top))
-    note = f"{sample_type} samples scaled from {low:g}..{high:g}"
-    if not_finite:
-        note += f", {not_finite} that {'is' if not_finite == 1 else 'are'} not finite taken as black"
-    return grey.convert("RGB"), note
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        # NumPy warns about a signalling NaN; values that are not finite are counted anyway.
-        with np.errstate(invalid="ignore"):
-            yield top, np.asarray(strip).astype(np.float64)
-
-
-def _on_white(rgba: Image.Image) -> Image.Image:
-    rgb = Image.new("RGB", rgba.size, "white")
-    rgb.paste(rgba, mask=rgba.getchannel("A"))
-    return rgb

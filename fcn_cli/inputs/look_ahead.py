@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,15 +37,18 @@ class LookAhead(Generic[Outcome]):
     ----------
     given
         The photos; the caller's thread takes them from the iterable, a bounded number ahead.
-    short_side
-        See `resizing.network_input`.
+    short_side, scales
+        See `resizing.network_inputs`.
     batch_size
         The largest number of photos of one shape in a batch; the window has room to look for them.
     """
 
-    def __init__(self, given: Iterable[Photo], short_side: int | None, batch_size: int) -> None:
+    def __init__(
+        self, given: Iterable[Photo], short_side: int | None, scales: Sequence[float], batch_size: int
+    ) -> None:
         self._given = iter(given)
         self._short_side = short_side
+        self._scales = scales
         self._batch_size = batch_size
         self._threads = min(resources.cpu_count(), _MAX_THREADS)
         self._max_count = 2 * batch_size + self._threads
@@ -126,7 +129,7 @@ class LookAhead(Generic[Outcome]):
     def _start(self, photo: Photo) -> None:
         entry = Entry[Outcome]()
         try:
-            work = partial(photos.prepare, photos.take(photo), self._short_side)
+            work = partial(photos.prepare, photos.take(photo), self._short_side, self._scales)
         except (TypeError, ImageError) as error:
             entry.future = self._work.submit_result(entry, error)
         else:

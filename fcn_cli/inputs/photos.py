@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
 from . import decoder, resizing
+from .decode_options import ONE_SCALE
 
 Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
 """A photo to segment: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
@@ -29,16 +30,21 @@ class Upright(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A photo, and its pixels at the size of the network's input: uint8, shape (h, w, 3)."""
+    """A photo, and its pixels at the size of the network's input: uint8, shape (h, w, 3).
+
+    With several sizes `pixels` is the largest, and `smaller` has the others, in descending order.
+    """
 
     image: Image.Image
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...]
+    smaller: tuple[NDArray[np.uint8], ...] = ()
 
     @property
     def nbytes(self) -> int:
         """The memory it takes in bytes; Pillow stores four bytes per pixel."""
-        return 4 * self.image.width * self.image.height + self.pixels.nbytes
+        arrays = sum(part.nbytes for part in (self.pixels, *self.smaller))
+        return 4 * self.image.width * self.image.height + arrays
 
 
 def take(photo: Photo) -> Callable[[], Upright]:
@@ -74,7 +80,9 @@ def take(photo: Photo) -> Callable[[], Upright]:
     return _decoder(_read(photo))
 
 
-def prepare(decode: Callable[[], Upright], short_side: int | None) -> Prepared:
+def prepare(
+    decode: Callable[[], Upright], short_side: int | None, scales: Sequence[float] = ONE_SCALE
+) -> Prepared:
     """Decode a photo that `take` returned, and resize it for the network.
 
     Raises
@@ -84,10 +92,10 @@ def prepare(decode: Callable[[], Upright], short_side: int | None) -> Prepared:
     """
     try:
         image, notes = decode()
-        pixels, more = resizing.network_input(image, short_side)
+        (pixels, *smaller), more = resizing.network_inputs(image, short_side, scales)
     except MemoryError:
         raise ImageError(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it") from None
-    return Prepared(image, pixels, notes + more)
+    return Prepared(image, pixels, notes + more, tuple(smaller))
 
 
 def _decoder(data: bytes) -> Callable[[], Upright]:

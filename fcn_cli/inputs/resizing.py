@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from .decode_options import ONE_SCALE
+from .pixel_files import Allocate, Pixels
+
+_STRIP_PIXELS = 1 << 22
 
 CAP_ASPECT = 8
 """The network's input has at most this many times ``short_side ** 2`` pixels."""
@@ -32,7 +39,20 @@ def network_size(width: int, height: int, short_side: int | None) -> tuple[int, 
     return (new_short, new_long) if width <= height else (new_long, new_short)
 
 
-def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+class Rows(Protocol):
+    """An RGB photo that is decoded some rows at a time, as often as it is asked for."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+    def rows(self) -> Iterator[Image.Image]:
+        """Yield the rows from top to bottom, as RGB images of the photo's width."""
+        ...
+
+
+def network_input(image: Image.Image, short_side: int | None) -> tuple[Pixels, tuple[str, ...]]:
     """Resize an RGB image for the network with Pillow's antialiased bilinear filter.
 
     Returns
@@ -40,12 +60,81 @@ def network_input(image: Image.Image, short_side: int | None) -> tuple[NDArray[n
     tuple
         A writable uint8 array of shape (height, width, 3), and notes for the record.
     """
-    size = network_size(*image.size, short_side)
-    notes: tuple[str, ...] = ()
+    (pixels,), notes = network_inputs(image, short_side, ONE_SCALE)
+    return pixels, notes
+
+
+def network_inputs(
+    image: Image.Image | Rows,
+    short_side: int | None,
+    scales: Sequence[float],
+    allocate: Allocate = np.empty,
+) -> tuple[list[Pixels], tuple[str, ...]]:
+    """Resize an RGB image for the network to several sizes.
+
+    Parameters
+    ----------
+    image
+        The photo. Each size is made of it, and not of another size.
+    short_side
+        See `network_size`.
+    scales
+        Factors of that size, in ascending order.
+    allocate
+        Makes the arrays.
+
+    Returns
+    -------
+    tuple
+        Arrays as of `network_input`, the largest first, and notes for the record.
+    """
+    base = network_size(*image.size, short_side)
+    notes: list[str] = []
     if short_side is None:
-        if min(size) < HUB_MIN_SIDE:
-            notes = (f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises",)
-    elif min(size) != short_side:
-        notes = (f"long and thin: fed to the network at {size[0]}x{size[1]}",)
-    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.uint8), notes
+        if min(base) < HUB_MIN_SIDE:
+            notes.append(f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises")
+    elif min(base) != short_side:
+        notes.append(f"long and thin: fed to the network at {base[0]}x{base[1]}")
+    if tuple(scales) != ONE_SCALE:
+        names = ", ".join(f"{scale:g}" for scale in scales)
+        notes.append(f"average of scales {names}" if len(scales) > 1 else f"at scale {names}")
+    sizes = [scaled_size(base, scale) for scale in sorted(scales, reverse=True)]
+    return [_resized(image, size, allocate) for size in sizes], tuple(notes)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return a (width, height) times a factor, rounded, at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _resized(image: Image.Image | Rows, size: tuple[int, int], allocate: Allocate) -> Pixels:
+    pixels = allocate((size[1], size[0], 3))
+    if not isinstance(image, Image.Image) and size != image.size:
+        image = _narrowed(image, size[0])
+    if isinstance(image, Image.Image):
+        resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+        parts = _strips(resized)
+    else:
+        parts = image.rows()
+    top = 0
+    for part in parts:
+        pixels[top : top + part.height] = np.asarray(part)
+        top += part.height
+    return pixels
+
+
+def _narrowed(image: Rows, width: int) -> Image.Image:
+    """Return a photo with its width resized: the first pass of Pillow's `resize`, bit for bit."""
+    narrow = Image.new("RGB", (width, image.size[1]))
+    top = 0
+    for part in image.rows():
+        narrow.paste(part.resize((width, part.height), Image.Resampling.BILINEAR), (0, top))
+        top += part.height
+    return narrow
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """Yield an image in strips: an array of the whole one would take a copy of all bytes."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))

@@ -32,13 +32,13 @@ def group_by_shape(
         group = waiting.setdefault(photo.pixels.shape, [])
         group.append(photo)
         count += 1
-        size += photo.pixels.nbytes
+        size += photo.nbytes
         full = photo.pixels.shape if len(group) == batch_size else None
         while full or count > 4 * batch_size or size > LOOK_AHEAD_BYTES:
             # A group enters the dict with its oldest photo, so the first group is the oldest.
             batch = waiting.pop(full or next(iter(waiting)))
             full = None
             count -= len(batch)
-            size -= sum(member.pixels.nbytes for member in batch if member.pixels is not None)
+            size -= sum(member.nbytes for member in batch)
             yield batch
     yield from waiting.values()

@@ -23,7 +23,7 @@ class LabelSettings:
 
     `weights` is the sha256 of the checkpoint; for official weights, which need not be on disk, its published
     first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
-    probability than `min_confidence` are void.
+    probability than `min_confidence` are void. `tile` and `overlap` are in pixels, or None without tiles.
     """
 
     backbone: str
@@ -33,6 +33,10 @@ class LabelSettings:
     kernels: str
     class_names: tuple[str, ...] | None
     min_confidence: float = 0.0
+    tile: int | None = None
+    overlap: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the hash of these settings."""
@@ -48,6 +52,10 @@ class LabelSettings:
             "kernels": self.kernels,
             "class_names": list(self.class_names) if self.class_names is not None else None,
             "min_confidence": self.min_confidence,
+            "tile": self.tile if self.tile is not None else "none",
+            "overlap": self.overlap if self.overlap is not None else "none",
+            "scales": list(self.scales),
+            "flip": self.flip,
         }
 
 

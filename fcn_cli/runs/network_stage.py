@@ -134,7 +134,8 @@ class NetworkStage:
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
         pixels = batch[0].photo.pixels
         if kernels and kernels != self._kernels and pixels is not None:
-            self._observer.detail(f"layers of {pixels.shape[1]}x{pixels.shape[0]}: {kernels}")
+            width, height = engine.views.input_size(pixels)
+            self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
     def _execution(self) -> Execution:
@@ -165,7 +166,8 @@ class NetworkStage:
             workers=workers,
         )
         confidence = any(not find_kind(kind).from_labels for kind in self._request.output.kinds)
-        return engine.Engine(network, chosen, PredictionOptions(confidence, self._inference.min_confidence))
+        options = PredictionOptions(confidence, self._inference.min_confidence)
+        return engine.Engine(network, chosen, options, self._inference.views)
 
     def _network(self, file: WeightsFile) -> loading.LoadedModel:
         """Load the network; then the whole request is known to be right: write settings and classes."""

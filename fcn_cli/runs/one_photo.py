@@ -80,7 +80,7 @@ def _predict(
         options = PredictionOptions(
             not find_kind(request.kind).from_labels, prediction.inference.min_confidence
         )
-        ready = engine.Engine(network, chosen, options)
+        ready = engine.Engine(network, chosen, options, prediction.inference.views)
         observer.detail(f"{network.backbone.name} on {chosen.device}, {chosen.precision}")
         for batch in predict(pool, ready):
             if batch:

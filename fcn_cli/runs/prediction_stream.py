@@ -80,10 +80,12 @@ def _batch(
     photos: Sequence[DecodedPhoto], engine: Engine, size: Callable[[DecodedPhoto], Size]
 ) -> list[Prediction]:
     started = time.perf_counter()
-    results = engine.predict(
-        [photo.pixels for photo in photos if photo.pixels is not None], [size(photo) for photo in photos]
-    )
+    pixels = [photo.pixels for photo in photos if photo.pixels is not None]
+    smaller = [photo.smaller for photo in photos]
+    results = engine.predict(pixels, [size(photo) for photo in photos], smaller)
     share = (time.perf_counter() - started) / len(photos)
+    for photo, shown in zip(photos, pixels, strict=True):
+        photo.notes += engine.views.describe(shown)
     return [
         Prediction(photo, result, photo.seconds + share)
         for photo, result in zip(photos, results, strict=True)
@@ -107,6 +109,12 @@ def open_pool(
     if workers is None:
         workers = min(resources.cpu_count(), _MAX_AUTO_WORKERS)
     settings = DecodeSettings(
-        options.short_side, options.max_pixels, options.timeout, orient, measure_only, refuse_changed=watching
+        options.short_side,
+        options.max_pixels,
+        options.timeout,
+        orient,
+        measure_only,
+        options.scales,
+        refuse_changed=watching,
     )
     return DecodePool(sources, settings, workers, clean=watching)

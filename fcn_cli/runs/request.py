@@ -33,6 +33,10 @@ class PredictionRequest:
             kernels=self.inference.kernels,
             class_names=model.asked_names,
             min_confidence=self.inference.min_confidence,
+            tile=self.inference.views.tile,
+            overlap=self.inference.views.shared,
+            scales=self.decoding.scales,
+            flip=self.inference.views.flip,
         )
 
 
