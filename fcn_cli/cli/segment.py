@@ -93,19 +93,13 @@ def segment(
     if log_file is not None:
         open_log(log_file)
     _check_classes(context, write)
-    look = LookRequest(palette, opacity, legend, classes)
-    views = ViewOptions(tile, overlap, flip)
+    short_side, views = network_options.short_side(context, resize, tile), ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
-        DecodeOptions(
-            network_options.short_side(context, resize, tile),
-            workers,
-            max_image_pixels or DEFAULT_MAX_PIXELS,
-            decode_timeout,
-            scales,
-        ),
+        DecodeOptions(short_side, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout, scales),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
     )
+    look = LookRequest(palette, opacity, legend, classes)
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):
         one_photo.segment_one((inputs or [""])[0], one_photo.kind_of(write), look, prediction, display)

@@ -12,6 +12,7 @@ from ..common.output_layout import find_kind
 from ..common.signals import Stop
 from ..common.stage_clock import StageClock
 from ..common.wording import counted
+from ..inference.options import InferenceOptions
 from ..models import loading
 from ..models.weights import WeightsFile
 from ..outputs.directory import OutputDirectory
@@ -72,7 +73,7 @@ class NetworkStage:
         """Segment the photos of these steps of a plan, in order; `report` counts them."""
         execution = file = None
         if self._engine is None:
-            execution = self._execution() if self._inference.device not in {"auto", "cpu"} else None
+            execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
@@ -89,7 +90,9 @@ class NetworkStage:
         watching = self.give_back is not None
         with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
             if file is not None:
-                self._engine = self._load_engine(file, execution or self._execution(), plan, pool.workers)
+                self._engine = self._load_engine(
+                    file, execution or _resolve(self._inference), plan, pool.workers
+                )
             engine = self._engine
             assert engine is not None  # noqa: S101 - loaded now or before
             summary = report.summary
@@ -138,12 +141,6 @@ class NetworkStage:
             self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
-    def _execution(self) -> Execution:
-        """Decide on device, precision and kernels; refuses what this machine does not have."""
-        from ..inference import execution
-
-        return execution.resolve_execution(self._inference)
-
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions
@@ -181,3 +178,10 @@ class NetworkStage:
             self._folder.write_classes(network.class_names)
         self._how["weights_sha256"] = file.sha256
         return network
+
+
+def _resolve(options: InferenceOptions) -> Execution:
+    """Decide on device, precision and kernels; refuses what this machine does not have."""
+    from ..inference import execution
+
+    return execution.resolve_execution(options)
