@@ -213,9 +213,9 @@ def test_photos_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> Non
     counts: list[int] = []
     real = engine.Engine.predict
 
-    def predict(self: engine.Engine, pixels: Any, sizes: Any) -> Any:
+    def predict(self: engine.Engine, pixels: Any, *more: Any) -> Any:
         counts.append(len(pixels))
-        return real(self, pixels, sizes)
+        return real(self, pixels, *more)
 
     monkeypatch.setattr(engine.Engine, "predict", predict)
     images = cuts(12, ((120, 90), (90, 120)))
