@@ -25,7 +25,7 @@ from . import decoder, exif, resizing
 from .decode_options import ONE_SCALE
 from .decoder import LargeTiff
 from .discovery import Source
-from .pixel_files import LARGE_BYTES, Allocate, FilePixels, InFlight, PixelFiles, as_file
+from .pixel_files import LARGE_BYTES, Allocate, FilePixels, InFlight, PixelFiles, as_file, in_memory
 
 _PILLOW_BYTES_PER_PIXEL = 4
 
@@ -98,7 +98,7 @@ class _Made(NamedTuple):
 def decode_photo(
     source: Source,
     settings: DecodeSettings,
-    allocate: Allocate = np.empty,
+    allocate: Allocate = in_memory,
     begin: Callable[[int], None] | None = None,
 ) -> DecodedPhoto:
     """Decode and resize one photo; a failure is part of the result and is never raised.

@@ -31,6 +31,11 @@ MAX_BYTES = 1 << 30
 _POLL_SECONDS = 0.02
 
 
+def in_memory(shape: tuple[int, int, int]) -> Pixels:
+    """Return an array of a shape in the memory of this process."""
+    return np.empty(shape, np.uint8)
+
+
 class FilePixels(NamedTuple):
     """Pixels in a file of their own."""
 
@@ -56,7 +61,7 @@ class PixelFiles:
         """Return an array of a shape; a large one is in a file, if there is room for it on the disk."""
         size = int(np.prod(shape))
         if size < LARGE_BYTES:
-            return np.empty(shape, np.uint8)
+            return in_memory(shape)
         path = None
         try:
             descriptor, path = tempfile.mkstemp(dir=self._directory)
@@ -71,7 +76,7 @@ class PixelFiles:
             if path is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-            return np.empty(shape, np.uint8)
+            return in_memory(shape)
 
 
 def as_file(pixels: Pixels) -> Pixels | FilePixels:

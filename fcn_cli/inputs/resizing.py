@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .decode_options import ONE_SCALE
-from .pixel_files import Allocate, Pixels
+from .pixel_files import Allocate, Pixels, in_memory
 
 _STRIP_PIXELS = 1 << 22
 
@@ -68,7 +68,7 @@ def network_inputs(
     image: Image.Image | Rows,
     short_side: int | None,
     scales: Sequence[float],
-    allocate: Allocate = np.empty,
+    allocate: Allocate = in_memory,
 ) -> tuple[list[Pixels], tuple[str, ...]]:
     """Resize an RGB image for the network to several sizes.
 

@@ -213,6 +213,7 @@ def test_the_cap_holds_for_any_strip(width: int, height: int, short_side: int) -
 def test_a_strip_is_capped_with_a_note() -> None:
     assert resizing.network_size(451, 300, 520) == (781, 520)
     pixels, notes = resizing.network_input(Image.new("RGB", (65500, 1)), 520)
+    assert pixels.dtype == np.uint8
     assert pixels.shape[0] * pixels.shape[1] <= 8 * 520**2
     assert "long and thin" in notes[0]
     _, notes = resizing.network_input(Image.new("RGB", (100, 300)), None)

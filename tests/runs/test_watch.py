@@ -428,7 +428,7 @@ def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
 ) -> None:
     made = make_photos(["a.png", "b.png"])
     final = make_photos(["x.png", "y.png"], folder="more", size=(40, 30)) / "y.png"
-    real = decoder.decode
+    real = decoder.decode_with
 
     def decode(path: Any, *limits: Any) -> Any:
         name = Path(path).name
@@ -442,7 +442,7 @@ def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
             (made / "b.png").unlink(missing_ok=True)
         return real(path, *limits)
 
-    monkeypatch.setattr(decoder, "decode", decode)
+    monkeypatch.setattr(decoder, "decode_with", decode)
     summary, seen = watching(lambda seen: seen.wait_for("a.png"))
     assert seen.of("a.png") == ["ok"]
     assert seen.of("b.png") == []
