@@ -79,7 +79,7 @@ class Moments:
 
     def install(self) -> None:
         """Put this into the way of everything that is counted."""
-        decoder.decode = self.around(decoder.decode, before="decode")
+        decoder.decode_with = self.around(decoder.decode_with, before="decode")
         engine.Engine.predict = self.around(engine.Engine.predict, before="predict")  # type: ignore[method-assign]
         Path.replace = self.around(Path.replace, "rename", "renamed")  # type: ignore[method-assign]
         os.fsync = self.fsync(os.fsync)

@@ -120,7 +120,9 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
     most = 0
     load = FolderTruth.load
 
-    def fast(engine: Engine, pixels: Any, sizes: list[tuple[int, int]]) -> list[Segmentation]:
+    def fast(
+        engine: Engine, pixels: Any, sizes: list[tuple[int, int]], smaller: Any = ()
+    ) -> list[Segmentation]:
         nonlocal most
         results = [Segmentation(np.full((height, width), 8, np.uint8)) for width, height in sizes]
         alive.extend(weakref.ref(one.labels) for one in results)
