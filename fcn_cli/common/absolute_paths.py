@@ -17,8 +17,9 @@ class AbsolutePaths:
     def __call__(self, path: str) -> str:
         """Return the absolute path of a file."""
         directory, slash, name = path.rpartition("/")
-        # Where names can have other separators, and where nothing is saved.
-        if os.sep != "/" or name in {"", ".", ".."} or (slash and not directory.strip("/")):
+        # Where names can have other separators, where two slashes have a meaning of their own (POSIX), and
+        # where nothing is saved.
+        if os.sep != "/" or path.startswith("//") or name in {"", ".", ".."} or (slash and not directory):
             return os.path.abspath(path)
         absolute = self._directories.get(directory)
         if absolute is None:
