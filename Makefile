@@ -27,7 +27,7 @@ demo: $(READY)  ## segment sample_images with the bundled preview network
 	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
 	@echo "the numbers are in demo_output/stats.csv."
 
-test-fast: $(READY)  ## run the tests that take less than a second each (under a minute in all)
+test-fast: $(READY)  ## run the quick tests (under a minute in all)
 	$(PYTEST) -m "not slow and not long"
 
 test: $(READY)  ## run the tests, but for those that need a browser or a cluster (5 minutes)

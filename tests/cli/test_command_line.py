@@ -90,6 +90,7 @@ def test_a_wrong_value_in_the_environment_is_answered_with_its_variable(
         assert done.stderr == f"fcn: {variable} takes {takes}, not {value!r}; see fcn segment --help\n"
 
 
+@pytest.mark.long
 def test_booleans_from_the_environment(
     fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
 WIDTHS = (40, 59, 60, 80, 133, 200)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_help_keeps_to_the_terminals_width_and_cuts_no_word(
     fcn: Fcn, monkeypatch: pytest.MonkeyPatch, columns: int

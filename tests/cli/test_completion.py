@@ -98,6 +98,7 @@ def in_shell(name: str, folder: Path, option: str, **environment: str) -> Finish
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_the_script_is_shown_and_installed_for_the_shell_one_is_in(shell: str, tmp_path: Path) -> None:
     if not Path("/proc/self/stat").exists():
@@ -113,6 +114,7 @@ def test_the_script_is_shown_and_installed_for_the_shell_one_is_in(shell: str, t
     assert run_process(env={**os.environ, "_FCN_COMPLETE": f"source_{shell}"}).stdout.strip() == shown.strip()
 
 
+@pytest.mark.long
 def test_a_real_bash_completes_values_and_paths(tmp_path: Path) -> None:
     need("bash")
     (tmp_path / "bin").mkdir()

@@ -157,6 +157,7 @@ def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path
         assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.long
 def test_figures_to_a_reader_that_goes_away_or_is_full(make_photos: MakePhotos, tmp_path: Path) -> None:
     need("bash")
     make_photos(["a.png", "b.png"], folder="masks")

@@ -60,6 +60,7 @@ def shell(line: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[b
     )
 
 
+@pytest.mark.long
 def test_a_mask_through_pipes_is_byte_for_byte_that_of_a_folder(
     fcn: Fcn, photos: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_mask_through_pipes_is_byte_for_byte_that_of_a_folder(
     assert sorted(tree(tmp_path / "work")) == ["mask.png"]
 
 
+@pytest.mark.long
 def test_every_kind_is_a_png(fcn: Fcn, piped: Callable[..., bytes], tmp_path: Path) -> None:
     looks = ("--palette", "bright", "--opacity", "0.4", "--legend", "--write")
     images = {}
@@ -133,6 +135,7 @@ def test_a_photo_that_fails_writes_nothing_and_exits_with_1(
     assert message in done.stderr
 
 
+@pytest.mark.long
 def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path) -> None:
     line = f"FCN segment {shlex.quote(str(CHELSEA))} -o - {shlex.join(SMALL)}"
     done = shell(f"{line} | head -c 0; echo ${{PIPESTATUS[0]}}", tmp_path)
@@ -150,6 +153,7 @@ def test_a_full_disk_is_an_error(
     assert "fcn: stdout: cannot be written (No space left on device)" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_terminal_gets_no_binary_and_is_no_photo(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     line = command("segment", "made/a.png", *SMALL, "-o", "-")

@@ -49,6 +49,7 @@ def test_help_names_every_option_and_the_preview(fcn: Fcn) -> None:
     assert "preview" in text
 
 
+@pytest.mark.long
 def test_commands_that_read_an_output_directory_import_no_torch(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

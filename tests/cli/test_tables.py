@@ -44,6 +44,7 @@ def figures_of(compared: dict[str, Any]) -> set[str]:
     }
 
 
+@pytest.mark.long
 def test_in_a_pipe_a_table_is_plain_columns_whatever_the_width(
     fcn: Fcn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_names_are_shown_as_they_are_also_in_brackets_or_beyond_the_encoding(
     assert narrow.read().splitlines()[1].split() == ["[bold]sch\\xf6n[/bold]", "1"]
 
 
+@pytest.mark.long
 def test_one_image_is_no_images(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     done = fcn("segment", "made", *SMALL, "--threads", "1", "--workers", "1", "-v")
@@ -202,6 +204,7 @@ def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_photos: MakePhotos,
     assert "has 1 colour, the network has 21 classes" in done.stderr
 
 
+@pytest.mark.long
 def test_a_stream_that_only_takes_ascii_gets_escapes(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["sch\u00f6n.png"])
     a, b = label_maps(tmp_path / "a", 1, "sch\u00f6n.png"), label_maps(tmp_path / "b", 2, "sch\u00f6n.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from fcn_cli.common.absolute_paths import AbsolutePaths
 PARTS = st.sampled_from(["/", "/", "//", "a", "b.jpg", ".", "..", "é", " "])
 
 
+@pytest.mark.long
 @settings(max_examples=1000)
 @example(["//./a", "//a", "///a", "/a", "./", ""])
 @given(st.lists(st.lists(PARTS, max_size=6).map("".join), max_size=8))

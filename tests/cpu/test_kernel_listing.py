@@ -23,6 +23,7 @@ def listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["AVX512", "avx2", "BASELINE"])
 @ON_X86
@@ -55,6 +56,7 @@ def test_options_change_the_kernel(
     assert (len(products), len(transforms)) == (4, 2)
 
 
+@pytest.mark.long
 def test_the_command_prints_this_machines_code_and_refuses_what_is_not_known() -> None:
     command = [sys.executable, "-m", "fcn_cli.cpu.kernels"]
     done = subprocess.run([*command, "argmax"], capture_output=True, text=True, check=True)

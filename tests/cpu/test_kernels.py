@@ -356,6 +356,7 @@ def build_nothing(builder: KernelBuilder) -> None:
         pass
 
 
+@pytest.mark.long
 def test_what_is_not_known_is_refused() -> None:
     model = random_model("resnet50")
     model.get_submodule("classifier").add_module("more", nn.Sigmoid())

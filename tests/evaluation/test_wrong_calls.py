@@ -146,6 +146,7 @@ def test_truth_in_colours_names_the_remedy(fcn: Fcn, made: Path, tmp_path: Path,
     assert "--truth-colors voc" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_colours_of_pascal_voc_become_class_indices(fcn: Fcn, made: Path, tmp_path: Path, mode: str) -> None:
     random = np.random.default_rng(0)

@@ -91,6 +91,7 @@ def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
     assert "--min-confidence was 0.6, is 0.0" in refused.stderr
 
 
+@pytest.mark.long
 def test_confidence_is_added_to_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "b.png"])
     fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,overlay")

@@ -331,6 +331,7 @@ def test_what_is_neither_is_a_bug(
     assert "this is a bug in fcn" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -57,6 +57,7 @@ def test_label_map_is_interpolate_then_argmax(
     assert not (differing & (best - second > 1e-4 * logits.std())).any()
 
 
+@pytest.mark.long
 def test_label_map_in_many_strips_and_with_ties() -> None:
     logits = torch.randn(21, 40, 50, generator=torch.Generator().manual_seed(1))
     full = F.interpolate(logits[None], (2000, 1700), mode="bilinear", align_corners=False)[0].argmax(0)
@@ -137,6 +138,7 @@ def test_the_registry_is_torchvisions() -> None:
     assert [one.value for one in network_options.BackboneName] == list(BACKBONES)
 
 
+@pytest.mark.long
 def test_the_preview_network_is_the_model_cards() -> None:
     """Build it from the card's words, not from our code, and compare the logits."""
     features = mobilenet_v2(weights=None).features[:18]
@@ -159,6 +161,7 @@ def test_the_preview_network_is_the_model_cards() -> None:
     assert low.shape[-2:] == (33, 49)
 
 
+@pytest.mark.long
 def test_the_python_api(tmp_path: Path, fcn: Fcn) -> None:
     segmenter = Segmenter("mobilenet_v2", resize=200)
     result = segmenter(SAMPLES / "astronaut.png")

@@ -81,6 +81,7 @@ FILES = ["a", "b.jpg", "x/a", "x/b.jpg", "x/y/a", "x/y/ab", "y/x/y/b.jpg", "y/b"
 COMPONENTS = st.sampled_from(["**", "*", "a", "x", "y", "?", "a*", "*b", "*.jpg", "[xy]", "[!x]*"])
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=300)
 @given(components=st.lists(COMPONENTS, min_size=1, max_size=5))
 def test_across_directories_patterns_are_those_of_glob(

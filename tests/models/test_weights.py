@@ -106,6 +106,7 @@ def cache(tmp_path: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) if folder.exists() else []
 
 
+@pytest.mark.long
 def test_a_download_is_cached_and_gives_the_same_masks(
     fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_download_is_cached_and_gives_the_same_masks(
     assert tree(tmp_path / "one/masks") == tree(tmp_path / "two/masks")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["wrong hash", "cut off", "404", "refused"])
 def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
     kind: str, fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path

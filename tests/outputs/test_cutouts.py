@@ -140,6 +140,7 @@ def test_classes_without_cutouts_are_refused_unless_they_come_from_the_environme
     fcn("segment", "made", *SMALL, "--dry-run")
 
 
+@pytest.mark.long
 def test_ones_own_classes(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     torch.save(preview_network().model.state_dict(), tmp_path / "own.pth")
     own = ("--weights", "own.pth")

@@ -115,6 +115,7 @@ def test_voc_palette_is_the_development_kits() -> None:
         assert tuple(palettes.voc()[index]) == color
 
 
+@pytest.mark.long
 def test_a_palette_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     (tmp_path / "mine.json").write_text(json.dumps([[i, 2 * i, 255 - i] for i in range(21)]))

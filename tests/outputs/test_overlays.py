@@ -158,6 +158,7 @@ def entries(names: list[str]) -> list[legend.Entry]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(60, 48), (451, 300), (4000, 3000), (65500, 1), (1, 3000)])
 def test_it_wraps_and_can_be_read_below_photos_of_any_size(size: tuple[int, int]) -> None:
     names = [f"a name {number}" for number in range(21)]
@@ -268,6 +269,7 @@ def test_an_opacity_out_of_range_is_refused(fcn: Fcn, make_photos: MakePhotos, o
     assert "--opacity takes a number from 0 to 1" in done.stderr
 
 
+@pytest.mark.long
 def test_the_legend_has_the_names_of_ones_own_classes(fcn: Fcn, cats: None, tmp_path: Path) -> None:
     torch.save(preview_network().model.state_dict(), tmp_path / "own.pth")
     arguments = ("segment", "made", *SMALL, "--weights", "own.pth", "--write", "masks,overlay", "--legend")

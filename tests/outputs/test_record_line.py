@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def records(draw: st.DrawFn) -> Record:
     )
 
 
+@pytest.mark.long
 @given(records(), st.data())
 def test_an_outline_is_what_json_says(record: Record, data: st.DataObject) -> None:
     line = to_line(record.as_json()).encode()

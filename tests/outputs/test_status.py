@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ..conftest import (
     HELD,
     SMALL,
@@ -31,6 +33,7 @@ def status(fcn: Fcn, output: str = "out", *, code: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """The run waits in the middle, inside its decoder, until the test has looked."""
     made = make_photos([*(f"a{i:02}.png" for i in range(9)), "held.png", "z.png"])
@@ -71,6 +74,7 @@ def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_p
     assert "11 images: 11 done, 0 failed\n" in fcn("status", "out").stdout
 
 
+@pytest.mark.long
 def test_a_killed_run(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i:03}.png" for i in range(40)])
     running = start_and_wait_for_records(tmp_path, 3)

@@ -24,6 +24,7 @@ def problems(fcn: Fcn) -> dict[str, str]:
     return {one["file"]: one["damage"] for one in found["problems"]}
 
 
+@pytest.mark.long
 def test_one_flipped_byte_in_one_mask_of_500(fcn: Fcn, tmp_path: Path) -> None:
     output = make_output(tmp_path / "out", {f"p{i:03}.jpg": blobs(i, 24, 30) for i in range(500)})
     assert fcn("verify", "out").stdout == ""
@@ -40,6 +41,7 @@ def test_one_flipped_byte_in_one_mask_of_500(fcn: Fcn, tmp_path: Path) -> None:
     assert "1000 files of 500 photos checked: no problem" in fcn("verify", "out").stderr
 
 
+@pytest.mark.long
 def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos([f"p{i}.png" for i in range(5)])
     run = ("segment", "made", *SMALL, "-o", "out", "--write", "masks,color,overlay,confidence")

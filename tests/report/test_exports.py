@@ -257,6 +257,7 @@ def test_a_full_disk_leaves_nothing(form: str, maps: dict[str, Labels], tmp_path
     assert "cannot be written (File too large)" in done.stderr
 
 
+@pytest.mark.long
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     make_output(tmp_path / "out", {f"p{i}.png": blobs(i, 200, 300) for i in range(40)}, tmp_path / "photos")
     with nothing_else_in(tmp_path, set()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -46,6 +47,7 @@ def test_fitted_sizes(width: int, height: int, longest: int) -> None:
     assert got <= (width, height)
 
 
+@pytest.mark.long
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)

@@ -38,6 +38,7 @@ def colors_of(output: Path) -> dict[int, list[int]]:
     return {int(index): value["color"] for index, value in classes.items()}
 
 
+@pytest.mark.long
 def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
     page = segmented(fcn, photos, "--write", "masks,color,confidence")
     records = journal_of(Path("out"))
@@ -75,6 +76,7 @@ def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
     assert {bar["fill"] for bar in bars} == used
 
 
+@pytest.mark.long
 def test_pictures_are_the_photo_and_its_mask(fcn: Fcn, photos: Path) -> None:
     with Image.open(photos / "coffee.png") as opened:
         large = opened.convert("RGB").resize((1800, 1200))
@@ -159,6 +161,7 @@ def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp
     assert "</script><script>alert(1)</script>" in page.text
 
 
+@pytest.mark.long
 def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png", "b.png"])
     segmented(fcn, folder)
@@ -214,6 +217,7 @@ def test_pictures_and_editions_that_nothing_needs_go_when_they_are_old(
     assert page.picture(page.row("b.png"), "-s.jpg").is_file()
 
 
+@pytest.mark.long
 def test_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
@@ -270,6 +274,7 @@ def test_an_overlay_alone_is_shown(fcn: Fcn, make_photos: MakePhotos) -> None:
         assert np.abs(np.asarray(shown, float) - np.asarray(overlay, float)).mean() < 6
 
 
+@pytest.mark.long
 def test_failures_have_their_reasons(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["good.png"])
     (folder / "empty.jpg").touch()
@@ -295,6 +300,7 @@ def test_failures_have_their_reasons(fcn: Fcn, make_photos: MakePhotos, tmp_path
     assert [row["name"] for row in page.rows] == ["good.png"]
 
 
+@pytest.mark.long
 def test_records_of_other_settings_do_not_count(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png", "b.png"])
     fcn("segment", folder, *SMALL, "-o", "out")
@@ -368,6 +374,7 @@ def test_only_output_directories_have_reports(fcn: Fcn, make_photos: MakePhotos,
     assert not (tmp_path / "out/report.html").exists()
 
 
+@pytest.mark.long
 def test_a_report_that_cannot_be_written_leaves_masks_and_the_earlier_page(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -396,6 +403,7 @@ def test_never_through_a_link(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.long
 def test_when_a_run_writes_a_report(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png"])
     fcn("segment", folder, *SMALL, "-o", "out", "--report", "--dry-run")
@@ -427,6 +435,7 @@ def test_pictures_of_a_report_are_never_input(fcn: Fcn, make_photos: MakePhotos,
     assert "output directory of fcn" in done.stderr
 
 
+@pytest.mark.long
 def test_two_reports_at_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(12)]
     write_run(make_photos(names), tmp_path / "out")

@@ -163,6 +163,7 @@ def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePh
     fcn("segment", "made", *SMALL, "-o", "out", code=1)
 
 
+@pytest.mark.long
 def test_all_done_before_but_one_failed_is_not_success(fcn: Fcn, make_photos: MakePhotos) -> None:
     (make_photos(["good.png"]) / "bad.png").write_bytes(b"?")
     fcn("segment", "made", *SMALL, code=1)

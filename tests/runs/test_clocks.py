@@ -56,6 +56,7 @@ def test_a_photo_that_changes_while_it_is_read_is_redone_next_time(
     assert np.array_equal(one, other)
 
 
+@pytest.mark.long
 def test_a_photo_with_an_older_time_is_redone_too(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """A backup put back, or a clock that was wrong: another time is another photo, newer or not."""
     made = make_photos(["a.png", "b.png", "c.png"])

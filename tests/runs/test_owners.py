@@ -81,6 +81,7 @@ def test_a_moved_input_directory_is_known_again_and_its_new_place_recorded(two: 
     assert "2 failed" in fcn("segment", "A/photos", *SMALL, "-o", "out", code=1).stderr
 
 
+@pytest.mark.long
 def test_a_new_name_that_is_taken_costs_only_its_photo(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

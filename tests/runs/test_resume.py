@@ -166,6 +166,7 @@ def test_projections_older_than_the_journal_are_rebuilt(fcn: Fcn, out: Path, mak
     assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 5
 
 
+@pytest.mark.long
 def test_a_torn_last_line_is_cut_off_and_its_image_redone(fcn: Fcn, out: Path) -> None:
     journal = out / "manifest.jsonl"
     whole = journal.read_bytes()
@@ -177,6 +178,7 @@ def test_a_torn_last_line_is_cut_off_and_its_image_redone(fcn: Fcn, out: Path) -
         whole = journal.read_bytes()
 
 
+@pytest.mark.long
 def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) -> None:
     journal = out / "manifest.jsonl"
     journal.write_bytes(journal.read_bytes() * 30)

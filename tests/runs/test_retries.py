@@ -137,6 +137,7 @@ def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_photos: MakePh
     assert (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n") == before + 1
 
 
+@pytest.mark.long
 def test_records_say_what_auto_became_and_a_change_of_it_is_told(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

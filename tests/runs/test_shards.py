@@ -128,6 +128,7 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
     same_as_plain(fcn)
 
 
+@pytest.mark.long
 def test_another_number_of_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """Nothing is done twice, and nothing is lost, when each run divides anew."""
     made = make_photos(NAMES)
@@ -150,6 +151,7 @@ def test_another_number_of_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: P
     same_as_plain(fcn)
 
 
+@pytest.mark.long
 def test_what_shards_write_again_counts_before_and_after_the_merge(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -262,6 +264,7 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.waitpid(child, 0)[1]
 
 
+@pytest.mark.long
 def test_a_kill_at_any_step_of_a_merge_loses_nothing(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,6 +174,7 @@ def put(photo: Path, target: Path) -> None:
     target.with_name(f".{target.name}").rename(target)
 
 
+@pytest.mark.long
 def test_photos_that_come_change_and_go(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_the_projections_are_written_while_the_watch_is_idle(
     watching(act)
 
 
+@pytest.mark.long
 def test_a_failed_photo_is_tried_again_only_when_it_changes(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -262,6 +264,7 @@ def test_a_failed_photo_is_tried_again_only_when_it_changes(
     assert (summary.exit_code, summary.total, summary.done) == (1, 6, 5)
 
 
+@pytest.mark.long
 def test_a_name_that_is_taken_is_refused_once_until_it_is_free(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -293,6 +296,7 @@ def test_a_name_that_is_taken_is_refused_once_until_it_is_free(
     assert not summary.refused
 
 
+@pytest.mark.long
 def test_names_that_clash_stop_a_watch_only_at_its_start(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -316,6 +320,7 @@ def test_names_that_clash_stop_a_watch_only_at_its_start(
     assert sorted(seen.of("b.bmp") + seen.of("b.png")) == ["failed", "ok"]
 
 
+@pytest.mark.long
 def test_overwrite_and_retries_are_for_what_is_there_at_the_start_and_once(
     watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -346,6 +351,7 @@ def test_overwrite_and_retries_are_for_what_is_there_at_the_start_and_once(
     assert seen.of("a.png") == ["ok, skipped"]
 
 
+@pytest.mark.long
 def test_overwrite_allows_other_settings_before_there_is_a_photo(
     watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -364,6 +370,7 @@ def test_overwrite_allows_other_settings_before_there_is_a_photo(
     assert journal_of(tmp_path / "out")["a.png"]["fingerprint"] == seen.records[0][0].fingerprint
 
 
+@pytest.mark.long
 def test_prune_removes_what_goes_but_not_what_a_lost_disk_takes_along(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -385,6 +392,7 @@ def test_prune_removes_what_goes_but_not_what_a_lost_disk_takes_along(
     assert sum(line.startswith("nothing is pruned") for line in seen.texts) == 1
 
 
+@pytest.mark.long
 def test_a_directory_that_goes_and_comes_back(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -408,6 +416,7 @@ def test_a_directory_that_goes_and_comes_back(
     assert (summary.exit_code, summary.total, summary.done) == (0, 4, 4)
 
 
+@pytest.mark.long
 def test_an_output_directory_inside_the_watched_one(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -423,6 +432,7 @@ def test_an_output_directory_inside_the_watched_one(
     assert [record.image for record, _ in seen.records] == ["a.png", "b.png", "c.png"]
 
 
+@pytest.mark.long
 def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +463,7 @@ def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
     assert (summary.exit_code, summary.total, summary.done) == (0, 1, 1)
 
 
+@pytest.mark.long
 def test_fail_fast_ends_the_watch(watching: Watch, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png"])
 
