@@ -52,12 +52,10 @@ def building(path: Path, format_name: str) -> Iterator[Path]:
         new = files.temporary_in(path.parent)
         new.mkdir()
     try:
-        (new / MARKER_FILE).write_text(json.dumps({"format": format_name}) + "\n")
-        yield new
         with OutputLost.when_refused(path):
+            (new / MARKER_FILE).write_text(json.dumps({"format": format_name}) + "\n")
+            yield new
             _put_in_place(new, path)
-    except OSError as error:
-        raise OutputLost(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
