@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -77,9 +78,12 @@ def mosaic(width: int, height: int) -> Image.Image:
 
 
 def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> None:
-    """Print the time and the peak of anonymous memory of one run, or of its first `limit` seconds."""
+    """Print the time and the peak of anonymous memory of one run, or of its first `limit` seconds.
+
+    CPU time is that of the whole process tree: it says what a megapixel costs on a busy machine too.
+    """
     output = path.parent / f"out_{path.stem}_{len(arguments)}"
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), children_cpu_seconds()
     command = [sys.executable, "-m", "fcn_cli", "segment", str(path), "-q", "-o", str(output), *arguments]
     running = subprocess.Popen(command)
     peak = 0
@@ -94,11 +98,18 @@ def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> None
         print(f"{path.name} {shown}: peak {peak / 1e9:.2f} GB in the first {limit:g} s", flush=True)
         return
     assert running.returncode == 0
+    cpu_seconds = children_cpu_seconds() - cpu_before
     print(
         f"{path.name} {shown}: peak {peak / 1e9:.2f} GB, {seconds:.1f} s, "
-        f"{seconds / megapixels:.3f} s per megapixel",
+        f"per megapixel {seconds / megapixels:.3f} s, {cpu_seconds / megapixels:.3f} s of CPU",
         flush=True,
     )
+
+
+def children_cpu_seconds() -> float:
+    """Return the CPU time of all child processes that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def anonymous(pid: int) -> int:
