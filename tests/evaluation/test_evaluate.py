@@ -344,3 +344,17 @@ def test_the_samples_against_coarse_truth(fcn: Fcn, tmp_path: Path) -> None:
     }
     folder = evaluated(fcn, SAMPLES, "truth", "--predictions", "out")
     assert folder["classes"] == got["classes"]
+
+
+@pytest.mark.long
+def test_tiles_scales_and_flip_give_the_masks_that_segment_writes(fcn: Fcn, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with Image.open(SAMPLES / "astronaut.png") as image:
+        image.resize((220, 220)).save(tmp_path / "photos/a.png")
+    network = (*PREVIEW, "--resize", "160")
+    views = ("--tile", "128", "--overlap", "32", "--scales", "0.75,1", "--flip")
+    fcn("segment", tmp_path / "photos", *network, *views, "-o", tmp_path / "out")
+    against = (tmp_path / "photos", tmp_path / "out/masks", *network)
+    assert evaluated(fcn, *against, *views)["pixel_accuracy"] == 1
+    for fewer in (views[:4], views[4:], views[:6], ()):
+        assert evaluated(fcn, *against, *fewer)["pixel_accuracy"] < 1
