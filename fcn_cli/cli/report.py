@@ -37,11 +37,11 @@ def report_after(summary: Summary, *, quiet: bool) -> None:
     if summary.stopped is not None:
         print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
         return
-    if not is_output_directory(str(summary.output)):
+    if not is_output_directory(summary.output):
         print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
         return
     try:
-        write_report(summary.output, quiet=quiet)
+        write_report(Path(summary.output), quiet=quiet)
     except FcnError as error:
         if isinstance(error, Interrupted):
             raise

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.wording import counted
@@ -62,11 +61,11 @@ def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE
     refuse_unwatchable(request)
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     resolved = request.resolve()
-    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
+    with OutputLock(request.output.store, request.wait, observer.note) as lock:
         if lock.waited:
             resolved = request.resolve()
         with OutputLost.when_refused(request.output.directory):
-            journal = Journal(Path(request.output.directory))
+            journal = Journal(request.output.store)
         try:
             return _Watch(request, observer, resolved, journal, settle).run()
         finally:
@@ -148,7 +147,7 @@ class _Watch:
         self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop
         self._final: Summary | None = None
-        self._progress = RunProgress(Path(request.output.directory), request.output.kinds, self._so_far)
+        self._progress = RunProgress(request.output.store, request.output.kinds, self._so_far)
 
     def run(self) -> Summary:
         with self._progress:
