@@ -64,6 +64,18 @@ class ProcessIdentity:
         return f"process {self.pid} on {self.host}"
 
 
+def process_table() -> str | None:
+    """Return what tells this machine's table of processes, since its boot, from every other; None if unknown.
+
+    Containers of one machine have tables of their own, and so the same process numbers.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
 def _stat_fields(pid: int) -> list[str]:
     """Return ``/proc/PID/stat`` from its third field on (see proc_pid_stat(5)); empty where there is none."""
     try:

@@ -42,6 +42,11 @@ def file_system(scheme: str) -> Any:
         return _file_systems[key]
 
 
+def are_open() -> bool:
+    """Say whether this process has a driver, and so its thread: a fork of it could hang."""
+    return any(process == os.getpid() for process, _ in _file_systems)
+
+
 def is_s3(scheme: str) -> bool:
     """Say whether a kind of store is S3, or what speaks its language."""
     return scheme in {"s3", "s3a"}

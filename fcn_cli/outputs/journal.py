@@ -98,17 +98,10 @@ class Journal:
             if self._others or self.damaged or self._line_count > 2 * len(self.index) + 100:
                 self._compact()
                 superseded, self._others = self._others, []
-        self._cut_torn_line()
+        if _cut(self._file, self._whole_bytes) and self._number is not None:
+            # Its buffer has the torn line, in the place of the next one.
+            self.index.replace_file(self._number, self._file.open("rb"))
         self._home.mended(superseded)
-
-    def _cut_torn_line(self) -> None:
-        with contextlib.suppress(FileNotFoundError), self._file.open("r+b") as stream:
-            if stream.seek(0, os.SEEK_END) > self._whole_bytes:
-                stream.truncate(self._whole_bytes)
-                os.fsync(stream.fileno())
-                if self._number is not None:
-                    # Its buffer has the torn line, in the place of the next one.
-                    self.index.replace_file(self._number, self._file.open("rb"))
 
     def set_aside(self) -> None:
         """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""
@@ -185,6 +178,16 @@ def open_for_appending(path: Path) -> BinaryIO:
     if new:
         files.sync_directories([path.parent])
     return stream
+
+
+def _cut(path: Path, whole_bytes: int) -> bool:
+    """Cut a torn line off the end of a file; say whether there was one."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as stream:
+        if stream.seek(0, os.SEEK_END) > whole_bytes:
+            stream.truncate(whole_bytes)
+            os.fsync(stream.fileno())
+            return True
+    return False
 
 
 def _leave_files_out(pairs: Iterable[tuple[Record, bytes]], index: RecordIndex) -> bool:

@@ -33,8 +33,11 @@ class OutputStore(Place, Protocol):
     """How often to ask for a lock that somebody else holds."""
     passing_seconds: float
     """How long a lock can be held by a run that only begins, ends, or has died."""
-    lock_note: str
-    """What there is to say to somebody who meets another run's lock."""
+
+    @property
+    def lock_note(self) -> str:
+        """What else there is to say to somebody who meets another run's lock."""
+        ...
 
     @property
     def is_new(self) -> bool:

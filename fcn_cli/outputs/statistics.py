@@ -91,10 +91,10 @@ def up_to_date(output: OutputStore) -> bool:
     """Say whether both projections exist and match ``manifest.jsonl``, whose last line is whole."""
     try:
         summary = json.loads((output / SUMMARY_FILE).read_bytes())
+        names = output.top_names()
     except (OSError, ValueError):
         return False
     size = summary.get("journal_bytes") if isinstance(summary, dict) else None
-    names = output.top_names()
     if not isinstance(size, int) or STATS_FILE not in names:
         return False
     return output.has_size(JOURNAL_FILE, size) if JOURNAL_FILE in names else size == 0

@@ -42,13 +42,14 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         The output directory is another run's, or cannot be written.
     """
     request.check()
+    output = request.output.store
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     if request.inputs.is_empty_list:
-        return Summary(str(request.output.store))
+        return Summary(str(output))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()
-    with OutputLock(request.output.store, request.wait, observer.note, request.shard) as lock:
+    with OutputLock(output, request.wait, observer.note, request.shard) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
