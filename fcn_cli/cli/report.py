@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.errors import FcnError, Interrupted, OutputLost
+from ..common import store_urls
+from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.output_layout import is_output_directory
 from . import directory_options, options
 from .console import print_message
@@ -22,6 +23,15 @@ def report(output: directory_options.OutputDirectory, quiet: options.Quiet = Fal
     Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
     """
     write_report(output, quiet=quiet)
+
+
+def check_place(output: str) -> None:
+    """Refuse ``--report`` where the run cannot write a report at its end."""
+    if store_urls.is_url(store_urls.local_path(output)):
+        raise RequestError(
+            f"--report: a report is written into a local directory, not to {output}; leave it out, and use "
+            "fcn report on a copy"
+        )
 
 
 def report_after(summary: Summary, *, quiet: bool) -> None:

@@ -82,9 +82,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically and durably; surrogate escapes in file names become their bytes."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    """Write a UTF-8 file atomically and durably."""
+    write_bytes(path, encoded(text))
     sync_directories([path.parent])
+
+
+def encoded(text: str) -> bytes:
+    """Return a text in UTF-8; surrogate escapes in file names become their bytes."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..common import store_urls
+from ..common import files, store_urls
 from ..common.errors import OutputLost
 from ..common.shard import Shard
 from ..common.store_errors import StoreConflict
@@ -17,7 +16,6 @@ from ..common.stores import StoreObject, WritableStore
 from .journal_parts import Grouping, PartedJournals
 from .lease import Lease, LeaseTimes
 
-_READS_AT_ONCE = 16
 _MAX_KEY_BYTES = 1024
 """As in S3 and Google Cloud Storage."""
 
@@ -85,15 +83,13 @@ class ObjectStore:
         key = store_urls.split(self.objects.url_of(name)).key
         if len(key.encode("utf-8", "replace")) > _MAX_KEY_BYTES:
             raise OSError(errno.ENAMETOOLONG, f"a key has at most {_MAX_KEY_BYTES} bytes")
-        stream = io.BytesIO()
-        write(stream)
-        data = stream.getvalue()
-        self.write_bytes(name, data)
+        write(stream := io.BytesIO())
+        self.write_bytes(name, data := stream.getvalue())
         return len(data)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write an object in UTF-8; surrogate escapes in file names become their bytes."""
-        self.write_bytes(name, text.encode("utf-8", "surrogateescape"))
+        """Write an object, as `files.write_text` does."""
+        self.write_bytes(name, files.encoded(text))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Create or replace an object."""
@@ -160,11 +156,6 @@ class ObjectStore:
         except OSError as error:
             raise OutputLost(f"{self.objects}: cannot be listed ({error.strerror or error})") from None
 
-    def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
-        """Yield the content of objects in order, reading several at a time; raises OSError."""
-        with ThreadPoolExecutor(_READS_AT_ONCE, "fcn-read") as threads:
-            yield from threads.map(lambda name: self.objects.read(name).data, names)
-
     def modified(self, name: str) -> float:
         """Return when an object was written."""
         found = self.objects.info(name)
@@ -186,10 +177,8 @@ class ObjectStore:
         return self._leases[name]
 
     def _check_leases(self) -> None:
-        for lease in list(self._leases.values()):
+        for lease in [*self._leases.values()]:
             lease.check()
 
     def _note_size(self, name: str, size: int | None) -> None:
-        sizes = self._sizes.get(name.partition("/")[0])
-        if sizes is not None:
-            sizes[name] = size
+        self._sizes.get(name.partition("/")[0], {})[name] = size

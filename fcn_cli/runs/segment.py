@@ -67,7 +67,7 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
 @resources.without_cycle_collection()
 def _find(request: SegmentRequest) -> Found:
     output = request.output
-    found = discover(request.inputs, output=output.directory, keep_extension=output.keep_extension)
+    found = discover(request.inputs, output=str(output.store), keep_extension=output.keep_extension)
     if not found.sources and request.resume.prune is None:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     return found

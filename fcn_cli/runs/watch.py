@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..common import store_urls
 from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.wording import counted
 from ..inputs import decoder
@@ -81,6 +82,10 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
         (
             request.shard is not None,
             "--watch takes all photos, not the share of a --shard; leave one of them out",
+        ),
+        (
+            store_urls.is_url(str(request.output.store)),
+            f"--watch writes into a directory of this machine, not to {request.output.directory}",
         ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
