@@ -29,6 +29,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ..common import store_drivers
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
 from .decode_worker import (
@@ -257,7 +258,12 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
 
 
 def _first_context() -> BaseContext:
-    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet."""
+    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet.
+
+    Only an object store has threads from the start, and a fork would hang.
+    """
+    if store_drivers.are_in_use():
+        return _later_context()
     chosen = multiprocessing.get_start_method(allow_none=True)
     return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))
 
