@@ -99,7 +99,15 @@ def kind_of(path: str) -> str:
 def is_output_directory(directory: str) -> bool:
     """Say whether a directory is the output directory of some run; its settings file tells."""
     try:
-        content = json.loads(Path(directory, SETTINGS_FILE).read_bytes())
+        return are_settings(Path(directory, SETTINGS_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and SETTINGS_MARK in content
+
+
+def are_settings(content: bytes) -> bool:
+    """Say whether this is the content of the settings file of some run."""
+    try:
+        settings = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and SETTINGS_MARK in settings

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 _DRIVERS = ("botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs", "google", "adlfs", "azure", "fsspec")
 _DENIED = frozenset({401, 403})
 _MISSING = frozenset({404, 410})
+_MISSING_CODES = frozenset({"NoSuchBucket", "NoSuchKey", "404"})
 _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"})
 _TIMEOUTS = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "ServerTimeoutError", "FSTimeoutError"})
@@ -30,6 +31,9 @@ class StoreError(OSError):
 
 class StoreConflict(StoreError):
     """An object was not written, because it is there already, or is not what it was."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EEXIST, "it was written by somebody else")
 
 
 class TooLarge(StoreError):
@@ -68,8 +72,8 @@ def _translated(error: Exception) -> OSError | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     code, status = _code_of(error), _status_of(error)
     if code in _CONFLICTS or isinstance(error, FileExistsError):
-        return StoreConflict(errno.EEXIST, "it was written by somebody else")
-    if isinstance(error, FileNotFoundError) or status in _MISSING or code in {"NoSuchBucket", "NoSuchKey"}:
+        return StoreConflict()
+    if isinstance(error, FileNotFoundError) or status in _MISSING or code in _MISSING_CODES:
         bucket = code == "NoSuchBucket" or "bucket does not exist" in str(error)
         return FileNotFoundError(errno.ENOENT, "no such bucket" if bucket else "no such object")
     if names & _NO_CREDENTIALS:

@@ -7,38 +7,17 @@ afterwards has children that hang: start them by forkserver or spawn.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
 
 from . import store_drivers, store_urls
-from .store_errors import StoreConflict, StoreError, TooLarge, clear_errors
+from .store_drivers import Content, Driver, StoreObject
+from .store_errors import clear_errors
+
+__all__ = ["Content", "Store", "StoreObject", "WritableStore", "at"]
 
 _LOOKUPS_AT_ONCE = 32
-_VERSION = "?versionId="
-
-
-class StoreObject(NamedTuple):
-    """An object: its name below the store's URL, size in bytes, ETag, and time of change.
-
-    `etag` is without quotes, or None in a store without; `mtime_ns` is None where it is not known.
-    """
-
-    name: str
-    size: int | None
-    etag: str | None
-    mtime_ns: int | None
-
-
-class Content(NamedTuple):
-    """The bytes of an object, and what they are the content of."""
-
-    data: bytes
-    object: StoreObject
 
 
 @dataclass(frozen=True)
@@ -82,7 +61,7 @@ class Store:
 
     def check_driver(self) -> None:
         """Raise RequestError when this kind of store has no driver here; the message says how to get it."""
-        store_drivers.file_system(self.scheme)
+        store_drivers.driver_of(self.scheme)
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:
         """Yield the objects below this URL in the order of their names; one listing, however many they are.
@@ -95,34 +74,24 @@ class Store:
             Also objects with a slash in the rest of their name.
         """
         folder, _, start = prefix.rpartition("/")
-        options: dict[str, Any] = {} if deep else {"maxdepth": 1}
-        if start:
-            options["prefix"] = start
-        with clear_errors():
-            found = self._driver().find(self._path(folder), detail=True, **options)
         skipped = len(self._path("")) + 1
-        for path in sorted(found):
-            name = path.removeprefix("/")[skipped:]
-            # A name that ends in a slash stands for a directory that a web console made.
-            if found[path].get("type") == "file" and not path.endswith("/") and name.startswith(prefix):
-                yield _object(name, found[path])
+        with clear_errors():
+            for found in self._driver().list(self._path(folder), start, deep=deep):
+                # A name that ends in a slash stands for a directory that a web console made.
+                if not found.name.endswith("/"):
+                    yield found._replace(name=found.name[skipped:])
 
     def info(self, name: str = "") -> StoreObject | None:
         """Return an object, or None where there is none, also where others' names begin with it and a slash.
 
-        Raises
-        ------
-        FileNotFoundError
-            There is no such bucket, if the store says so.
+        A missing bucket is not told from a missing object; `list` and `read` do that.
         """
         try:
             with clear_errors():
-                info = self._driver().info(self._path(name))
-        except FileNotFoundError as error:
-            if error.strerror == "no such bucket":
-                raise
+                found = self._driver().info(self._path(name))
+        except FileNotFoundError:
             return None
-        return _object(name, info) if info.get("type") == "file" else None
+        return found._replace(name=name) if found is not None else None
 
     def infos(self, names: Sequence[str]) -> Iterator[StoreObject | OSError | None]:
         """Yield for each name what `info` returns or the OSError it raises: many at a time, in order."""
@@ -141,26 +110,16 @@ class Store:
         TooLarge
             It has more than `max_bytes`.
         """
-        driver, path = self._driver(), self._path(name)
         with clear_errors():
-            if store_drivers.is_s3(self.scheme):
-                return _read_s3(driver, path, name, max_bytes)
-            found = _object(name, driver.info(path))
-            _check_size(found.size, max_bytes)
-            data: bytes = driver.cat_file(path)
-        if found.size is not None and len(data) != found.size:
-            raise StoreError(errno.EIO, "it changed while it was being read")
-        return Content(data, found._replace(size=len(data)))
+            content = self._driver().read(self._path(name), max_bytes)
+        return content._replace(object=content.object._replace(name=name))
 
-    def _driver(self) -> Any:
-        return store_drivers.file_system(self.scheme)
+    def _driver(self) -> Driver:
+        return store_drivers.driver_of(self.scheme)
 
     def _path(self, name: str) -> str:
         """Return the path by which the driver knows an object."""
         url = self.url_of(name)
-        if store_drivers.is_s3(self.scheme) and _VERSION in url:
-            # s3fs would read, and write, another object.
-            raise StoreError(errno.EINVAL, f"{_VERSION} is in the key, which is not supported")
         return url if store_urls.is_web(url) else url.partition("://")[2]
 
     def _info_or_error(self, name: str) -> StoreObject | OSError | None:
@@ -173,10 +132,15 @@ class Store:
 class WritableStore(Store):
     """A store whose objects can also be written, whole, and on a condition."""
 
+    @property
+    def replaces_in_one_step(self) -> bool:
+        """Whether of several processes that `replace` an object one succeeds."""
+        return self._driver().replaces_in_one_step
+
     def write(self, name: str, data: bytes) -> None:
         """Create or replace an object; readers see the old one or the new one, never a part."""
         with clear_errors():
-            self._driver().pipe_file(self._path(name), data)
+            self._driver().write(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> str | None:
         """Create an object; of several processes one succeeds. Return its ETag, where the store tells.
@@ -189,12 +153,8 @@ class WritableStore(Store):
         StoreConflict
             There is one of that name.
         """
-        driver, path = self._driver(), self._path(name)
         with clear_errors():
-            if store_drivers.is_s3(self.scheme):
-                return _clean_etag(store_drivers.put_s3(driver, path, data, IfNoneMatch="*"))
-            driver.pipe_file(path, data, mode="create")
-        return self._etag(name)
+            return self._driver().create(self._path(name), data)
 
     def replace(self, name: str, data: bytes, etag: str | None) -> str | None:
         """Replace an object that still has this ETag; return the new ETag, where the store tells.
@@ -205,76 +165,21 @@ class WritableStore(Store):
         Raises
         ------
         StoreConflict
-            It is gone, or has another ETag.
+            It has another ETag, or is gone.
         """
-        if store_drivers.is_s3(self.scheme) and etag is not None:
-            with clear_errors():
-                new = store_drivers.put_s3(self._driver(), self._path(name), data, IfMatch=f'"{etag}"')
-            return _clean_etag(new)
-        found = self.info(name)
-        if found is None or found.etag != etag:
-            raise StoreConflict(errno.EEXIST, "it was written by somebody else")
-        self.write(name, data)
-        return self._etag(name)
+        with clear_errors():
+            return self._driver().replace(self._path(name), data, etag)
 
     def remove(self, name: str) -> None:
         """Delete an object; does nothing where there is none."""
         try:
             with clear_errors():
-                self._driver().rm_file(self._path(name))
+                self._driver().remove(self._path(name))
         except FileNotFoundError:
             return
-
-    def _etag(self, name: str) -> str | None:
-        found = self.info(name)
-        return found.etag if found is not None else None
 
 
 def at(url: str) -> tuple[Store, str]:
     """Return the store of a URL's bucket or web server, and the object's name in it."""
     parts = store_urls.split(url)
     return Store(parts.root), parts.key
-
-
-def _read_s3(driver: Any, path: str, name: str, max_bytes: int | None) -> Content:
-    """Read an object of S3 in one request, so that its ETag is that of the bytes."""
-
-    async def read() -> Content:
-        answer = await driver._call_s3("get_object", **store_drivers.bucket_and_key(path))
-        async with answer["Body"] as body:
-            _check_size(answer["ContentLength"], max_bytes)
-            data = await body.read()
-        return Content(data, _object(name, {**answer, "size": len(data)}))
-
-    content: Content = store_drivers.run(driver, read)
-    return content
-
-
-def _check_size(size: int | None, max_bytes: int | None) -> None:
-    if max_bytes is not None and size is not None and size > max_bytes:
-        raise TooLarge(size)
-
-
-def _object(name: str, info: Mapping[str, Any]) -> StoreObject:
-    """Return what a driver says of an object; drivers use different names."""
-    return StoreObject(
-        name, info.get("size"), _clean_etag(info.get("ETag") or info.get("etag")), _mtime_ns(info)
-    )
-
-
-def _clean_etag(etag: str | None) -> str | None:
-    return etag.removeprefix("W/").strip('"') or None if etag else None
-
-
-def _mtime_ns(info: Mapping[str, Any]) -> int | None:
-    for name in ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created"):
-        value = info.get(name)
-        try:
-            if isinstance(value, str):
-                is_iso = value[:4].isdigit()
-                value = datetime.fromisoformat(value) if is_iso else parsedate_to_datetime(value)
-        except ValueError:
-            continue
-        if isinstance(value, datetime):
-            return int(value.timestamp()) * 1_000_000_000 + value.microsecond * 1000
-    return None

@@ -258,8 +258,11 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
 
 
 def _first_context() -> BaseContext:
-    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet."""
-    if store_drivers.are_open():
+    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet.
+
+    Only an object store has threads from the start, and a fork would hang.
+    """
+    if store_drivers.are_in_use():
         return _later_context()
     chosen = multiprocessing.get_start_method(allow_none=True)
     return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))

@@ -39,8 +39,8 @@ class DecodedPhoto:
 
     `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
     and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the
-    upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and `mtime_ns` are those
-    of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
+    upright photo, or with `stored` of the photo as stored in the file. `size_bytes`, `mtime_ns` and `etag`
+    are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
     source: Source
@@ -55,6 +55,7 @@ class DecodedPhoto:
     turn: int = 1
     stored: bool = False
     smaller: tuple[NDArray[np.uint8], ...] = ()
+    etag: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -161,6 +162,7 @@ def _decode_photo(
         turn=decoded.turn,
         stored=made.stored,
         smaller=tuple(made.pixels[1:]),
+        etag=decoded.etag,
     )
 
 
@@ -176,7 +178,8 @@ def _is_stored(source: Source, upright: tuple[int, int], turn: int, settings: De
 
 
 def _failed(source: Source, failure: Failure) -> DecodedPhoto:
-    return DecodedPhoto(source, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+    size, mtime = source.size_bytes, source.mtime_ns
+    return DecodedPhoto(source, size_bytes=size, mtime_ns=mtime, failure=failure, etag=source.etag)
 
 
 class PackedPhoto(NamedTuple):
@@ -252,6 +255,8 @@ class Photos(Dataset[PackedPhoto]):
 
         def begin(pixels: int) -> None:
             nonlocal claimed
+            # What was fetched took its own time.
+            alive()
             size = pixels * _PILLOW_BYTES_PER_PIXEL
             if size >= LARGE_BYTES:
                 claimed = size

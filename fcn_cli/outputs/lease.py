@@ -6,7 +6,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-from ..common import store_drivers
 from ..common.errors import OutputLost
 from ..common.stores import Content, WritableStore
 from .lock_object import LockObject, now
@@ -134,7 +133,7 @@ class Lease:
         found = self._object.read()
         if found is None or not self._has_expired(found) or not self._object.replace(found.object.etag):
             return False
-        if not store_drivers.is_s3(self._object.objects.scheme):
+        if not self._object.objects.replaces_in_one_step:
             time.sleep(self._times.settle)
             return self._object.is_mine(self._object.read())
         return True

@@ -81,7 +81,7 @@ def test_a_missing_driver_names_its_extra(
     url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(store_drivers, "_file_systems", {})
+    monkeypatch.setattr(store_drivers, "_drivers", {})
     assert fsspec.available_protocols()
     monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
     monkeypatch.setattr(sys.modules["fsspec.registry"], "registry", {})
