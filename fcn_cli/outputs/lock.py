@@ -89,10 +89,12 @@ class OutputLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError, OutputLocked, OutputLost):
-            self.keep_others_out()
-            _tidy(self.output, self.shard, failed=error is not None)
-        self._release()
+        try:
+            with contextlib.suppress(OSError, OutputLocked, OutputLost):
+                self.keep_others_out()
+                _tidy(self.output, self.shard, failed=error is not None)
+        finally:
+            self._release()
 
     def announce(self, *, settings: str = "", merging: bool = False) -> None:
         """Write who holds the directory (see `Holder`); merging, a shard holds all of it; raises OSError."""

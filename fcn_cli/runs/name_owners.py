@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import PurePath
 
 from ..common import output_layout, store_urls
 from ..common.absolute_paths import AbsolutePaths
@@ -27,7 +26,7 @@ class NameOwners:
         Returns where an output name is written, for messages.
     """
 
-    def __init__(self, journal: Journal, pruned: frozenset[str], path_of: Callable[[str], PurePath]) -> None:
+    def __init__(self, journal: Journal, pruned: frozenset[str], path_of: Callable[[str], object]) -> None:
         self._journal = journal
         self._pruned = pruned
         self._path_of = path_of
