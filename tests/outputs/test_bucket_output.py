@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from fcn_cli.outputs.journal_parts import Grouping
 from fcn_cli.outputs.lease import LeaseTimes
 
 from ..conftest import SMALL, Fcn, MakePhotos, tree
-from .memory_bucket import MemoryBucket, install
+from .memory_bucket import Killed, MemoryBucket, install
 
 OUT = "s3://bucket/out"
 FAST = (*SMALL, "--workers", "0")
@@ -89,6 +91,7 @@ def assert_as_local(objects: dict[str, bytes], local: Path) -> None:
     assert json.loads(found["settings.json"]) == json.loads(expected["settings.json"])
 
 
+@pytest.mark.long
 def test_a_bucket_gets_what_a_directory_gets(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
     made = make_photos(NAMES)
     (made / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
@@ -105,6 +108,8 @@ def test_a_bucket_gets_what_a_directory_gets(bucket: MemoryBucket, fcn: Fcn, mak
     fcn("status", copy, code=1)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_every_file_is_there_before_its_record(
     bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +128,7 @@ def test_every_file_is_there_before_its_record(
     assert check_records(bucket.names("bucket/out")) == 4
 
 
+@pytest.mark.long
 def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(NAMES)
     fcn("segment", "made", *FAST, "-o", OUT)
@@ -143,6 +149,8 @@ def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_phot
     fcn("segment", "made", *FAST, "-o", OUT, "--resize", "48", code=2)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(NAMES)
     fcn("segment", "made", *FAST, "-o", "local")
@@ -161,6 +169,8 @@ def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_p
     assert "merged: 4 images: 4 done" in fcn("segment", "--merge", "-o", OUT).stderr
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
     bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +196,8 @@ def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
     assert check_records(bucket.names("bucket/out")) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("error", "text"),
     [
@@ -244,6 +256,8 @@ def test_what_a_url_cannot_be_used_for_is_refused_in_one_line(
     assert not bucket.log
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_key_that_is_too_long_costs_its_photo_only(
     bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos
 ) -> None:
@@ -252,3 +266,47 @@ def test_a_key_that_is_too_long_costs_its_photo_only(
     ended = fcn("segment", "made", *FAST, "-o", far, code=1)
     assert "a key has at most 1024 bytes" in ended.stderr
     assert len([path for path in bucket.objects if "/masks/" in path]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_killed_at_any_write_is_continued(
+    bucket: MemoryBucket,
+    fcn: Fcn,
+    make_photos: MakePhotos,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+) -> None:
+    monkeypatch.setattr(Grouping.__init__, "__defaults__", (3600.0, 2))
+    monkeypatch.setattr(threading, "excepthook", lambda _arguments: None)
+    make_photos(NAMES)
+    arguments = ("segment", "made", *FAST, "-o", OUT, "--overwrite", "--palette")
+    fcn(*arguments, "hub")
+    fcn("segment", "made", *FAST, "-o", "local")
+    for run, kill in enumerate(range(1, 200, 2 if after else 3), 1):
+        # Sometimes into an empty bucket, sometimes with another look, which withdraws records.
+        if run % 2:
+            bucket.objects.clear()
+        bucket.kill_at(kill, after=after)
+        try:
+            fcn(*arguments, "hub" if run % 2 else "voc")
+        except Killed:
+            pass
+        else:
+            break
+        finally:
+            bucket.kill_at(0, after=False)
+            for timer in threading.enumerate():
+                if isinstance(timer, threading.Timer):
+                    timer.cancel()
+        check_records(bucket.names("bucket/out"))
+        # The dead run's lock expires.
+        bucket.clock = partial(later, 3600 * run)
+        fcn("segment", "made", *FAST, "-o", OUT)
+        assert_as_local(bucket.names("bucket/out"), Path("local"))
+    assert kill > 20
+
+
+def later(seconds: float) -> float:
+    return time.time() + seconds
