@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from ..common import resources
 from ..common.errors import Failure, FailureKind, ImageError
+from ..common.processes import end_with_parent
 from ..common.signals import ENDING_SIGNALS
 from . import decoder, exif, resizing
 from .decode_options import ONE_SCALE
@@ -288,9 +287,7 @@ def _become_worker(max_pixels: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    end_with_parent()
     # Discard what native decoders print: stdout belongs to the parent's reader.
     null_device = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
