@@ -65,6 +65,31 @@ def test_searching_follows_the_rules_for_files(s3: S3Server) -> None:
     assert images(find("s3://photos/b/f")) == ["f"]
 
 
+def test_an_object_goes_before_a_pattern(s3: S3Server) -> None:
+    keys = [
+        "[x].png",
+        "x.png",
+        "a b.png",
+        "a.png",
+        "what?.png",
+        "whats.png",
+        "deep/er/[1]/#?.png",
+        "deep/x.png",
+    ]
+    s3.put("photos", dict.fromkeys((f"in/{key}" for key in keys), b"x"))
+    for pattern, expected in (
+        ("in/[x].png", ["[x].png"]),
+        ("in/what?.png", ["what?.png"]),
+        ("in/what??png", ["what?.png", "whats.png"]),
+        ("in/[xa]*.png", ["a b.png", "a.png", "x.png"]),
+        ("in/[[]*", ["[x].png"]),
+        ("*/deep/*/[[]1]/*[?].png", ["in/deep/er/[1]/#?.png"]),
+        ("in/deep/**/*.png", ["er/[1]/#?.png", "x.png"]),
+        ("in/deep/er/[1]", ["#?.png"]),
+    ):
+        assert images(find(f"s3://photos/{pattern}")) == expected, pattern
+
+
 def test_no_name_leads_out_of_the_output_directory(s3: S3Server) -> None:
     keys = ["a//b.png", "c/../../../d.png", "/e.png", "f.png"]
     s3.put("photos", dict.fromkeys(keys, b"x"))
