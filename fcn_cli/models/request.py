@@ -14,8 +14,8 @@ from . import download, loading, registry, remote_weights, weights
 class ModelRequest:
     """A network as users ask for it.
 
-    `weights_file` is a checkpoint instead of the official weights, a path or URL. `class_names` is a file of names, ``voc``,
-    or None. `offline` forbids to download weights.
+    `weights_file` is a checkpoint instead of the official weights, a path or URL. `class_names` is a file of
+    names, ``voc``, or None. `offline` forbids to download weights.
     """
 
     backbone: str = registry.DEFAULT_BACKBONE

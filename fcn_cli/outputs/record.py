@@ -76,7 +76,12 @@ class Record:
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
-        """Say whether the input file still has the recorded size and time of change, or ETag."""
+        """Say whether the input file still has the recorded size and time of change, or ETag.
+
+        What a server tells neither of may have changed.
+        """
+        if self.size_bytes is not None and self.mtime_ns is None and self.etag is None:
+            return False
         recorded = self.size_bytes, self.mtime_ns, self.etag
         return recorded == (source.size_bytes, source.mtime_ns, source.etag)
 

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from fcn_cli.common import store_drivers, store_urls
+from fcn_cli.common import store_urls
 from fcn_cli.common.errors import RequestError
 from fcn_cli.common.stores import Store, WritableStore
 
@@ -81,10 +81,10 @@ def test_a_missing_driver_names_its_extra(
     url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(store_drivers, "_drivers", {})
     assert fsspec.available_protocols()
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "registry", {})
+    known: dict[str, type] = {}
+    for name in ("_registry", "registry"):
+        monkeypatch.setattr(sys.modules["fsspec.registry"], name, known)
     with pytest.raises(RequestError, match=rf"not installed; pip install 'fcn-cli\[{extra}\]'"):
         Store(url).check_driver()
 
