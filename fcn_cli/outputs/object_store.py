@@ -131,8 +131,7 @@ class ObjectStore:
         """Say whether an object exists and has a size; the first question lists all of its kind."""
         kind, slash, _ = name.partition("/")
         if not slash:
-            found = self.objects.info(name)
-            return found is not None and found.size == size
+            return name in {found.name for found in self.list(name, deep=False) if found.size == size}
         if kind not in self._sizes:
             self._sizes[kind] = {found.name: found.size for found in self.list(f"{kind}/")}
         return self._sizes[kind].get(name) == size

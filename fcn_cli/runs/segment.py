@@ -108,7 +108,9 @@ class Run:
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        with contextlib.closing(Journal(self.output)) as journal:
+        with OutputLost.when_refused(self.output):
+            opened = Journal(self.output)
+        with contextlib.closing(opened) as journal:
             self._check_settings(journal)
             self.report.planned(self._plan(journal), count=False)
         return self.report.summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from PIL import Image
 
 from fcn_cli.outputs.journal_parts import Grouping
 from fcn_cli.outputs.lease import LeaseTimes
+from fcn_cli.outputs.request import OutputRequest
 
 from ..conftest import SMALL, Fcn, MakePhotos, tree
 from .memory_bucket import Killed, MemoryBucket, install
@@ -266,6 +268,15 @@ def test_a_key_that_is_too_long_costs_its_photo_only(
     ended = fcn("segment", "made", *FAST, "-o", far, code=1)
     assert "a key has at most 1024 bytes" in ended.stderr
     assert len([path for path in bucket.objects if "/masks/" in path]) == 1
+
+
+def test_a_request_takes_no_driver_to_other_processes(bucket: MemoryBucket) -> None:
+    request = OutputRequest(OUT, ("masks",))
+    assert str(request.store) == OUT
+    assert pickle.loads(pickle.dumps(request)) == request
+    assert "store" not in vars(pickle.loads(pickle.dumps(request)))
+    assert request.store is request.store
+    assert str(OutputRequest("file:///tmp/x").store) == "/tmp/x"
 
 
 @pytest.mark.slow

@@ -75,28 +75,36 @@ def ended(running: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 class Reader(threading.Thread):
-    """Lists and decodes everything in the bucket, again and again, until it is told to stop."""
+    """Lists the bucket again and again, and decodes every object that is new, until it is told to stop."""
 
     def __init__(self, s3: S3Server) -> None:
         super().__init__()
         self._s3 = s3
         self._over = threading.Event()
-        self.rounds: list[int] = []
+        self._seen: set[tuple[str, str]] = set()
+        self.mask_counts: set[int] = set()
+        self.decoded = 0
         self.problems: list[str] = []
 
     def run(self) -> None:
-        while not self._over.wait(0.01):
-            try:
-                objects = results(self._s3)
-            except self._s3.client.exceptions.NoSuchKey:
-                # A part that was put together with others between the list and the reading.
-                continue
-            for name, data in objects.items():
+        while not self._over.wait(0.05):
+            listed = self._s3.client.list_objects_v2(Bucket="results", Prefix="a run/out/").get(
+                "Contents", []
+            )
+            for item in listed:
+                key, version = item["Key"], (item["Key"], item["ETag"])
+                if version in self._seen:
+                    continue
+                self._seen.add(version)
                 try:
-                    self._read(name, data)
+                    self._read(key, self._s3.client.get_object(Bucket="results", Key=key)["Body"].read())
+                except self._s3.client.exceptions.NoSuchKey:
+                    # A part that was put together with others between the list and the reading.
+                    continue
                 except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
-                    self.problems.append(f"{name}: {error!r}")
-            self.rounds.append(sum(name.startswith("masks/") for name in objects))
+                    self.problems.append(f"{key}: {error!r}")
+                self.decoded += 1
+            self.mask_counts.add(sum("/masks/" in item["Key"] for item in listed))
 
     def _read(self, name: str, data: bytes) -> None:
         if name.endswith((".png", ".jpg")):
@@ -128,7 +136,7 @@ def compared(record: Mapping[str, Any]) -> dict[str, Any]:
 def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_partial(
     s3: S3Server, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    names = [f"{'sub [1]/' * (i % 2)}p #{i:02} ü%.png" for i in range(40)]
+    names = [f"{'sub [1]/' * (i % 2)}p #{i:02} ü%.png" for i in range(24)]
     made = make_photos(names, size=(200, 150))
     kinds = ("--write", "masks,color,overlay")
     run_process("segment", made, *SMALL, *kinds, "-o", "local", cwd=tmp_path)
@@ -141,14 +149,15 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
         running.communicate()
         killed = results(s3)
         recorded = check_records(killed)
-        assert 8 <= recorded < 40
+        assert 8 <= recorded < 24
         assert "manifest.jsonl" not in killed
         assert ".fcn.lock" in killed
         # The lock of a dead process of this machine is taken over at once.
         segment("s3://photos/set 1", *kinds, cwd=tmp_path, env=env)
     assert not reader.problems
-    # It looked at the bucket while there were some masks, and not yet all.
-    assert len({count for count in reader.rounds if 0 < count < 40}) >= 3
+    # It looked at the bucket while there were some masks, and not yet all; and read all that it found.
+    assert len({count for count in reader.mask_counts if 0 < count < 24}) >= 3
+    assert reader.decoded > 3 * 24
     objects = results(s3)
     summary = json.loads(objects["summary.json"])
     assert summary["run"]["skipped"] == recorded
@@ -156,7 +165,7 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
     for name, data in local.items():
         if name.startswith(("masks/", "color/", "overlay/")) or name in {"stats.csv", "classes.json"}:
             assert objects[name] == data, name
-    assert check_records(objects) == 40
+    assert check_records(objects) == 24
     expected = {
         record["image"]: compared(record) for record in map(json.loads, local["manifest.jsonl"].splitlines())
     }
@@ -198,8 +207,9 @@ def test_two_runs_never_work_at_once(
     assert "waiting for another run" in waiting.stderr.readline()
     (tmp_path / "go").touch()
     assert ended(held)[0] == 0
-    assert ended(waiting)[0] == 0
-    assert json.loads(results(s3)["summary.json"])["run"]["skipped"] == 3
+    code, errors = ended(waiting)
+    assert code == 0
+    assert "all 3 images were done before" in errors
 
 
 def test_the_lock_of_a_run_killed_elsewhere_expires(
