@@ -144,7 +144,7 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
     env = python_with(FAST_PARTS, tmp_path)
     with Reader(s3) as reader:
         running = start("s3://photos/set 1", *kinds, cwd=tmp_path, env=env)
-        wait_until(lambda: len(list_records(s3)) >= 8, running)
+        wait_until(lambda: len(list_records(s3)) >= 8, running, 120)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         killed = results(s3)
@@ -188,7 +188,7 @@ def held(s3: S3Server, make_photos: MakePhotos, tmp_path: Path) -> Iterator[subp
     make_photos(["a.png", "b.png", "held.png"])
     env = python_with(HELD + FAST_PARTS + SHORT_LOCKS, tmp_path)
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
-    wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running)
+    wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running, 120)
     yield running
     if running.poll() is None:
         running.kill()
@@ -202,7 +202,7 @@ def test_two_runs_never_work_at_once(
     assert f"{OUT}: another run is writing there (process {held.pid} on" in refused.stderr
     # The lock is refreshed, so it never expires; whoever waits, waits for the end.
     time.sleep(4)
-    waiting = start("made", "--wait", "60", cwd=tmp_path)
+    waiting = start("made", "--wait", "120", cwd=tmp_path)
     assert waiting.stderr is not None
     assert "waiting for another run" in waiting.stderr.readline()
     (tmp_path / "go").touch()
@@ -226,7 +226,7 @@ def test_the_lock_of_a_run_killed_elsewhere_expires(
     env = python_with(SHORT_LOCKS, tmp_path / "short")
     refused = segment("made", cwd=tmp_path, code=4, env=env)
     assert "another run is writing there" in refused.stderr
-    segment("made", "--wait", "30", cwd=tmp_path, env=env)
+    segment("made", "--wait", "90", cwd=tmp_path, env=env)
     assert check_records(results(s3)) == 3
     assert json.loads(results(s3)["summary.json"])["run"]["skipped"] == 2
 
@@ -238,7 +238,7 @@ def test_a_paused_run_whose_lock_was_taken_over_stops(
     (tmp_path / "short").mkdir()
     env = python_with(SHORT_LOCKS, tmp_path / "short")
     (tmp_path / "go").touch()
-    segment("made", "--wait", "30", cwd=tmp_path, env=env)
+    segment("made", "--wait", "90", cwd=tmp_path, env=env)
     before = results(s3)
     held.send_signal(signal.SIGCONT)
     code, errors = ended(held)
@@ -319,7 +319,7 @@ def test_a_server_that_goes_away_ends_the_run_and_the_next_one_continues(
     forwarder = Forwarder(s3.url)
     env = {**python_with(HELD + FAST_PARTS, tmp_path), "AWS_ENDPOINT_URL": forwarder.url}
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
-    wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running)
+    wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running, 120)
     forwarder.close()
     (tmp_path / "go").touch()
     code, errors = ended(running)
