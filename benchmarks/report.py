@@ -26,6 +26,7 @@ from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import begin
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.outputs.write_queue import WriteQueue
@@ -81,7 +82,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
     output.mkdir()
     settings = LabelSettings("resnet50", "00000000", 520, "auto", "fast", None)
-    RequestedSettings(settings).save(output, None)
+    RequestedSettings(settings).save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
     with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:

@@ -36,7 +36,7 @@ from fcn_cli.common import files, palettes
 from fcn_cli.common.output_layout import SUMMARY_FILE
 from fcn_cli.inference import engine
 from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
-from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.journal import Journal, open_for_appending
 from fcn_cli.runs import network_stage, prediction_stream, segment  # noqa: F401
 
 from .conftest import SAMPLES, SMALL
@@ -133,7 +133,7 @@ class Moments:
         def append(journal: Journal, records: Any) -> None:
             records = list(records)
             if records and self.happens("half a line"):
-                journal._stream = stream = journal._stream or journal._open()
+                journal._stream = stream = journal._stream or open_for_appending(journal._file)
                 line = json.dumps(records[0].as_json()).encode()
                 stream.write(line[: len(line) // 2])
                 stream.flush()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..common import store_urls
 from ..common.errors import RequestError
 from . import option_values
 from .input_options import not_empty
@@ -32,11 +33,21 @@ def export_path(parameter: typer.CallbackParam, value: str) -> Path:
     """Refuse an empty name, which `Path` would take for the current directory, and stdout."""
     if value == "-":
         raise RequestError("--output -: an export goes into a file or a directory, not to stdout")
-    return Path(not_empty(parameter, value) or "")
+    return local_directory(not_empty(parameter, value) or "")
+
+
+def local_directory(value: str) -> Path:
+    """Refuse a URL: commands about what is done work on local directories only."""
+    if store_urls.is_url(store_urls.local_path(value)):
+        raise RequestError(f"{value}: this command works on local directories; copy this one here first")
+    return Path(store_urls.local_path(value))
 
 
 OutputDirectory = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The output directory of an fcn segment command.")
+    Any,
+    typer.Argument(
+        metavar="OUT", parser=local_directory, help="The output directory of an fcn segment command."
+    ),
 ]
 Classes = Annotated[
     list[str] | None,

@@ -53,14 +53,16 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="Image files, directories (searched recursively), quoted glob patterns; '-' is one image "
-        "on stdin.",
+        help="Image files, directories (searched recursively), quoted glob patterns; the same by URL "
+        "(s3://, gs://; files by https://); '-' is one image on stdin.",
     ),
 ]
 FilesFrom = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", callback=not_empty, help="Read image files from a list, one per line; '-' is stdin."
+        metavar="FILE",
+        callback=not_empty,
+        help="Read image files or URLs from a list, one per line; '-' is stdin.",
     ),
 ]
 Watch = Annotated[
@@ -79,6 +81,6 @@ Root = Annotated[
         metavar="DIR",
         envvar="FCN_ROOT",
         show_default="current directory",
-        help="The output names of listed files are relative to this directory.",
+        help="The output names of listed files are relative to this directory or URL.",
     ),
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from ..common.errors import RequestError
@@ -22,12 +20,13 @@ def merge_shards(context: typer.Context, output: str, wait: float, *, quiet: boo
     typer.Exit
         With the exit code of the merged run.
     """
+    from ..outputs.request import OutputRequest
     from ..runs import merging
     from .run_display import Display
 
     if other := given_besides(context, _PARAMETERS):
         raise RequestError(f"--merge segments nothing, it takes the --output only; leave {other} out")
     display = Display(quiet=quiet, as_json=as_json)
-    summary = merging.merge(Path(output), wait, display.note)
+    summary = merging.merge(OutputRequest(output).store, wait, display.note)
     display.merged(summary)
     raise typer.Exit(summary.exit_code)

@@ -60,7 +60,7 @@ Weights = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="FCN_WEIGHTS",
-        help="Your own checkpoint instead of the official weights.",
+        help="Your own checkpoint instead of the official weights; a path or URL.",
     ),
 ]
 ClassNames = Annotated[

@@ -26,7 +26,8 @@ Output = Annotated[
         metavar="DIR",
         envvar="FCN_OUTPUT",
         callback=not_a_file,
-        help="Output directory; '-' writes one image as PNG to stdout.",
+        help="Output directory, or a URL: s3://BUCKET/NAME, gs://BUCKET/NAME. '-' writes one image as PNG to "
+        "stdout.",
     ),
 ]
 Write = Annotated[

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.errors import FcnError, Interrupted, OutputLost
+from ..common import store_urls
+from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.output_layout import is_output_directory
 from . import directory_options, options
 from .console import print_message
@@ -24,6 +25,15 @@ def report(output: directory_options.OutputDirectory, quiet: options.Quiet = Fal
     write_report(output, quiet=quiet)
 
 
+def check_place(output: str) -> None:
+    """Refuse ``--report`` where the run cannot write a report at its end."""
+    if store_urls.is_url(store_urls.local_path(output)):
+        raise RequestError(
+            f"--report: a report is written into a local directory, not to {output}; leave it out, and use "
+            "fcn report on a copy"
+        )
+
+
 def report_after(summary: Summary, *, quiet: bool) -> None:
     """Write the report at the end of a run, also of one that had nothing to do.
 
@@ -37,11 +47,11 @@ def report_after(summary: Summary, *, quiet: bool) -> None:
     if summary.stopped is not None:
         print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
         return
-    if not is_output_directory(str(summary.output)):
+    if not is_output_directory(summary.output):
         print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
         return
     try:
-        write_report(summary.output, quiet=quiet)
+        write_report(Path(summary.output), quiet=quiet)
     except FcnError as error:
         if isinstance(error, Interrupted):
             raise

@@ -13,7 +13,7 @@ from ..common.errors import ExitCode, OutputLost, RequestError
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
 from .merge_shards import merge_shards
-from .report import report_after
+from .report import check_place, report_after
 
 if TYPE_CHECKING:
     from ..runs.summary import Summary
@@ -93,6 +93,8 @@ def segment(
     if log_file is not None:
         open_log(log_file)
     _check_classes(context, write)
+    if report:
+        check_place(output)
     short_side, views = network_options.short_side(context, resize, tile), ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),

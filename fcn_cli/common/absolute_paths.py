@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+from . import store_urls
+
 
 class AbsolutePaths:
-    """Returns what `os.path.abspath` returns, at a fraction of its time; for one current directory.
+    """Returns what `store_urls.absolute` returns, at a fraction of its time; for one current directory.
 
     It remembers the directories. A folder of photos has thousands of files in each.
     """
@@ -15,7 +17,9 @@ class AbsolutePaths:
         self._directories: dict[str, str] = {}
 
     def __call__(self, path: str) -> str:
-        """Return the absolute path of a file."""
+        """Return the absolute path of a file, or the public URL of an object."""
+        if "://" in path:
+            return store_urls.absolute(path)
         directory, slash, name = path.rpartition("/")
         # Where names can have other separators, where two slashes have a meaning of their own (POSIX), and
         # where nothing is saved.

@@ -12,13 +12,21 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 _TEMPORARY_PREFIX = ".fcn-"
 _TEMPORARY_SUFFIX = ".tmp"
 _numbers = itertools.count()
 # Machines that share a directory, and containers above all, have processes of equal numbers.
 _token = secrets.token_hex(4)
+
+
+class ReadableFile(Protocol):
+    """A file that can be read, as a `Path` or in an object store; `str` of it names it in messages."""
+
+    def read_bytes(self) -> bytes:
+        """Return the whole content; raises OSError, of which FileNotFoundError says that there is none."""
+        ...
 
 
 def temporary_prefix() -> str:
@@ -74,9 +82,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically and durably; surrogate escapes in file names become their bytes."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    """Write a UTF-8 file atomically and durably."""
+    write_bytes(path, encoded(text))
     sync_directories([path.parent])
+
+
+def encoded(text: str) -> bytes:
+    """Return a text in UTF-8; surrogate escapes in file names become their bytes."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from .errors import FailureKind, ImageError
+from .files import ReadableFile
 
 VOID_INDEX = 255
 """The label map value that means "no class", as in Pascal VOC's ground truth."""
@@ -44,7 +45,7 @@ def count_classes(labels: LabelMap) -> dict[int, int]:
     return {index: pixels for index, pixels in enumerate(histogram) if pixels}
 
 
-def read_label_map(path: Path) -> LabelMap:
+def read_label_map(path: ReadableFile) -> LabelMap:
     """Read the class indices of an 8-bit greyscale or paletted PNG: uint8, shape (height, width).
 
     Raises
@@ -54,7 +55,7 @@ def read_label_map(path: Path) -> LabelMap:
     """
     try:
         # Without Pillow's limit on pixels, which `Image.open` applies: our own masks have any size.
-        with PngImageFile(path) as image:
+        with PngImageFile(io.BytesIO(path.read_bytes())) as image:
             mode, labels = image.mode, np.array(image, dtype=np.uint8) if image.mode in {"L", "P"} else None
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{path}: no such file") from None

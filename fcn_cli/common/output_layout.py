@@ -13,6 +13,8 @@ SETTINGS_FILE = "settings.json"
 SETTINGS_MARK = "fcn_settings"
 """The key that makes a ``settings.json`` ours, and its directory an output directory."""
 JOURNAL_FILE = "manifest.jsonl"
+JOURNAL_PARTS = "manifest.parts"
+"""The directory of the journal's parts in an object store, where nothing can be appended to."""
 CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
@@ -97,7 +99,15 @@ def kind_of(path: str) -> str:
 def is_output_directory(directory: str) -> bool:
     """Say whether a directory is the output directory of some run; its settings file tells."""
     try:
-        content = json.loads(Path(directory, SETTINGS_FILE).read_bytes())
+        return are_settings(Path(directory, SETTINGS_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and SETTINGS_MARK in content
+
+
+def are_settings(content: bytes) -> bool:
+    """Say whether this is the content of the settings file of some run."""
+    try:
+        settings = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and SETTINGS_MARK in settings

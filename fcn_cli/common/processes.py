@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +68,37 @@ class ProcessIdentity:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def process_table() -> str | None:
+    """Return what tells this machine's table of processes, since its boot, from every other; None if unknown.
+
+    Containers of one machine have tables of their own, and so the same process numbers.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def end_with_parent() -> None:
+    """End this process with the one that started it, however that ends; for a process of `multiprocessing`.
+
+    Its parent in the system's eyes can be a fork server. That lives as long as what it forked, so without
+    this both would stay for ever.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        threading.Thread(target=_end_after, args=(parent.sentinel,), name="fcn-parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,22 +42,27 @@ def shard_file(name: str, shard: Shard | None) -> str:
     return f"{stem}.{label}.{suffix}"
 
 
+def shards_with(names: Iterable[str], name: str) -> list[tuple[Shard, str]]:
+    """Return the shards that have their own file of a name among the `names` in a directory, in order."""
+    found = []
+    for one in names:
+        if (label := _LABEL.search(one)) is not None:
+            shard = Shard(int(label[1]), int(label[2]))
+            if shard.index <= shard.count and one == shard_file(name, shard):
+                found.append((shard, one))
+    return sorted(found, key=lambda entry: (entry[0].count, entry[0].index))
+
+
 def shard_files(output: Path, name: str) -> list[tuple[Shard, Path]]:
-    """Return the shards that have their own file of a name in an output directory, and the files, in order.
+    """Return the shards that have their own file of a name in a local directory, and the files, in order.
 
     Raises
     ------
     OSError
         The directory cannot be listed; a missing one has no files.
     """
-    found = []
     try:
-        names = [path.name for path in output.iterdir()]
+        names = os.listdir(output)
     except FileNotFoundError:
         return []
-    for one in names:
-        if (label := _LABEL.search(one)) is not None:
-            shard = Shard(int(label[1]), int(label[2]))
-            if shard.index <= shard.count and one == shard_file(name, shard):
-                found.append((shard, output / one))
-    return sorted(found, key=lambda entry: (entry[0].count, entry[0].index))
+    return [(shard, output / one) for shard, one in shards_with(names, name)]

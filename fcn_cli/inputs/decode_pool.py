@@ -29,6 +29,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ..common import store_drivers, store_urls
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
 from .decode_worker import (
@@ -150,6 +151,7 @@ class _Pool:
 
     def __init__(self, photos: Photos, indices: Sequence[int], workers: int, context: BaseContext) -> None:
         self._table = photos.table
+        self._sources = photos.sources
         loader = DataLoader(
             photos,
             batch_size=None,
@@ -216,10 +218,14 @@ class _Pool:
                 well = False
                 lost[index] = Failure(
                     FailureKind.DECODER_HUNG,
-                    f"its decoder did not come back within {seconds:g} s; --decode-timeout gives it longer",
+                    f"{self._what_hangs(index)} did not come back within {seconds:g} s; --decode-timeout "
+                    "gives it longer",
                     seconds,
                 )
         return None if well else lost
+
+    def _what_hangs(self, index: int) -> str:
+        return "its store or decoder" if store_urls.is_url(self._sources[index].path) else "its decoder"
 
     def stop(self) -> None:
         """End these workers at once, in the middle of a photo too."""
@@ -257,7 +263,12 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
 
 
 def _first_context() -> BaseContext:
-    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet."""
+    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet.
+
+    Only an object store has threads from the start, and a fork would hang.
+    """
+    if store_drivers.are_in_use():
+        return _later_context()
     chosen = multiprocessing.get_start_method(allow_none=True)
     return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))
 

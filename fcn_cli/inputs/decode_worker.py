@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from ..common import resources
 from ..common.errors import Failure, FailureKind, ImageError
+from ..common.processes import end_with_parent
 from ..common.signals import ENDING_SIGNALS
 from . import decoder, exif, resizing
 from .decode_options import ONE_SCALE
@@ -39,8 +38,8 @@ class DecodedPhoto:
 
     `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
     and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the
-    upright photo, or with `stored` of the photo as stored in the file. `size_bytes` and `mtime_ns` are those
-    of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
+    upright photo, or with `stored` of the photo as stored in the file. `size_bytes`, `mtime_ns` and `etag`
+    are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
     source: Source
@@ -55,6 +54,7 @@ class DecodedPhoto:
     turn: int = 1
     stored: bool = False
     smaller: tuple[NDArray[np.uint8], ...] = ()
+    etag: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -161,6 +161,7 @@ def _decode_photo(
         turn=decoded.turn,
         stored=made.stored,
         smaller=tuple(made.pixels[1:]),
+        etag=decoded.etag,
     )
 
 
@@ -176,7 +177,8 @@ def _is_stored(source: Source, upright: tuple[int, int], turn: int, settings: De
 
 
 def _failed(source: Source, failure: Failure) -> DecodedPhoto:
-    return DecodedPhoto(source, size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, failure=failure)
+    size, mtime = source.size_bytes, source.mtime_ns
+    return DecodedPhoto(source, size_bytes=size, mtime_ns=mtime, failure=failure, etag=source.etag)
 
 
 class PackedPhoto(NamedTuple):
@@ -252,6 +254,8 @@ class Photos(Dataset[PackedPhoto]):
 
         def begin(pixels: int) -> None:
             nonlocal claimed
+            # What was fetched took its own time.
+            alive()
             size = pixels * _PILLOW_BYTES_PER_PIXEL
             if size >= LARGE_BYTES:
                 claimed = size
@@ -283,9 +287,7 @@ def _become_worker(max_pixels: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    end_with_parent()
     # Discard what native decoders print: stdout belongs to the parent's reader.
     null_device = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -13,8 +14,9 @@ from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
+from ..common import store_urls
 from ..common.errors import FailureKind, ImageError
-from . import exif, formats, refusals
+from . import exif, formats, refusals, remote_photos
 from .rgb import to_rgb
 from .tiff_strips import TiffStrips
 
@@ -30,16 +32,18 @@ The most that was measured is 25 bytes per pixel, for JPEG 2000 with alpha."""
 
 
 class Decoded(NamedTuple, Generic[T]):
-    """An upright RGB image or what was made of it, notes for the record, and its file's size and mtime.
+    """An upright RGB image or what was made of it, notes for the record, and the identity of its file.
 
-    `turn` is the file's EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
+    That is its size and mtime; of an object in a store its ETag instead of the mtime. `turn` is the file's
+    EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
     """
 
     image: T
     notes: tuple[str, ...]
-    size_bytes: int
-    mtime_ns: int
+    size_bytes: int | None
+    mtime_ns: int | None
     turn: int = 1
+    etag: str | None = None
 
 
 class Measured(NamedTuple):
@@ -84,7 +88,8 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
     Parameters
     ----------
     path
-        A regular file. Its content determines the format, or its suffix for formats without a signature.
+        A regular file, or the URL of an object. Its content determines the format, or its suffix for formats
+        without a signature.
     max_pixels
         An image with more pixels in its header is refused before it is decoded.
 
@@ -120,24 +125,22 @@ def decode_with(
         The image cannot be decoded, or `use` raised it.
     """
     try:
-        with _open_regular(path) as file:
-            status = os.fstat(file.fileno())
-            with formats.open_image(file, path) as opened:
-                _check_pixels(opened, max_pixels)
-                if begin is not None:
-                    begin(opened.width * opened.height)
-                strips = TiffStrips.of(opened) if use is not _whole else None
-                if strips is not None:
-                    notes, turn = _notes(opened), 1
-                    made = use(LargeTiff(strips), turn)
-                else:
-                    image, notes, turn = _load(opened, max_pixels)
-                    made = use(image, turn)
+        with _opened(path, max_pixels) as photo, formats.open_image(photo.file, photo.name) as opened:
+            _check_pixels(opened, max_pixels)
+            if begin is not None:
+                begin(opened.width * opened.height)
+            strips = TiffStrips.of(opened) if use is not _whole else None
+            if strips is not None:
+                notes, turn = _notes(opened), 1
+                made = use(LargeTiff(strips), turn)
+            else:
+                image, notes, turn = _load(opened, max_pixels)
+                made = use(image, turn)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         refusals.refuse(error, path, max_pixels)
-    return Decoded(made, notes, status.st_size, status.st_mtime_ns, turn)
+    return Decoded(made, notes, photo.size_bytes, photo.mtime_ns, turn, photo.etag)
 
 
 class LargeTiff:
@@ -172,7 +175,7 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
         As `decode`, as far as the header shows.
     """
     try:
-        with _open_regular(path) as file, formats.open_image(file, path) as opened:
+        with _opened(path, max_pixels) as photo, formats.open_image(photo.file, photo.name) as opened:
             _check_pixels(opened, max_pixels)
             size, turn = opened.size, exif.tiff_turn(opened)
             if turn == 1:
@@ -206,6 +209,28 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
+
+
+class _Photo(NamedTuple):
+    """An open photo: its file or its bytes in memory, its name, and its identity as in `Decoded`."""
+
+    file: BinaryIO
+    name: str
+    size_bytes: int | None
+    mtime_ns: int | None
+    etag: str | None
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[_Photo]:
+    if isinstance(path, str) and store_urls.is_url(path):
+        fetched = remote_photos.fetch(path, max_pixels)
+        with fetched.file as memory:
+            yield _Photo(memory, store_urls.name_in(path), *fetched[1:])
+        return
+    with _open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        yield _Photo(file, os.fspath(path), status.st_size, status.st_mtime_ns, None)
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common import store_urls
 from ..common.class_names import VOC_CLASSES, load_class_names
-from . import download, loading, registry, weights
+from . import download, loading, registry, remote_weights, weights
 
 
 @dataclass(frozen=True)
 class ModelRequest:
     """A network as users ask for it.
 
-    `weights_file` is a checkpoint instead of the official weights. `class_names` is a file of names, ``voc``,
-    or None. `offline` forbids to download weights.
+    `weights_file` is a checkpoint instead of the official weights, a path or URL. `class_names` is a file of
+    names, ``voc``, or None. `offline` forbids to download weights.
     """
 
     backbone: str = registry.DEFAULT_BACKBONE
@@ -35,13 +36,18 @@ class ModelRequest:
         identity, checkpoint = architecture.sha256, None
         known_names: tuple[str, ...] | None = VOC_CLASSES
         if self.weights_file is not None:
-            path = Path(self.weights_file)
+            path = self._weights_path(self.weights_file)
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, known_names = checkpoint.sha256, None
         return ResolvedModel(
             architecture, identity, checkpoint, asked_names, asked_names or known_names, self.offline
         )
+
+    def _weights_path(self, given: str) -> Path:
+        if store_urls.is_url(local := store_urls.local_path(given)):
+            return remote_weights.obtain_url(local, offline=self.offline)
+        return Path(local)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, output_file
 from .looks import Look
+from .output_store import OutputStore, Place, as_store
 from .record import Record
 from .writers import WRITERS, Photo, encode
 
@@ -30,12 +29,9 @@ class OutputDirectory:
         How the files look.
     """
 
-    def __init__(self, root: Path, look: Look) -> None:
-        self.root = root
-        self._root_text = str(root)
-        self._real = os.path.realpath(root)
+    def __init__(self, root: Path | OutputStore, look: Look) -> None:
+        self.root = as_store(root)
         self._look = look
-        self._ready: set[Path] = set()
 
     def look(self, kind: str) -> str | None:
         """Return the look of the files of a kind that this run writes, or None for a kind without a look."""
@@ -76,8 +72,7 @@ class OutputDirectory:
             name = output_file(output, kind)
             path = self.root / name
             try:
-                self._make_directory(path.parent)
-                sizes[name] = files.write_whole(path, partial(encode, writer, segmentation, photo))
+                sizes[name] = self.root.write_whole(name, partial(encode, writer, segmentation, photo))
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:
@@ -93,16 +88,13 @@ class OutputDirectory:
             As `write`.
         """
         with OutputLost.when_refused(self.root):
-            files.sync_directories((self.root / name).parent for name in names)
+            self.root.sync(names)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files that no longer belong to a photo; skip those that cannot be deleted."""
         for name in names:
-            path = self.root / name
             with contextlib.suppress(OSError):
-                # A file behind a link is not ours.
-                if os.path.realpath(path.parent) == os.path.join(self._real, os.path.dirname(name)):
-                    path.unlink()
+                self.root.remove(name)
 
     def remove_with_directories(self, names: Iterable[str]) -> None:
         """Delete files, and the directories that this leaves empty; never during a `write`."""
@@ -111,16 +103,11 @@ class OutputDirectory:
             with contextlib.suppress(OSError):
                 # The directory of a kind stays.
                 for parent in PurePosixPath(name).parents[:-2]:
-                    (self.root / parent).rmdir()
+                    self.root.remove_directory(str(parent))
 
     def is_whole(self, name: str, size: int) -> bool:
         """Say whether a recorded file exists and has its recorded size."""
-        try:
-            # Without pathlib, which is slow: a plan asks this for every file.
-            status = os.lstat(f"{self._root_text}/{name}")
-        except (OSError, ValueError):
-            return False
-        return status.st_size == size
+        return self.root.has_size(name, size)
 
     def read_labels(self, name: str, record: Record) -> LabelMap | None:
         """Return the label map in an output file, or None when it does not match its record."""
@@ -136,28 +123,14 @@ class OutputDirectory:
             str(index): {"name": name, "color": list(self._look.color(index))}
             for index, name in indices.items()
         }
-        path, text = self.root / CLASSES_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError, ValueError):
-            if path.read_text(encoding="utf-8") == text:
+            if (self.root / CLASSES_FILE).read_bytes().decode() == text:
                 return
-        files.write_text(path, text)
-
-    def _make_directory(self, directory: Path) -> None:
-        if directory in self._ready and directory.is_dir():
-            return
-        # Do not create a lost output directory again: its journal and its lock are lost too.
-        self.root.stat()
-        changed = files.make_directories(directory)
-        inside = os.path.join(self._real, directory.relative_to(self.root))
-        if os.path.realpath(directory) != inside:
-            raise ImageError(
-                FailureKind.OUTPUT_REFUSED, f"{directory} is a link; outputs are never written through links"
-            )
-        files.sync_directories(changed)
-        self._ready.add(directory)
+        self.root.write_text(CLASSES_FILE, text)
 
 
-def read_recorded_labels(root: Path, name: str, record: Record) -> LabelMap:
+def read_recorded_labels(root: Place, name: str, record: Record) -> LabelMap:
     """Return the label map in an output file.
 
     Raises
@@ -171,7 +144,7 @@ def read_recorded_labels(root: Path, name: str, record: Record) -> LabelMap:
     return labels
 
 
-def read_classes(root: Path) -> list[str] | None:
+def read_classes(root: Place) -> list[str] | None:
     """Return the class names in a ``classes.json``, by index, or None when it cannot be read."""
     try:
         content = json.loads((root / CLASSES_FILE).read_bytes())
@@ -193,7 +166,7 @@ _THIS_PHOTO_ONLY = frozenset(
 )
 
 
-def _lost_or_refused(error: OSError, path: Path) -> ImageError | OutputLost:
+def _lost_or_refused(error: OSError, path: object) -> ImageError | OutputLost:
     if error.errno in _THIS_PHOTO_ONLY or error.errno is None:
         return ImageError(FailureKind.OUTPUT_REFUSED, f"{path} cannot be written ({error.strerror or error})")
     return OutputLost(f"{path}: cannot be written ({error.strerror})")

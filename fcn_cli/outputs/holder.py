@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..common import files
 from ..common.output_layout import HOLDER_FILE
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file
+from .output_store import OutputStore, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Holder:
     settings: str = ""
     merging: bool = False
 
-    def save(self, output: Path, shard: Shard | None) -> None:
+    def save(self, output: OutputStore, shard: Shard | None) -> None:
         """Write the file of a directory or a shard; raises OSError."""
         content = {
             **self.process.as_json(),
@@ -33,10 +32,10 @@ class Holder:
             "settings": self.settings,
             "merging": self.merging,
         }
-        files.write_text(output / shard_file(HOLDER_FILE, shard), json.dumps(content) + "\n")
+        output.write_text(shard_file(HOLDER_FILE, shard), json.dumps(content) + "\n")
 
     @classmethod
-    def read(cls, output: Path, shard: Shard | None = None) -> Holder | None:
+    def read(cls, output: Place, shard: Shard | None = None) -> Holder | None:
         """Return who holds a directory or a shard; None without such a file."""
         try:
             value = json.loads((output / shard_file(HOLDER_FILE, shard)).read_bytes())

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common import files
+from ..common.errors import OutputLost
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard
 from .journal_files import journal_path
 from .json_text import to_line
+from .output_store import OutputStore, as_store
 from .record import Record
 from .record_index import RecordIndex
 from .replay import ReplayedJournal, replay
@@ -38,13 +40,15 @@ class Journal:
         A journal cannot be read.
     """
 
-    def __init__(self, output: Path, shard: Shard | None = None) -> None:
-        self.path = journal_path(output, shard)
-        replayed = replay(output)
+    def __init__(self, output: Path | OutputStore, shard: Shard | None = None) -> None:
+        self._store = as_store(output)
+        self._home = self._store.journals(shard)
+        self._file = journal_path(self._home.directory, shard)
+        replayed = replay(self._store, self._home.directory)
         self.index = replayed.index
         self.damaged = replayed.damaged
         self._is_of_shard = shard is not None
-        own = replayed.journals.pop(str(self.path), ReplayedJournal())
+        own = replayed.journals.pop(str(self._file), ReplayedJournal())
         self._number, self._whole_bytes, self._line_count = own.number, own.whole_bytes, own.line_count
         self._others = [Path(name) for name in replayed.journals]
         self._stream: BinaryIO | None = None
@@ -69,6 +73,11 @@ class Journal:
         return self.index.kinds
 
     @property
+    def path(self) -> object:
+        """What messages call the journal that is appended to: its path or URL."""
+        return self._home.url_of(self._file)
+
+    @property
     def size_bytes(self) -> int:
         """The length of the whole lines in the journal that is appended to."""
         return self._whole_bytes
@@ -81,30 +90,26 @@ class Journal:
         other journals go when all their records are here, and say the same as long as they exist. From then
         on the file only grows: ``run.json`` has its length when the work began.
         """
+        superseded = None
         if not self._is_of_shard:
             for name in self.index.orphans():
                 with contextlib.suppress(OSError):
-                    (self.path.parent / name).unlink()
+                    self._store.remove(name)
             if self._others or self.damaged or self._line_count > 2 * len(self.index) + 100:
                 self._compact()
-                for path in self._others:
-                    path.unlink(missing_ok=True)
-                self._others = []
-                files.sync_directories([self.path.parent])
-        with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as stream:
-            if stream.seek(0, os.SEEK_END) > self._whole_bytes:
-                stream.truncate(self._whole_bytes)
-                os.fsync(stream.fileno())
-                if self._number is not None:
-                    # Its buffer has the torn line, in the place of the next one.
-                    self.index.replace_file(self._number, self.path.open("rb"))
+                superseded, self._others = self._others, []
+        if _cut(self._file, self._whole_bytes) and self._number is not None:
+            # Its buffer has the torn line, in the place of the next one.
+            self.index.replace_file(self._number, self._file.open("rb"))
+        self._home.mended(superseded)
 
     def set_aside(self) -> None:
         """Begin anew: the file, of another schema, is renamed; it is kept but never read again."""
         with contextlib.suppress(FileNotFoundError):
-            path = self.path.with_name(JOURNAL_FILE)
-            path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
+            path = self._file.with_name(JOURNAL_FILE)
+            old = path.replace(path.with_name(f"{JOURNAL_FILE}.old"))
             files.sync_directories([path.parent])
+            self._home.set_aside(old)
         self.index.close()
         self.index, self._number = RecordIndex(), None
         self.damaged = self._whole_bytes = self._line_count = 0
@@ -114,37 +119,41 @@ class Journal:
         pairs = [(record, to_line(record.as_json()).encode("ascii") + b"\n") for record in records]
         if not pairs:
             return
-        self._stream = self._stream or self._open()
-        self._stream.write(b"".join(line for _, line in pairs))
+        lines = b"".join(line for _, line in pairs)
+        at_once = not self._home.is_grouped or _leave_files_out(pairs, self.index)
+        self._stream = self._stream or open_for_appending(self._file)
+        self._stream.write(lines)
         self._stream.flush()
         os.fsync(self._stream.fileno())
+        self._home.appended(lines, len(pairs), at_once=at_once)
         self._line_count += len(pairs)
         if self._number is None:
-            self._number = self.index.add_file(self.path.open("rb"))
+            self._number = self.index.add_file(self._file.open("rb"))
         for record, line in pairs:
             self.index.remember(record, self._number, self._whole_bytes)
             self._whole_bytes += len(line)
 
     def end_appending(self) -> None:
-        """Close the file that was appended to; records can still be read."""
+        """Close the file that was appended to; records can still be read.
+
+        Raises
+        ------
+        OSError
+            In an object store: the last records cannot be written.
+        """
         if self._stream is not None:
             # A last flush can fail on a full disk; `append` has flushed and fsynced all records.
             with contextlib.suppress(OSError):
                 self._stream.close()
             self._stream = None
+            self._home.end()
 
     def close(self) -> None:
-        """Close all files."""
-        self.end_appending()
+        """Close all files; call `end_appending` before, which says whether all records are written."""
+        with contextlib.suppress(OSError, OutputLost):
+            self.end_appending()
         self.index.close()
-
-    def _open(self) -> BinaryIO:
-        """Open the file for appending."""
-        new = not self.path.exists()
-        stream = self.path.open("ab")
-        if new:
-            files.sync_directories([self.path.parent])
-        return stream
+        self._home.close()
 
     def _compact(self) -> None:
         offsets: list[tuple[str, int]] = []
@@ -156,7 +165,35 @@ class Journal:
             # Where the system does not replace open files.
             self.index.close()
 
-        self._whole_bytes = files.write_whole(self.path, write)
-        files.sync_directories([self.path.parent])
-        self.index.move_to(self.path.open("rb"), offsets)
+        self._whole_bytes = files.write_whole(self._file, write)
+        files.sync_directories([self._file.parent])
+        self.index.move_to(self._file.open("rb"), offsets)
         self._number, self._line_count = 0, len(offsets)
+
+
+def open_for_appending(path: Path) -> BinaryIO:
+    """Open a journal at its end; a new one's name survives a power cut."""
+    new = not path.exists()
+    stream = path.open("ab")
+    if new:
+        files.sync_directories([path.parent])
+    return stream
+
+
+def _cut(path: Path, whole_bytes: int) -> bool:
+    """Cut a torn line off the end of a file; say whether there was one."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as stream:
+        if stream.seek(0, os.SEEK_END) > whole_bytes:
+            stream.truncate(whole_bytes)
+            os.fsync(stream.fileno())
+            return True
+    return False
+
+
+def _leave_files_out(pairs: Iterable[tuple[Record, bytes]], index: RecordIndex) -> bool:
+    """Say whether records no longer name files that earlier ones do: these files may be changed next."""
+    for record, _ in pairs:
+        earlier = index.get(record.image)
+        if record.status == "gone" or (earlier is not None and not {*earlier.outputs} <= {*record.outputs}):
+            return True
+    return False

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..common.errors import RequestError
 from ..inputs.collisions import folded
 from .journal_files import are_current, open_journals
+from .output_store import LocalStore
 from .record import Record
 from .record_line import read_outline, read_record
 from .replay import image_of_damaged, was_rewritten
@@ -42,6 +43,7 @@ class JournalSnapshot:
     def __init__(self, output: Path) -> None:
         require_output_directory(output)
         self._output = output
+        self._store = LocalStore(output)
         self._keys, self._key_lines = array("q"), array("q")
         self._line = self._last_unknown = -1
         self.damaged = 0
@@ -62,7 +64,7 @@ class JournalSnapshot:
         for number, (live, line) in enumerate(zip(self._live, self._lines(), strict=True)):
             if live:
                 record = read_record(line)
-                if number > self._last_unknown or not was_rewritten(self._output, record):
+                if number > self._last_unknown or not was_rewritten(self._store, record):
                     yield record
 
     def _lines(self) -> Iterator[bytes]:

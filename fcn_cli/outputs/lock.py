@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import filelock
-
 from ..common import files
 from ..common.errors import OutputLocked, OutputLost
 from ..common.output_layout import HOLDER_FILE, LOCK_FILE, RUN_FILE
 from ..common.processes import ProcessIdentity
-from ..common.shard import Shard, shard_file, shard_files
+from ..common.shard import Shard, shard_file, shards_with
 from .holder import Holder
+from .output_store import OutputStore, as_store
 
-_ORPHAN_SECONDS = 8.0
 _GATE_SECONDS = 30.0
-_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +38,10 @@ class OutputLock:
     of shards works: the two would do some photos twice. Entered, a shard keeps others out; see
     `let_others_in`.
 
-    The kernel keeps the locks, so a killed run releases them. Its last decoding workers may outlive the run
-    by seconds and still hold a lock; this class waits for them, and for others to merge or to begin. `waited`
-    says whether it waited for another run.
+    On a disk the kernel keeps the locks, so a killed run releases them. Its last decoding workers may outlive
+    the run by seconds and still hold a lock; this class waits for them, and for others to merge or to begin.
+    In an object store a lock is an object (see `lease`). `waited` says whether this class waited for another
+    run.
 
     Parameters
     ----------
@@ -66,25 +64,22 @@ class OutputLock:
 
     def __init__(
         self,
-        output: Path,
+        output: Path | OutputStore,
         wait: float = 0.0,
         waiting: Callable[[str], None] = lambda _text: None,
         shard: Shard | None = None,
     ) -> None:
-        self.output = output
+        self.output = as_store(output)
         self.shard = shard
         self._wait = wait
         self._waiting = waiting
         self.waited = False
-        self._gate = filelock.FileLock(output / LOCK_FILE)
-        self._own = filelock.FileLock(output / shard_file(LOCK_FILE, shard)) if shard is not None else None
-        self._created: list[Path] = []
+        self._gate = self.output.lock(LOCK_FILE)
+        self._own = self.output.lock(shard_file(LOCK_FILE, shard)) if shard is not None else None
 
     def __enter__(self) -> OutputLock:
         with OutputLost.when_refused(self.output), contextlib.ExitStack() as undo:
             undo.callback(self._release)
-            if not self.output.is_dir():
-                self._created = [self.output, *(p for p in self.output.parents if not p.exists())]
             self._acquire()
             _sweep(self.output, self.shard)
             self.announce()
@@ -94,10 +89,12 @@ class OutputLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError, OutputLocked):
-            self.keep_others_out()
-            _tidy(self.output, self.shard, self._created, failed=error is not None)
-        self._release()
+        try:
+            with contextlib.suppress(OSError, OutputLocked, OutputLost):
+                self.keep_others_out()
+                _tidy(self.output, self.shard, failed=error is not None)
+        finally:
+            self._release()
 
     def announce(self, *, settings: str = "", merging: bool = False) -> None:
         """Write who holds the directory (see `Holder`); merging, a shard holds all of it; raises OSError."""
@@ -109,20 +106,18 @@ class OutputLock:
     def let_others_in(self) -> None:
         """For a shard: let other shards begin and end; raises OSError."""
         if self.shard is not None:
-            with contextlib.suppress(FileNotFoundError):
-                (self.output / HOLDER_FILE).unlink()
+            self.output.remove(HOLDER_FILE)
             self._gate.release()
 
     def keep_others_out(self) -> None:
         """For a shard: let no other run begin from now on; raises OSError or OutputLocked."""
-        if self._gate.is_locked:
+        if self._gate.is_held:
             return
-        try:
-            self._gate.acquire(timeout=_GATE_SECONDS, poll_interval=_POLL_SECONDS)
-        except filelock.Timeout:
-            raise OutputLocked(
-                f"{self.output / LOCK_FILE}: another process keeps it; is it stopped?"
-            ) from None
+        deadline = time.monotonic() + _GATE_SECONDS
+        while not self._gate.acquire():
+            if time.monotonic() > deadline:
+                raise OutputLocked(f"{self.output / LOCK_FILE}: another process keeps it; is it stopped?")
+            time.sleep(self.output.poll_seconds)
 
     def others(self) -> Iterator[Shard]:
         """Yield the other shards that work now; only while others are kept out."""
@@ -138,32 +133,29 @@ class OutputLock:
             who = f" ({holder.process})" if holder is not None else ""
             run = "another run" if obstacle.shard is None else f"shard {obstacle.shard}"
             if not merging and time.monotonic() - started >= max(
-                self._wait, _ORPHAN_SECONDS if passes_soon else 0
+                self._wait, self.output.passing_seconds if passes_soon else 0
             ):
                 raise OutputLocked(
                     f"{self.output}: {run} is writing there{who}; wait for it to end, or give --wait"
+                    f"{self.output.lock_note}"
                 )
             if not self.waited and not passes_soon:
                 self.waited = True
                 self._waiting(f"{self.output}: waiting for {run}{who}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(self.output.poll_seconds)
 
     def _try(self) -> _Obstacle | None:
         """Take the locks, or return what is in the way."""
-        files.make_directories(self.output)
-        if not _is_taken(self._gate):
+        self.output.make()
+        if not self._gate.acquire():
             holder = Holder.read(self.output)
             # A shard that begins or ends takes this lock, too, and writes no holder.
-            shards = self.shard is not None or bool(shard_files(self.output, LOCK_FILE))
+            shards = self.shard is not None or bool(shards_with(self.output.top_names(), LOCK_FILE))
             return _Obstacle(holder, passes_soon=holder is None and shards)
-        if not (self.output / LOCK_FILE).exists():
-            # A run that writes nothing removes its directory, and the lock with it.
-            obstacle: _Obstacle | None = _Obstacle(None)
-        else:
-            obstacle = next(self._shards_in_the_way(), None)
-        if obstacle is None and self._own is not None:
-            self._own.acquire(timeout=0)
-        elif obstacle is not None:
+        obstacle = next(self._shards_in_the_way(), None)
+        if obstacle is None and self._own is not None and not self._own.acquire():
+            obstacle = _Obstacle(None, self.shard, passes_soon=True)
+        if obstacle is not None:
             self._gate.release()
         return obstacle
 
@@ -178,63 +170,48 @@ class OutputLock:
         self._gate.release()
 
 
-def _working(output: Path, own: Shard | None) -> Iterator[Shard]:
+def _working(output: OutputStore, own: Shard | None) -> Iterator[Shard]:
     """Yield the shards that work, without the own one; for the holder of the directory's first lock."""
-    for shard, path in shard_files(output, LOCK_FILE):
-        if shard == own:
-            continue
-        lock = filelock.FileLock(path)
-        if _is_taken(lock):
-            lock.release()
-        else:
+    for shard, name in shards_with(output.top_names(), LOCK_FILE):
+        if shard != own and output.lock(name).is_taken():
             yield shard
 
 
-def _sweep(output: Path, own: Shard | None) -> None:
+def _sweep(output: OutputStore, own: Shard | None) -> None:
     """Delete the temporary files of killed runs, and what they left for others to know them by."""
     if own is None:
-        shards = [shard for shard, _ in shard_files(output, LOCK_FILE)]
-        killed = (output / HOLDER_FILE).exists() or shards
+        names = output.top_names()
+        shards = [shard for shard, _ in shards_with(names, LOCK_FILE)]
         # A run that was killed before it wrote who it is has written nothing else.
-        files.sweep_temporaries(output, below=bool(killed))
+        output.sweep(below=HOLDER_FILE in names or bool(shards))
         for shard in shards:
             _remove_traces(output, shard)
         return
     for holder in (Holder.read(output), Holder.read(output, own)):
         if holder is not None:
             # Other shards write now: only this run's own files go.
-            files.sweep_temporaries(output, holder.temporary_prefix)
-    with contextlib.suppress(FileNotFoundError):
-        (output / HOLDER_FILE).unlink()
+            output.sweep(holder.temporary_prefix)
+    output.remove(HOLDER_FILE)
 
 
-def _tidy(output: Path, shard: Shard | None, created: list[Path], *, failed: bool) -> None:
+def _tidy(output: OutputStore, shard: Shard | None, *, failed: bool) -> None:
     """Remove the traces of this run; while others are kept out."""
     with contextlib.suppress(OSError):
-        (output / HOLDER_FILE).unlink()
+        output.remove(HOLDER_FILE)
     if shard is not None:
         _remove_traces(output, shard)
-    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     # A shard without photos has written nothing, and has ended well.
-    empty = created and (failed or shard is None)
-    if empty and names <= {LOCK_FILE, RUN_FILE, shard_file(RUN_FILE, shard)}:
+    if not output.is_new or not (failed or shard is None):
+        return
+    names = set(output.top_names())
+    if names <= {LOCK_FILE, RUN_FILE, shard_file(RUN_FILE, shard)}:
         with contextlib.suppress(OSError):
             for name in names:
-                (output / name).unlink()
-            for directory in created:
-                directory.rmdir()
+                output.remove(name)
+            output.remove_empty()
 
 
-def _remove_traces(output: Path, shard: Shard) -> None:
+def _remove_traces(output: OutputStore, shard: Shard) -> None:
     for name in (HOLDER_FILE, LOCK_FILE):
         with contextlib.suppress(OSError):
-            (output / shard_file(name, shard)).unlink()
-
-
-def _is_taken(lock: filelock.BaseFileLock) -> bool:
-    """Try to take a lock; say whether this process has it now."""
-    try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, FileNotFoundError):
-        return False
-    return True
+            output.remove(shard_file(name, shard))

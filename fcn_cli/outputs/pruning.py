@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..common import files
+from ..common import files, store_urls
 from ..common.errors import RequestError
 from ..common.wording import counted
 from ..inputs.discovery import Source
@@ -49,7 +49,9 @@ def find(
         records would be removed.
     """
     if not directories:
-        raise RequestError("--prune needs a directory as INPUT: it removes what is gone from there")
+        raise RequestError(
+            "--prune needs a directory on this machine as INPUT: it removes what is gone from there"
+        )
     if not force:
         _refuse_empty(sources, directories)
     count = 0
@@ -68,7 +70,7 @@ def find(
 
 
 def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None:
-    paths = [os.path.abspath(source.path) for source in sources]
+    paths = [store_urls.absolute(source.path) for source in sources]
     for directory in directories:
         if not any(files.is_within(path, directory) for path in paths):
             raise RequestError(

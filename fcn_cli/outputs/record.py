@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..common import utc_time
+from ..common import store_urls, utc_time
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import kind_of
 from ..inputs.discovery import Source
@@ -41,7 +40,7 @@ class Record:
     the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and `precision`
     are those of the network. `mean_confidence` (0 to 1) is known where confidence was computed. `seconds`
     is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
-    input file's, None when there was none.
+    input file's, None when there was none; a photo in a store has `etag` instead of the latter.
     """
 
     image: str
@@ -64,6 +63,7 @@ class Record:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     error: Failure | None = None
+    etag: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -76,8 +76,14 @@ class Record:
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
-        """Say whether the input file still has the recorded size and time of change."""
-        return (self.size_bytes, self.mtime_ns) == (source.size_bytes, source.mtime_ns)
+        """Say whether the input file still has the recorded size and time of change, or ETag.
+
+        What a server tells neither of may have changed.
+        """
+        if self.size_bytes is not None and self.mtime_ns is None and self.etag is None:
+            return False
+        recorded = self.size_bytes, self.mtime_ns, self.etag
+        return recorded == (source.size_bytes, source.mtime_ns, source.etag)
 
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
         """Say whether the recorded failure will come again for an unchanged photo.
@@ -102,7 +108,7 @@ class Record:
 
     def moved_to(self, source: Source) -> Record:
         """Return this record for the same photo under another path."""
-        return replace(self, path=os.path.abspath(source.path), source=source.given)
+        return replace(self, path=store_urls.absolute(source.path), source=source.given)
 
     def finished_seconds(self) -> float:
         """Return the time in `finished` in seconds since 1970, or 0 when it cannot be read."""
@@ -132,6 +138,7 @@ class Record:
             "finished": self.finished,
             "size_bytes": self.size_bytes,
             "mtime_ns": self.mtime_ns,
+            **({"etag": printable_utf8(self.etag)} if self.etag is not None else {}),
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
             "error": {"kind": error.kind, "message": printable_utf8(error.message), "limit": error.limit}
@@ -177,6 +184,7 @@ class Record:
             seconds=value["seconds"],
             notes=tuple(value["notes"]),
             error=Failure(FailureKind(error["kind"]), error["message"], error["limit"]) if error else None,
+            etag=value.get("etag"),
         )
 
 
@@ -224,11 +232,12 @@ def begin(
     return Record(
         image=source.image,
         source=source.given,
-        path=os.path.abspath(source.path),
+        path=store_urls.absolute(source.path),
         status="ok",
         fingerprint=fingerprint,
         size_bytes=file.size_bytes,
         mtime_ns=file.mtime_ns,
+        etag=file.etag,
         device=device,
         precision=precision,
         seconds=seconds,
@@ -255,6 +264,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
             fingerprint=record.fingerprint,
             size_bytes=record.size_bytes,
             mtime_ns=record.mtime_ns,
+            etag=record.etag,
             finished=utc_time.now(),
             error=result,
         )

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from ..common import resources
 from .journal_files import open_journals
+from .output_store import OutputStore
 from .record import Record
 from .record_index import RecordIndex
 from .record_line import read_outline
@@ -39,8 +40,15 @@ class Replayed:
 
 
 @resources.without_cycle_collection()
-def replay(output: Path) -> Replayed:
+def replay(store: OutputStore, journals: Path) -> Replayed:
     """Read all journals of a directory, in the order in which they count.
+
+    Parameters
+    ----------
+    store
+        The output directory.
+    journals
+        The local directory that has its journals.
 
     Raises
     ------
@@ -49,13 +57,13 @@ def replay(output: Path) -> Replayed:
     """
     result = Replayed()
     doubtful: set[str] = set()
-    for stream in open_journals(output):
+    for stream in open_journals(journals):
         journal = ReplayedJournal(result.index.add_file(stream))
         result.journals[stream.name] = journal
         _replay_one(stream, journal, result, doubtful)
     for image in doubtful:
         found = result.index.get(image)
-        if found is not None and was_rewritten(output, found):
+        if found is not None and was_rewritten(store, found):
             result.index.forget(image)
     return result
 
@@ -101,11 +109,11 @@ def image_of_damaged(line: bytes) -> str | None:
     return None
 
 
-def was_rewritten(output: Path, record: Record) -> bool:
+def was_rewritten(store: OutputStore, record: Record) -> bool:
     """Say whether a file of a record was written after the record, for another one that is lost."""
     finished = record.finished_seconds()
     for name in record.outputs:
         with contextlib.suppress(OSError):
-            if (output / name).lstat().st_mtime > finished + _TIME_SLACK_SECONDS:
+            if store.modified(name) > finished + _TIME_SLACK_SECONDS:
                 return True
     return False

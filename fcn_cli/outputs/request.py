@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
 from ..common.output_layout import DEFAULT_KINDS
 from .looks import LookRequest
+from .open_store import open_store
+from .output_store import OutputStore
 
 
 @dataclass(frozen=True)
 class OutputRequest:
     """An output directory, and what it shall hold of each photo.
 
-    `kinds` are kinds of output, `look` is how they look. With `keep_extension` outputs are called
-    ``cat.jpg.png`` instead of ``cat.png``.
+    `directory` is a path, or the URL of a place in an object store. `kinds` are kinds of output, `look` is
+    how they look. With `keep_extension` outputs are called ``cat.jpg.png`` instead of ``cat.png``.
     """
 
     directory: str = "fcn_output"
     kinds: Sequence[str] = DEFAULT_KINDS
     look: LookRequest = field(default_factory=LookRequest)
     keep_extension: bool = False
+
+    @cached_property
+    def store(self) -> OutputStore:
+        """The output directory; each process makes its own.
+
+        Raises
+        ------
+        RequestError
+            It is a URL of something that cannot be written.
+        """
+        return open_store(self.directory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..common import files, utc_time
+from ..common import utc_time
 from ..common.output_layout import RUN_FILE
 from ..common.processes import ProcessIdentity
-from ..common.shard import Shard, shard_file, shard_files
+from ..common.shard import Shard, shard_file, shard_files, shards_with
 from .json_text import printable_utf8
+from .output_store import OutputStore, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class RunFile:
         mine_said = (self.counts, mine.exit_code, mine.stopped)
         return mine_said == (other.counts, other_one.exit_code, other_one.stopped)
 
-    def save(self, output: Path, shard: Shard | None = None) -> None:
+    def save(self, output: OutputStore, shard: Shard | None = None) -> None:
         """Write the file into an output directory; remove those of what the directory had before.
 
         A run without shards follows shards, or those of one number of shards follow another number's.
@@ -116,15 +117,15 @@ class RunFile:
         }
         if self.summary is not None:
             content["summary"] = self.summary
-        files.write_text(output / shard_file(RUN_FILE, shard), json.dumps(content, indent=2) + "\n")
+        output.write_text(shard_file(RUN_FILE, shard), json.dumps(content, indent=2) + "\n")
         if shard is not None:
-            (output / RUN_FILE).unlink(missing_ok=True)
-        for other, path in shard_files(output, RUN_FILE):
+            output.remove(RUN_FILE)
+        for other, name in shards_with(output.top_names(), RUN_FILE):
             if shard is None or other.count != shard.count:
-                path.unlink(missing_ok=True)
+                output.remove(name)
 
     @classmethod
-    def read(cls, output: Path, shard: Shard | None = None) -> RunFile | None:
+    def read(cls, output: Place, shard: Shard | None = None) -> RunFile | None:
         """Return the run of an output directory or a shard; None when the file is missing or damaged."""
         try:
             return cls._from_json(json.loads((output / shard_file(RUN_FILE, shard)).read_bytes()))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common import files
 from ..common.errors import RequestError, SettingsMismatch
-from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK, is_output_directory
+from ..common.files import ReadableFile
+from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
+from .output_store import LocalStore, OutputStore, Place
 
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -70,7 +71,7 @@ class RequestedSettings:
         """Return all settings under the names of their options."""
         return {**self.labels.as_json(), "keep_extension": self.keep_extension}
 
-    def save(self, output: Path, weights_sha256: str | None) -> None:
+    def save(self, output: OutputStore, weights_sha256: str | None) -> None:
         """Write the settings file of an output directory.
 
         Parameters
@@ -87,9 +88,9 @@ class RequestedSettings:
             "fingerprint": self.labels.fingerprint(),
             "weights_sha256": weights_sha256,
         }
-        files.write_text(output / SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
+        output.write_text(SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
 
-    def check(self, output: Path, fingerprints: Iterable[str]) -> bool:
+    def check(self, output: Place, fingerprints: Iterable[str]) -> bool:
         """Compare these settings with those of an output directory.
 
         Parameters
@@ -130,7 +131,7 @@ class RequestedSettings:
         self._compare(output, {**_mapping(content.get("labels")), **_mapping(content.get("names"))})
         return True
 
-    def _compare(self, output: Path, recorded: dict[str, Any]) -> None:
+    def _compare(self, output: Place, recorded: dict[str, Any]) -> None:
         requested = self.as_json()
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
@@ -144,34 +145,36 @@ class RequestedSettings:
             )
 
 
-def has_other_schema(output: Path) -> bool:
+def has_other_schema(output: Place) -> bool:
     """Say whether another version of fcn, with other records, wrote an output directory."""
     content = _read(output / SETTINGS_FILE)
     return content is not None and content.get(SETTINGS_MARK, SCHEMA) != SCHEMA
 
 
-def require_output_directory(output: Path) -> None:
-    """Check that a path is an output directory that this version of fcn can read.
+def require_output_directory(output: Place) -> None:
+    """Check that a place is an output directory that this version of fcn can read.
 
     Raises
     ------
     RequestError
         It is not; the message says what to give.
     """
-    if not is_output_directory(str(output)):
-        reason = "not an output directory of fcn" if output.is_dir() else "no such directory"
+    content = _read(output / SETTINGS_FILE)
+    if content is None or SETTINGS_MARK not in content:
+        missing = isinstance(output, Path | LocalStore) and not Path(str(output)).is_dir()
+        reason = "no such directory" if missing else "not an output directory of fcn"
         raise RequestError(f"{output}: {reason}; give the --output of an fcn segment command")
-    if has_other_schema(output):
+    if content[SETTINGS_MARK] != SCHEMA:
         raise RequestError(f"{output}: written by another version of fcn, which can read it")
 
 
-def read_fingerprint(output: Path) -> str | None:
+def read_fingerprint(output: Place) -> str | None:
     """Return the fingerprint of an output directory's settings, or None when its file has none."""
     fingerprint = (_read(output / SETTINGS_FILE) or {}).get("fingerprint")
     return fingerprint if isinstance(fingerprint, str) else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: ReadableFile) -> dict[str, Any] | None:
     """Return the content of a settings file, or None when it is missing or damaged.
 
     Raises
@@ -181,7 +184,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); use another --output") from None

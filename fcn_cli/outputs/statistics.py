@@ -8,15 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..common import files
 from ..common.class_names import class_name
-from ..common.output_layout import STATS_FILE, SUMMARY_FILE
+from ..common.output_layout import JOURNAL_FILE, STATS_FILE, SUMMARY_FILE
 from .journal import Journal
-from .journal_files import journal_path
 from .json_text import printable_utf8
+from .output_store import OutputStore
 from .record import Record
 
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
@@ -58,7 +56,7 @@ class Totals:
 
 
 def write(
-    output: Path, journal: Journal, fingerprint: str, class_names: Sequence[str], run: dict[str, Any]
+    output: OutputStore, journal: Journal, fingerprint: str, class_names: Sequence[str], run: dict[str, Any]
 ) -> Totals:
     """Write both projections of the journal; return the sums over its records.
 
@@ -83,22 +81,23 @@ def write(
     """
     totals = Totals()
     records = (record for record in journal if record.fingerprint == fingerprint)
-    files.write_text(output / STATS_FILE, _csv(records, class_names, totals))
+    output.write_text(STATS_FILE, _csv(records, class_names, totals))
     summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
-    files.write_text(output / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    output.write_text(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     return totals
 
 
-def up_to_date(output: Path) -> bool:
+def up_to_date(output: OutputStore) -> bool:
     """Say whether both projections exist and match ``manifest.jsonl``, whose last line is whole."""
     try:
         summary = json.loads((output / SUMMARY_FILE).read_bytes())
+        names = output.top_names()
     except (OSError, ValueError):
         return False
-    path = journal_path(output)
-    size = path.stat().st_size if path.exists() else 0
-    current = isinstance(summary, dict) and summary.get("journal_bytes") == size
-    return current and (output / STATS_FILE).is_file()
+    size = summary.get("journal_bytes") if isinstance(summary, dict) else None
+    if not isinstance(size, int) or STATS_FILE not in names:
+        return False
+    return output.has_size(JOURNAL_FILE, size) if JOURNAL_FILE in names else size == 0
 
 
 def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) -> str:

@@ -109,7 +109,7 @@ def _key(compared: Compared) -> str:
     source, labels = compared.source, hashlib.sha256()
     for each in (compared.truth, compared.predicted):
         labels.update(np.ascontiguousarray(each).data)
-    file = (source.image, source.size_bytes, source.mtime_ns)
+    file = (source.image, source.size_bytes, source.etag or source.mtime_ns)
     return key_of(
         "evaluation", _RENDERER, *file, compared.photo.stored, compared.truth.shape, labels.hexdigest()
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..common import store_urls
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import LabelMap, count_classes, read_label_map
 from ..common.output_layout import kind_of, label_kinds
@@ -40,7 +41,7 @@ def picture_key(record: Record) -> str:
     What changes only looks is not in it: another palette leaves the photo's pictures as they are. Nor is the
     photo's path: a folder of photos may move.
     """
-    file = (record.image, record.size_bytes, record.mtime_ns)
+    file = (record.image, record.size_bytes, record.etag or record.mtime_ns)
     return key_of(_RENDERER, *file, record.fingerprint, record.size, sorted((record.classes or {}).items()))
 
 
@@ -103,6 +104,10 @@ def _open_overlay(path: Path) -> Image.Image:
 
 
 def _open_photo(record: Record) -> Image.Image:
+    if store_urls.is_url(record.path):
+        raise ImageError(
+            FailureKind.NOT_FOUND, "The photo is in a store; only photos on this machine are shown."
+        )
     try:
         status = os.stat(record.path)
     except (OSError, ValueError):

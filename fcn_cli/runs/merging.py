@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..common.errors import OutputLost, RequestError, SettingsMismatch
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import JOURNAL_FILE, RUN_FILE, SETTINGS_FILE, SUMMARY_FILE
-from ..common.shard import Shard, shard_files
+from ..common.shard import Shard, shards_with
 from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.holder import Holder
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
+from ..outputs.output_store import OutputStore
 from ..outputs.run_file import RunFile
 from ..outputs.settings import RequestedSettings, read_fingerprint, require_output_directory
 from .summary import Summary
@@ -48,11 +49,12 @@ def begin_shard(lock: OutputLock, settings: RequestedSettings, *, overwrite: boo
                 f"{lock.output}: shard {other} works there with other settings ({holder.process}); give all "
                 "shards the same options, or use another --output"
             )
-    counts = {shard.count for shard, _ in shard_files(lock.output, JOURNAL_FILE)}
+    counts = {shard.count for shard, _ in shards_with(lock.output.top_names(), JOURNAL_FILE)}
     with OutputLost.when_refused(lock.output):
         if not others and (counts - {lock.shard.count} or (counts and overwrite)):
             lock.announce(merging=True)
-            Journal(lock.output).mend()
+            with contextlib.closing(Journal(lock.output)) as journal:
+                journal.mend()
         lock.announce(settings=mark)
         lock.let_others_in()
 
@@ -84,7 +86,7 @@ def end_shard(lock: OutputLock, note: Callable[[str], None]) -> None:
             note(f"shard {shard} ends as the last one; merged: {totals.images} ok, {totals.failed} failed")
 
 
-def merge(output: Path, wait: float, note: Callable[[str], None]) -> Summary:
+def merge(output: OutputStore, wait: float, note: Callable[[str], None]) -> Summary:
     """Merge the journals of all shards into ``manifest.jsonl``, and write the projections; segment nothing.
 
     Returns
@@ -113,7 +115,7 @@ def merge(output: Path, wait: float, note: Callable[[str], None]) -> Summary:
         refused = sum(len(run.summary.get("refused", ())) for run in runs.values() if run and run.summary)
         left = sum(run.counts.left for run in runs.values() if run is not None)
         return Summary(
-            output,
+            str(output),
             read_classes(output) or (),
             total=totals.images + totals.failed + refused + left,
             skipped=totals.images,
@@ -122,10 +124,14 @@ def merge(output: Path, wait: float, note: Callable[[str], None]) -> Summary:
         )
 
 
-def _merge(output: Path) -> statistics.Totals:
+def _merge(output: OutputStore) -> statistics.Totals:
     """Merge, and write the projections; for the holder of all locks."""
-    journal = Journal(output)
-    journal.mend()
+    with contextlib.closing(Journal(output)) as journal:
+        journal.mend()
+        return _write_projections(output, journal)
+
+
+def _write_projections(output: OutputStore, journal: Journal) -> statistics.Totals:
     names = read_classes(output) or [f"class_{index}" for index in range(VOID_INDEX)]
     runs = [
         run.summary for run in _shard_runs(output).values() if run is not None and run.summary is not None
@@ -134,21 +140,21 @@ def _merge(output: Path) -> statistics.Totals:
     return statistics.write(output, journal, read_fingerprint(output) or "", names, run)
 
 
-def _is_merged(output: Path) -> bool:
-    return not shard_files(output, JOURNAL_FILE) and statistics.up_to_date(output)
+def _is_merged(output: OutputStore) -> bool:
+    return not shards_with(output.top_names(), JOURNAL_FILE) and statistics.up_to_date(output)
 
 
-def _shard_runs(output: Path) -> Mapping[Shard, RunFile | None]:
+def _shard_runs(output: OutputStore) -> Mapping[Shard, RunFile | None]:
     """Return the last run of each shard, of the number of shards that worked last."""
-    found = shard_files(output, RUN_FILE)
+    found = shards_with(output.top_names(), RUN_FILE)
     if not found:
         return {}
     # Only a kill leaves those of several numbers.
-    newest = max(found, key=lambda entry: entry[1].stat().st_mtime)[0]
+    newest = max(found, key=lambda entry: output.modified(entry[1]))[0]
     return {shard: RunFile.read(output, shard) for shard in newest.all()}
 
 
-def _last_run(output: Path) -> dict[str, Any]:
+def _last_run(output: OutputStore) -> dict[str, Any]:
     try:
         run = json.loads((output / SUMMARY_FILE).read_bytes())["run"]
     except (OSError, ValueError, KeyError, TypeError):

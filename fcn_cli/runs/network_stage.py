@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import DeviceLost, OutputLost
@@ -174,7 +173,7 @@ class NetworkStage:
         network = model.load(file)
         self._request.output.look.check(network.class_names)
         with OutputLost.when_refused(self._folder.root):
-            self._resolved.settings.save(Path(self._folder.root), file.sha256)
+            self._resolved.settings.save(self._folder.root, file.sha256)
             self._folder.write_classes(network.class_names)
         self._how["weights_sha256"] = file.sha256
         return network

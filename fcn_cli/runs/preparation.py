@@ -6,6 +6,7 @@ from ..common.output_layout import SETTINGS_FILE
 from ..common.wording import counted
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
+from ..outputs.output_store import OutputStore
 from ..outputs.record import gone
 from .observers import RunObserver
 from .request import ResolvedRequest
@@ -13,13 +14,22 @@ from .resume_plan import Action, ResumePlan
 from .run_report import RunReport
 
 
-def repair(journal: Journal, resolved: ResolvedRequest, observer: RunObserver, *, described: bool) -> None:
+def repair(
+    output: OutputStore,
+    journal: Journal,
+    resolved: ResolvedRequest,
+    observer: RunObserver,
+    *,
+    described: bool,
+) -> None:
     """Make good what earlier runs or a failing disk left; for the directory's holder.
 
     Parameters
     ----------
+    output
+        The output directory.
     journal
-        The journal; damaged lines are removed.
+        Its journal; damaged lines are removed.
     resolved
         The request. Its settings are written again when they are lost.
     observer
@@ -33,7 +43,7 @@ def repair(journal: Journal, resolved: ResolvedRequest, observer: RunObserver, *
         observer.warn(f"{journal.path}: {lines} dropped; {images} will be done again")
     journal.mend()
     if not described and len(journal):
-        output, known = journal.path.parent, resolved.model.identity
+        known = resolved.model.identity
         resolved.settings.save(output, known if len(known) == 64 else None)
         observer.warn(f"{output / SETTINGS_FILE} was missing or damaged: written again")
 

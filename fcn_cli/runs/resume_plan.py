@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
+from .name_owners import NameOwners
 
 
 class Action(StrEnum):
@@ -186,6 +186,7 @@ class _Planner:
         self._wanted = wanted
         self._pruned = pruned
         self._absolute = AbsolutePaths()
+        self._owners = NameOwners(journal, pruned, lambda output: folder.root / self._first_output(output))
         self._looks = {kind: folder.look(kind) for kind in wanted.kinds}
         self.executions: Counter[tuple[str, str | None]] = Counter()
 
@@ -204,11 +205,11 @@ class _Planner:
         """Return the step of a photo whose name no other photo of this run has."""
         wanted = self._wanted
         record = self._journal.get(source.image)
-        if foreign := self._owner_text(source, record):
+        if foreign := self._owners.why_refused(source, record):
             return self.refused(source, foreign)
         if record is None or source.image in self._pruned:
             return Step(Action.SEGMENT, source.image, "new", source)
-        moved = record.path != self._absolute(source.path) and not os.path.lexists(record.path)
+        moved = record.path != self._absolute(source.path) and not self._owners.is_there(record.path)
         if moved:
             record = record.moved_to(source)
         if wanted.overwrite:
@@ -227,6 +228,9 @@ class _Planner:
         if not record.stays_failed(wanted.limit_of):
             return Step(Action.SEGMENT, source.image, f"failed before, may do now: {message}", source)
         return Step(Action.FAILED, source.image, message, source, record, moved=moved)
+
+    def _first_output(self, output: str) -> str:
+        return output_layout.output_file(output, next(iter(self._wanted.kinds)))
 
     def _step_of_done(self, source: Source, record: Record, *, moved: bool) -> Step:
         folder = self._folder
@@ -260,38 +264,3 @@ class _Planner:
         names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())
         whole = (n for n in names if n in recorded and self._folder.is_whole(n, recorded[n]))
         return next(whole, None)
-
-    def _owner_text(self, source: Source, record: Record | None) -> str | None:
-        """Return why a photo is refused, when another photo that still exists owns its name; else None."""
-        if not source.output or not len(self._journal):
-            return None
-        if record is not None and source.image not in self._pruned and self._is_another(record.path, source):
-            return self._foreign_text(record, source)
-        own = record.outputs if record is not None else ()
-        for kind in self._journal.kinds:
-            name = output_layout.output_file(source.output, kind)
-            if name in own:
-                continue
-            owner = self._journal.owner(name)
-            if owner is None or owner == source.image or owner in self._pruned:
-                continue
-            other = self._journal.get(owner)
-            if other is not None and self._is_another(other.path, source):
-                return self._foreign_text(other, source)
-        return None
-
-    def _foreign_text(self, owner: Record, source: Source) -> str:
-        name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
-        way_out = "use another --output, or segment both in one command"
-        if os.path.dirname(owner.path) == os.path.dirname(os.path.abspath(source.path)):
-            way_out = "rename one, or use another --output with --keep-extension"
-        return f"{name} belongs to {owner.path}, and {source.given} would overwrite it; {way_out}"
-
-    def _is_another(self, recorded: str, source: Source) -> bool:
-        """Say whether a recorded photo still exists and is another file than the source."""
-        if recorded == self._absolute(source.path):
-            return False
-        try:
-            return not os.path.samefile(recorded, source.path)
-        except OSError:
-            return os.path.exists(recorded)

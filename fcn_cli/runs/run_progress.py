@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ..common.errors import FcnError, OutputLost
 from ..common.shard import Shard
 from ..outputs.journal import Journal
+from ..outputs.output_store import OutputStore
 from ..outputs.run_file import Counts, RunFile
 from .resume_plan import ResumePlan
 from .summary import Summary
@@ -34,7 +34,7 @@ class RunProgress:
 
     def __init__(
         self,
-        output: Path,
+        output: OutputStore,
         kinds: Sequence[str],
         summary: Callable[[], Summary],
         shard: Shard | None = None,
@@ -77,7 +77,7 @@ class RunProgress:
         last = RunFile.read(self._output, self._shard)
         if last is None or not last.says_the_same(ended):
             # The results do not depend on this file: a full disk was or will be reported by others.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OutputLost):
                 ended.save(self._output, self._shard)
 
     def _counts(self) -> Counts:

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from .. import __version__
 from ..common.errors import OutputLost, StoppedEarly
@@ -17,6 +16,7 @@ from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
+from ..outputs.output_store import Place
 from ..outputs.record import Record
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
@@ -43,12 +43,12 @@ class RunReport:
         self._request = request
         self._resolved = resolved
         self._observer = observer
-        self._output = Path(request.output.directory)
+        self._output = request.output.store
         self._failed_before: dict[str, Record] = {}
         self._refused_before = _refused_last_time(self._output)
         self.first_failure: StoppedEarly | None = None
         self.summary = Summary(
-            self._output,
+            str(self._output),
             palette=resolved.look.palette,
             total=len(found.sources),
             ignored=found.ignored_text(),
@@ -128,7 +128,7 @@ class RunReport:
         self._observer.finished(record, skipped=skipped)
 
 
-def _refused_last_time(output: Path) -> set[str]:
+def _refused_last_time(output: Place) -> set[str]:
     """Return the images that the last run refused; they are in no journal."""
     try:
         refused = json.loads((output / SUMMARY_FILE).read_bytes())["run"]["refused"]

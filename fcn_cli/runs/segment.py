@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..common import resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
@@ -43,13 +42,14 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         The output directory is another run's, or cannot be written.
     """
     request.check()
+    output = request.output.store
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     if request.inputs.is_empty_list:
-        return Summary(Path(request.output.directory))
+        return Summary(str(output))
     found, resolved = _find(request), request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()
-    with OutputLock(Path(request.output.directory), request.wait, observer.note, request.shard) as lock:
+    with OutputLock(output, request.wait, observer.note, request.shard) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
@@ -67,7 +67,7 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
 @resources.without_cycle_collection()
 def _find(request: SegmentRequest) -> Found:
     output = request.output
-    found = discover(request.inputs, output=output.directory, keep_extension=output.keep_extension)
+    found = discover(request.inputs, output=str(output.store), keep_extension=output.keep_extension)
     if not found.sources and request.resume.prune is None:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     return found
@@ -100,7 +100,7 @@ class Run:
         self.observer = observer
         self.found = found
         self.resolved = resolved
-        self.output = Path(request.output.directory)
+        self.output = request.output.store
         self.folder = OutputDirectory(self.output, resolved.look)
         self.report = RunReport(request, resolved, found, observer)
         self.network = network or NetworkStage(request, resolved, self.folder, observer, Stop())
@@ -108,7 +108,9 @@ class Run:
 
     def dry(self) -> Summary:
         """Plan and report; write nothing."""
-        with contextlib.closing(Journal(self.output)) as journal:
+        with OutputLost.when_refused(self.output):
+            opened = Journal(self.output)
+        with contextlib.closing(opened) as journal:
             self._check_settings(journal)
             self.report.planned(self._plan(journal), count=False)
         return self.report.summary
@@ -133,7 +135,11 @@ class Run:
         summary = self.report.summary
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
-        journal.end_appending()
+        try:
+            with OutputLost.when_refused(journal.path):
+                journal.end_appending()
+        except OutputLost as error:
+            summary.stopped = summary.stopped or error
         if self.request.shard is None:
             self.report.project(journal, changed=bool(plan.work or summary.pruned))
         else:
@@ -146,7 +152,7 @@ class Run:
         with OutputLost.when_refused(self.output):
             if settings.has_other_schema(self.output):
                 journal.set_aside()
-            preparation.repair(journal, self.resolved, self.observer, described=described)
+            preparation.repair(self.output, journal, self.resolved, self.observer, described=described)
             preparation.bring_up_to_date(plan, journal, self.folder, self.report)
         self.report.planned(plan)
         return plan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..common.errors import ExitCode, FcnError
@@ -30,7 +29,7 @@ class Summary:
     `watched` says that it was a watch.
     """
 
-    output: Path
+    output: str
     class_names: Sequence[str] = ()
     palette: Palette | None = None
     total: int = 0

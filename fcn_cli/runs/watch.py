@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from ..common import store_urls
 from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
 from ..common.wording import counted
 from ..inputs import decoder
@@ -62,11 +62,11 @@ def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE
     refuse_unwatchable(request)
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     resolved = request.resolve()
-    with OutputLock(Path(request.output.directory), request.wait, observer.note) as lock:
+    with OutputLock(request.output.store, request.wait, observer.note) as lock:
         if lock.waited:
             resolved = request.resolve()
         with OutputLost.when_refused(request.output.directory):
-            journal = Journal(Path(request.output.directory))
+            journal = Journal(request.output.store)
         try:
             return _Watch(request, observer, resolved, journal, settle).run()
         finally:
@@ -82,6 +82,10 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
         (
             request.shard is not None,
             "--watch takes all photos, not the share of a --shard; leave one of them out",
+        ),
+        (
+            store_urls.is_url(str(request.output.store)),
+            f"--watch writes into a directory of this machine, not to {request.output.directory}",
         ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
@@ -148,7 +152,7 @@ class _Watch:
         self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop
         self._final: Summary | None = None
-        self._progress = RunProgress(Path(request.output.directory), request.output.kinds, self._so_far)
+        self._progress = RunProgress(request.output.store, request.output.kinds, self._so_far)
 
     def run(self) -> Summary:
         with self._progress:

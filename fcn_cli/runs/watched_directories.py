@@ -52,7 +52,7 @@ class WatchedDirectories:
         if len(self.found.directories) < len(set(map(os.path.abspath, request.inputs.inputs))):
             raise RequestError(f"--watch finds nothing in there: {self.found.ignored_text()}")
         self._arrivals.look(self.found.sources, self._began, self._ended)
-        self._events = ChangeEvents(self.found.directories, request.output.directory)
+        self._events = ChangeEvents(self.found.directories, str(request.output.store))
 
     def __enter__(self) -> WatchedDirectories:
         self._events.start()
@@ -111,7 +111,7 @@ class WatchedDirectories:
         self._began = time.monotonic()
         self.found = discover(
             replace(request, inputs=inputs, several=len(request.inputs) > 1),
-            output=output.directory,
+            output=str(output.store),
             keep_extension=output.keep_extension,
         )
         self._ended = time.monotonic()

@@ -12,6 +12,7 @@ from fcn_cli.common.processes import ProcessIdentity
 from fcn_cli.common.shard import Shard
 from fcn_cli.outputs.holder import Holder
 from fcn_cli.outputs.lock import OutputLock
+from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.runs.merging import begin_shard
 
@@ -65,7 +66,7 @@ def test_a_shard_waits_for_a_merge(tmp_path: Path) -> None:
 
 def test_only_a_killed_shards_own_temporary_files_go(tmp_path: Path) -> None:
     dead = ProcessIdentity(2**31 - 1, ProcessIdentity.current().host)
-    Holder(dead, ".fcn-7-aaaa-").save(tmp_path, Shard(1, 2))
+    Holder(dead, ".fcn-7-aaaa-").save(LocalStore(tmp_path), Shard(1, 2))
     (tmp_path / ".fcn.lock.1-of-2").touch()
     (tmp_path / "masks").mkdir()
     mine, other = tmp_path / "masks/.fcn-7-aaaa-3.tmp", tmp_path / "masks/.fcn-7-bbbb-3.tmp"
@@ -76,7 +77,7 @@ def test_only_a_killed_shards_own_temporary_files_go(tmp_path: Path) -> None:
     with OutputLock(tmp_path, shard=Shard(1, 2)):
         assert not mine.exists()
         assert other.exists()
-    Holder(dead, ".fcn-7-bbbb-").save(tmp_path, Shard(2, 2))
+    Holder(dead, ".fcn-7-bbbb-").save(LocalStore(tmp_path), Shard(2, 2))
     (tmp_path / ".fcn.lock.2-of-2").touch()
     with OutputLock(tmp_path):
         assert not other.exists()

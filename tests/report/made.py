@@ -17,6 +17,7 @@ from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import begin
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.outputs.write_queue import WriteQueue
@@ -29,7 +30,7 @@ def write_run(photos: Path, output: Path) -> None:
     folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
     output.mkdir()
     settings = RequestedSettings(LabelSettings("mobilenet_v2", "0" * 8, 64, "auto", "fast", None))
-    settings.save(output, None)
+    settings.save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
     with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:

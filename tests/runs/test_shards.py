@@ -18,6 +18,7 @@ from fcn_cli.common.shard import Shard
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.inputs.sharing import is_in_share
 from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.run_file import RunFile
 from fcn_cli.runs import merging
 
@@ -300,7 +301,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
 
             for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
                 monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
-            merging.merge(Path("out"), 0, lambda _text: None)
+            merging.merge(LocalStore(Path("out")), 0, lambda _text: None)
 
         return in_a_child(work) == signal.SIGKILL
 

@@ -1,0 +1,95 @@
+"""URLs of objects in stores: what is one, its parts, and how it is written down without secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from .errors import RequestError
+
+_URL = re.compile(r"([A-Za-z][\w+.:-]+)://")
+_WEB = frozenset({"http", "https"})
+# What signs a URL for some time: whoever reads it could fetch the object.
+_SIGNATURE = re.compile(
+    r"x-(amz|goog|ms)-.*|signature|sig|token|se|sp|sv|sr|st|spr|skoid|sktid|skt|ske|sks|skv|expires|policy"
+    r"|key-pair-id|awsaccesskeyid|googleaccessid|access_token",
+    re.IGNORECASE,
+)
+
+
+class StoreUrl(NamedTuple):
+    """The parts of an object's URL: ``s3://bucket/key``, ``https://host/path``.
+
+    `root` is the URL of the bucket or web server, without a slash at its end; `key` is what follows, as it
+    stands in the URL. A `?` or `#` belongs to the key of an object; on a web server it has its usual meaning.
+    """
+
+    scheme: str
+    root: str
+    key: str
+
+
+def is_url(text: str) -> bool:
+    """Say whether an input or output is a URL, also one that nothing can open; no URL is a local path."""
+    return _URL.match(text) is not None
+
+
+def is_web(url: str) -> bool:
+    """Say whether a URL is one of a web server: it can be read, and neither listed nor written."""
+    return url.partition("://")[0].lower() in _WEB
+
+
+def local_path(text: str) -> str:
+    """Return a ``file://`` URL as the local path that it is; every other text as it is."""
+    return text[len("file://") :] if text[:7].lower() == "file://" else text
+
+
+def split(url: str) -> StoreUrl:
+    """Return the parts of a URL.
+
+    Raises
+    ------
+    RequestError
+        It has no bucket, or holds a password, which would end up in records and logs.
+    """
+    match = _URL.match(url)
+    if match is None:
+        raise RequestError(f"{url}: not a URL")
+    scheme = match[1].lower()
+    place, slash, key = url[match.end() :].partition("/")
+    if "@" in place and (scheme in _WEB or ":" in place.partition("@")[0]):
+        raise RequestError(
+            f"{scheme}://{place.rpartition('@')[2]}{slash}{key}: a URL with a password is refused, because "
+            "records and logs hold URLs; give credentials in the environment"
+        )
+    if not place:
+        raise RequestError(f"{url}: this URL names no {'server' if scheme in _WEB else 'bucket'}")
+    return StoreUrl(scheme, f"{scheme}://{place}", key)
+
+
+def public_url(url: str) -> str:
+    """Return a URL as records, logs and messages have it: without what signs it."""
+    if not is_web(url) or "?" not in url:
+        return url
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(name, value) for name, value in query if not _SIGNATURE.fullmatch(name)]
+    return url if len(kept) == len(query) else urlunsplit(parts._replace(query=urlencode(kept)))
+
+
+def name_in(url: str) -> str:
+    """Return the path of an object below its bucket or server, as people read it: the start of its name.
+
+    On a web server that is the path, decoded, without a query.
+    """
+    key = split(url).key
+    if not is_web(url):
+        return key
+    return unquote(urlsplit(url).path, errors="surrogateescape").lstrip("/")
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file, or the public URL of an object: what records have as `path`."""
+    return public_url(path) if is_url(path) else os.path.abspath(path)

@@ -1,0 +1,183 @@
+"""An output directory in an object store."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..common import files, store_urls
+from ..common.errors import OutputLost
+from ..common.shard import Shard
+from ..common.store_errors import StoreConflict
+from ..common.stores import StoreObject, WritableStore
+from .journal_parts import Grouping, PartedJournals
+from .lease import Lease, LeaseTimes
+
+_MAX_KEY_BYTES = 1024
+"""As in S3 and Google Cloud Storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A file of an output directory, for reading; see `ReadableFile`."""
+
+    objects: WritableStore
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.objects}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        return self.objects.read(self.name).data
+
+
+class ObjectStore:
+    """An output directory whose files are objects; see `OutputStore`.
+
+    Objects are written whole from memory: a put that is acknowledged is durable, and no part of an object can
+    ever be read. While a `Lease` of this store is held, everything that writes checks it first.
+
+    Parameters
+    ----------
+    objects
+        The objects below the URL.
+    times, grouping
+        Of its locks and its journals.
+    """
+
+    poll_seconds = 1.0
+    passing_seconds = 60.0
+    is_new = False
+
+    def __init__(
+        self, objects: WritableStore, times: LeaseTimes | None = None, grouping: Grouping | None = None
+    ) -> None:
+        self.objects = objects
+        self._times = times or LeaseTimes()
+        self._grouping = grouping or Grouping()
+        self._leases: dict[str, Lease] = {}
+        self._sizes: dict[str, dict[str, int | None]] = {}
+
+    def __str__(self) -> str:
+        return str(self.objects)
+
+    def __truediv__(self, name: str) -> _Object:
+        return _Object(self.objects, name)
+
+    @property
+    def lock_note(self) -> str:
+        """When a killed run's lock passes."""
+        return f" (a run that was killed elsewhere holds it for {self._times.expiry / 60:g} more minutes)"
+
+    def make(self) -> None:
+        """Do nothing: a directory is where its objects are."""
+
+    def remove_empty(self) -> None:
+        """Do nothing: a directory is where its objects are."""
+
+    def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
+        """Write an object; it is durable at once."""
+        key = store_urls.split(self.objects.url_of(name)).key
+        if len(key.encode("utf-8", "replace")) > _MAX_KEY_BYTES:
+            raise OSError(errno.ENAMETOOLONG, f"a key has at most {_MAX_KEY_BYTES} bytes")
+        write(stream := io.BytesIO())
+        self.write_bytes(name, data := stream.getvalue())
+        return len(data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write an object, as `files.write_text` does."""
+        self.write_bytes(name, files.encoded(text))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Create or replace an object."""
+        self._check_leases()
+        self.objects.write(name, data)
+        self._note_size(name, len(data))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Create an object that nobody else may have created.
+
+        Raises
+        ------
+        OutputLost
+            Another process did.
+        """
+        self._check_leases()
+        try:
+            self.objects.create(name, data)
+        except StoreConflict:
+            # Or the answer to the first attempt was lost, and the driver asked again.
+            if self.objects.read(name).data != data:
+                raise OutputLost(
+                    f"{self.objects}/{name}: another run has written it; this one has lost the directory"
+                ) from None
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Do nothing: what is written is durable."""
+
+    def remove(self, name: str) -> None:
+        """Delete an object."""
+        self._check_leases()
+        self.objects.remove(name)
+        self._note_size(name, None)
+
+    def remove_directory(self, name: str) -> None:
+        """Do nothing: a directory is where its objects are."""
+
+    def has_size(self, name: str, size: int) -> bool:
+        """Say whether an object exists and has a size; the first question lists all of its kind."""
+        kind, slash, _ = name.partition("/")
+        if not slash:
+            return name in {found.name for found in self.list(name, deep=False) if found.size == size}
+        if kind not in self._sizes:
+            self._sizes[kind] = {found.name: found.size for found in self.list(f"{kind}/")}
+        return self._sizes[kind].get(name) == size
+
+    def top_names(self) -> list[str]:
+        """Return the names of the objects without a slash in their names."""
+        return [found.name for found in self.list(deep=False)]
+
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:
+        """Yield objects as `Store.list` does; of a missing bucket none.
+
+        Raises
+        ------
+        OutputLost
+            They cannot be listed.
+        """
+        try:
+            yield from self.objects.list(prefix, deep=deep)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputLost(f"{self.objects}: cannot be listed ({error.strerror or error})") from None
+
+    def modified(self, name: str) -> float:
+        """Return when an object was written."""
+        found = self.objects.info(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object")
+        return (found.mtime_ns or 0) / 1e9
+
+    def sweep(self, prefix: str | None = None, *, below: bool = True) -> None:
+        """Do nothing: there are no temporary files."""
+
+    def journals(self, shard: Shard | None) -> PartedJournals:
+        """Return local copies of the journals, whose own one is written in parts."""
+        return PartedJournals(self, shard, self._grouping)
+
+    def lock(self, name: str) -> Lease:
+        """Return a lock that is an object."""
+        if name not in self._leases:
+            self._leases[name] = Lease(self.objects, name, self._times)
+        return self._leases[name]
+
+    def _check_leases(self) -> None:
+        for lease in [*self._leases.values()]:
+            lease.check()
+
+    def _note_size(self, name: str, size: int | None) -> None:
+        self._sizes.get(name.partition("/")[0], {})[name] = size

@@ -1,0 +1,140 @@
+"""A bucket in this process's memory, which can fail, or end the run, at any write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fcn_cli.common import store_drivers
+from fcn_cli.common.store_drivers import Content, Driver, StoreObject
+from fcn_cli.common.store_errors import StoreConflict
+from fcn_cli.common.stores import WritableStore
+from fcn_cli.outputs.journal_parts import Grouping
+from fcn_cli.outputs.lease import LeaseTimes
+from fcn_cli.outputs.object_store import ObjectStore
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing can be written any more."""
+
+
+class MemoryBucket(Driver):
+    """What S3 does, in memory: whole objects, ETags, conditions, a clock of its own.
+
+    `log` has every write: its verb and path. `before_write` and `after_write` are called around each.
+    """
+
+    replaces_in_one_step = True
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.objects: dict[str, tuple[bytes, int]] = {}
+        self.log: list[tuple[str, str]] = []
+        self.reads = 0
+        self.clock = time.time
+        self.before_write: Callable[[], None] = lambda: None
+        self.after_write: Callable[[], None] = lambda: None
+        self._mutex = threading.RLock()
+
+    def list(self, folder: str, start: str, *, deep: bool) -> Iterator[StoreObject]:
+        prefix = f"{folder}/{start}"
+        for path in sorted(self.objects):
+            if path.startswith(prefix) and (deep or "/" not in path[len(prefix) :]):
+                yield self._object(path)
+
+    def info(self, path: str) -> StoreObject | None:
+        if path not in self.objects:
+            raise FileNotFoundError
+        return self._object(path)
+
+    def read(self, path: str, max_bytes: int | None) -> Content:
+        self.reads += 1
+        with self._mutex:
+            if path not in self.objects:
+                raise FileNotFoundError
+            return Content(self.objects[path][0], self._object(path))
+
+    def write(self, path: str, data: bytes) -> None:
+        self._change("put", path, data, lambda: True)
+
+    def create(self, path: str, data: bytes) -> str | None:
+        return self._change("create", path, data, lambda: path not in self.objects)
+
+    def replace(self, path: str, data: bytes, etag: str | None) -> str | None:
+        return self._change(
+            "replace", path, data, lambda: path in self.objects and self._object(path).etag == etag
+        )
+
+    def remove(self, path: str) -> None:
+        self._change("delete", path, None, lambda: True)
+
+    def _change(self, verb: str, path: str, data: bytes | None, condition: Callable[[], bool]) -> str | None:
+        with self._mutex:
+            self.before_write()
+            if not condition():
+                raise StoreConflict
+            self.log.append((verb, path))
+            if data is None:
+                self.objects.pop(path, None)
+            else:
+                self.objects[path] = bytes(data), int(self.clock() * 1e9)
+            self.after_write()
+            return self._object(path).etag if data is not None else None
+
+    def _object(self, path: str) -> StoreObject:
+        data, written = self.objects[path]
+        return StoreObject(path, len(data), hashlib.md5(data).hexdigest(), written)
+
+    def names(self, folder: str) -> dict[str, bytes]:
+        """Return the objects below a folder with their bytes."""
+        return {
+            path.removeprefix(f"{folder}/"): data
+            for path, (data, _) in self.objects.items()
+            if path.startswith(f"{folder}/")
+        }
+
+    def kill_at(self, number: int, *, after: bool) -> None:
+        """End the run at a write from now on, before it or after it; 0: never."""
+        count = 0
+
+        def struck() -> None:
+            nonlocal count
+            count += 1
+            if number and count >= number:
+                raise Killed
+
+        def dead() -> None:
+            if number and count >= number and after:
+                raise Killed
+
+        self.before_write, self.after_write = (dead, struck) if after else (struck, lambda: None)
+
+    def store(
+        self,
+        folder: str = "bucket/out",
+        times: LeaseTimes | None = None,
+        grouping: Grouping | None = None,
+    ) -> ObjectStore:
+        """Return an output directory in this bucket."""
+        return ObjectStore(WritableStore(f"s3://{folder}"), times, grouping)
+
+    def copy_to(self, folder: str, directory: Path) -> Path:
+        """Write the objects below a folder as local files."""
+        for name, data in self.names(folder).items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return directory
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
+    """Make `s3://` mean this bucket, in this process."""
+    bucket = MemoryBucket()
+    monkeypatch.setitem(store_drivers._drivers, (os.getpid(), "s3"), bucket)
+    return bucket
