@@ -83,6 +83,10 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
             request.shard is not None,
             "--watch takes all photos, not the share of a --shard; leave one of them out",
         ),
+        (
+            request.ray is not None,
+            "--watch is for this machine, and --ray for many photos at once; leave one of them out",
+        ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
     ):
