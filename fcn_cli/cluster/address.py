@@ -11,7 +11,14 @@ from ..common.errors import RequestError
 LOCAL = "local"
 """Start Ray on this machine, for this run only."""
 
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 4.0
+"""For the connection, and then for the answer."""
+
+# The head node speaks gRPC, which is HTTP/2 (RFC 9113, section 3.4): both sides begin with a SETTINGS frame.
+# A head that wants TLS answers this with an alert (RFC 8446, section 6).
+_SETTINGS = b"\x04"
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" + b"\0\0\0\0"
+_TLS_ALERT = b"\x15"
 
 
 @dataclass(frozen=True)
@@ -25,13 +32,17 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def check_answers(self) -> None:
-        """Raise RequestError within seconds when nothing accepts connections there.
+        """Raise RequestError within seconds when nothing answers there, or something that is not Ray.
 
-        Ray itself would try for a minute or longer.
+        Ray itself would try for minutes.
         """
         try:
-            with socket.create_connection((self.host, self.port), timeout=_CONNECT_SECONDS):
+            with socket.create_connection((self.host, self.port), timeout=_CONNECT_SECONDS) as connection:
+                connection.sendall(_HTTP2_GREETING)
+                answer = connection.recv(len(_HTTP2_GREETING))
+            if answer[3:4] == _SETTINGS or answer[:1] == _TLS_ALERT:
                 return
+            reason = "what listens there is not Ray"
         except OSError as error:
             reason = error.strerror or str(error)
         raise RequestError(
