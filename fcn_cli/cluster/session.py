@@ -83,7 +83,8 @@ def _why(error: Exception, address: Address | None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if address is None:
         return f"--ray local: Ray does not start ({text[:300]})"
-    if type(error).__name__ == "AuthenticationError":
+    # Sometimes only the text of the cause says so.
+    if any("AuthenticationError" in repr(each) for each in (error, error.__cause__)):
         return (
             f"--ray {address}: the cluster wants its token: put it into ~/.ray/auth_token (readable by you "
             "alone), or name its file in RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token"

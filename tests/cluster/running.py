@@ -95,10 +95,3 @@ def running_cluster(folder: Path, *cpus: int) -> Iterator[RayCluster]:
     finally:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Return a cluster of one node with 2 CPUs, for all tests of a session."""
-    with running_cluster(tmp_path_factory.mktemp("cluster"), 2) as running:
-        yield running
