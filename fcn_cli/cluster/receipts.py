@@ -43,6 +43,7 @@ class Receipts:
         self._writes.withdraw(
             (step.source, step.kinds or self._kinds) for step in self._steps if step.source is not None
         )
+        self._writes.commit(everything=True)
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Append the records of photos whose files are on disk; of photos that failed, remove old files."""
@@ -55,7 +56,7 @@ class Receipts:
             if entry.replaces and not record.ok and step.source is not None:
                 # `withdraw` has taken their names out of the journal, which else would say what is stale.
                 self._folder.remove(output_file(step.source.output, kind) for kind in self._kinds)
-            self._writes.add_written(record, keep_on_failure=not entry.replaces)
+            self._writes.add_record(record, keep_on_failure=not entry.replaces)
         self._writes.commit(everything=True)
 
     def lost(self) -> list[str]:

@@ -132,12 +132,8 @@ class WriteQueue:
         work = partial(self._write, source, record, segmentation, kinds)
         self._work.submit(keep_on_failure, work, segmentation.nbytes)
 
-    def add_failed(self, record: Record, *, keep_on_failure: bool = False) -> None:
-        """Add the record of a photo that failed; its earlier record and files are replaced, or kept."""
-        self._work.submit_result(keep_on_failure, record)
-
-    def add_written(self, record: Record, *, keep_on_failure: bool = False) -> None:
-        """Add the record of a photo whose files are on disk already."""
+    def add_record(self, record: Record, *, keep_on_failure: bool = False) -> None:
+        """Add a record without files to write: the photo failed, or another process has written them."""
         self._work.submit_result(keep_on_failure, record)
 
     def commit(self, *, everything: bool = False) -> None:
