@@ -27,7 +27,7 @@ Finished = Callable[[Record], None]
 """Called with each record once it is in the journal."""
 
 
-class RecordSink(Protocol):
+class Records(Protocol):
     """Where records go: the `Journal`, or in another process what hands them to the journal's holder."""
 
     @property
@@ -60,9 +60,7 @@ class WriteQueue:
         The limit on a photo's pixels for kinds that decode the photo again.
     """
 
-    def __init__(
-        self, folder: OutputDirectory, journal: RecordSink, notify: Finished, max_pixels: int
-    ) -> None:
+    def __init__(self, folder: OutputDirectory, journal: Records, notify: Finished, max_pixels: int) -> None:
         self._folder = folder
         self._journal = journal
         self._finished = notify

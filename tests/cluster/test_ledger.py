@@ -65,7 +65,9 @@ def test_after_a_problem_nothing_begins() -> None:
 )
 def test_whatever_kills_only_killers_fail(killers: set[int], window: int, others: list[int]) -> None:
     """An actor has up to `window` photos in hand, suspects alone; `others` are deaths without a cause."""
-    photos, ledger, failed, done, events = list(range(12)), Ledger(), set(), set(), 0
+    photos, ledger, events = list(range(12)), Ledger(), 0
+    failed: set[int] = set()
+    done: set[int] = set()
     for _ in range(DEATHS_TO_FAIL * len(killers) + len(others) + 1):
         state = ledger.begin_block(0, photos)
         assert state is not None

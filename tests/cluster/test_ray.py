@@ -66,7 +66,11 @@ def test_a_driver_that_is_killed_is_continued(
 ) -> None:
     make_photos(NAMES)
     running = subprocess.Popen(
-        ray_cluster.segment("made", *SMALL, "-o", "out"), cwd=tmp_path, env=ray_cluster.environment
+        ray_cluster.segment("made", *SMALL, "-o", "out"),
+        cwd=tmp_path,
+        env=ray_cluster.environment,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     journal = tmp_path / "out/manifest.jsonl"
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 10, running)

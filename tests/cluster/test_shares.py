@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def test_blocks_have_their_sizes_and_no_actor_is_idle(photos: int, actors: int) 
     assert blocks.actors == min(actors, blocks.count)
 
 
-CASES = {
+CASES: dict[str, tuple[list[dict[str, float]], dict[str, Any], Share]] = {
     "one small machine": ([{"CPU": 2.0}], {}, Share(1, 1, 2, 0)),
     "threads are the share": ([{"CPU": 8.0}, {"CPU": 3.0}], {"threads": 2}, Share(5, 2, 2, 0)),
     "auto is at most four": ([{"CPU": 8.0}, {"CPU": 9.0}], {}, Share(4, 2, 4, 0)),
@@ -52,7 +54,7 @@ def test_each_actor_gets_a_gpu_or_a_share_of_the_cpus(case: str) -> None:
     ],
 )
 def test_what_a_cluster_does_not_have_is_refused(
-    nodes: list[dict[str, float]], options: dict[str, object], message: str
+    nodes: list[dict[str, float]], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        divide(nodes, InferenceOptions(**options))  # type: ignore[arg-type]
+        divide(nodes, InferenceOptions(**options))

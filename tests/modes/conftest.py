@@ -78,7 +78,7 @@ def mode(request: pytest.FixtureRequest, fcn: Fcn, tmp_path: Path) -> Mode:
     """Return each way to run a job, in turn."""
     if request.param == "ray":
         return OnRay(fcn, tmp_path, request.getfixturevalue("ray_cluster"))
-    return {"plain": Plain, "shards": Shards}[request.param](fcn, tmp_path)
+    return Shards(fcn, tmp_path) if request.param == "shards" else Plain(fcn, tmp_path)
 
 
 def pictures(files: dict[str, bytes]) -> dict[str, bytes]:

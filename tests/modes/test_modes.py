@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def expected_labels(path: Path) -> np.ndarray:
     assert scale > 1
     pixels = torch.from_numpy(np.array(photo.resize(size, Image.Resampling.BILINEAR))).permute(2, 0, 1)
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
-    model = preview_network().model.eval()
+    model: Any = preview_network().model.eval()
     with torch.inference_mode():
         features = model.backbone(((pixels / 255 - mean) / deviation)[None])["out"]
         logits = torch.nn.functional.interpolate(
