@@ -71,7 +71,7 @@ class RayStage(NetworkStage):
         with (
             self.stop,
             session.started(address.parse(self._request.ray)),
-            shared_output(self._folder.root) as output,
+            shared_output(str(self._folder.root)) as output,
         ):
             share = shares.divide(session.node_resources(), self._request.prediction.inference)
             blocks = shares.make_blocks(len(steps), share.actors)

@@ -37,9 +37,12 @@ class SharedOutput:
 
 
 @contextlib.contextmanager
-def shared_output(directory: Path) -> Iterator[SharedOutput]:
-    """Write a nonce into an output directory, for as long as actors may look for it."""
-    place = directory.absolute()
+def shared_output(directory: str) -> Iterator[SharedOutput]:
+    """Write a nonce into an output directory, for as long as actors may look for it; none into a store."""
+    if "://" in directory:
+        yield SharedOutput(directory, None)
+        return
+    place = Path(directory).absolute()
     nonce = secrets.token_hex(16)
     with OutputLost.when_refused(place):
         files.write_text(place / _NONCE_FILE, nonce)
