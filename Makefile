@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-.PHONY: help setup hooks demo test-fast test test-slow test-all coverage check fix docs crash-test fuzz soak bench clean
+.PHONY: help setup hooks demo test-fast test test-slow test-all cluster-test coverage check fix docs crash-test fuzz soak bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -66,6 +66,9 @@ hooks: $(READY)  ## check each commit before it is made (installs pre-commit)
 
 docs: $(READY)  ## write docs/options.md, the table of all options, from the command line
 	$(BIN)/python docs/options.py
+
+cluster-test: $(READY)  ## run on Ray clusters on this machine; actors, a node and the driver die (5 minutes)
+	$(BIN)/python -m pytest tests/cluster tests/modes
 
 crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
 	$(BIN)/python -m tests.moments --signals

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from PIL import Image
@@ -24,6 +24,9 @@ from fcn_cli.common import store_drivers
 from fcn_cli.common.signals import ENDING_SIGNALS
 from fcn_cli.models.loading import LoadedModel
 from fcn_cli.models.request import ModelRequest
+
+if TYPE_CHECKING:
+    from .cluster.running import RayCluster
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # One CPU for each of the workers, and for what they start: two processes' OpenMP threads on the same
@@ -54,7 +57,7 @@ class Finished:
 
 
 class Fcn(Protocol):
-    def __call__(self, *arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Finished: ...
+    def __call__(self, *arguments: str | Path, code: int | None = 0, cwd: Path | None = None) -> Finished: ...
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +73,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture
 def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fcn]:
-    """Run the entry point in this process; fail on an unexpected exit code or a traceback."""
+    """Run the entry point in this process; fail on an unexpected exit code (None: any) or a traceback."""
     handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Finished:
+    def call(*arguments: str | Path, code: int | None = 0, cwd: Path | None = None) -> Finished:
         capfd.readouterr()
         with monkeypatch.context() as patch:
             if cwd is not None:
@@ -102,9 +105,9 @@ def untimed(stderr: str) -> str:
     return re.sub(r"^\d{4}-\d\d-\d\dT[\d:+-]+ fcn: ", "fcn: ", stderr, flags=re.MULTILINE)
 
 
-def _checked(finished: Finished, code: int) -> Finished:
+def _checked(finished: Finished, code: int | None) -> Finished:
     finished.stderr = untimed(finished.stderr)
-    assert finished.code == code, (
+    assert code in {None, finished.code}, (
         f"exit code {finished.code}, not {code}\n{finished.stdout}\n{finished.stderr}"
     )
     assert "Traceback" not in finished.stderr
@@ -121,7 +124,7 @@ def run_process(*arguments: str | Path, code: int = 0, cwd: Path | None = None, 
 
 
 def run_line(
-    line: Sequence[str | Path], *, code: int = 0, cwd: Path | None = None, **options: Any
+    line: Sequence[str | Path], *, code: int | None = 0, cwd: Path | None = None, **options: Any
 ) -> Finished:
     """Run a whole command line that has `command` in it."""
     done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=150, check=False, **options)
@@ -162,6 +165,15 @@ def photos(tmp_path: Path) -> Path:
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg"):
         shutil.copy(SAMPLES / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Return a Ray cluster of one node with 2 CPUs, for all tests of a session; they are slow ones."""
+    from .cluster.running import running_cluster
+
+    with running_cluster(tmp_path_factory.mktemp("cluster"), 2) as running:
+        yield running
 
 
 MakePhotos = Callable[..., Path]

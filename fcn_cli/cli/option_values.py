@@ -126,6 +126,17 @@ def shard(text: str) -> Shard:
     return Shard(index, count)
 
 
+def ray_address(text: str) -> str:
+    """Parse where Ray runs: ``local``, or HOST:PORT; return the text."""
+    from ..cluster import address
+
+    try:
+        address.parse(text)
+    except ValueError:
+        raise refused("local, or HOST:PORT of a cluster's head node", text) from None
+    return text
+
+
 def kinds(text: str) -> tuple[str, ...]:
     """Parse a list of output kinds; return them in the order of writing."""
     names = output_layout.kind_names()

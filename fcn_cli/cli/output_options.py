@@ -116,6 +116,17 @@ ShardOption = Annotated[
         "--output. The last one to end merges.",
     ),
 ]
+RayOption = Annotated[
+    Any,
+    typer.Option(
+        "--ray",
+        envvar="FCN_RAY",
+        metavar="local|HOST:PORT",
+        parser=option_values.ray_address,
+        help="Segment on Ray: local uses all GPUs, or CPUs, of this machine; HOST:PORT is the head of a "
+        "cluster that this machine belongs to.",
+    ),
+]
 Merge = Annotated[
     bool,
     typer.Option(

@@ -60,6 +60,7 @@ def segment(
     decode_timeout: network_options.DecodeTimeout = 60.0,
     shard: output_options.ShardOption = None,
     merge: output_options.Merge = False,
+    ray: output_options.RayOption = None,
     wait: output_options.Wait = 0.0,
     log_file: options.LogFile = None,
     fail_fast: options.FailFast = False,
@@ -77,6 +78,7 @@ def segment(
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
     lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
     """
+    from ..cluster import segment as on_ray
     from ..common.output_layout import DEFAULT_KINDS
     from ..inference.options import InferenceOptions, ViewOptions
     from ..inputs.decode_options import DecodeOptions
@@ -120,8 +122,10 @@ def segment(
         fail_fast=fail_fast,
         dry_run=dry_run,
         shard=shard,
+        ray=ray,
     )
-    summary = watching.watch(request, display) if watch else segmentation.segment(request, display)
+    run = watching.watch if watch else on_ray.segment if ray else segmentation.segment
+    summary = run(request, display)
     display.summed_up(summary)
     if not dry_run:
         _end(summary, display, report=report, quiet=quiet)

@@ -112,6 +112,7 @@ class FailureKind(StrEnum):
     NO_DECODER = "DecoderMissing"
     DECODER_DIED = "DecoderDied"
     DECODER_HUNG = "DecoderHung"
+    WORKER_DIED = "WorkerDied"
     CHANGED = "ChangedWhileReading"
     OUTPUT_REFUSED = "OutputRefused"
     BAD_LABELS = "BadLabels"

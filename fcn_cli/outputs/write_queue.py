@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,6 @@ from ..common.output_layout import output_file
 from ..inputs import decoder
 from ..inputs.discovery import Source
 from .directory import OutputDirectory
-from .journal import Journal
 from .record import Record, Written, finish, gone
 
 _THREADS = 2
@@ -25,6 +25,23 @@ _MAX_WAITING_BYTES = 256 << 20
 
 Finished = Callable[[Record], None]
 """Called with each record once it is in the journal."""
+
+
+class Records(Protocol):
+    """Where records go: the `Journal`, or in another process what hands them to the journal's holder."""
+
+    @property
+    def path(self) -> object:
+        """What a message names when records cannot be appended."""
+
+    def get(self, image: str) -> Record | None:
+        """Return the last record of an image."""
+
+    def owner(self, output: str) -> str | None:
+        """Return the image whose record names this output file."""
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Append records; their output files are on disk."""
 
 
 class WriteQueue:
@@ -43,7 +60,7 @@ class WriteQueue:
         The limit on a photo's pixels for kinds that decode the photo again.
     """
 
-    def __init__(self, folder: OutputDirectory, journal: Journal, notify: Finished, max_pixels: int) -> None:
+    def __init__(self, folder: OutputDirectory, journal: Records, notify: Finished, max_pixels: int) -> None:
         self._folder = folder
         self._journal = journal
         self._finished = notify
@@ -113,8 +130,8 @@ class WriteQueue:
         work = partial(self._write, source, record, segmentation, kinds)
         self._work.submit(keep_on_failure, work, segmentation.nbytes)
 
-    def add_failed(self, record: Record, *, keep_on_failure: bool = False) -> None:
-        """Add the record of a photo that failed; its earlier record and files are replaced, or kept."""
+    def add_record(self, record: Record, *, keep_on_failure: bool = False) -> None:
+        """Add a record without files to write: the photo failed, or another process has written them."""
         self._work.submit_result(keep_on_failure, record)
 
     def commit(self, *, everything: bool = False) -> None:

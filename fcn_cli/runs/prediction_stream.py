@@ -99,11 +99,12 @@ def open_pool(
     orient: Orient | None = None,
     measure_only: bool = False,
     watching: bool = False,
+    clean: bool = False,
 ) -> DecodePool:
     """Start the decoding workers of a command; see `DecodeOptions` and `DecodeSettings`.
 
-    When `watching`, this process has threads already, and photos that have changed since they were found are
-    refused.
+    When `watching`, photos that have changed since they were found are refused. Then, or when `clean`, this
+    process has threads already, and the workers start from a clean one.
     """
     workers = options.workers
     if workers is None:
@@ -117,4 +118,4 @@ def open_pool(
         options.scales,
         refuse_changed=watching,
     )
-    return DecodePool(sources, settings, workers, clean=watching)
+    return DecodePool(sources, settings, workers, clean=watching or clean)

@@ -71,7 +71,7 @@ class PredictionWriter:
             if result.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
                 return
             failed = record.finish(record.begin(source, self._fingerprint, photo), result)
-            self._writes.add_failed(failed, keep_on_failure=source.image in self._steps_to_complete)
+            self._writes.add_record(failed, keep_on_failure=source.image in self._steps_to_complete)
             return
         kinds = self._kinds_of(prediction)
         earlier = self._record_to_complete(prediction)

@@ -60,6 +60,7 @@ class SegmentRequest:
 
     `wait` is for how many seconds to wait for another run into the same output directory. `fail_fast` stops
     at the first photo that fails; `dry_run` plans and writes nothing. `shard` takes one share of the photos.
+    `ray` is where the photos are segmented, ``local`` or HOST:PORT (see `cluster.address`), or None for here.
     """
 
     inputs: InputRequest
@@ -70,11 +71,16 @@ class SegmentRequest:
     fail_fast: bool = False
     dry_run: bool = False
     shard: Shard | None = None
+    ray: str | None = None
 
     def check(self) -> None:
         """Raise RequestError when the parts of the request exclude each other."""
         # What needs the whole directory, or all photos, cannot be done by one shard.
-        needs_all = {"--prune": self.resume.prune is not None, "--output -": self.output.directory == "-"}
+        needs_all = {
+            "--prune": self.resume.prune is not None,
+            "--output -": self.output.directory == "-",
+            "--ray": self.ray is not None,
+        }
         for option, is_given in needs_all.items():
             if is_given and self.shard is not None:
                 raise RequestError(

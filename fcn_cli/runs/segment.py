@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..common import resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
@@ -26,8 +26,15 @@ from .run_progress import RunProgress
 from .run_report import RunReport
 from .summary import Summary
 
+MakeNetworkStage = Callable[
+    [SegmentRequest, ResolvedRequest, OutputDirectory, RunObserver, Stop], NetworkStage
+]
+"""Makes what segments the photos that need the network, in this process or elsewhere."""
 
-def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
+
+def segment(
+    request: SegmentRequest, observer: RunObserver, make_network: MakeNetworkStage = NetworkStage
+) -> Summary:
     """Segment photos into an output directory.
 
     What ends a run early once it has begun is in the summary (`Summary.stopped`), with what was done.
@@ -55,7 +62,7 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
             found, resolved = _find(request), request.resolve()
         if request.shard is not None:
             merging.begin_shard(lock, resolved.settings, overwrite=request.resume.overwrite)
-        summary = Run(request, observer, found, resolved).execute()
+        summary = Run(request, observer, found, resolved, make_network=make_network).execute()
         if request.shard is not None:
             try:
                 merging.end_shard(lock, observer.note)
@@ -86,6 +93,8 @@ class Run:
         The photos.
     network
         The network of earlier runs of this process, or None.
+    make_network
+        Makes it.
     """
 
     def __init__(
@@ -95,6 +104,7 @@ class Run:
         found: Found,
         resolved: ResolvedRequest,
         network: NetworkStage | None = None,
+        make_network: MakeNetworkStage = NetworkStage,
     ) -> None:
         self.request = request
         self.observer = observer
@@ -103,7 +113,7 @@ class Run:
         self.output = request.output.store
         self.folder = OutputDirectory(self.output, resolved.look)
         self.report = RunReport(request, resolved, found, observer)
-        self.network = network or NetworkStage(request, resolved, self.folder, observer, Stop())
+        self.network = network or make_network(request, resolved, self.folder, observer, Stop())
         self.stop = self.network.stop
 
     def dry(self) -> Summary:

@@ -87,6 +87,10 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
             store_urls.is_url(str(request.output.store)),
             f"--watch writes into a directory of this machine, not to {request.output.directory}",
         ),
+        (
+            request.ray is not None,
+            "--watch is for this machine, and --ray for many photos at once; leave one of them out",
+        ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
     ):

@@ -216,6 +216,7 @@ REFUSED = {
     "--watch": (),
     "--shard": ("1/2",),
     "--merge": (),
+    "--ray": ("local",),
 }
 
 

@@ -83,7 +83,7 @@ def test_records_come_in_order_in_one_append_after_their_files(
         for name in "abc":
             queue.add(name)
         failure = Failure(FailureKind.BROKEN, "broken")
-        writes.add_failed(record.finish(record.begin(source("d"), FINGERPRINT), failure))
+        writes.add_record(record.finish(record.begin(source("d"), FINGERPRINT), failure))
         writes.commit()
         # The failed photo waits for its turn too.
         assert appended == []

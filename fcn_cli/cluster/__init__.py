@@ -1,0 +1,1 @@
+"""The same run on Ray: the driver plans and keeps the journal, actors decode, infer and write."""

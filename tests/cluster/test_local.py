@@ -1,0 +1,92 @@
+"""``fcn segment --ray local``: Ray comes with the run and goes with it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, stray_lines, wait_until
+from .test_ray import NAMES, how, pictures
+
+pytestmark = pytest.mark.slow
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""What Ray starts to help; they notice within a minute that the rest was killed."""
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Return a directory for temporary files, with a short name: Ray puts sockets there."""
+    pytest.importorskip("ray.data", reason="needs Ray")
+    folder = tempfile.mkdtemp(prefix="f", dir="/tmp")
+    yield Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes(temporary: Path) -> set[str]:
+    """Return the names of the processes that were started with this directory for temporary files."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={temporary}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.add((process / "cmdline").read_text().split("\0")[0].strip())
+        except OSError:
+            continue
+    return found
+
+
+def local(*arguments: str) -> list[str]:
+    return command("segment", "made", *SMALL, "-o", "out", "--ray", "local", "--threads", "1", *arguments)
+
+
+def test_ray_comes_and_goes_with_the_run(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path
+) -> None:
+    names = NAMES[:40]
+    make_photos(names)
+    fcn("segment", "made", *SMALL, "-o", "plain", "--threads", "1")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = run_process(*local()[3:], cwd=tmp_path, env=environment)
+    assert stray_lines(done.stderr) == []
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "plain")
+    ray = how(tmp_path / "out")["ray"]
+    assert (ray["address"], ray["nodes"], ray["actors"]) == ("local", 1, min(2, len(os.sched_getaffinity(0))))
+    assert how(tmp_path / "out")["threads"] == 1
+    assert ray["start_seconds"] > 0
+    wait_until(lambda: not processes(temporary))
+    assert list(temporary.glob("fcn*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_signal_nothing_is_left_and_the_next_run_goes_on(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path, number: signal.Signals
+) -> None:
+    make_photos(NAMES)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    running = subprocess.Popen(
+        local(), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    journal = tmp_path / "out/manifest.jsonl"
+    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 10, running)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert (running.returncode, "interrupted (SIGTERM)" in errors) == (143, True), errors
+        wait_until(lambda: not processes(temporary))
+    else:
+        wait_until(lambda: processes(temporary) <= set(AGENTS))
+    assert "Traceback" not in errors
+    known = journal_of(tmp_path / "out")
+    assert 10 <= len(known) < len(NAMES)
+    # Without Ray, as any run continues any other.
+    fcn("segment", "made", *SMALL, "-o", "out", "--threads", "1")
+    assert how(tmp_path / "out")["skipped"] == len(known)
+    fcn("segment", "made", *SMALL, "-o", "plain", "--threads", "1")
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "plain")
