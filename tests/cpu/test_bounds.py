@@ -42,8 +42,8 @@ def at_the_edge(tensor: Tensor) -> Tensor:
 class EdgeWorkspace(Workspace):
     """A workspace whose buffers end there, too."""
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        return at_the_edge(torch.zeros(shape))
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return at_the_edge(torch.zeros(shape, dtype=dtype))
 
 
 def edges(*shape: int) -> Tensor:
