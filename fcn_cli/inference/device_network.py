@@ -139,7 +139,7 @@ class DeviceNetwork:
 def _cpu_network(model: nn.Module, execution: ExecutionConfig) -> CpuNetwork | None:
     """Return the network in its CPU form, or None where PyTorch's modules compute it."""
     compiled = execution.kernels == "fast"
-    if execution.device.type != "cpu" or (execution.precision, compiled) == ("fp32", False):
+    if execution.device.type != "cpu" or not (compiled or execution.precision == "bf16"):
         return None
     from ..cpu.network import CpuNetwork
 
