@@ -152,14 +152,14 @@ class _Stem:
         self.layers = [self._conv]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
-        features = image_by_image(self._conv(x, space, "stem"), self._pooled)
+        features = image_by_image(x, lambda image: self._pooled(self._conv(image, space, "stem")))
         if self._bias is not None:
             features += self._bias
             features.relu_()
         return features.to(self._dtype)
 
-    def _pooled(self, image: Tensor) -> Tensor:
-        return as_images(self._pool(as_batch(image)))
+    def _pooled(self, features: Tensor) -> Tensor:
+        return as_images(self._pool(as_batch(features)))
 
 
 class _Bottleneck:

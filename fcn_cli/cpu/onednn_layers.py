@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor
 
 from ..models.batchnorm_folding import Folded
-from .convolution import as_batch, as_images, clamp_
+from .convolution import Convolution, Direct, as_batch, as_images, clamp_
 from .kernels.arguments import Clamp
 from .workspace import Workspace
 
@@ -27,8 +27,14 @@ class OnednnLayers:
     images_at_once = 1
     fuses_clamps = True
 
-    def convolution(self, folded: Folded, clamp: Clamp) -> OnednnConvolution:
-        """Return a convolution."""
+    def convolution(self, folded: Folded, clamp: Clamp) -> Convolution:
+        """Return a convolution.
+
+        With groups it has few products, and its weights stay float32: rounded, the nine of a channel would
+        shift all of its pixels alike.
+        """
+        if folded.conv.groups > 1:
+            return Direct(folded, clamp, self.dtype)
         return OnednnConvolution(folded, clamp)
 
     def adding(self, folded: Folded, clamp: Clamp) -> OnednnConvolution:
@@ -45,7 +51,7 @@ class OnednnConvolution:
         conv = folded.conv
         self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._clamp = clamp
-        self._bias = folded.bias.bfloat16()
+        self._bias = folded.bias.float()
         self._weight = folded.weight().bfloat16().contiguous(memory_format=torch.channels_last)
         self._operators = _fused_operators()
         if self._operators is not None:
@@ -80,7 +86,8 @@ class OnednnConvolution:
 
     def _convolve(self, batch: Tensor) -> Tensor:
         padding, stride, dilation, groups = self._geometry
-        return F.conv2d(batch, self._weight, self._bias, stride, padding, dilation, groups)
+        bias = self._bias.bfloat16()
+        return F.conv2d(batch, self._weight, bias, stride, padding, dilation, groups)
 
     def _fused_clamp(self) -> tuple[str, list[float], str]:
         """Return oneDNN's name of the clamp, its limits, and its algorithm."""

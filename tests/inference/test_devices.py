@@ -431,9 +431,10 @@ def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
     assert plain.images((100, 100, 3)) == 10
     assert plain.images((400, 400, 3)) == 0
-    # Our kernels take one image after the other.
+    # Our kernels take two images at a time, or one.
     ours = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
-    assert ours.images((300, 300, 3)) == 16
+    assert ours.images((220, 220, 3)) == 16
+    assert ours.images((300, 300, 3)) == 1
     assert ours.images((400, 400, 3)) == 0
     monkeypatch.setattr(resources, "available_memory", lambda: None)
     assert plain.images((100000, 100000, 3)) == 16
