@@ -7,6 +7,7 @@ them for every image, and read and write every result once more for its ReLU.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ class OnednnConvolution:
         self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._clamp = clamp
         self._bias = folded.bias.float()
+        # Not every operator takes a float32 bias.
+        self._narrow_bias = folded.bias.bfloat16()
         self._weight = folded.weight().bfloat16().contiguous(memory_format=torch.channels_last)
         self._operators = _fused_operators()
         if self._operators is not None:
@@ -76,7 +79,7 @@ class OnednnConvolution:
             as_batch(residual),
             as_batch(x),
             self._weight,
-            self._bias,
+            self._narrow_bias,
             *self._geometry,
             "add",
             1.0,
@@ -86,8 +89,7 @@ class OnednnConvolution:
 
     def _convolve(self, batch: Tensor) -> Tensor:
         padding, stride, dilation, groups = self._geometry
-        bias = self._bias.bfloat16()
-        return F.conv2d(batch, self._weight, bias, stride, padding, dilation, groups)
+        return F.conv2d(batch, self._weight, self._narrow_bias, stride, padding, dilation, groups)
 
     def _fused_clamp(self) -> tuple[str, list[float], str]:
         """Return oneDNN's name of the clamp, its limits, and its algorithm."""
@@ -103,10 +105,22 @@ def _limit(value: float | None, sign: int) -> float:
     return sign * torch.finfo(torch.float32).max if value is None else value
 
 
+@functools.lru_cache(maxsize=1)
 def _fused_operators() -> Any:
-    """Return the namespace of PyTorch's fused operators, or None where it lacks one or oneDNN bfloat16."""
+    """Return the namespace of PyTorch's fused operators, or None where it lacks what is used of them here.
+
+    They have no documentation that promises anything, so they are tried on a pixel.
+    """
     operators = torch.ops.mkldnn
-    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
-    if not all(hasattr(operators, name) for name in (*names, "_is_mkldnn_bf16_supported")):
+    pixel, bias = torch.zeros(1, 32, 1, 1, dtype=torch.bfloat16), torch.zeros(32)
+    geometry: tuple[object, ...] = ((0, 0), (1, 1), (1, 1), 1)
+    clamp: tuple[object, ...] = ("relu", [], "")
+    try:
+        weight = operators._reorder_convolution_weight(pixel.expand(32, 32, 1, 1).contiguous(), *geometry)
+        operators._convolution_pointwise(pixel, weight, bias, *geometry, *clamp)
+        operators._convolution_pointwise_.binary(
+            pixel.clone(), pixel, weight, bias.bfloat16(), *geometry, "add", 1.0, *clamp
+        )
+    except (AttributeError, RuntimeError, TypeError):
         return None
-    return operators if operators._is_mkldnn_bf16_supported() else None
+    return operators
