@@ -1,7 +1,11 @@
 """`fcn`, ONNX Runtime, OpenVINO and torch.compile on one CPU, timed in turn in one process.
 
-This is ``fcn bench`` with more contenders, from the extra ``bench``. All use the same weights and number of
-threads; only the first computes the auxiliary head, and none spins between operators. The same code turns
+This is ``fcn bench`` with more contenders, from the extra ``bench``. All use the same weights, precision and
+number of threads; in bfloat16 without ONNX Runtime, which has no such convolution on a CPU, and with `fcn` in
+float32 for comparison. ``--own`` times our bfloat16 kernels where `fcn` would take oneDNN's; with
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 (OpenVINO honours it too), that shows a CPU without AMX.
+
+Only the first contender computes the auxiliary head, and none spins between operators. The same code turns
 their logits into label maps. Each configuration appends one line of JSON to the results file.
 """
 
@@ -12,11 +16,14 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import material
+from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.evaluation import speed
 from fcn_cli.evaluation.speed import Contender
 from fcn_cli.inference.execution import resolve_execution
@@ -33,21 +40,32 @@ def main() -> None:
     )
     parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 4, 8])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--own", action="store_true", help="our kernels also where fcn takes oneDNN's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], choices=list(MAKERS))
     parser.add_argument("--results", type=Path, default=Path("bench_engines.jsonl"))
     options = parser.parse_args()
     makers = {name: maker for name, maker in MAKERS.items() if name not in options.without}
+    if options.precision == "bf16":
+        makers.pop("onnxruntime", None)
+    else:
+        makers.pop("float32", None)
     for backbone in options.backbone:
         for size in options.size:
             width, height = (int(side) for side in size.split("x"))
             for batch_size in options.batch_size:
-                execution = resolve_execution(InferenceOptions("cpu", batch_size=batch_size))
+                chosen = InferenceOptions("cpu", options.precision, batch_size=batch_size)
+                execution = resolve_execution(chosen)
+                if options.own:
+                    execution = replace(execution, kernels="fast")
 
                 def further(model: nn.Module, batch: Tensor) -> list[Contender]:
-                    return [maker(model, batch) for maker in makers.values()]
+                    return [maker(model, batch, options.precision) for maker in makers.values()]
 
-                measured = speed.measure(backbone, width, height, execution, options.rounds, further)
+                measured = speed.measure(
+                    backbone, width, height, execution, options.rounds, further, material.randomise
+                )
                 report(measured, options.results)
 
 
@@ -62,7 +80,7 @@ def report(measured: speed.Measured, results: Path) -> None:
     )
     for name in measured.seconds:
         print(
-            f"  {name:32} {1 / measured.median(name):.3f} images/s, "
+            f"  {name:32} {measured.precision(name)} {1 / measured.median(name):.3f} images/s, "
             f"{measured.median(speed.HUB) / measured.median(name):.2f} of torchvision, "
             f"{measured.of_limit(name):.2f} of the direct limit",
             flush=True,
@@ -83,14 +101,16 @@ class Logits(nn.Module):
         return result
 
 
-def contender(name: str, logits: Callable[[], Tensor], batch: Tensor) -> Contender:
+def contender(
+    name: str, logits: Callable[[], Tensor], batch: Tensor, precision: str | None = None
+) -> Contender:
     """Return a contender that computes logits and label maps."""
     height, width = batch.shape[2:]
 
     def run() -> Sequence[Tensor]:
         return [label_map(image, height, width) for image in logits()]
 
-    return Contender(name, run)
+    return Contender(name, run, precision)
 
 
 def onnx_file(model: nn.Module, batch: Tensor, folder: str) -> str:
@@ -102,7 +122,7 @@ def onnx_file(model: nn.Module, batch: Tensor, folder: str) -> str:
     return path
 
 
-def onnx_runtime(model: nn.Module, batch: Tensor) -> Contender:
+def onnx_runtime(model: nn.Module, batch: Tensor, _precision: str) -> Contender:
     """Return ONNX Runtime with all its graph optimisations."""
     import onnxruntime
 
@@ -121,15 +141,15 @@ def onnx_runtime(model: nn.Module, batch: Tensor) -> Contender:
     )
 
 
-def openvino(model: nn.Module, batch: Tensor) -> Contender:
-    """Return OpenVINO in float32, one stream."""
+def openvino(model: nn.Module, batch: Tensor, precision: str) -> Contender:
+    """Return OpenVINO, one stream."""
     import openvino as ov
 
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
     with tempfile.TemporaryDirectory() as folder:
         compiled = ov.Core().compile_model(onnx_file(model, batch, folder), "CPU", settings)
@@ -138,7 +158,7 @@ def openvino(model: nn.Module, batch: Tensor) -> Contender:
     return contender(f"OpenVINO {version}", lambda: torch.from_numpy(compiled(array)[0]), batch)
 
 
-def compiled(model: nn.Module, batch: Tensor) -> Contender:
+def compiled(model: nn.Module, batch: Tensor, precision: str) -> Contender:
     """Return torch.compile with frozen weights in channels-last order."""
     import torch._inductor.config as inductor
 
@@ -148,17 +168,24 @@ def compiled(model: nn.Module, batch: Tensor) -> Contender:
     channels_last = batch.contiguous(memory_format=torch.channels_last)
 
     def logits() -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             result: Tensor = run(channels_last)
-        return result
+        return result.float()
 
     return contender("torch.compile", logits, batch)
 
 
-MAKERS: dict[str, Callable[[nn.Module, Tensor], Contender]] = {
+def ours_in_float32(model: nn.Module, batch: Tensor, _precision: str) -> Contender:
+    """Return our kernels in float32."""
+    network = CpuNetwork(model)
+    return contender("fcn, float32", lambda: network(batch), batch, "fp32")
+
+
+MAKERS: dict[str, Callable[[nn.Module, Tensor, str], Contender]] = {
     "onnxruntime": onnx_runtime,
     "openvino": openvino,
     "compile": compiled,
+    "float32": ours_in_float32,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The error of F(m x m, 3 x 3) in float32, for several tile sizes and interpolation points.
+"""The error of F(m x m, 3 x 3) in float32 and bfloat16, for several tile sizes and interpolation points.
 
 Features and filters are normally distributed. Errors are differences from the convolution in float64,
-relative to the standard deviation of its result.
+relative to the standard deviation of its result. In bfloat16, features are bfloat16 to begin with, and so is
+the result: what differs is whether the factors of the products (filters, or transformed tiles and filters)
+are rounded, too. Sums are exact there, because they are float32 in kernels.
 """
 
 from __future__ import annotations
@@ -48,6 +50,35 @@ def main() -> None:
             out = torch.empty_like(direct, memory_format=torch.contiguous_format)
             layer(x, out, Workspace())
             print(f"{f'F({tile}x{tile}, 3x3), points {points} oo':45} {errors(out, exact)}", flush=True)
+    in_bfloat16(x, weight)
+
+
+def in_bfloat16(x: Tensor, weight: Tensor) -> None:
+    """Print the errors in bfloat16, for the first points of every tile size."""
+    pixels = rounded(x.double()).permute(2, 0, 1)
+    exact = F.conv2d(pixels[None], weight)[0]
+    direct = F.conv2d(pixels[None], rounded(weight))[0]
+    print(f"{'exact products, bf16 result':45} {errors(rounded(exact), exact)}")
+    print(f"{'direct convolution in bf16':45} {errors(rounded(direct), exact)}")
+    for tile, (points, *_) in CANDIDATES.items():
+        toom_cook.POINTS[tile] = tuple(map(Fraction, points.split()))
+        matrices = toom_cook.Transforms.of(tile)
+        output, filters, inputs = (
+            torch.tensor(matrix, dtype=torch.float64)
+            for matrix in (matrices.output, matrices.filter, matrices.input)
+        )
+        tiles = pixels.unfold(1, tile + 2, tile).unfold(2, tile + 2, tile)
+        left = rounded(torch.einsum("ua,cyxab,vb->cyxuv", inputs, tiles, inputs))
+        right = rounded(torch.einsum("ua,ocab,vb->ocuv", filters, weight, filters))
+        products = torch.einsum("ocuv,cyxuv->oyxuv", right, left)
+        result = torch.einsum("au,oyxuv,bv->oyaxb", output, products, output).flatten(1, 2).flatten(2)
+        part = exact[:, : result.shape[1], : result.shape[2]]
+        print(f"{f'F({tile}x{tile}, 3x3) in bf16':45} {errors(rounded(result), part)}", flush=True)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Round to bfloat16."""
+    return x.float().bfloat16().double()
 
 
 def errors(result: Tensor, exact: Tensor) -> str:

@@ -81,7 +81,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
     folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
     output.mkdir()
-    settings = LabelSettings("resnet50", "00000000", 520, "auto", "fast", None)
+    settings = LabelSettings("resnet50", "00000000", 520, "auto", "auto", None)
     RequestedSettings(settings).save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)

@@ -15,7 +15,7 @@ def bench(
     rounds: options.Rounds = 5,
     device: network_options.Device = "auto",
     threads: network_options.Threads = "auto",
-    kernels: network_options.KernelsOption = network_options.Kernels.FAST,
+    kernels: network_options.KernelsOption = network_options.Kernels.AUTO,
     precision: network_options.PrecisionOption = network_options.Precision.AUTO,
     as_json: options.FiguresAsJson = False,
 ) -> None:

@@ -28,7 +28,7 @@ def evaluate(
     offline: network_options.Offline = False,
     device: network_options.Device = "auto",
     threads: network_options.Threads = "auto",
-    kernels: network_options.KernelsOption = network_options.Kernels.FAST,
+    kernels: network_options.KernelsOption = network_options.Kernels.AUTO,
     precision: network_options.PrecisionOption = network_options.Precision.AUTO,
     batch_size: network_options.BatchSize = "auto",
     workers: network_options.Workers = "auto",

@@ -31,6 +31,7 @@ class Precision(StrEnum):
 class Kernels(StrEnum):
     """The values of ``--kernels``."""
 
+    AUTO = "auto"
     FAST = "fast"
     TORCH = "torch"
 
@@ -98,7 +99,8 @@ KernelsOption = Annotated[
         metavar="NAME",
         parser=option_values.choice(Kernels),
         autocompletion=option_values.complete(*Kernels),
-        help="fast: our own kernels on a CPU in fp32, PyTorch's elsewhere; torch: always PyTorch's.",
+        help="What computes on a CPU. fast: our own kernels, in bf16 with AMX PyTorch's; torch: PyTorch's; "
+        "auto: as fast where ours were measured to be faster (with AVX2 or AVX-512), else as torch.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -109,7 +111,8 @@ PrecisionOption = Annotated[
         parser=option_values.choice(Precision),
         autocompletion=option_values.complete(*Precision),
         help=f"Arithmetic of the network: {alternatives(Precision)}. auto: fp32 on a CPU; on a GPU bf16 "
-        "from compute capability 8.0, fp16 on 7.x, else fp32. fp32 on a GPU does not use TF32.",
+        "from compute capability 8.0, fp16 on 7.x, else fp32. fp32 on a GPU does not use TF32. bf16 on a CPU "
+        "needs AVX512_BF16 or AMX, or --kernels torch.",
     ),
 ]
 BatchSize = Annotated[

@@ -35,7 +35,7 @@ def segment(
     offline: network_options.Offline = False,
     device: network_options.Device = "auto",
     threads: network_options.Threads = "auto",
-    kernels: network_options.KernelsOption = network_options.Kernels.FAST,
+    kernels: network_options.KernelsOption = network_options.Kernels.AUTO,
     precision: network_options.PrecisionOption = network_options.Precision.AUTO,
     batch_size: network_options.BatchSize = "auto",
     workers: network_options.Workers = "auto",

@@ -53,6 +53,7 @@ def bench(figures: dict[str, Any]) -> None:
     rows = [
         (
             name,
+            contender["precision"],
             f"{contender['images_per_second']:.3f}",
             f"{1 / contender['images_per_second']:.3f}",
             f"{contender['ratio_to_torchvision']:.2f}",
@@ -60,7 +61,9 @@ def bench(figures: dict[str, Any]) -> None:
         )
         for name, contender in figures["contenders"].items()
     ]
-    write_table(("", "images/s", "s/image", "of torchvision", "of direct limit"), rows, sys.stdout)
+    write_table(
+        ("", "precision", "images/s", "s/image", "of torchvision", "of direct limit"), rows, sys.stdout
+    )
     _print_line(
         f"direct limit: {_three_digits(figures['gflop_per_image'])} GFLOP per image "
         f"({_three_digits(figures['gflop_per_image_with_auxiliary_head'])} with the auxiliary head) at the "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Workspace:
-    """Named float32 buffers on the CPU, each as large as the largest use of it so far.
+    """Named buffers on the CPU, each as large as the largest use of it so far.
 
     Only one thread may use it at a time. Reuse avoids page faults: on fresh memory, one every few KiB takes a
     good part of a transform's time.
@@ -18,16 +18,21 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Return an uninitialised contiguous tensor, valid until the name is taken again."""
-        count = math.prod(shape)
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return an uninitialised contiguous tensor, valid until the name is taken again.
+
+        `dtype` is float32 or bfloat16.
+        """
+        numbers = math.prod(shape)
+        # Buffers are counted in float32.
+        count = -(-numbers * dtype.itemsize // torch.float32.itemsize)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < count:
             # Free the old buffer first: both together would be the peak.
             self._buffers.pop(name, None)
             del buffer
             buffer = self._buffers[name] = torch.empty(count)
-        return buffer[:count].view(shape)
+        return buffer[:count].view(dtype)[:numbers].view(shape)
 
     def nbytes(self) -> int:
         """Return the size of all buffers in bytes."""

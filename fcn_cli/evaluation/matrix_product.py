@@ -48,8 +48,9 @@ class MatrixProduct:
 
 def _kernel_product(factor: Tensor, result: Tensor) -> Callable[[], None]:
     # Imported here: they load llvmlite, which neither a GPU nor PyTorch's own kernels need.
-    from ..cpu.kernels.matmul import in_panels, pointwise
+    from ..cpu.kernels.matmul import in_bf16_panels, in_panels, pointwise
     from ..cpu.workspace import Workspace
 
-    panels, bias, space = in_panels(factor), torch.zeros(len(factor)), Workspace()
+    panels = (in_bf16_panels if factor.dtype == torch.bfloat16 else in_panels)(factor)
+    bias, space = torch.zeros(len(factor)), Workspace()
     return lambda: pointwise(factor, panels, bias, result, (None, None), space, add=False)

@@ -40,17 +40,22 @@ FCN = "fcn"
 
 @dataclass(frozen=True)
 class Contender:
-    """One implementation to time: `run` returns when the label maps of one batch are complete."""
+    """One implementation to time: `run` returns when the label maps of one batch are complete.
+
+    `precision` is what it computes in, None where that is what the benchmark asks for.
+    """
 
     name: str
     run: Callable[[], object]
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
     """The results of a benchmark.
 
-    `seconds` holds for each contender the seconds per image of each round. `gflop` and `gflop_hub` are the
+    `seconds` holds for each contender the seconds per image of each round, `precisions` what it computes in
+    where that is not the execution's. `gflop` and `gflop_hub` are the
     floating-point operations of one image by direct convolution, in 10^9, without and with the auxiliary
     head. `gemm_rate` is the highest rate of a large matrix product in the same precision, measured between
     the rounds, in 10^9 operations per second.
@@ -65,6 +70,11 @@ class Measured:
     gflop: float
     gflop_hub: float
     gemm_rate: float
+    precisions: Mapping[str, str]
+
+    def precision(self, name: str) -> str:
+        """Return the precision in which a contender computes."""
+        return self.precisions.get(name, self.execution.precision)
 
     def median(self, name: str) -> float:
         """Return the median of a contender's seconds per image."""
@@ -93,6 +103,7 @@ class Measured:
             "gemm_gflop_per_second": self.gemm_rate,
             "contenders": {
                 name: {
+                    "precision": self.precision(name),
                     "images_per_second": 1 / self.median(name),
                     "seconds_per_image": seconds,
                     "ratio_to_torchvision": self.median(HUB) / self.median(name),
@@ -110,6 +121,7 @@ def measure(
     execution: ExecutionConfig,
     rounds: int,
     further: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
+    prepare: Callable[[nn.Module], None] = lambda _model: None,
 ) -> Measured:
     """Time plain torchvision and `fcn`, in turn, round by round.
 
@@ -128,6 +140,8 @@ def measure(
         Timed rounds, at least 1; one untimed round runs before them.
     further
         Returns further contenders from the model without its auxiliary head and the normalised batch.
+    prepare
+        Sets the weights of the model, which are random.
 
     Raises
     ------
@@ -138,7 +152,9 @@ def measure(
     """
     torch.set_num_threads(execution.threads)
     with device_errors.detect_load_failure(execution.device):
-        hub = _hub_model(backbone).to(execution.device)
+        hub = _hub_model(backbone)
+        prepare(hub)
+        hub = hub.to(execution.device)
         plain = _without_auxiliary(backbone, hub).model.to(execution.device)
     engine = Engine(_without_auxiliary(backbone, hub), execution)
     generator = np.random.default_rng(0)
@@ -160,7 +176,16 @@ def measure(
         totals = in_turn({contender.name: contender.run for contender in contenders}, rounds, gemm.measure)
     seconds = {name: [total / execution.batch_size for total in each] for name, each in totals.items()}
     return Measured(
-        backbone, width, height, execution.batch_size, execution, seconds, gflop, gflop_hub, gemm.best_rate
+        backbone,
+        width,
+        height,
+        execution.batch_size,
+        execution,
+        seconds,
+        gflop,
+        gflop_hub,
+        gemm.best_rate,
+        {contender.name: contender.precision for contender in contenders if contender.precision},
     )
 
 

@@ -16,7 +16,6 @@ from . import device_errors
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
 
 if TYPE_CHECKING:
-    # This import loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
     from ..cpu.network import CpuNetwork
 
 MEAN = (0.485, 0.456, 0.406)
@@ -70,11 +69,7 @@ class DeviceNetwork:
                 model = model.to(memory_format=torch.channels_last)
             self._mean = torch.tensor(MEAN, device=execution.device).view(3, 1, 1)
             self._std = torch.tensor(STD, device=execution.device).view(3, 1, 1)
-        self._cpu_network: CpuNetwork | None = None
-        if execution.kernels == "fast":
-            from ..cpu.network import CpuNetwork
-
-            self._cpu_network = CpuNetwork(model)
+        self._cpu_network = _cpu_network(model, execution)
         self._forward: Callable[[Tensor], Tensor] = self._cpu_network or _plain_forward(model)
 
     @property
@@ -84,8 +79,8 @@ class DeviceNetwork:
 
     @property
     def compiled(self) -> bool:
-        """Whether the network runs on our compiled CPU kernels."""
-        return self._cpu_network is not None
+        """Whether our compiled CPU kernels compute the labels."""
+        return self.execution.kernels == "fast"
 
     def kernels(self) -> dict[str, int]:
         """Return the number of layers by the CPU kernel that computed them; empty for PyTorch's kernels."""
@@ -102,7 +97,7 @@ class DeviceNetwork:
         if not self._on_cuda and torch.get_num_threads() != self.execution.threads:
             # OpenMP keeps this number per thread: the calling thread may have another one.
             torch.set_num_threads(self.execution.threads)
-        dtype = DTYPES.get(precision)
+        dtype = DTYPES.get(precision) if self._cpu_network is None else None
         with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
             return self._forward(self._to_device(pixels)).float()
 
@@ -136,9 +131,25 @@ class DeviceNetwork:
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         # Stacked pixels are in channels-last order already, which suits the GPU's kernels and ours.
         batch = batch.permute(0, 3, 1, 2)
-        if not self._on_cuda and self.execution.kernels == "torch":
+        if not self._on_cuda and self._cpu_network is None:
             batch = batch.contiguous()
         return batch.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+def _cpu_network(model: nn.Module, execution: ExecutionConfig) -> CpuNetwork | None:
+    """Return the network in its CPU form, or None where PyTorch's modules compute it."""
+    compiled = execution.kernels == "fast"
+    if execution.device.type != "cpu" or not (compiled or execution.precision == "bf16"):
+        return None
+    from ..cpu.network import CpuNetwork
+
+    if not compiled:
+        from ..cpu.onednn_layers import OnednnLayers
+
+        return CpuNetwork(model, OnednnLayers())
+    from ..cpu.layers import CompiledLayers
+
+    return CpuNetwork(model, CompiledLayers(DTYPES.get(execution.precision, torch.float32)))
 
 
 def _plain_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,13 +12,16 @@ from ..common import resources
 from ..common.errors import RequestError
 from .options import InferenceOptions
 
+if TYPE_CHECKING:
+    from ..cpu.kernels.simd_targets import SimdTarget
+
 ONEDNN_PRIMITIVES = 256
 """How many compiled operators oneDNN keeps: those of a dozen shapes of input. Its own default is 1024."""
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "fast", "torch")
 
-# Our kernels take images one by one, and the plain ones were measured to be no faster with more.
+# Both kinds of kernels were measured to be hardly faster with more.
 _AUTO_BATCH_CPU = 1
 _AUTO_BATCH_CUDA = 16
 
@@ -30,8 +34,8 @@ _FP16_CAPABILITY = (7, 0)
 class ExecutionConfig:
     """Where and how a network runs.
 
-    `kernels` is ``fast`` or ``torch``, `batch_size` the number of images of one shape per forward pass.
-    `fallback` is the precision in which an image whose logits are not finite is done again, or None.
+    `kernels` is ``fast`` (ours) or ``torch``, `batch_size` the number of images of one shape per forward
+    pass. `fallback` is the precision in which an image whose logits are not finite is done again, or None.
     """
 
     device: torch.device
@@ -43,12 +47,16 @@ class ExecutionConfig:
 
 
 def resolve_execution(options: InferenceOptions | None = None) -> ExecutionConfig:
-    """Decide what ``auto`` means on this machine, and where our kernels apply: float32 on a CPU.
+    """Decide what ``auto`` means on this machine, and where our kernels apply: on a CPU.
 
     Without `options` everything is ``auto``.
 
     `precision` auto is float32 on a CPU. On CUDA it is bfloat16 from compute capability 8.0; on 7.x float16,
     where an image whose logits are not finite is done again in float32; else float32.
+
+    `kernels` auto is ours on a CPU in float32 where they were measured to be faster than PyTorch's: with AVX2
+    or AVX-512. In bfloat16, auto and fast are PyTorch's on a CPU with AMX, and ours on one with AVX512_BF16
+    only.
 
     Raises
     ------
@@ -64,12 +72,9 @@ def resolve_execution(options: InferenceOptions | None = None) -> ExecutionConfi
     fallback = None
     if chosen.type == "cuda":
         precision, fallback = _on_cuda(chosen, precision)
-    else:
-        precision = _on_cpu(precision, kernels)
-    if chosen.type == "cpu" and precision == "fp32":
-        kernels = "torch" if kernels == "torch" else "fast"
-    else:
         kernels = "torch"
+    else:
+        precision, kernels = _on_cpu(precision, kernels)
     auto_batch = _AUTO_BATCH_CPU if chosen.type == "cpu" else _AUTO_BATCH_CUDA
     batch_size, threads = options.batch_size or auto_batch, options.threads or resources.cpu_count()
     return ExecutionConfig(chosen, precision, kernels, batch_size, threads, fallback)
@@ -107,18 +112,33 @@ def _on_cuda(device: torch.device, precision: str) -> tuple[str, str | None]:
     return precision, None
 
 
-def _on_cpu(precision: str, kernels: str) -> str:
+def _on_cpu(precision: str, kernels: str) -> tuple[str, str]:
+    """Return the precision to compute in, and whose kernels compute."""
     if precision == "fp16":
         raise RequestError("--precision fp16 needs a CUDA device; on a CPU use fp32 or bf16")
-    if precision == "bf16" and kernels != "torch" and not _cpu_has_bf16():
+    if precision == "bf16":
+        return precision, _bf16_kernels(kernels)
+    if kernels == "auto":
+        kernels = "fast" if _simd_target().beats_torch else "torch"
+    return "fp32", kernels
+
+
+def _bf16_kernels(kernels: str) -> str:
+    # PyTorch has no public name for this question, nor had every version this one.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
+    # A tile multiplication of AMX does what many of our instructions do.
+    if kernels == "torch" or has_amx():
+        return "torch"
+    if not _simd_target().multiplies_bf16:
         raise RequestError(
             "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would be "
             "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
         )
-    return "fp32" if precision == "auto" else precision
+    return "fast"
 
 
-def _cpu_has_bf16() -> bool:
-    # PyTorch has no public name for these questions.
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+def _simd_target() -> SimdTarget:
+    # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
+    from ..cpu.kernels import simd_targets
+
+    return simd_targets.simd_target()

@@ -29,6 +29,8 @@ _PROTECT_NONE = 0
 
 def at_the_edge(tensor: Tensor) -> Tensor:
     """Return a copy whose last element is the last one before a page that cannot be read or written."""
+    if tensor.dtype == torch.bfloat16:
+        return at_the_edge(tensor.view(torch.int16)).view(torch.bfloat16)
     array = tensor.numpy()
     whole = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, whole + mmap.PAGESIZE)
@@ -42,24 +44,24 @@ def at_the_edge(tensor: Tensor) -> Tensor:
 class EdgeWorkspace(Workspace):
     """A workspace whose buffers end there, too."""
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        return at_the_edge(torch.zeros(shape))
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return at_the_edge(torch.zeros(shape, dtype=dtype))
 
 
-def edges(*shape: int) -> Tensor:
-    return at_the_edge(torch.rand(shape))
+def edges(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return at_the_edge(torch.rand(shape).to(dtype))
 
 
-def pointwise() -> None:
+def pointwise(dtype: torch.dtype = torch.float32) -> None:
+    in_panels = matmul.in_bf16_panels if dtype == torch.bfloat16 else matmul.in_panels
     target = simd_targets.simd_target()
     for rows in (1, target.rows - 1, target.rows + 1):
         for columns in (target.lanes, target.columns, target.columns + target.lanes):
-            panels = at_the_edge(matmul.in_panels(torch.rand(272, columns)))
-            bias, result = edges(matmul.padded(columns)), edges(rows, columns)
+            panels = at_the_edge(in_panels(torch.rand(288, columns)))
+            bias, result = edges(matmul.padded(columns)), edges(rows, columns, dtype=dtype)
             for add in (False, True):
-                matmul.pointwise(
-                    edges(rows, 272), panels, bias, result, (0.0, None), EdgeWorkspace(), add=add
-                )
+                pixels = edges(rows, 288, dtype=dtype)
+                matmul.pointwise(pixels, panels, bias, result, (0.0, None), EdgeWorkspace(), add=add)
 
 
 def batched_product() -> None:
@@ -75,18 +77,18 @@ def transform(kernel: Callable[[TileRange], None]) -> None:
             kernel(TileRange(grid, grid.tiles - 1, 1))
 
 
-def transform_input(tiles: TileRange) -> None:
+def transform_input(tiles: TileRange, dtype: torch.dtype = torch.float32) -> None:
     grid, target = tiles.grid, simd_targets.simd_target()
     blocks = -(-tiles.count // target.rows)
     tile_transforms.transform_input(
-        edges(grid.height, grid.width, 32),
+        edges(grid.height, grid.width, 32, dtype=dtype),
         tiles,
         Transforms.of(grid.tile).input,
         edges((grid.tile + 2) ** 2, blocks, 2, target.rows, 16),
     )
 
 
-def transform_output(tiles: TileRange) -> None:
+def transform_output(tiles: TileRange, dtype: torch.dtype = torch.float32) -> None:
     grid, channels = tiles.grid, 3 * simd_targets.simd_target().lanes
     tile_transforms.transform_output(
         edges((grid.tile + 2) ** 2, tiles.count, channels),
@@ -94,7 +96,7 @@ def transform_output(tiles: TileRange) -> None:
         Transforms.of(grid.tile).output,
         edges(channels),
         (0.0, 6.0),
-        edges(grid.height, grid.width, channels),
+        edges(grid.height, grid.width, channels, dtype=dtype),
     )
 
 
@@ -121,12 +123,23 @@ KERNELS: dict[str, Callable[[], None]] = {
     "labels": labels,
 }
 
+BF16_KERNELS: dict[str, Callable[[], None]] = {
+    "pointwise": lambda: pointwise(torch.bfloat16),
+    "transform_input": lambda: transform(lambda tiles: transform_input(tiles, torch.bfloat16)),
+    "transform_output": lambda: transform(lambda tiles: transform_output(tiles, torch.bfloat16)),
+}
+# AVX512_BF16 differs from AVX512 in bfloat16 only.
+CASES = [
+    *((target, KERNELS) for target in SIMD_TARGETS if not target.multiplies_bf16),
+    *((target, BF16_KERNELS) for target in SIMD_TARGETS if target.runs_here() or not target.multiplies_bf16),
+]
+
 
 def run_all() -> None:
     """Run every kernel for every target, and say which one comes next; then read beyond a tensor."""
-    for target in SIMD_TARGETS:
+    for target, kernels in CASES:
         simd_targets.simd_target = lambda target=target: target  # type: ignore[misc]
-        for name, run in KERNELS.items():
+        for name, run in kernels.items():
             print(name, target.name, flush=True)
             run()
     print("beyond", flush=True)
@@ -141,5 +154,5 @@ def test_no_kernel_leaves_its_tensors() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.splitlines()
     assert lines[-1] == "beyond"
-    assert len(lines) == len(KERNELS) * len(SIMD_TARGETS) + 1
+    assert len(lines) == sum(len(kernels) for _, kernels in CASES) + 1
     assert done.returncode == -signal.SIGSEGV

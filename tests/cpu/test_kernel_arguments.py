@@ -36,6 +36,15 @@ def for_pointwise() -> Arguments:
     }
 
 
+def for_pointwise_in_bf16() -> Arguments:
+    return {
+        **for_pointwise(),
+        "pixels": torch.rand(ROWS, DEPTH).bfloat16(),
+        "panels": matmul.in_bf16_panels(torch.rand(DEPTH, COLUMNS)),
+        "result": torch.zeros(ROWS, COLUMNS).bfloat16(),
+    }
+
+
 def for_batched_product() -> Arguments:
     rows = simd_targets.simd_target().rows
     return {
@@ -120,6 +129,15 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
             "result": [short(0), short(1), strided, of_another_type, torch.flatten],
         },
     ),
+    "pointwise in bf16": (
+        matmul.pointwise,
+        for_pointwise_in_bf16,
+        {
+            "pixels": [short(0), short(1), instead(torch.rand(ROWS, 16).bfloat16()), strided, Tensor.float],
+            "panels": [*map(short, range(4)), strided, Tensor.float, lambda panels: panels.flatten(2)],
+            "result": [short(0), short(1), strided, Tensor.float],
+        },
+    ),
     "batched_product": (
         matmul.batched_product,
         for_batched_product,
@@ -133,7 +151,7 @@ CASES: dict[str, tuple[Callable[..., None], Callable[[], Arguments], dict[str, l
         tile_transforms.transform_input,
         for_transform_input,
         {
-            "x": [*map(short, range(3)), strided, of_another_type, torch.flatten],
+            "x": [*map(short, range(3)), strided, of_another_type, Tensor.half, torch.flatten],
             "tiles": [instead(all_tiles(TileGrid(21, 17, 2, 4))), instead(all_tiles(TileGrid(20, 17, 2, 6)))],
             "transform": [instead(matrix("output")), instead(matrix("input")[:-1])],
             "result": [*map(short, range(5)), strided, of_another_type, torch.flatten, same],

@@ -48,12 +48,13 @@ def test_options_change_the_kernel(
 ) -> None:
     products = {
         listed(capsys, monkeypatch, "pointwise", "--format", "ir", *more)
-        for more in ([], ["--deep"], ["--add"], ["--partial"])
+        for more in ([], ["--deep"], ["--add"], ["--partial"], ["--bf16"])
     }
     transforms = {
-        listed(capsys, monkeypatch, "transform_input", "--format", "ir", "--tile", tile) for tile in "46"
+        listed(capsys, monkeypatch, "transform_input", "--format", "ir", "--tile", *more)
+        for more in (["4"], ["6"], ["6", "--bf16"])
     }
-    assert (len(products), len(transforms)) == (4, 2)
+    assert (len(products), len(transforms)) == (5, 3)
 
 
 @pytest.mark.long
@@ -89,3 +90,22 @@ def test_the_innermost_loop_of_a_product_keeps_its_sums_in_registers(target: Sim
         assert loop.count("vbroadcastss") == target.rows
         assert loop.count("vmovups") == target.vectors
         assert "%rsp" not in loop
+
+
+@ON_X86
+def test_bfloat16_has_its_instructions_where_the_target_has() -> None:
+    """As the loop in float32, with dot products of pairs in the place of multiply-adds."""
+    target = simd_targets.AVX512_BF16
+    product = matmul_ir.pointwise(target, add=True, whole=False, deep=True, bf16=True).assembly()
+    (loop,) = [
+        block.partition("\tj")[0]
+        for block in re.split(r"^\.LBB\w+:", product, flags=re.MULTILINE)
+        if "prefetcht0" in block and "vdpbf16ps" in block
+    ]
+    assert loop.count("vdpbf16ps") == target.rows * target.vectors
+    assert loop.count("vmovups") == target.vectors
+    assert "%rsp" not in loop
+    assert "vcvtneps2bf16" in product
+    other = matmul_ir.pointwise(simd_targets.AVX512, add=True, whole=False, deep=True, bf16=True).assembly()
+    assert "vfmadd" in other
+    assert "bf16" not in other.replace("bf16:", "")

@@ -55,7 +55,7 @@ def test_output_directories_of_other_settings(fcn: Fcn, make_photos: MakePhotos,
     fcn("segment", made, "--backbone", "mobilenet_v2", "--resize", "96", "-o", "b")
     same = json.loads(fcn("compare", "a", "plain", "--json").stdout)
     assert same["pixels_equal"] > 0.999
-    assert same["settings"] == {"kernels": ["fast", "torch"]}
+    assert same["settings"] == {"kernels": ["auto", "torch"]}
     other = json.loads(fcn("compare", "a", "b", "--json").stdout)
     assert other["settings"] == {"resize": [64, 96]}
     expected = [

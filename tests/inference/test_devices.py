@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
+from fcn_cli.cpu.kernels import simd_targets
+from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, AVX512_BF16, BASELINE, SimdTarget
 from fcn_cli.inference import device_errors
 from fcn_cli.inference.batch_limits import BatchLimits
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
@@ -90,26 +92,44 @@ def test_bfloat16_is_refused_on_a_gpu_without_it(
     assert resolve_execution(InferenceOptions("cuda", "bf16")).precision == "bf16"
 
 
-def test_bfloat16_on_a_cpu_needs_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
-    with pytest.raises(RequestError, match=r"AVX512_BF16.*--kernels torch"):
-        resolve_execution(InferenceOptions("cpu", "bf16"))
-    assert resolve_execution(InferenceOptions("cpu", "bf16", "torch")).precision == "bf16"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert resolve_execution(InferenceOptions("cpu", "bf16")).kernels == "torch"
+@pytest.mark.parametrize(
+    ("has_amx", "target", "requested", "kernels"),
+    [
+        (False, AVX512_BF16, "auto", "fast"),
+        (False, AVX512_BF16, "fast", "fast"),
+        (False, AVX512_BF16, "torch", "torch"),
+        (True, AVX512_BF16, "auto", "torch"),
+        (True, AVX512_BF16, "fast", "torch"),
+        (False, AVX512, "torch", "torch"),
+        (False, AVX512, "auto", None),
+        (False, AVX2, "fast", None),
+        (False, BASELINE, "auto", None),
+    ],
+)
+def test_bfloat16_on_a_cpu_needs_its_instructions(
+    has_amx: bool, target: SimdTarget, requested: str, kernels: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: target)
+    options = InferenceOptions("cpu", "bf16", requested)
+    if kernels is None:
+        with pytest.raises(RequestError, match=r"AMX or AVX512_BF16.*--kernels torch"):
+            resolve_execution(options)
+    else:
+        chosen = resolve_execution(options)
+        assert (chosen.precision, chosen.kernels) == ("bf16", kernels)
     assert resolve_execution(InferenceOptions("cpu")).precision == "fp32"
 
 
-def test_kernels_are_ours_for_float32_on_a_cpu_only() -> None:
-    assert [
-        resolve_execution(InferenceOptions("cpu", kernels=name)).kernels for name in ("auto", "fast", "torch")
-    ] == [
-        "fast",
-        "fast",
-        "torch",
-    ]
-    assert resolve_execution(InferenceOptions("cpu", "bf16", "torch")).kernels == "torch"
+@pytest.mark.parametrize(
+    ("target", "auto"), [(AVX512_BF16, "fast"), (AVX512, "fast"), (AVX2, "fast"), (BASELINE, "torch")]
+)
+def test_kernels_are_ours_in_float32_where_they_were_measured_to_win(
+    target: SimdTarget, auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: target)
+    for requested, chosen in (("auto", auto), ("fast", "fast"), ("torch", "torch")):
+        assert resolve_execution(InferenceOptions("cpu", kernels=requested)).kernels == chosen
 
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:-1", "cuda:x", "cuda:", "mps", ""])
@@ -411,9 +431,10 @@ def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
     assert plain.images((100, 100, 3)) == 10
     assert plain.images((400, 400, 3)) == 0
-    # Our kernels take one image after the other.
+    # Our kernels take two images at a time, or one.
     ours = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
-    assert ours.images((300, 300, 3)) == 16
+    assert ours.images((220, 220, 3)) == 16
+    assert ours.images((300, 300, 3)) == 1
     assert ours.images((400, 400, 3)) == 0
     monkeypatch.setattr(resources, "available_memory", lambda: None)
     assert plain.images((100000, 100000, 3)) == 16

@@ -14,14 +14,14 @@ from .simd_targets import SIMD_TARGETS, SimdTarget
 
 _KERNELS: dict[str, Callable[[SimdTarget, argparse.Namespace], Kernel]] = {
     "pointwise": lambda target, options: matmul_ir.pointwise(
-        target, add=options.add, whole=not options.partial, deep=options.deep
+        target, add=options.add, whole=not options.partial, deep=options.deep, bf16=options.bf16
     ),
     "batched_product": lambda target, options: matmul_ir.batched_product(target, deep=options.deep),
     "transform_input": lambda target, options: tile_transforms_ir.input_kernel(
-        target, options.tile, Transforms.of(options.tile).input
+        target, options.tile, Transforms.of(options.tile).input, bf16=options.bf16
     ),
     "transform_output": lambda target, options: tile_transforms_ir.output_kernel(
-        target, options.tile, Transforms.of(options.tile).output
+        target, options.tile, Transforms.of(options.tile).output, bf16=options.bf16
     ),
     "argmax": lambda target, _options: argmax_ir.argmax(target),
 }
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--deep", action="store_true", help="a product with blocked summation")
     parser.add_argument("--add", action="store_true", help="pointwise: add to the result")
     parser.add_argument("--partial", action="store_true", help="pointwise: the last panel is not full")
+    parser.add_argument("--bf16", action="store_true", help="pointwise or a transform: of bfloat16")
     options = parser.parse_args()
     target = targets[options.target]
     if not target.can_be_compiled_here():

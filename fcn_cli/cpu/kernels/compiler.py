@@ -34,7 +34,7 @@ class Kernel:
         build: Callable[[KernelBuilder], None],
         target: SimdTarget,
     ) -> None:
-        builder = KernelBuilder(name, fields, target.vector_bytes)
+        builder = KernelBuilder(name, fields, target.vector_bytes, multiplies_bf16=target.multiplies_bf16)
         build(builder)
         self.ir = str(builder)
         self._name = name

@@ -69,10 +69,14 @@ class KernelBuilder:
         The task's fields beside the common ones. They are read once; ``kernel[field]`` is the value.
     vector_bytes
         The size of a vector register.
+    multiplies_bf16
+        Whether the kernel may use the instructions of AVX512_BF16.
     """
 
-    def __init__(self, name: str, fields: Sequence[str], vector_bytes: int) -> None:
-        self._function = Function(name)
+    def __init__(
+        self, name: str, fields: Sequence[str], vector_bytes: int, *, multiplies_bf16: bool = False
+    ) -> None:
+        self._function = Function(name, multiplies_bf16=multiplies_bf16)
         self._vector_bytes = vector_bytes
         self._task = self._pointer(self._function.argument, I64)
         self._field_indices = {field: index for index, field in enumerate(task_fields(fields))}

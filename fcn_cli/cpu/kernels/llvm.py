@@ -42,23 +42,58 @@ class U8(Element):
     name, size, llvm_type = "i8", 1, ir.IntType(8)
 
 
+class I32(Element):
+    """The bits of a 32-bit number."""
+
+    name, size, llvm_type = "i32", 4, _INT32
+
+
+class BF16(Element):
+    """A bfloat16, the upper half of a float32, as its bits."""
+
+    name, size, llvm_type = "i16", 2, ir.IntType(16)
+
+
 class F32(Element):
     """A 32-bit floating-point number."""
 
     name, size, llvm_type = "f32", 4, ir.FloatType()
 
 
-Operation = Literal["add", "sub", "mul", "udiv", "urem", "and_", "fadd", "fsub", "fmul"]
-Comparison = Literal["icmp_signed", "icmp_unsigned", "fcmp_ordered"]
+class _BFloatType(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite lacks: what the instructions of AVX512_BF16 take."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(_BFloatType)
+
+
+class BFloat(Element):
+    """A bfloat16 as an operand of instructions."""
+
+    name, size, llvm_type = "bf16", 2, _BFloatType()
+
+
+Operation = Literal[
+    "add", "sub", "mul", "udiv", "urem", "and_", "or_", "shl", "lshr", "fadd", "fsub", "fmul"
+]  # fmt: skip
+Comparison = Literal["icmp_signed", "icmp_unsigned", "fcmp_ordered", "fcmp_unordered"]
 
 
 class Function:
     """A function under construction: `void name(ptr)`. Methods append instructions where it is positioned.
 
     Addresses are 64-bit integers. `lanes` is the number of elements of a vector, 1 is a scalar.
+    `multiplies_bf16` says whether the function may use the instructions of AVX512_BF16.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, multiplies_bf16: bool = False) -> None:
+        self.multiplies_bf16 = multiplies_bf16
         self._module = ir.Module(name)
         function = ir.Function(self._module, ir.FunctionType(ir.VoidType(), [_POINTER]), name)
         self._builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -84,8 +119,8 @@ class Function:
         """Append an operation on two values of one type."""
         return Raw(getattr(self._builder, operation)(a, b))
 
-    def compare(self, comparison: Comparison, operator: Literal["<", ">"], a: Raw, b: Raw) -> Raw:
-        """Append a comparison; `fcmp_ordered` is false where a value is NaN."""
+    def compare(self, comparison: Comparison, operator: Literal["<", ">", "uno"], a: Raw, b: Raw) -> Raw:
+        """Append a comparison; `fcmp_ordered` is false where a value is NaN, `uno` is true only there."""
         return Raw(getattr(self._builder, comparison)(operator, a, b))
 
     def select(self, condition: Raw, yes: Raw, no: Raw) -> Raw:
@@ -99,6 +134,15 @@ class Function:
     def float_to_int(self, value: Raw, element: type[Element], lanes: int) -> Raw:
         """Append the conversion of floats to unsigned integers."""
         return Raw(self._builder.fptoui(value, _type(element, lanes)))
+
+    def bitcast(self, value: Raw, element: type[Element], lanes: int) -> Raw:
+        """Reinterpret a vector's bits."""
+        return Raw(self._builder.bitcast(value, _type(element, lanes)))
+
+    def resize(self, value: Raw, element: type[Element], lanes: int) -> Raw:
+        """Append the conversion of integers to wider ones, by zeros, or to narrower ones, the lower bits."""
+        wider = _untyped(value).type.element.width < _type(element, lanes).element.width
+        return Raw((self._builder.zext if wider else self._builder.trunc)(value, _type(element, lanes)))
 
     def low_bits_as_float(self, value: Raw) -> Raw:
         """Reinterpret the lower half of a 64-bit integer as a float32."""

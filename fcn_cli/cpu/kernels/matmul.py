@@ -1,4 +1,4 @@
-"""Matrix products in float32: one kernel for 1x1 convolutions, one for Winograd's tiles.
+"""Matrix products: one kernel for 1x1 convolutions, in float32 or bfloat16, one for Winograd's tiles.
 
 The scheme is Goto and van de Geijn's ("Anatomy of High-Performance Matrix Multiplication"). The right factor,
 a layer's weights, is stored in panels of as many columns as the registers hold; the left one in blocks of as
@@ -7,6 +7,9 @@ finished (bias, clamp) and written once. So the result does not depend on how th
 
 Blocks have the layout (depth / 16, rows of a block, 16): a cache line of every row in turn. The kernel of the
 1x1 convolutions copies its input into this layout; `tile_transforms` writes it directly.
+
+In bfloat16, a pair of neighbouring numbers stands in the place of a float32, and the depth counts pairs. Sums
+are float32.
 """
 
 from __future__ import annotations
@@ -32,9 +35,12 @@ _batched_kernel = functools.lru_cache(matmul_ir.batched_product)
 _BLOCKS_BYTES = 384 << 10
 
 
-def fits(depth: int, columns: int) -> bool:
-    """Return whether the kernels support a right factor of this shape."""
-    return depth % DEPTH == 0 and columns % max(target.lanes for target in simd_targets.SIMD_TARGETS) == 0
+def fits(depth: int, columns: int, dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether the kernels support a right factor of this shape and type."""
+    return (
+        depth % (DEPTH * _per_float(dtype)) == 0
+        and columns % max(target.lanes for target in simd_targets.SIMD_TARGETS) == 0
+    )
 
 
 def padded(columns: int) -> int:
@@ -57,6 +63,13 @@ def in_panels(weights: Tensor) -> Tensor:
     return result
 
 
+def in_bf16_panels(weights: Tensor) -> Tensor:
+    """Return (depth, columns) as bfloat16 panels (panels, depth / 2, width, 2), padded with zeros."""
+    pairs = in_panels(weights).unflatten(1, (-1, 2))  # type: ignore[no-untyped-call]
+    result: Tensor = pairs.transpose(2, 3).to(torch.bfloat16).contiguous()
+    return result
+
+
 def pointwise(
     pixels: Tensor,
     panels: Tensor,
@@ -72,13 +85,13 @@ def pointwise(
     Parameters
     ----------
     pixels
-        float32, shape (pixels, channels in), contiguous.
+        float32 or bfloat16, shape (pixels, channels in), contiguous.
     panels
-        The weights (channels in, channels out), as `in_panels` returns them.
+        The weights (channels in, channels out), as `in_panels` or for bfloat16 `in_bf16_panels` returns them.
     bias
         float32, shape (channels out,) padded to whole panels (`filled`).
     result
-        float32, shape (pixels, channels out), contiguous.
+        Of the pixels' type, shape (pixels, channels out), contiguous.
     clamp
         The range of the result.
     space
@@ -91,12 +104,13 @@ def pointwise(
     ValueError
         A tensor has another shape, type or strides.
     """
-    target = simd_targets.simd_target()
+    target, bf16 = simd_targets.simd_target(), pixels.dtype == torch.bfloat16
+    dtype = torch.bfloat16 if bf16 else torch.float32
     _require_factors("pixels", pixels, result)
-    rows, depth = pixels.shape
+    rows, depth = pixels.shape[0], pixels.shape[1] // _per_float(dtype)
     arguments.require_shape("result", result, rows, result.shape[1])
-    panel_count = padded(result.shape[1]) // target.columns
-    arguments.require_shape("panels", panels, panel_count, depth, target.columns)
+    panel_count, pair = padded(result.shape[1]) // target.columns, (2,) if bf16 else ()
+    arguments.require_shape("panels", panels, panel_count, depth, target.columns, *pair)
     arguments.require_shape("bias", bias, padded(result.shape[1]))
     threads = torch.get_num_threads()
     # Several items for each thread, so that none waits long for the last one.
@@ -104,11 +118,11 @@ def pointwise(
     rows_per_item = min(_blocks_in_cache(depth, target), even_share) * target.rows
     packed = space.take("packed", threads, rows_per_item * depth)
     whole = result.shape[1] % target.columns == 0
-    _pointwise_kernel(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK)(
+    _pointwise_kernel(target, add=add, whole=whole, deep=depth > matmul_ir.SUM_BLOCK, bf16=bf16)(
         math.ceil(rows / rows_per_item),
-        left=arguments.contiguous_pointer(pixels),
-        panels=arguments.contiguous_pointer(panels),
-        result=arguments.contiguous_pointer(result),
+        left=arguments.contiguous_pointer(pixels, dtype),
+        panels=arguments.contiguous_pointer(panels, dtype),
+        result=arguments.contiguous_pointer(result, dtype),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
@@ -169,11 +183,17 @@ def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
 
 def _require_factors(name: str, left: Tensor, result: Tensor) -> None:
     """Check the left factor and the columns of the result, from which the other shapes follow."""
-    if left.ndim != 2 or not left.numel() or left.shape[1] % DEPTH:
-        raise ValueError(f"{name} has shape {tuple(left.shape)}, expected (rows, a multiple of {DEPTH})")
+    multiple = DEPTH * _per_float(left.dtype)
+    if left.ndim != 2 or not left.numel() or left.shape[1] % multiple:
+        raise ValueError(f"{name} has shape {tuple(left.shape)}, expected (rows, a multiple of {multiple})")
     lanes = simd_targets.simd_target().lanes
     if result.ndim != 2 or not result.numel() or result.shape[1] % lanes:
         raise ValueError(f"result has shape {tuple(result.shape)}, expected (rows, a multiple of {lanes})")
+
+
+def _per_float(dtype: torch.dtype) -> int:
+    """Return how many numbers of a type stand in the place of a float32."""
+    return 2 if dtype == torch.bfloat16 else 1
 
 
 def _blocks_in_cache(depth: int, target: SimdTarget) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .compiler import Kernel
+from .ir_bf16 import dot_of_pairs, load_floats, store_floats
 from .ir_builder import KernelBuilder, Variable
-from .ir_values import Int, Pointer, Vector, clamp, fma, minimum
-from .llvm import F32
+from .ir_values import E, Int, Pointer, Vector, clamp, fma, minimum
+from .llvm import BF16, F32, Element
 from .simd_targets import SimdTarget
 
 DEPTH = 16
@@ -26,7 +27,7 @@ _POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
 _BATCHED = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
 
 
-def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kernel:
+def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool, bf16: bool = False) -> Kernel:
     """Build the kernel of `matmul.pointwise`.
 
     Parameters
@@ -39,10 +40,12 @@ def pointwise(target: SimdTarget, *, add: bool, whole: bool, deep: bool) -> Kern
         Whether the result's columns fill whole panels.
     deep
         Whether to use blocked summation.
+    bf16
+        Whether the factors are pairs of bfloat16, each in the place of a float32, and the result is bfloat16.
     """
 
     def build(kernel: KernelBuilder) -> None:
-        _Product(kernel, target, deep=deep).build_pointwise(add=add, whole=whole)
+        _Product(kernel, target, deep=deep, bf16=bf16).build_pointwise(add=add, whole=whole)
 
     return Kernel("pointwise", _POINTWISE, build, target)
 
@@ -51,7 +54,7 @@ def batched_product(target: SimdTarget, *, deep: bool) -> Kernel:
     """Build the kernel of `matmul.batched_product`; `deep`: whether to use blocked summation."""
 
     def build(kernel: KernelBuilder) -> None:
-        _Product(kernel, target, deep=deep).build_batched()
+        _Product(kernel, target, deep=deep, bf16=False).build_batched()
 
     return Kernel("batched_product", _BATCHED, build, target)
 
@@ -59,7 +62,8 @@ def batched_product(target: SimdTarget, *, deep: bool) -> Kernel:
 class _RegisterBlock:
     """Multiplies a block by a panel, with rows x vectors sums in registers."""
 
-    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
+    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool, bf16: bool) -> None:
+        self._multiply_add = dot_of_pairs if bf16 else fma
         self._kernel = kernel
         self._target = target
         self._deep = deep
@@ -94,7 +98,7 @@ class _RegisterBlock:
                     factor = (left + row * DEPTH).broadcast()
                     for index, vector in enumerate(vectors):
                         total = sums[row * target.vectors + index]
-                        total.value = fma(factor, vector, total.value)
+                        total.value = self._multiply_add(factor, vector, total.value)
                 right.value += target.columns
             line.value += target.rows * DEPTH
         return [total.value for total in sums]
@@ -120,13 +124,14 @@ class _Part(NamedTuple):
 class _Product:
     """Builds either kernel."""
 
-    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool) -> None:
+    def __init__(self, kernel: KernelBuilder, target: SimdTarget, *, deep: bool, bf16: bool) -> None:
         self._kernel = kernel
         self._target = target
-        self._register_block = _RegisterBlock(kernel, target, deep=deep)
+        self._register_block = _RegisterBlock(kernel, target, deep=deep, bf16=bf16)
         self._left = kernel.pointer("left", F32)
         self._panels = kernel.pointer("panels", F32)
-        self._result = kernel.pointer("result", F32)
+        self._result_element: type[Element] = BF16 if bf16 else F32
+        self._result = kernel.pointer("result", self._result_element)
         self._depth, self._columns = kernel["depth"], kernel["columns"]
 
     def build_pointwise(self, *, add: bool, whole: bool) -> None:
@@ -135,7 +140,7 @@ class _Product:
         bias = kernel.pointer("bias", F32)
         packed = kernel.pointer("packed", F32) + kernel.thread() * kernel["packed_floats"]
         # Values outside the result are written here.
-        discarded = kernel.alloca(F32, target.columns)
+        discarded = kernel.alloca(self._result_element, target.columns)
         with kernel.parallel_for() as item:
             first, rows = self._item_rows(item)
             self._pack(self._left + first * self._depth, packed, rows)
@@ -147,8 +152,8 @@ class _Product:
                 biases = self._register_block.load_row(bias + part.column) * target.rows
                 sums = self._register_block.product(part.block, part.panel)
                 for destination, total, shift in zip(destinations, sums, biases, strict=True):
-                    before = total + destination.load() if add else total
-                    destination.store(clamp(before + shift, low, high))
+                    before = total + load_floats(destination) if add else total
+                    store_floats(clamp(before + shift, low, high), destination)
 
     def build_batched(self) -> None:
         kernel, target = self._kernel, self._target
@@ -163,11 +168,11 @@ class _Product:
                 for row in range(target.rows):
                     start = result + (part.row + row) * self._columns + part.column
                     for offset in range(0, target.columns, target.lanes):
-                        (start + offset).store(next(sums))
+                        store_floats(next(sums), start + offset)
 
     def _destinations(
-        self, result: Pointer[F32], part: _Part, rows: Int, discarded: Pointer[F32], *, whole: bool
-    ) -> list[Pointer[F32]]:
+        self, result: Pointer[E], part: _Part, rows: Int, discarded: Pointer[E], *, whole: bool
+    ) -> list[Pointer[E]]:
         """Return where each vector goes: the last block may have more rows, the last panel more columns."""
         destinations = []
         for row in range(self._target.rows):

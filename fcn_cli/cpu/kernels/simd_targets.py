@@ -15,7 +15,9 @@ class SimdTarget:
 
     `lanes` is the number of float32 in a vector. A matrix product computes `rows` x `vectors` vectors at a
     time: as many as fit into the registers beside the factors. `features` are those that LLVM must find in a
-    processor, and `processor` is LLVM's name of a plain one that has them.
+    processor, and `processor` is LLVM's name of a plain one that has them. `beats_torch` says whether our
+    float32 kernels were measured to be faster than PyTorch's there (`benchmarks/RESULTS.md`),
+    `multiplies_bf16` whether there is an instruction for dot products of bfloat16 pairs.
     """
 
     name: str
@@ -24,6 +26,8 @@ class SimdTarget:
     vectors: int
     features: tuple[str, ...]
     processor: str
+    beats_torch: bool = True
+    multiplies_bf16: bool = False
 
     @property
     def columns(self) -> int:
@@ -45,10 +49,13 @@ class SimdTarget:
         return all(feature in llvm.host_features() for feature in self.features)
 
 
+AVX512_BF16 = SimdTarget(
+    "AVX512_BF16", 16, 12, 2, ("avx512f", "avx512bf16"), "cooperlake", multiplies_bf16=True
+)
 AVX512 = SimdTarget("AVX512", 16, 12, 2, ("avx512f",), "x86-64-v4")
 AVX2 = SimdTarget("AVX2", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")
-BASELINE = SimdTarget("BASELINE", 4, 6, 2, (), "")
-SIMD_TARGETS = (AVX512, AVX2, BASELINE)
+BASELINE = SimdTarget("BASELINE", 4, 6, 2, (), "", beats_torch=False)
+SIMD_TARGETS = (AVX512_BF16, AVX512, AVX2, BASELINE)
 """From the best to the one that every processor has."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 
+import torch
 from torch import Tensor
 
 from ..toom_cook import Matrix
@@ -28,7 +29,7 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
     Parameters
     ----------
     x
-        float32, shape (h, w, channels), with a last stride of 1.
+        float32 or bfloat16, shape (h, w, channels), with a last stride of 1.
     tiles
         The tiles to transform, of size m.
     transform
@@ -53,11 +54,12 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
     if x.stride(2) != 1:
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
     arguments.require_contiguous_matrices("result", result)
-    _input_kernel(target, grid.tile, transform)(
+    dtype = _image_type(x)
+    _input_kernel(target, grid.tile, transform, bf16=dtype == torch.bfloat16)(
         result.shape[1],
         **tiles.fields(),
         channels=x.shape[2],
-        image=arguments.data_pointer(x),
+        image=arguments.data_pointer(x, dtype),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
         result=arguments.data_pointer(result),
@@ -84,7 +86,7 @@ def transform_output(
     clamp
         The range of the result.
     out
-        float32, shape (h, w, channels), contiguous.
+        float32 or bfloat16, shape (h, w, channels), contiguous.
 
     Raises
     ------
@@ -101,19 +103,25 @@ def transform_output(
     if products.ndim != 3 or any(has < needs for has, needs in zip(products.shape, minimum, strict=True)):
         raise ValueError(f"products has shape {tuple(products.shape)}, expected at least {minimum}")
     arguments.require_contiguous_matrices("products", products)
-    _output_kernel(target, grid.tile, transform)(
+    dtype = _image_type(out)
+    _output_kernel(target, grid.tile, transform, bf16=dtype == torch.bfloat16)(
         math.ceil(tiles.count / target.rows),
         **tiles.fields(),
         channels=out.shape[2],
         products=arguments.data_pointer(products),
         matrix_floats=products.stride(0),
         product_floats=products.stride(1),
-        image=arguments.contiguous_pointer(out),
+        image=arguments.contiguous_pointer(out, dtype),
         row_floats=out.stride(0),
         pixel_floats=out.stride(1),
         bias=arguments.contiguous_pointer(bias),
         **arguments.clamp_fields(clamp),
     )
+
+
+def _image_type(image: Tensor) -> torch.dtype:
+    """Return the type that an image must have."""
+    return torch.bfloat16 if image.dtype == torch.bfloat16 else torch.float32
 
 
 def _require_transform(transform: Matrix, rows: int, columns: int) -> None:

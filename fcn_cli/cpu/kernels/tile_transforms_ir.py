@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from ..toom_cook import Matrix
 from .compiler import Kernel
+from .ir_bf16 import load_floats, store_floats
 from .ir_builder import KernelBuilder
 from .ir_values import Int, Pointer, PointerTable, Vector, clamp, fma, minimum
-from .llvm import F32
+from .llvm import BF16, F32, Element
 from .matmul_ir import DEPTH
 from .simd_targets import SimdTarget
 
@@ -18,22 +19,22 @@ _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
 
-def input_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Build the kernel of `tile_transforms.transform_input`."""
+def input_kernel(target: SimdTarget, tile: int, transform: Matrix, *, bf16: bool = False) -> Kernel:
+    """Build the kernel of `tile_transforms.transform_input`; `bf16`: whether the image is bfloat16."""
     return Kernel(
         "transform_input",
         _INPUT,
-        lambda kernel: _TileTransform(kernel, target, tile, transform).build_input(),
+        lambda kernel: _TileTransform(kernel, target, tile, transform, bf16=bf16).build_input(),
         target,
     )
 
 
-def output_kernel(target: SimdTarget, tile: int, transform: Matrix) -> Kernel:
-    """Build the kernel of `tile_transforms.transform_output`."""
+def output_kernel(target: SimdTarget, tile: int, transform: Matrix, *, bf16: bool = False) -> Kernel:
+    """Build the kernel of `tile_transforms.transform_output`; `bf16`: whether the image is bfloat16."""
     return Kernel(
         "transform_output",
         _OUTPUT,
-        lambda kernel: _TileTransform(kernel, target, tile, transform).build_output(),
+        lambda kernel: _TileTransform(kernel, target, tile, transform, bf16=bf16).build_output(),
         target,
     )
 
@@ -89,8 +90,11 @@ class _Transform:
 class _TileTransform:
     """Builds either kernel. An item is a block: as many tiles as a matrix product has rows at a time."""
 
-    def __init__(self, kernel: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix) -> None:
+    def __init__(
+        self, kernel: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix, *, bf16: bool
+    ) -> None:
         self._kernel = kernel
+        self._element: type[Element] = BF16 if bf16 else F32
         self._target = target
         self._tile = tile
         self._size = len(transform[0])
@@ -101,9 +105,9 @@ class _TileTransform:
         channels, lanes = kernel["channels"], self._target.lanes
         depths = channels // DEPTH
         # Padding: pixels outside the image are read here.
-        zeros = kernel.alloca(F32, channels)
+        zeros = kernel.alloca(self._element, channels)
         with kernel.loop(channels, lanes) as channel:
-            (zeros + channel).store(kernel.splat(0.0))
+            store_floats(kernel.splat(0.0), zeros + channel)
         pixels, scratch = kernel.alloca_pointers(size * size, zeros), self._alloca_scratch()
         with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
             self._find_pixels(pixels, self._tile_number(block, tile), 1, zeros)
@@ -111,7 +115,7 @@ class _TileTransform:
             with kernel.loop(depths) as depth, kernel.loop(DEPTH, lanes) as lane:
                 channel = depth * DEPTH + lane
                 for y in range(size):
-                    row = [(pixels[y * size + x] + channel).load() for x in range(size)]
+                    row = [load_floats(pixels[y * size + x] + channel) for x in range(size)]
                     self._store_line(scratch, y, self._transform.multiply(row))
                 destination = target + depth * block_rows * DEPTH + lane
                 for x in range(size):
@@ -123,7 +127,7 @@ class _TileTransform:
         kernel, size, tile_size = self._kernel, self._size, self._tile
         low, high = kernel.broadcast("low"), kernel.broadcast("high")
         # Pixels outside the image are written here.
-        discarded = kernel.alloca(F32, kernel["channels"])
+        discarded = kernel.alloca(self._element, kernel["channels"])
         pixels, scratch = kernel.alloca_pointers(tile_size * tile_size, discarded), self._alloca_scratch()
         bias = kernel.pointer("bias", F32)
         with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
@@ -142,7 +146,7 @@ class _TileTransform:
                 for y in range(tile_size):
                     for x, value in enumerate(self._transform.multiply(self._load_across(scratch, y))):
                         pixel = pixels[y * tile_size + x] + channel
-                        pixel.store(clamp(value + shift, low, high))
+                        store_floats(clamp(value + shift, low, high), pixel)
 
     def _tiles_in(self, block: Int) -> Int:
         """Return the number of tiles in a block."""
@@ -153,14 +157,14 @@ class _TileTransform:
         return self._kernel["first"] + block * self._target.rows + index
 
     def _find_pixels(
-        self, pixels: PointerTable[F32], number: Int, padding: int, outside: Pointer[F32]
+        self, pixels: PointerTable[Element], number: Int, padding: int, outside: Pointer[Element]
     ) -> None:
         """Store the addresses of a tile's pixels, row by row, and of `padding` pixels around it.
 
         `outside` is the address of every pixel that is not in the image.
         """
         kernel, side = self._kernel, self._tile + 2 * padding
-        image = kernel.pointer("image", F32)
+        image = kernel.pointer("image", self._element)
         rest, tile_column = divmod(number, kernel["tile_columns"])
         rest, phase_column = divmod(rest, kernel["phases"])
         phase_row, tile_row = divmod(rest, kernel["tile_rows"])
