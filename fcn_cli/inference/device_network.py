@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import device_errors
+from .device import open_device
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 T = TypeVar("T")
 
-Pixels = Sequence[NDArray[np.uint8]]
-"""RGB images of one shape (h, w, 3)."""
+Photo: TypeAlias = NDArray[np.uint8]
+"""An RGB image of shape (h, w, 3)."""
+
+Pixels: TypeAlias = Sequence[Photo]
+"""RGB images of one shape."""
 
 
 class DeviceNetwork:
@@ -65,6 +69,7 @@ class DeviceNetwork:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
         with device_errors.detect_load_failure(execution.device):
+            self.access = open_device(execution.device)
             model = model.to(execution.device)
             if self._on_cuda:
                 model = model.to(memory_format=torch.channels_last)
@@ -92,7 +97,22 @@ class DeviceNetwork:
         return self._cpu_network.kernels() if self._cpu_network is not None else {}
 
     def logits(self, pixels: Pixels, precision: str) -> Tensor:
-        """Run the network on images of one shape (h, w, 3).
+        """Run the network on images of one shape (h, w, 3); see `forward`."""
+        return self.forward(self.upload(pixels), precision)
+
+    def upload(self, pixels: Pixels) -> Tensor:
+        """Return images of one shape as a batch on the device; see `forward`."""
+        return self.access.upload(torch.from_numpy(np.stack(pixels))).receive()
+
+    def forward(self, batch: Tensor, precision: str) -> Tensor:
+        """Run the network on a batch on the device.
+
+        Parameters
+        ----------
+        batch
+            RGB, uint8, shape (images, h, w, 3); it is not changed.
+        precision
+            ``fp32``, ``bf16`` or ``fp16``.
 
         Returns
         -------
@@ -104,18 +124,11 @@ class DeviceNetwork:
             torch.set_num_threads(self.execution.threads)
         dtype = DTYPES.get(precision)
         with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
-            return self._forward(self._to_device(pixels)).float()
+            return self._forward(self._normalised(batch)).float()
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """Copy tensors from the device to NumPy arrays, and wait for the device once."""
-        if not self._on_cuda:
-            return [tensor.numpy() for tensor in tensors]
-        pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-        for target, source in zip(pinned, tensors, strict=True):
-            target.copy_(source, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
-        # Pinned memory is scarce, and these arrays wait for their writer: return ordinary copies.
-        return [target.numpy().copy() for target in pinned]
+        """Copy uint8 and bool tensors from the device to NumPy arrays, and wait for the device once."""
+        return self.access.download(tensors).arrays()
 
     def unless_out_of_memory(self, run: Callable[[], T]) -> T | None:
         """Return the result of a computation, or None when memory does not suffice for it."""
@@ -129,11 +142,8 @@ class DeviceNetwork:
             torch.cuda.empty_cache()
         return None
 
-    def _to_device(self, pixels: Pixels) -> Tensor:
+    def _normalised(self, batch: Tensor) -> Tensor:
         """Return float32, shape (images, 3, h, w), normalised as in torchvision's preset."""
-        batch = torch.from_numpy(np.stack(pixels))
-        if self._on_cuda:
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
         # Stacked pixels are in channels-last order already, which suits the GPU's kernels and ours.
         batch = batch.permute(0, 3, 1, 2)
         if not self._on_cuda and self.execution.kernels == "torch":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +16,8 @@ from ..common.label_map import Segmentation
 from ..models.loading import LoadedModel
 from . import device_errors
 from .batch_limits import BatchLimits
-from .device_network import DeviceNetwork, Pixels
+from .device import Device, Download, Upload
+from .device_network import DeviceNetwork, Photo, Pixels
 from .execution import ExecutionConfig
 from .failures import not_finite, out_of_memory
 from .options import ViewOptions
@@ -25,6 +29,34 @@ WHOLE_PHOTO = ViewOptions()
 
 Sizes = Sequence[tuple[int, int]]
 """The (width, height) in pixels of each label map."""
+
+Outcome: TypeAlias = Segmentation | Failure | None
+"""The result for an image; None where its logits are not finite."""
+
+T = TypeVar("T")
+
+
+class _Part(NamedTuple):
+    """Images that the device has begun to segment, and how."""
+
+    download: Download
+    precision: str
+    has_confidence: bool
+
+    def collect(self) -> list[Outcome]:
+        """Wait for the results."""
+        finite, *maps = self.download.arrays()
+        step = 2 if self.has_confidence else 1
+        return [
+            Segmentation(maps[step * index], maps[step * index + 1] if step == 2 else None, self.precision)
+            if is_finite
+            else None
+            for index, is_finite in enumerate(finite.tolist())
+        ]
+
+
+Launched: TypeAlias = "Sequence[_Part | Failure]"
+"""A batch that the device has begun to segment; a failure stands for an image that does not fit."""
 
 
 class Engine:
@@ -65,6 +97,15 @@ class Engine:
         self._device_network = DeviceNetwork(network.model, execution)
         self.views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
 
+    @property
+    def device(self) -> Device:
+        """The device, for transfers beside the computation."""
+        return self._device_network.access
+
+    def sees_whole(self, pixels: Photo, smaller: Sequence[Pixels] = ()) -> bool:
+        """Say whether the network sees a photo once, as a whole: only such a batch can be launched."""
+        return not self.views.is_needed(pixels, smaller[0] if smaller else ())
+
     def predict(
         self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
     ) -> list[Segmentation | Failure]:
@@ -90,14 +131,82 @@ class Engine:
         """
         results: list[Segmentation | Failure] = []
         while len(results) < len(pixels):
-            with self._lock, device_errors.detect_lost_device(self.execution.device):
-                done = len(results)
+            done = len(results)
+            if self.sees_whole(pixels[done], smaller[done:]):
+                outcomes = self._predict_some(self.execution.precision, pixels[done:], sizes[done:])
+                results += self.complete(pixels[done:], sizes[done:], outcomes)
+            else:
                 more = smaller[done] if smaller else ()
-                if self.views.is_needed(pixels[done], more):
+                with self._lock, self._computing():
                     results += [self.views.predict([pixels[done], *more], sizes[done])]
-                else:
-                    results += self._predict_some(pixels[done:], sizes[done:])
         return results
+
+    def launch(self, upload: Upload, sizes: Sizes) -> Launched:
+        """Begin to segment a batch, as `predict` does; on a CPU it is done when this returns.
+
+        Parameters
+        ----------
+        upload
+            RGB, uint8, shape (images, h, w, 3), on its way to `device`.
+        sizes
+            The (width, height) of each label map in pixels.
+
+        Returns
+        -------
+        Launched
+            For `collect`, and what that returns for `complete`.
+
+        Raises
+        ------
+        DeviceLost
+            The device cannot compute any more.
+        """
+        parts: list[_Part | Failure] = []
+        done = 0
+        with self._lock, self._computing():
+            batch = upload.receive()
+            shape = tuple(batch.shape[1:])
+            while done < len(sizes):
+                launch = partial(self._launch, self.execution.precision, batch[done:], sizes[done:])
+                count, part = self._within_memory(shape, len(sizes) - done, launch)
+                parts.append(part)
+                done += count
+        return parts
+
+    def collect(self, launched: Launched) -> list[Outcome]:
+        """Wait for the results of a launched batch, in any thread.
+
+        Raises
+        ------
+        DeviceLost
+            The device cannot compute any more.
+        """
+        outcomes: list[Outcome] = []
+        with self._computing():
+            for part in launched:
+                outcomes += [part] if isinstance(part, Failure) else part.collect()
+        return outcomes
+
+    def complete(
+        self, pixels: Pixels, sizes: Sizes, outcomes: Sequence[Outcome]
+    ) -> list[Segmentation | Failure]:
+        """Predict the first images whose logits were not finite again in the fallback, where there is one.
+
+        Parameters
+        ----------
+        pixels, sizes
+            As of `predict`.
+        outcomes
+            What `collect` returned for the first of these images.
+        """
+        precision, fallback = self.execution.precision, self.execution.fallback
+        completed = list(outcomes)
+        for index, outcome in enumerate(outcomes):
+            if outcome is None and fallback is not None:
+                some = slice(index, index + 1)
+                (completed[index],) = self._predict_some(fallback, pixels[some], sizes[some])
+        failure = not_finite(fallback or precision)
+        return [failure if outcome is None else outcome for outcome in completed]
 
     def logits(self, pixels: Pixels) -> Tensor:
         """Run the network on images of one shape (h, w, 3).
@@ -112,7 +221,7 @@ class Engine:
         DeviceLost
             The device cannot compute any more.
         """
-        with self._lock, device_errors.detect_lost_device(self.execution.device), torch.inference_mode():
+        with self._lock, self._computing():
             return self._device_network.logits(pixels, self.execution.precision)
 
     def kernels(self) -> dict[str, int]:
@@ -123,50 +232,46 @@ class Engine:
         with self._lock:
             return self._device_network.kernels()
 
-    def _predict_some(self, pixels: Pixels, sizes: Sizes) -> Sequence[Segmentation | Failure]:
-        """Predict the first images; return none where a smaller batch must be tried."""
-        shape = pixels[0].shape
-        count = min(len(pixels), self._limits.images(shape))
-        if count:
-            results = self._device_network.unless_out_of_memory(
-                lambda: self._predict_batch(pixels[:count], sizes[:count])
-            )
-            if results is not None:
-                return results
-        if count > 1:
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute on the device, in inference mode; an error that means a lost device becomes DeviceLost."""
+        device = self.device
+        with device_errors.detect_lost_device(device.name), device.active(), torch.inference_mode():
+            yield
+
+    def _predict_some(self, precision: str, pixels: Pixels, sizes: Sizes) -> Sequence[Outcome]:
+        """Predict as many of the first images as fit into memory."""
+
+        def predict(count: int) -> list[Outcome]:
+            batch = self._device_network.upload(pixels[:count])
+            return self._launch(precision, batch, sizes, count).collect()
+
+        with self._lock, self._computing():
+            _, outcomes = self._within_memory(pixels[0].shape, len(pixels), predict)
+        return [outcomes] if isinstance(outcomes, Failure) else outcomes
+
+    def _within_memory(
+        self, shape: tuple[int, ...], wanted: int, run: Callable[[int], T]
+    ) -> tuple[int, T | Failure]:
+        """Run for as many of the images wanted as fit into memory; return that number and the result."""
+        while True:
+            count = min(wanted, self._limits.images(shape))
+            result = self._device_network.unless_out_of_memory(partial(run, count)) if count else None
+            if result is not None:
+                return count, result
+            if count <= 1:
+                return 1, out_of_memory(shape)
             self._limits.did_not_fit(shape, count)
-            return []
-        return [out_of_memory(shape)]
 
-    def _predict_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
-        """Predict a batch; images whose logits are not finite are predicted again in the fallback."""
-        precision, fallback = self.execution.precision, self.execution.fallback
-        results = self._predict_in(precision, pixels, sizes)
-        lacking = [index for index, result in enumerate(results) if result is None]
-        if lacking and fallback is not None:
-            repeated = self._predict_in(
-                fallback, [pixels[index] for index in lacking], [sizes[index] for index in lacking]
-            )
-            for index, result in zip(lacking, repeated, strict=True):
-                results[index] = result
-        failure = not_finite(fallback or precision)
-        return [failure if result is None else result for result in results]
-
-    def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Segmentation | None]:
-        """Predict in one precision; None stands for an image whose logits are not finite."""
-        with torch.inference_mode():
-            logits = self._device_network.logits(pixels, precision)
-            # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
-            finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
-            maps = [
-                upsample(image, height, width, self._options, compiled=self._device_network.compiled)
-                for image, (width, height) in zip(logits, sizes, strict=True)
-            ]
-            present = [tensor for image in maps for tensor in image if tensor is not None]
-            arrays = iter(self._device_network.to_host([finite, *present]))
-        is_finite = next(arrays).tolist()
-        pairs = [(next(arrays), None if image.confidence is None else next(arrays)) for image in maps]
-        return [
-            Segmentation(labels, confidence, precision) if usable else None
-            for (labels, confidence), usable in zip(pairs, is_finite, strict=True)
+    def _launch(self, precision: str, batch: Tensor, sizes: Sizes, count: int) -> _Part:
+        """Begin to predict the first images of a batch on the device in one precision."""
+        network = self._device_network
+        logits = network.forward(batch[:count], precision)
+        # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
+        finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
+        maps = [
+            upsample(image, height, width, self._options, compiled=network.compiled)
+            for image, (width, height) in zip(logits, sizes[:count], strict=True)
         ]
+        tensors = [tensor for image in maps for tensor in image if tensor is not None]
+        return _Part(network.access.download([finite, *tensors]), precision, self._options.confidence)
