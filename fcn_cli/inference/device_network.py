@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import device_errors
-from .device import open_device
+from .cuda_network import CudaNetwork, ieee_float32
+from .device import CudaDevice, open_device
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
+from .label_kernel import LabelKernel, find_label_kernel
 
 if TYPE_CHECKING:
     # This import loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
@@ -39,9 +41,9 @@ Pixels: TypeAlias = Sequence[Photo]
 class DeviceNetwork:
     """A network on its device. It is not safe to share between threads.
 
-    Creating one sets the process's number of torch threads, turns off cuDNN's benchmark mode, and turns off
-    TF32 where float32 is computed on CUDA. The first one also limits oneDNN's cache, unless
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.
+    Creating one sets the process's number of torch threads and turns off cuDNN's benchmark mode. The first
+    one also limits oneDNN's cache, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set. On CUDA, float32 is
+    computed without TF32; the process's settings for that are as before after each forward pass.
 
     Parameters
     ----------
@@ -64,23 +66,26 @@ class DeviceNetwork:
         torch.backends.cudnn.benchmark = False
         self.execution = execution
         self._device = execution.device
-        self._on_cuda = execution.device.type == "cuda"
-        if self._on_cuda and "fp32" in {execution.precision, execution.fallback}:
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
+        self._model = model
+        self._forwards: dict[str, Callable[[Tensor], Tensor]] = {}
+        self._cpu_network: CpuNetwork | None = None
+        self.label_kernel: LabelKernel | None = None
         with device_errors.detect_load_failure(execution.device):
             self.access = open_device(execution.device)
-            model = model.to(execution.device)
-            if self._on_cuda:
-                model = model.to(memory_format=torch.channels_last)
+            self._on_cuda = isinstance(self.access, CudaDevice)
             self._mean = torch.tensor(MEAN, device=execution.device).view(3, 1, 1)
             self._std = torch.tensor(STD, device=execution.device).view(3, 1, 1)
-        self._cpu_network: CpuNetwork | None = None
+            if self._on_cuda:
+                with self.access.active(), torch.inference_mode():
+                    self._forwards[execution.precision] = self._cuda_forward(execution.precision)
+                    self.label_kernel = find_label_kernel(execution.device)
+            else:
+                model = model.to(execution.device)
         if execution.kernels == "fast":
             from ..cpu.network import CpuNetwork
 
             self._cpu_network = CpuNetwork(model)
-        self._forward: Callable[[Tensor], Tensor] = self._cpu_network or _plain_forward(model)
+            self._forwards[execution.precision] = self._cpu_network
 
     @property
     def device(self) -> torch.device:
@@ -93,8 +98,11 @@ class DeviceNetwork:
         return self._cpu_network is not None
 
     def kernels(self) -> dict[str, int]:
-        """Return the number of layers by the CPU kernel that computed them; empty for PyTorch's kernels."""
-        return self._cpu_network.kernels() if self._cpu_network is not None else {}
+        """Return the number of layers by the kernel that computed them; empty for PyTorch's on a CPU."""
+        if self._cpu_network is not None:
+            return self._cpu_network.kernels()
+        forward = self._forwards.get(self.execution.precision)
+        return forward.kernels() if isinstance(forward, CudaNetwork) else {}
 
     def logits(self, pixels: Pixels, precision: str) -> Tensor:
         """Run the network on images of one shape (h, w, 3); see `forward`."""
@@ -122,9 +130,12 @@ class DeviceNetwork:
         if not self._on_cuda and torch.get_num_threads() != self.execution.threads:
             # OpenMP keeps this number per thread: the calling thread may have another one.
             torch.set_num_threads(self.execution.threads)
-        dtype = DTYPES.get(precision)
-        with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
-            return self._forward(self._normalised(batch)).float()
+        with ieee_float32() if self._on_cuda else contextlib.nullcontext():
+            if precision not in self._forwards:
+                # A fallback is made when the first photo needs it.
+                make = self._cuda_forward if self._on_cuda else self._plain_forward
+                self._forwards[precision] = make(precision)
+            return self._forwards[precision](self._normalised(batch)).float()
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
         """Copy uint8 and bool tensors from the device to NumPy arrays, and wait for the device once."""
@@ -150,13 +161,22 @@ class DeviceNetwork:
             batch = batch.contiguous()
         return batch.float().div_(255).sub_(self._mean).div_(self._std)
 
+    def _cuda_forward(self, precision: str) -> Callable[[Tensor], Tensor]:
+        """Return the network in its form for GPUs, or plain layers if it has some that are unknown there."""
+        try:
+            return CudaNetwork(self._model, self._device, DTYPES.get(precision, torch.float32))
+        except TypeError:
+            self._model = self._model.to(self._device).to(memory_format=torch.channels_last)
+            return self._plain_forward(precision)
 
-def _plain_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return torchvision's forward pass without the auxiliary head and the upsampling."""
-    backbone, classifier = model.get_submodule("backbone"), model.get_submodule("classifier")
+    def _plain_forward(self, precision: str) -> Callable[[Tensor], Tensor]:
+        """Return torchvision's forward pass without the auxiliary head and the upsampling."""
+        backbone, classifier = map(self._model.get_submodule, ("backbone", "classifier"))
+        dtype = DTYPES.get(precision)
 
-    def forward(batch: Tensor) -> Tensor:
-        logits: Tensor = classifier(backbone(batch)["out"])
-        return logits
+        def forward(batch: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
+                logits: Tensor = classifier(backbone(batch)["out"])
+                return logits
 
-    return forward
+        return forward

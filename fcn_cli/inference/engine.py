@@ -270,7 +270,9 @@ class Engine:
         # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
         finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
         maps = [
-            upsample(image, height, width, self._options, compiled=network.compiled)
+            upsample(
+                image, height, width, self._options, compiled=network.compiled, kernel=network.label_kernel
+            )
             for image, (width, height) in zip(logits, sizes[:count], strict=True)
         ]
         tensors = [tensor for image in maps for tensor in image if tensor is not None]
