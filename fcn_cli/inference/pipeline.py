@@ -122,7 +122,11 @@ class _InFlight(Generic[K]):
         try:
             if prepared.upload is not None:
                 launched = self._engine.launch(prepared.upload, batch.sizes)
-                self._work.submit(entry, partial(self._engine.collect, launched))
+                if self._engine.device.in_flight > 1:
+                    self._work.submit(entry, partial(self._engine.collect, launched))
+                else:
+                    # It is computed already.
+                    self._work.submit_result(entry, self._engine.collect(launched))
             else:
                 results = self._engine.predict(batch.pixels, batch.sizes, batch.smaller)
                 self._work.submit_result(entry, results)

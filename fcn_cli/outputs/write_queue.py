@@ -22,7 +22,9 @@ from .directory import OutputDirectory
 from .journal import Journal
 from .record import Record, Written, finish, gone
 
-_MIN_THREADS = 2
+# They mostly wait for fsync, and file systems make many of those one.
+_THREADS_PER_CPU = 2
+_MIN_THREADS = 4
 _MAX_THREADS = 32
 _MAX_WAITING_IMAGES = 64
 _MAX_WAITING_BYTES = 256 << 20
@@ -63,7 +65,7 @@ class WriteQueue:
         self._max_pixels = max_pixels
         # The key of a task is `keep_on_failure`.
         self._work = OrderedWork[bool, Record](
-            max(_MIN_THREADS, min(resources.cpu_count(), _MAX_THREADS)),
+            max(_MIN_THREADS, min(_THREADS_PER_CPU * resources.cpu_count(), _MAX_THREADS)),
             "fcn-write",
             max_bytes=_MAX_WAITING_BYTES,
             max_count=_MAX_WAITING_IMAGES,
