@@ -38,7 +38,7 @@ from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.models.request import ModelRequest
 from fcn_cli.outputs.looks import LookRequest
 from fcn_cli.outputs.request import OutputRequest
-from fcn_cli.outputs.writers import WRITERS
+from fcn_cli.outputs.writers import WRITERS, encode
 from fcn_cli.runs import segment
 from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 
@@ -56,6 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=resources.cpu_count())
+    parser.add_argument(
+        "--own", action="store_true", help="encode and keep memory as fcn does, not as Pillow does by itself"
+    )
     parser.add_argument("--size", choices=[f"{width}x{height}" for width, height in SIZES], default=None)
     options = parser.parse_args()
     print(f"{material.machine()}, {options.processes} processes")
@@ -71,7 +74,7 @@ def main() -> None:
                     labels_of(*photo.size)
             ratios = []
             for index in range(options.rounds):
-                bare_rate = bare(folder / "photos", options.processes)
+                bare_rate = bare(folder / "photos", options.processes, own=options.own)
                 command_rate = command(folder, index)
                 ratios.append(command_rate / bare_rate)
                 print(
@@ -94,13 +97,13 @@ def labels_of(width: int, height: int) -> NDArray[np.uint8]:
     return labels
 
 
-def bare(photos: Path, processes: int) -> float:
+def bare(photos: Path, processes: int, *, own: bool) -> float:
     """Return the images/s of decoding and encoding in processes of their own."""
     sources = discover(InputRequest([str(photos)])).sources
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(processes + 1)
     shares = [sources[number::processes] for number in range(processes)]
-    workers = [context.Process(target=decode_and_encode, args=(share, ready)) for share in shares]
+    workers = [context.Process(target=decode_and_encode, args=(share, ready, own)) for share in shares]
     for worker in workers:
         worker.start()
     ready.wait()
@@ -111,9 +114,10 @@ def bare(photos: Path, processes: int) -> float:
     return len(sources) / (time.perf_counter() - started)
 
 
-def decode_and_encode(sources: Sequence[Source], ready: Barrier) -> None:
-    """Decode photos and encode label maps of their sizes, as a run does."""
-    decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
+def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> None:
+    """Decode photos and encode label maps of their sizes, by Pillow alone or by a run's own ways."""
+    prepare = decoder.prepare_worker if own else decoder.prepare_process
+    prepare(decoder.DEFAULT_MAX_PIXELS)
     settings = DecodeSettings(SHORT_SIDE)
     look = LookRequest().resolve(None)
     writers = [WRITERS[kind](look) for kind in KINDS]
@@ -122,8 +126,10 @@ def decode_and_encode(sources: Sequence[Source], ready: Barrier) -> None:
         photo = decode_worker.decode_photo(source, settings)
         segmentation = Segmentation(labels_of(photo.width, photo.height))
         for writer in writers:
-            image = writer.image(segmentation, _no_photo)
-            image.save(io.BytesIO(), **writer.file_format)
+            if own:
+                encode(writer, segmentation, _no_photo, io.BytesIO())
+            else:
+                writer.image(segmentation, _no_photo).save(io.BytesIO(), **writer.file_format)
 
 
 def _no_photo() -> Image.Image:

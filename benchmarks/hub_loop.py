@@ -16,7 +16,7 @@ from torchvision.models import segmentation
 
 
 def main() -> None:
-    """Segment; the arguments are backbone, checkpoint, directory of photos, output directory, and a device."""
+    """Segment; the arguments are backbone, checkpoint, directory of photos, output, perhaps a device."""
     backbone, checkpoint, photos, output, *device = sys.argv[1:]
     model = getattr(segmentation, f"fcn_{backbone}")(weights=None, weights_backbone=None, aux_loss=True)
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
