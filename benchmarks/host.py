@@ -30,7 +30,8 @@ from fcn_cli.cli import run_display
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference.device import Upload
-from fcn_cli.inference.engine import Engine, Sizes
+from fcn_cli.inference.engine import Engine
+from fcn_cli.inference.launching import Sizes
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decode_worker, decoder
 from fcn_cli.inputs.decode_worker import DecodeSettings

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..common.errors import Failure
 from ..common.label_map import Segmentation
 from ..models.loading import LoadedModel
-from . import device_errors
 from .batch_limits import BatchLimits
-from .device import Device, Download, Upload
+from .device import Device, Upload
 from .device_network import DeviceNetwork, Photo, Pixels
 from .execution import ExecutionConfig
-from .failures import not_finite, out_of_memory
+from .failures import not_finite
+from .launching import Launched, Launcher, Outcome, Sizes
 from .options import ViewOptions
-from .upsampling import LABELS_ONLY, PredictionOptions, upsample
-from .views import LARGEST_LOGIT, ViewNetwork
+from .upsampling import LABELS_ONLY, PredictionOptions
+from .views import ViewNetwork
 
 WHOLE_PHOTO = ViewOptions()
 """The network sees each photo once, as a whole."""
-
-Sizes = Sequence[tuple[int, int]]
-"""The (width, height) in pixels of each label map."""
-
-Outcome: TypeAlias = Segmentation | Failure | None
-"""The result for an image; None where its logits are not finite."""
-
-T = TypeVar("T")
-
-
-class _Part(NamedTuple):
-    """Images that the device has begun to segment, and how."""
-
-    download: Download
-    precision: str
-    has_confidence: bool
-
-    def collect(self) -> list[Outcome]:
-        """Wait for the results."""
-        finite, *maps = self.download.arrays()
-        step = 2 if self.has_confidence else 1
-        return [
-            Segmentation(maps[step * index], maps[step * index + 1] if step == 2 else None, self.precision)
-            if is_finite
-            else None
-            for index, is_finite in enumerate(finite.tolist())
-        ]
-
-
-Launched: TypeAlias = "Sequence[_Part | Failure]"
-"""A batch that the device has begun to segment; a failure stands for an image that does not fit."""
 
 
 class Engine:
@@ -91,11 +56,11 @@ class Engine:
     ) -> None:
         self.execution = execution
         self.network = network
-        self._options = options
         self._lock = threading.Lock()
-        self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
+        limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
-        self.views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
+        self._launcher = Launcher(self._device_network, limits, options)
+        self.views = ViewNetwork(self._device_network, limits, views, options, network.backbone.stride)
 
     @property
     def device(self) -> Device:
@@ -133,56 +98,28 @@ class Engine:
         while len(results) < len(pixels):
             done = len(results)
             if self.sees_whole(pixels[done], smaller[done:]):
-                outcomes = self._predict_some(self.execution.precision, pixels[done:], sizes[done:])
+                with self._lock, self._launcher.computing():
+                    outcomes = self._launcher.predict(self.execution.precision, pixels[done:], sizes[done:])
                 results += self.complete(pixels[done:], sizes[done:], outcomes)
             else:
                 more = smaller[done] if smaller else ()
-                with self._lock, self._computing():
+                with self._lock, self._launcher.computing():
                     results += [self.views.predict([pixels[done], *more], sizes[done])]
         return results
 
     def launch(self, upload: Upload, sizes: Sizes) -> Launched:
         """Begin to segment a batch, as `predict` does; on a CPU it is done when this returns.
 
-        Parameters
-        ----------
-        upload
-            RGB, uint8, shape (images, h, w, 3), on its way to `device`.
-        sizes
-            The (width, height) of each label map in pixels.
-
-        Returns
-        -------
-        Launched
-            For `collect`, and what that returns for `complete`.
-
-        Raises
-        ------
-        DeviceLost
-            The device cannot compute any more.
+        `upload` is RGB, uint8, shape (images, h, w, 3), on its way to `device`; `sizes` as of `predict`. The
+        result is for `collect`, and what that returns for `complete`. Raises DeviceLost.
         """
-        parts: list[_Part | Failure] = []
-        done = 0
-        with self._lock, self._computing():
-            batch = upload.receive()
-            shape = tuple(batch.shape[1:])
-            while done < len(sizes):
-                launch = partial(self._launch, self.execution.precision, batch[done:], sizes[done:])
-                count, part = self._within_memory(shape, len(sizes) - done, launch)
-                parts.append(part)
-                done += count
-        return parts
+        with self._lock, self._launcher.computing():
+            return self._launcher.launch(self.execution.precision, upload.receive(), sizes)
 
     def collect(self, launched: Launched) -> list[Outcome]:
-        """Wait for the results of a launched batch, in any thread.
-
-        Raises
-        ------
-        DeviceLost
-            The device cannot compute any more.
-        """
+        """Wait for the results of a launched batch, in any thread; raises DeviceLost."""
         outcomes: list[Outcome] = []
-        with self._computing():
+        with self._launcher.computing():
             for part in launched:
                 outcomes += [part] if isinstance(part, Failure) else part.collect()
         return outcomes
@@ -190,21 +127,17 @@ class Engine:
     def complete(
         self, pixels: Pixels, sizes: Sizes, outcomes: Sequence[Outcome]
     ) -> list[Segmentation | Failure]:
-        """Predict the first images whose logits were not finite again in the fallback, where there is one.
+        """Predict images whose logits were not finite again in the fallback, where there is one.
 
-        Parameters
-        ----------
-        pixels, sizes
-            As of `predict`.
-        outcomes
-            What `collect` returned for the first of these images.
+        `pixels` and `sizes` are as of `predict`, and `outcomes` what `collect` returned for the first of them.
         """
         precision, fallback = self.execution.precision, self.execution.fallback
         completed = list(outcomes)
         for index, outcome in enumerate(outcomes):
             if outcome is None and fallback is not None:
                 some = slice(index, index + 1)
-                (completed[index],) = self._predict_some(fallback, pixels[some], sizes[some])
+                with self._lock, self._launcher.computing():
+                    (completed[index],) = self._launcher.predict(fallback, pixels[some], sizes[some])
         failure = not_finite(fallback or precision)
         return [failure if outcome is None else outcome for outcome in completed]
 
@@ -221,7 +154,7 @@ class Engine:
         DeviceLost
             The device cannot compute any more.
         """
-        with self._lock, self._computing():
+        with self._lock, self._launcher.computing():
             return self._device_network.logits(pixels, self.execution.precision)
 
     def kernels(self) -> dict[str, int]:
@@ -231,49 +164,3 @@ class Engine:
         """
         with self._lock:
             return self._device_network.kernels()
-
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Compute on the device, in inference mode; an error that means a lost device becomes DeviceLost."""
-        device = self.device
-        with device_errors.detect_lost_device(device.name), device.active(), torch.inference_mode():
-            yield
-
-    def _predict_some(self, precision: str, pixels: Pixels, sizes: Sizes) -> Sequence[Outcome]:
-        """Predict as many of the first images as fit into memory."""
-
-        def predict(count: int) -> list[Outcome]:
-            batch = self._device_network.upload(pixels[:count])
-            return self._launch(precision, batch, sizes, count).collect()
-
-        with self._lock, self._computing():
-            _, outcomes = self._within_memory(pixels[0].shape, len(pixels), predict)
-        return [outcomes] if isinstance(outcomes, Failure) else outcomes
-
-    def _within_memory(
-        self, shape: tuple[int, ...], wanted: int, run: Callable[[int], T]
-    ) -> tuple[int, T | Failure]:
-        """Run for as many of the images wanted as fit into memory; return that number and the result."""
-        while True:
-            count = min(wanted, self._limits.images(shape))
-            result = self._device_network.unless_out_of_memory(partial(run, count)) if count else None
-            if result is not None:
-                return count, result
-            if count <= 1:
-                return 1, out_of_memory(shape)
-            self._limits.did_not_fit(shape, count)
-
-    def _launch(self, precision: str, batch: Tensor, sizes: Sizes, count: int) -> _Part:
-        """Begin to predict the first images of a batch on the device in one precision."""
-        network = self._device_network
-        logits = network.forward(batch[:count], precision)
-        # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
-        finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
-        maps = [
-            upsample(
-                image, height, width, self._options, compiled=network.compiled, kernel=network.label_kernel
-            )
-            for image, (width, height) in zip(logits, sizes[:count], strict=True)
-        ]
-        tensors = [tensor for image in maps for tensor in image if tensor is not None]
-        return _Part(network.access.download([finite, *tensors]), precision, self._options.confidence)

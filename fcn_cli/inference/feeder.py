@@ -16,7 +16,8 @@ from ..common import resources
 from . import device_errors
 from .device import Device, Upload
 from .device_network import Pixels
-from .engine import Engine, Sizes
+from .engine import Engine
+from .launching import Sizes
 
 MAX_BATCHES_AHEAD = 2
 MAX_BYTES_AHEAD = 256 << 20

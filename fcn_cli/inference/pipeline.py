@@ -17,8 +17,9 @@ from typing import Generic, NamedTuple, TypeVar
 from ..common.errors import DeviceLost, Failure
 from ..common.label_map import Segmentation
 from ..common.ordered_work import OrderedWork, Task
-from .engine import Engine, Outcome
+from .engine import Engine
 from .feeder import Batch, Feeder, Prepared
+from .launching import Outcome
 
 POLL_SECONDS = 0.5
 """How often whoever iterates regains control while nothing is ready."""

@@ -33,11 +33,50 @@ Finished = Callable[[Record], None]
 """Called with each record once it is in the journal."""
 
 
+def _thread_count() -> int:
+    return max(_MIN_THREADS, min(_THREADS_PER_CPU * resources.cpu_count(), _MAX_THREADS))
+
+
 class _Encoded(NamedTuple):
     """A record whose files are written, or that has none; see `WriteQueue.add` for `keep_on_failure`."""
 
     record: Record
     keep_on_failure: bool
+
+
+class _Committer:
+    """What the commit thread does: it alone changes the journal."""
+
+    def __init__(self, folder: OutputDirectory, journal: Journal) -> None:
+        self._folder = folder
+        self._journal = journal
+
+    def withdraw(self, owned: Iterable[tuple[Source, str]]) -> Sequence[Record]:
+        """Append records that no longer name these output files of photos."""
+        withdrawn: dict[str, Record] = {}
+        for source, name in owned:
+            owner = self._journal.owner(name)
+            record = self._journal.get(owner) if owner is not None else None
+            if owner is not None and record is not None:
+                record = withdrawn.get(owner, record)
+                withdrawn[owner] = record.without([name]) if owner == source.image else gone(record)
+        with OutputLost.when_refused(self._journal.path):
+            self._journal.append(withdrawn.values())
+        return ()
+
+    def append(self, encoded: Sequence[_Encoded]) -> Sequence[Record]:
+        """Append records once the names of their files are durable; return what to notify about."""
+        records = [one.record for one in encoded if one.record.ok or not one.keep_on_failure]
+        self._folder.sync(name for record in records for name in record.outputs)
+        stale: list[str] = []
+        for record in records:
+            earlier = self._journal.get(record.image)
+            # Files of the earlier record that the new one does not name.
+            stale += [name for name in earlier.outputs if name not in record.outputs] if earlier else []
+        with OutputLost.when_refused(self._journal.path):
+            self._journal.append(records)
+        self._folder.remove(stale)
+        return [one.record for one in encoded]
 
 
 class WriteQueue:
@@ -61,20 +100,19 @@ class WriteQueue:
     def __init__(self, folder: OutputDirectory, journal: Journal, notify: Finished, max_pixels: int) -> None:
         self._folder = folder
         self._journal = journal
+        self._committer = _Committer(folder, journal)
         self._finished = notify
         self._max_pixels = max_pixels
         # The key of a task is `keep_on_failure`.
         self._work = OrderedWork[bool, Record](
-            max(_MIN_THREADS, min(_THREADS_PER_CPU * resources.cpu_count(), _MAX_THREADS)),
+            _thread_count(),
             "fcn-write",
             max_bytes=_MAX_WAITING_BYTES,
             max_count=_MAX_WAITING_IMAGES,
             low_priority=True,
         )
         # Each task returns the records to notify about.
-        self._commits = OrderedWork[None, Sequence[Record]](
-            1, "fcn-commit", max_bytes=0, max_count=_MAX_WAITING_IMAGES, low_priority=True
-        )
+        self._commits = OrderedWork[None, Sequence[Record]](1, "fcn-commit", max_bytes=0, low_priority=True)
         self._withdrawn: Future[Sequence[Record]] | None = None
 
     def __enter__(self) -> WriteQueue:
@@ -100,7 +138,7 @@ class WriteQueue:
             if self._journal.owner(name) is not None
         ]
         if owned:
-            self._withdrawn = self._commits.submit(None, partial(self._withdraw, owned))
+            self._withdrawn = self._commits.submit(None, partial(self._committer.withdraw, owned))
 
     def add(
         self,
@@ -149,38 +187,13 @@ class WriteQueue:
             for keep_on_failure, future, _ in self._work.take(everything=everything):
                 encoded.append(_Encoded(future.result(), keep_on_failure))
         if encoded:
-            self._commits.submit(None, partial(self._append, encoded))
+            self._commits.submit(None, partial(self._committer.append, encoded))
         self._notify(everything=everything)
 
     def _notify(self, *, everything: bool) -> None:
         for _, future, _ in self._commits.take(everything=everything):
             for record in future.result():
                 self._finished(record)
-
-    def _withdraw(self, owned: Iterable[tuple[Source, str]]) -> Sequence[Record]:
-        withdrawn: dict[str, Record] = {}
-        for source, name in owned:
-            owner = self._journal.owner(name)
-            record = self._journal.get(owner) if owner is not None else None
-            if owner is not None and record is not None:
-                record = withdrawn.get(owner, record)
-                withdrawn[owner] = record.without([name]) if owner == source.image else gone(record)
-        with OutputLost.when_refused(self._journal.path):
-            self._journal.append(withdrawn.values())
-        return ()
-
-    def _append(self, encoded: Sequence[_Encoded]) -> Sequence[Record]:
-        records = [one.record for one in encoded if one.record.ok or not one.keep_on_failure]
-        self._folder.sync(name for record in records for name in record.outputs)
-        stale: list[str] = []
-        for record in records:
-            earlier = self._journal.get(record.image)
-            # Files of the earlier record that the new one does not name.
-            stale += [name for name in earlier.outputs if name not in record.outputs] if earlier else []
-        with OutputLost.when_refused(self._journal.path):
-            self._journal.append(records)
-        self._folder.remove(stale)
-        return [one.record for one in encoded]
 
     def _write(
         self,
