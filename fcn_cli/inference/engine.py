@@ -129,7 +129,7 @@ class Engine:
     ) -> list[Segmentation | Failure]:
         """Predict images whose logits were not finite again in the fallback, where there is one.
 
-        `pixels` and `sizes` are as of `predict`, and `outcomes` what `collect` returned for the first of them.
+        `pixels` and `sizes` are as of `predict`; `outcomes` is what `collect` returned for the first of them.
         """
         precision, fallback = self.execution.precision, self.execution.fallback
         completed = list(outcomes)
