@@ -45,8 +45,8 @@ def run_batches(
 ) -> Generator[Predicted[K] | None]:
     """Run batches through an engine.
 
-    When the device is lost, what it had computed is yielded before the error is raised. Closing the generator
-    drops what is not computed yet.
+    What was computed before an error is yielded before the error is raised. Closing the generator drops what
+    is not computed yet.
 
     Parameters
     ----------
@@ -69,22 +69,18 @@ def run_batches(
     """
     with Feeder(engine, batches) as feeder, _InFlight[K](engine) as in_flight:
         while True:
-            with waiting():
-                prepared = feeder.next(_IN_FLIGHT_POLL_SECONDS if in_flight else POLL_SECONDS)
-            if prepared is None:
-                # The next batch is not there yet: the results of the last one may be.
-                if in_flight:
-                    yield from in_flight.take()
-                else:
-                    yield None
-                continue
-            if prepared.batch is None:
-                break
             try:
-                in_flight.launch(prepared.batch, prepared, feeder)
-            except DeviceLost:
+                with waiting():
+                    prepared = feeder.next(_IN_FLIGHT_POLL_SECONDS if in_flight else POLL_SECONDS)
+                if prepared is not None and prepared.batch is not None:
+                    in_flight.launch(prepared.batch, prepared, feeder)
+            except Exception:
                 yield from in_flight.salvage()
                 raise
+            if prepared is not None and prepared.batch is None:
+                break
+            if prepared is None and not in_flight:
+                yield None
             yield from in_flight.take()
         yield from in_flight.take(everything=True)
 
@@ -140,7 +136,7 @@ class _InFlight(Generic[K]):
             yield self._finish(task)
 
     def salvage(self) -> Iterator[Predicted[K]]:
-        """Yield what a device that was lost had computed before."""
+        """Yield what was computed before an error, unless the device is lost with it."""
         with contextlib.suppress(DeviceLost):
             yield from self.take(everything=True)
 

@@ -378,7 +378,7 @@ def test_a_lost_device_keeps_what_was_computed_before(at: str, on_both: FakeGpu 
         check(done, batch(done.key))
 
 
-def test_what_ends_the_batches_is_raised_after_the_results_before_it() -> None:
+def test_what_ends_the_batches_is_raised_after_the_results_before_it(on_both: FakeGpu | None) -> None:
     def broken() -> Generator[Batch[int] | None]:
         yield batch(1)
         yield batch(2)

@@ -15,7 +15,7 @@ from fcn_cli.common import palettes
 from fcn_cli.common.label_map import Segmentation, count_classes
 from fcn_cli.outputs import index_png
 from fcn_cli.outputs.looks import LookRequest
-from fcn_cli.outputs.writers import ColorWriter, MaskWriter, encode
+from fcn_cli.outputs.writers import ColorWriter, MaskWriter, Writer, encode
 
 labels = st.builds(
     lambda height, width, seed, runs: np.repeat(
@@ -41,7 +41,8 @@ def test_any_label_map_comes_back_as_it_was(
     segmentation = Segmentation(given_labels)
     look = LookRequest().resolve(None)
     streams = io.BytesIO(), io.BytesIO()
-    for writer, stream in zip((MaskWriter(look), ColorWriter(look)), streams, strict=True):
+    writers: tuple[Writer, Writer] = (MaskWriter(look), ColorWriter(look))
+    for writer, stream in zip(writers, streams, strict=True):
         encode(writer, segmentation, lambda: pytest.fail("no photo is needed"), stream)
     mask, color = (decoded(stream.getvalue()) for stream in streams)
     assert (mask.mode, color.mode) == ("L", "P")
@@ -80,6 +81,7 @@ def test_masks_and_colours_are_compressed_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(index_png, "compress", counted)
     look = LookRequest().resolve(None)
     segmentation = Segmentation(np.zeros((4, 5), np.uint8))
-    for writer in (MaskWriter(look), ColorWriter(look)):
+    writers: tuple[Writer, Writer] = (MaskWriter(look), ColorWriter(look))
+    for writer in writers:
         encode(writer, segmentation, lambda: pytest.fail("no photo is needed"), io.BytesIO())
     assert calls == [1]
