@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-.PHONY: help setup hooks demo test-fast test test-slow test-all cluster-test coverage check fix docs crash-test fuzz soak bench clean
+.PHONY: help setup hooks demo test-fast test test-slow test-all cluster-test coverage check fix docs crash-test fuzz soak gpu-test gpu-bench bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -79,11 +79,18 @@ fuzz: $(READY)  ## segment thousands of broken and hostile images (some minutes)
 soak: $(READY)  ## segment 20,000 small images of 2,000 sizes and watch memory, files, threads, rate
 	$(BIN)/python -m tests.soak
 
+gpu-test: $(READY)  ## check everything that needs a CUDA device; skips, with the reason, where there is none (10 minutes)
+	timeout 600 $(BIN)/python -m pytest tests/gpu -m gpu
+
+gpu-bench: $(READY)  ## measure the speed on a CUDA device (10 minutes)
+	timeout 600 $(BIN)/python -m benchmarks.gpu
+
 bench: $(READY)  ## measure speed and memory (about three hours); needs the extra packages of .[bench]
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.folder
 	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.host
 	$(BIN)/python -m benchmarks.upsampling
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.minimal_filtering

@@ -16,11 +16,13 @@ from torchvision.models import segmentation
 
 
 def main() -> None:
-    """Segment; the arguments are backbone, checkpoint, directory of photos and output directory."""
-    backbone, checkpoint, photos, output = sys.argv[1:]
+    """Segment; the arguments are backbone, checkpoint, directory of photos, output, perhaps a device."""
+    backbone, checkpoint, photos, output, *device = sys.argv[1:]
     model = getattr(segmentation, f"fcn_{backbone}")(weights=None, weights_backbone=None, aux_loss=True)
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
     model.eval()
+    if device:
+        model.to(device[0])
     preprocess = transforms.Compose(
         [
             transforms.Resize(520),
@@ -35,10 +37,12 @@ def main() -> None:
     for path in sorted(Path(photos).iterdir()):
         photo = Image.open(path).convert("RGB")
         batch = preprocess(photo).unsqueeze(0)
+        if device:
+            batch = batch.to(device[0])
         with torch.no_grad():
             logits = model(batch)["out"]
             logits = F.interpolate(logits, (photo.height, photo.width), mode="bilinear", align_corners=False)
-        mask = Image.fromarray(logits[0].argmax(0).byte().numpy())
+        mask = Image.fromarray(logits[0].argmax(0).byte().cpu().numpy())
         mask.save(Path(output) / "masks" / f"{path.stem}.png")
         mask.putpalette(colors.tobytes())
         mask.save(Path(output) / "color" / f"{path.stem}.png")

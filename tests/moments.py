@@ -80,7 +80,7 @@ class Moments:
     def install(self) -> None:
         """Put this into the way of everything that is counted."""
         decoder.decode_with = self.around(decoder.decode_with, before="decode")
-        engine.Engine.predict = self.around(engine.Engine.predict, before="predict")  # type: ignore[method-assign]
+        engine.Engine.launch = self.around(engine.Engine.launch, before="predict")  # type: ignore[method-assign]
         Path.replace = self.around(Path.replace, "rename", "renamed")  # type: ignore[method-assign]
         os.fsync = self.fsync(os.fsync)
         files.write_whole = self.write_whole(files.write_whole)

@@ -47,10 +47,17 @@ def _too_large(parent: ast.AST, prefix: str, commands: frozenset[str]) -> Iterat
                 yield f" {prefix}{node.name}"
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             inside = f"{prefix}{node.name}."
-            parameters = 0 if prefix + node.name in commands else parameter_count(node)
+            # A GPU's kernel takes numbers and pointers, one by one.
+            exempt = prefix + node.name in commands or is_gpu_kernel(node)
+            parameters = 0 if exempt else parameter_count(node)
             if body_lines(node) > BODY_LINES or parameters > PARAMETERS:
                 yield f" {prefix}{node.name}()"
         yield from _too_large(node, inside, commands)
+
+
+def is_gpu_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is compiled by Triton."""
+    return any(ast.unparse(decorator).startswith("triton.jit") for decorator in node.decorator_list)
 
 
 def registered(typer_app: Any) -> Iterator[tuple[str, str]]:

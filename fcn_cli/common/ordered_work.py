@@ -96,7 +96,7 @@ class OrderedWork(Generic[K, T]):
         Waits for a task that is not done while more waits than the bounds allow, or with `everything`. A task
         that was yielded is taken.
         """
-        while self._waiting and (everything or self._is_over_bounds() or self._waiting[0].future.done()):
+        while self._waiting and (everything or self.is_over_bounds or self._waiting[0].future.done()):
             yield self.take_oldest()
 
     def take_oldest(self) -> Task[K, T]:
@@ -113,6 +113,8 @@ class OrderedWork(Generic[K, T]):
         self._size += task.size
         return task.future
 
-    def _is_over_bounds(self) -> bool:
+    @property
+    def is_over_bounds(self) -> bool:
+        """Whether more tasks or bytes wait than the bounds allow, so that `take` waits."""
         count = len(self._waiting)
         return count > self._max_count or (self._size > self._max_bytes and count > 1)

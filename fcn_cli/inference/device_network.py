@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import device_errors
+from .cuda_network import CudaNetwork, ieee_float32
+from .device import CudaDevice, open_device
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
+from .label_kernel import LabelKernel, find_label_kernel
 
 if TYPE_CHECKING:
     from ..cpu.network import CpuNetwork
@@ -27,16 +30,19 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 T = TypeVar("T")
 
-Pixels = Sequence[NDArray[np.uint8]]
-"""RGB images of one shape (h, w, 3)."""
+Photo: TypeAlias = NDArray[np.uint8]
+"""An RGB image of shape (h, w, 3)."""
+
+Pixels: TypeAlias = Sequence[Photo]
+"""RGB images of one shape."""
 
 
 class DeviceNetwork:
     """A network on its device. It is not safe to share between threads.
 
-    Creating one sets the process's number of torch threads, turns off cuDNN's benchmark mode, and turns off
-    TF32 where float32 is computed on CUDA. The first one also limits oneDNN's cache, unless
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.
+    Creating one sets the process's number of torch threads and turns off cuDNN's benchmark mode. The first
+    one also limits oneDNN's cache, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set. On CUDA, float32 is
+    computed without TF32; the process's settings for that are as before after each forward pass.
 
     Parameters
     ----------
@@ -59,18 +65,23 @@ class DeviceNetwork:
         torch.backends.cudnn.benchmark = False
         self.execution = execution
         self._device = execution.device
-        self._on_cuda = execution.device.type == "cuda"
-        if self._on_cuda and "fp32" in {execution.precision, execution.fallback}:
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
+        self._model = model
+        self._forwards: dict[str, Callable[[Tensor], Tensor]] = {}
+        self.label_kernel: LabelKernel | None = None
         with device_errors.detect_load_failure(execution.device):
-            model = model.to(execution.device)
-            if self._on_cuda:
-                model = model.to(memory_format=torch.channels_last)
+            self.access = open_device(execution.device)
+            self._on_cuda = isinstance(self.access, CudaDevice)
             self._mean = torch.tensor(MEAN, device=execution.device).view(3, 1, 1)
             self._std = torch.tensor(STD, device=execution.device).view(3, 1, 1)
+            if self._on_cuda:
+                with self.access.active(), torch.inference_mode():
+                    self._forwards[execution.precision] = self._cuda_forward(execution.precision)
+                    self.label_kernel = find_label_kernel(execution.device)
+            else:
+                model = model.to(execution.device)
         self._cpu_network = _cpu_network(model, execution)
-        self._forward: Callable[[Tensor], Tensor] = self._cpu_network or _plain_forward(model)
+        if self._cpu_network is not None:
+            self._forwards[execution.precision] = self._cpu_network
 
     @property
     def device(self) -> torch.device:
@@ -83,11 +94,29 @@ class DeviceNetwork:
         return self.execution.kernels == "fast"
 
     def kernels(self) -> dict[str, int]:
-        """Return the number of layers by the CPU kernel that computed them; empty for PyTorch's kernels."""
-        return self._cpu_network.kernels() if self._cpu_network is not None else {}
+        """Return the number of layers by the kernel that computed them; empty for PyTorch's on a CPU."""
+        if self._cpu_network is not None:
+            return self._cpu_network.kernels()
+        forward = self._forwards.get(self.execution.precision)
+        return forward.kernels() if isinstance(forward, CudaNetwork) else {}
 
     def logits(self, pixels: Pixels, precision: str) -> Tensor:
-        """Run the network on images of one shape (h, w, 3).
+        """Run the network on images of one shape (h, w, 3); see `forward`."""
+        return self.forward(self.upload(pixels), precision)
+
+    def upload(self, pixels: Pixels) -> Tensor:
+        """Return images of one shape as a batch on the device; see `forward`."""
+        return self.access.upload(torch.from_numpy(np.stack(pixels))).receive()
+
+    def forward(self, batch: Tensor, precision: str) -> Tensor:
+        """Run the network on a batch on the device.
+
+        Parameters
+        ----------
+        batch
+            RGB, uint8, shape (images, h, w, 3); it is not changed.
+        precision
+            ``fp32``, ``bf16`` or ``fp16``.
 
         Returns
         -------
@@ -97,20 +126,16 @@ class DeviceNetwork:
         if not self._on_cuda and torch.get_num_threads() != self.execution.threads:
             # OpenMP keeps this number per thread: the calling thread may have another one.
             torch.set_num_threads(self.execution.threads)
-        dtype = DTYPES.get(precision) if self._cpu_network is None else None
-        with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
-            return self._forward(self._to_device(pixels)).float()
+        with ieee_float32() if self._on_cuda else contextlib.nullcontext():
+            if precision not in self._forwards:
+                # A fallback is made when the first photo needs it.
+                make = self._cuda_forward if self._on_cuda else self._plain_forward
+                self._forwards[precision] = make(precision)
+            return self._forwards[precision](self._normalised(batch)).float()
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """Copy tensors from the device to NumPy arrays, and wait for the device once."""
-        if not self._on_cuda:
-            return [tensor.numpy() for tensor in tensors]
-        pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-        for target, source in zip(pinned, tensors, strict=True):
-            target.copy_(source, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
-        # Pinned memory is scarce, and these arrays wait for their writer: return ordinary copies.
-        return [target.numpy().copy() for target in pinned]
+        """Copy uint8 and bool tensors from the device to NumPy arrays, and wait for the device once."""
+        return self.access.download(tensors).arrays()
 
     def unless_out_of_memory(self, run: Callable[[], T]) -> T | None:
         """Return the result of a computation, or None when memory does not suffice for it."""
@@ -124,16 +149,33 @@ class DeviceNetwork:
             torch.cuda.empty_cache()
         return None
 
-    def _to_device(self, pixels: Pixels) -> Tensor:
+    def _normalised(self, batch: Tensor) -> Tensor:
         """Return float32, shape (images, 3, h, w), normalised as in torchvision's preset."""
-        batch = torch.from_numpy(np.stack(pixels))
-        if self._on_cuda:
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
         # Stacked pixels are in channels-last order already, which suits the GPU's kernels and ours.
         batch = batch.permute(0, 3, 1, 2)
         if not self._on_cuda and self._cpu_network is None:
             batch = batch.contiguous()
         return batch.float().div_(255).sub_(self._mean).div_(self._std)
+
+    def _cuda_forward(self, precision: str) -> Callable[[Tensor], Tensor]:
+        """Return the network in its form for GPUs, or plain layers if it has some that are unknown there."""
+        try:
+            return CudaNetwork(self._model, self._device, DTYPES.get(precision, torch.float32))
+        except TypeError:
+            self._model = self._model.to(self._device).to(memory_format=torch.channels_last)
+            return self._plain_forward(precision)
+
+    def _plain_forward(self, precision: str) -> Callable[[Tensor], Tensor]:
+        """Return torchvision's forward pass without the auxiliary head and the upsampling."""
+        backbone, classifier = map(self._model.get_submodule, ("backbone", "classifier"))
+        dtype = DTYPES.get(precision)
+
+        def forward(batch: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
+                logits: Tensor = classifier(backbone(batch)["out"])
+                return logits
+
+        return forward
 
 
 def _cpu_network(model: nn.Module, execution: ExecutionConfig) -> CpuNetwork | None:
@@ -150,14 +192,3 @@ def _cpu_network(model: nn.Module, execution: ExecutionConfig) -> CpuNetwork | N
     from ..cpu.layers import CompiledLayers
 
     return CpuNetwork(model, CompiledLayers(DTYPES.get(execution.precision, torch.float32)))
-
-
-def _plain_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return torchvision's forward pass without the auxiliary head and the upsampling."""
-    backbone, classifier = model.get_submodule("backbone"), model.get_submodule("classifier")
-
-    def forward(batch: Tensor) -> Tensor:
-        logits: Tensor = classifier(backbone(batch)["out"])
-        return logits
-
-    return forward

@@ -5,26 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..common.errors import Failure
 from ..common.label_map import Segmentation
 from ..models.loading import LoadedModel
-from . import device_errors
 from .batch_limits import BatchLimits
-from .device_network import DeviceNetwork, Pixels
+from .device import Device, Upload
+from .device_network import DeviceNetwork, Photo, Pixels
 from .execution import ExecutionConfig
-from .failures import not_finite, out_of_memory
+from .failures import not_finite
+from .launching import Launched, Launcher, Outcome, Sizes
 from .options import ViewOptions
-from .upsampling import LABELS_ONLY, PredictionOptions, upsample
-from .views import LARGEST_LOGIT, ViewNetwork
+from .upsampling import LABELS_ONLY, PredictionOptions
+from .views import ViewNetwork
 
 WHOLE_PHOTO = ViewOptions()
 """The network sees each photo once, as a whole."""
-
-Sizes = Sequence[tuple[int, int]]
-"""The (width, height) in pixels of each label map."""
 
 
 class Engine:
@@ -59,11 +56,20 @@ class Engine:
     ) -> None:
         self.execution = execution
         self.network = network
-        self._options = options
         self._lock = threading.Lock()
-        self._limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
+        limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
         self._device_network = DeviceNetwork(network.model, execution)
-        self.views = ViewNetwork(self._device_network, self._limits, views, options, network.backbone.stride)
+        self._launcher = Launcher(self._device_network, limits, options)
+        self.views = ViewNetwork(self._device_network, limits, views, options, network.backbone.stride)
+
+    @property
+    def device(self) -> Device:
+        """The device, for transfers beside the computation."""
+        return self._device_network.access
+
+    def sees_whole(self, pixels: Photo, smaller: Sequence[Pixels] = ()) -> bool:
+        """Say whether the network sees a photo once, as a whole: only such a batch can be launched."""
+        return not self.views.is_needed(pixels, smaller[0] if smaller else ())
 
     def predict(
         self, pixels: Pixels, sizes: Sizes, smaller: Sequence[Pixels] = ()
@@ -90,14 +96,50 @@ class Engine:
         """
         results: list[Segmentation | Failure] = []
         while len(results) < len(pixels):
-            with self._lock, device_errors.detect_lost_device(self.execution.device):
-                done = len(results)
+            done = len(results)
+            if self.sees_whole(pixels[done], smaller[done:]):
+                with self._lock, self._launcher.computing():
+                    outcomes = self._launcher.predict(self.execution.precision, pixels[done:], sizes[done:])
+                results += self.complete(pixels[done:], sizes[done:], outcomes)
+            else:
                 more = smaller[done] if smaller else ()
-                if self.views.is_needed(pixels[done], more):
+                with self._lock, self._launcher.computing():
                     results += [self.views.predict([pixels[done], *more], sizes[done])]
-                else:
-                    results += self._predict_some(pixels[done:], sizes[done:])
         return results
+
+    def launch(self, upload: Upload, sizes: Sizes) -> Launched:
+        """Begin to segment a batch, as `predict` does; on a CPU it is done when this returns.
+
+        `upload` is RGB, uint8, shape (images, h, w, 3), on its way to `device`; `sizes` as of `predict`. The
+        result is for `collect`, and what that returns for `complete`. Raises DeviceLost.
+        """
+        with self._lock, self._launcher.computing():
+            return self._launcher.launch(self.execution.precision, upload.receive(), sizes)
+
+    def collect(self, launched: Launched) -> list[Outcome]:
+        """Wait for the results of a launched batch, in any thread; raises DeviceLost."""
+        outcomes: list[Outcome] = []
+        with self._launcher.computing():
+            for part in launched:
+                outcomes += [part] if isinstance(part, Failure) else part.collect()
+        return outcomes
+
+    def complete(
+        self, pixels: Pixels, sizes: Sizes, outcomes: Sequence[Outcome]
+    ) -> list[Segmentation | Failure]:
+        """Predict images whose logits were not finite again in the fallback, where there is one.
+
+        `pixels` and `sizes` are as of `predict`; `outcomes` is what `collect` returned for the first of them.
+        """
+        precision, fallback = self.execution.precision, self.execution.fallback
+        completed = list(outcomes)
+        for index, outcome in enumerate(outcomes):
+            if outcome is None and fallback is not None:
+                some = slice(index, index + 1)
+                with self._lock, self._launcher.computing():
+                    (completed[index],) = self._launcher.predict(fallback, pixels[some], sizes[some])
+        failure = not_finite(fallback or precision)
+        return [failure if outcome is None else outcome for outcome in completed]
 
     def logits(self, pixels: Pixels) -> Tensor:
         """Run the network on images of one shape (h, w, 3).
@@ -112,7 +154,7 @@ class Engine:
         DeviceLost
             The device cannot compute any more.
         """
-        with self._lock, device_errors.detect_lost_device(self.execution.device), torch.inference_mode():
+        with self._lock, self._launcher.computing():
             return self._device_network.logits(pixels, self.execution.precision)
 
     def kernels(self) -> dict[str, int]:
@@ -122,51 +164,3 @@ class Engine:
         """
         with self._lock:
             return self._device_network.kernels()
-
-    def _predict_some(self, pixels: Pixels, sizes: Sizes) -> Sequence[Segmentation | Failure]:
-        """Predict the first images; return none where a smaller batch must be tried."""
-        shape = pixels[0].shape
-        count = min(len(pixels), self._limits.images(shape))
-        if count:
-            results = self._device_network.unless_out_of_memory(
-                lambda: self._predict_batch(pixels[:count], sizes[:count])
-            )
-            if results is not None:
-                return results
-        if count > 1:
-            self._limits.did_not_fit(shape, count)
-            return []
-        return [out_of_memory(shape)]
-
-    def _predict_batch(self, pixels: Pixels, sizes: Sizes) -> list[Segmentation | Failure]:
-        """Predict a batch; images whose logits are not finite are predicted again in the fallback."""
-        precision, fallback = self.execution.precision, self.execution.fallback
-        results = self._predict_in(precision, pixels, sizes)
-        lacking = [index for index, result in enumerate(results) if result is None]
-        if lacking and fallback is not None:
-            repeated = self._predict_in(
-                fallback, [pixels[index] for index in lacking], [sizes[index] for index in lacking]
-            )
-            for index, result in zip(lacking, repeated, strict=True):
-                results[index] = result
-        failure = not_finite(fallback or precision)
-        return [failure if result is None else result for result in results]
-
-    def _predict_in(self, precision: str, pixels: Pixels, sizes: Sizes) -> list[Segmentation | None]:
-        """Predict in one precision; None stands for an image whose logits are not finite."""
-        with torch.inference_mode():
-            logits = self._device_network.logits(pixels, precision)
-            # On the device, to wait for it once. The maximum with a NaN is NaN, which compares as False.
-            finite = logits.abs().amax((1, 2, 3)) <= LARGEST_LOGIT
-            maps = [
-                upsample(image, height, width, self._options, compiled=self._device_network.compiled)
-                for image, (width, height) in zip(logits, sizes, strict=True)
-            ]
-            present = [tensor for image in maps for tensor in image if tensor is not None]
-            arrays = iter(self._device_network.to_host([finite, *present]))
-        is_finite = next(arrays).tolist()
-        pairs = [(next(arrays), None if image.confidence is None else next(arrays)) for image in maps]
-        return [
-            Segmentation(labels, confidence, precision) if usable else None
-            for (labels, confidence), usable in zip(pairs, is_finite, strict=True)
-        ]

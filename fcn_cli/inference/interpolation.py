@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# A pair of them for each size of photo: of 4000 pixels it takes 80 kB.
+_KEPT_TAPS = 512
 
 
 class Taps(NamedTuple):
@@ -20,6 +24,10 @@ class Taps(NamedTuple):
         """Return the taps of some output indices; source index `first` becomes 0."""
         return Taps(self.low[start:stop] - first, self.high[start:stop] - first, self.weight[start:stop])
 
+    def to(self, device: torch.device) -> Taps:
+        """Return the taps on a device."""
+        return Taps(*(part.to(device, non_blocking=True) for part in self))
+
 
 def taps(size_in: int, size_out: int) -> Taps:
     """Return the taps of output index i by PyTorch's half-pixel rule, computed in float32.
@@ -31,6 +39,13 @@ def taps(size_in: int, size_out: int) -> Taps:
     low = position.floor().long().clamp_(max=size_in - 1)
     high = (low + 1).clamp_(max=size_in - 1)
     return Taps(low, high, position - low)
+
+
+@functools.lru_cache(maxsize=_KEPT_TAPS)
+def taps_on(size_in: int, size_out: int, device: torch.device) -> Taps:
+    """Return `taps` on a device; those of the last sizes are kept there."""
+    with torch.inference_mode(mode=False):
+        return taps(size_in, size_out).to(device)
 
 
 def strip_bounds(y: Taps) -> list[int]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..common.label_map import VOID_INDEX
-from .interpolation import Taps, interpolation_matrix, strip_bounds, taps
+from .interpolation import Taps, interpolation_matrix, strip_bounds, taps, taps_on
+
+if TYPE_CHECKING:
+    from .label_kernel import LabelKernel
 
 # Elements of an interpolated strip: small enough for a CPU's cache; large on a GPU, for few kernel launches.
 _STRIP_ELEMENTS_CPU = 1 << 19
@@ -57,6 +60,7 @@ def upsample(
     options: PredictionOptions = LABELS_ONLY,
     *,
     compiled: bool = True,
+    kernel: LabelKernel | None = None,
 ) -> Upsampled:
     """Interpolate logits bilinearly and take the argmax, strip by strip.
 
@@ -74,12 +78,18 @@ def upsample(
         What to predict beside the classes.
     compiled
         On a CPU, compute the labels with our compiled kernel instead of PyTorch's operators.
+    kernel
+        Makes the label map on a GPU instead of PyTorch's operators.
 
     Returns
     -------
     Upsampled
         On the device of `logits`; the confidence is None unless `options` request it.
     """
+    device = logits.device
+    if kernel is not None:
+        x, y = taps_on(logits.shape[2], width, device), taps_on(logits.shape[1], height, device)
+        return kernel(logits, x, y, options, probabilities=False)
     x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
     return Upsampler(options, compiled=compiled).upsample(logits, x, y)
 
@@ -88,16 +98,23 @@ def upsample(
 class Upsampler:
     """Interpolates logits at given taps and takes the argmax; see `upsample`.
 
-    With `probabilities` they are probabilities already, which sum to one over the classes.
+    With `probabilities` they are probabilities already, which sum to one over the classes. On a GPU `kernel`
+    makes the label map in one pass, if there is one.
     """
 
     options: PredictionOptions = LABELS_ONLY
     compiled: bool = True
     probabilities: bool = False
+    kernel: LabelKernel | None = None
 
     def upsample(self, logits: Tensor, x: Taps, y: Taps) -> Upsampled:
         """Return the label map, of shape (len(y.low), len(x.low)), and its confidence if that is wanted."""
-        compiled = self.compiled and logits.device.type == "cpu"
+        device = logits.device
+        compiled = self.compiled and device.type == "cpu"
+        if self.kernel is not None:
+            return self.kernel(
+                logits, x.to(device), y.to(device), self.options, probabilities=self.probabilities
+            )
         if compiled:
             # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
             from .compiled_labels import compiled_label_map
@@ -107,7 +124,7 @@ class Upsampler:
                 return Upsampled(labels, None)
         else:
             shape = len(y.low), len(x.low)
-            labels = torch.empty(shape, dtype=torch.uint8, device=logits.device)
+            labels = torch.empty(shape, dtype=torch.uint8, device=device)
         confidence = _fill_by_strips(logits.contiguous(), x, y, labels, self, write_labels=not compiled)
         return Upsampled(labels, confidence)
 
@@ -131,7 +148,7 @@ def _fill_by_strips(
         if write_labels:
             labels[start:stop] = classes - strip.eq_(best).mul_(order).amax(0)
         if probability is not None:
-            labels[start:stop][probability < options.minimum] = VOID_INDEX
+            labels[start:stop].masked_fill_(probability < options.minimum, VOID_INDEX)
         if probability is not None and confidence is not None:
             confidence[start:stop] = probability.mul_(255).round_()
     return confidence

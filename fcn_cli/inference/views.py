@@ -138,7 +138,12 @@ class ViewNetwork:
                 rows.blocks,
                 rows.x.taps_of_pixels(size[0]),
                 rows.y.taps_of_pixels(size[1]),
-                Upsampler(self._options, compiled=self._network.compiled, probabilities=is_average),
+                Upsampler(
+                    self._options,
+                    compiled=self._network.compiled,
+                    probabilities=is_average,
+                    kernel=self._network.label_kernel,
+                ),
                 self._network.device,
                 symmetric=self._views.flip,
             )

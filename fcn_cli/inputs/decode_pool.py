@@ -248,17 +248,19 @@ def _death_of(process: BaseProcess) -> str:
 def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
     """Start the loader's workers; block signals until every worker has set its own handlers."""
     main = threading.current_thread() is threading.main_thread()
-    masked = main and hasattr(signal, "pthread_sigmask")
-    child_handler = signal.getsignal(signal.SIGCHLD) if masked else None
+    masked = hasattr(signal, "pthread_sigmask")
+    child_handler = signal.getsignal(signal.SIGCHLD) if masked and main else None
     if masked:
+        # Workers inherit the mask of the thread that starts them.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return iter(loader)
     finally:
-        if masked:
+        if masked and main:
             signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
+        if masked:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 

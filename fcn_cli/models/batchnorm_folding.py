@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +49,36 @@ def _scale(norm: nn.BatchNorm2d) -> Tensor:
     if variance is None:
         raise TypeError("a BatchNorm without running statistics cannot be folded")
     return norm.weight.detach().double() / (variance.double() + norm.eps).sqrt()
+
+
+class ActivatedConv(NamedTuple):
+    """A folded convolution, and the type of the activation behind it, or None."""
+
+    conv: Folded
+    activation: type[nn.Module] | None
+
+
+def fold_chain(modules: Iterable[nn.Module]) -> list[ActivatedConv]:
+    """Fold each convolution of a chain with the BatchNorm that follows it, and find its activation.
+
+    Parameters
+    ----------
+    modules
+        Modules in the order in which data passes them; those that have children are passed over.
+
+    Raises
+    ------
+    TypeError
+        Something else is in the chain than convolutions, BatchNorm, ReLU, ReLU6 and dropout.
+    """
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, type[nn.Module] | None]] = []
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            found.append((module, None, None))
+        elif isinstance(module, nn.BatchNorm2d) and found and found[-1][1] is None:
+            found[-1] = (found[-1][0], module, None)
+        elif isinstance(module, nn.ReLU | nn.ReLU6) and found:
+            found[-1] = (*found[-1][:2], type(module))
+        elif not isinstance(module, nn.Dropout) and not any(True for _ in module.children()):
+            raise TypeError(f"a {type(module).__name__} is not supported in a chain of convolutions")
+    return [ActivatedConv(Folded.of(conv, norm), activation) for conv, norm, activation in found]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
+from . import index_png
 from .looks import Look
 from .overlay import colored, cutout, overlay
 
@@ -58,6 +59,7 @@ class MaskWriter:
     """8-bit greyscale whose pixel values are class indices."""
 
     file_format: ClassVar[FileFormat] = _RLE_PNG
+    palette: bytes | None = None
 
     def __init__(self, look: Look) -> None:
         pass
@@ -78,6 +80,7 @@ class ColorWriter:
 
     def __init__(self, look: Look) -> None:
         self._palette = look.palette
+        self.palette: bytes | None = look.palette.tobytes()
 
     @staticmethod
     def describe(look: Look) -> str:
@@ -179,6 +182,11 @@ def encode(
     ImageError
         The photo has changed, or is too large for the format.
     """
+    if isinstance(writer, MaskWriter | ColorWriter):
+        index_png.write(
+            stream, segmentation.labels, segmentation.compressed(index_png.compress), writer.palette
+        )
+        return
     image = writer.image(segmentation, photo)
     file_format = writer.file_format
     if as_png and file_format["format"] != "PNG":

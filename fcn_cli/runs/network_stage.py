@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,8 +100,8 @@ class NetworkStage:
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
             with self.stop:
                 try:
-                    batches = clock.each("network", predict(clock.each("decoding", pool), engine))
-                    self._write_all(batches, writer, writes, clock, report)
+                    with contextlib.closing(predict(pool, engine, clock=clock)) as batches:
+                        self._write_all(clock.each("network", batches), writer, writes, clock, report)
                 except DeviceLost as error:
                     # The photos before are complete, and are recorded.
                     summary.stopped = error

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..common import resources
 from ..common.errors import Failure
 from ..common.label_map import Segmentation
+from ..common.stage_clock import StageClock
 from ..inference.engine import Engine
+from ..inference.feeder import Batch
+from ..inference.pipeline import Predicted, run_batches
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.decode_pool import DecodePool
 from ..inputs.decode_worker import DecodedPhoto, DecodeSettings, Orient
@@ -48,8 +52,11 @@ def predict(
     photos: Iterable[DecodedPhoto | None],
     engine: Engine,
     size: Callable[[DecodedPhoto], Size] = original_size,
-) -> Iterator[list[Prediction]]:
-    """Run the network over decoded photos.
+    clock: StageClock | None = None,
+) -> Generator[list[Prediction]]:
+    """Run the network over decoded photos, each stage beside the others (see `inference.pipeline`).
+
+    Another thread takes the photos. It ends with this generator: close that before what yields the photos.
 
     Parameters
     ----------
@@ -59,6 +66,8 @@ def predict(
         The network.
     size
         Returns the (width, height) of a photo's label map.
+    clock
+        Counts waiting for photos as the stage "decoding".
 
     Yields
     ------
@@ -66,28 +75,35 @@ def predict(
         The predictions of one batch, or the failure of one photo that could not be decoded; an empty list
         whenever no photo was ready for a moment.
     """
+    waiting = partial(clock.stage, "decoding") if clock is not None else contextlib.nullcontext
+    with contextlib.closing(run_batches(engine, _batches(photos, engine, size), waiting)) as results:
+        for predicted in results:
+            yield _predictions(predicted, engine) if predicted is not None else []
+
+
+Group = list[DecodedPhoto]
+
+
+def _batches(
+    photos: Iterable[DecodedPhoto | None], engine: Engine, size: Callable[[DecodedPhoto], Size]
+) -> Generator[Batch[Group] | None]:
     for group in group_by_shape(photos, engine.execution.batch_size):
-        if group is None:
-            yield []
-        elif isinstance(group, list):
-            yield _batch(group, engine, size)
+        if isinstance(group, list):
+            pixels = [photo.pixels for photo in group if photo.pixels is not None]
+            yield Batch(group, pixels, [size(photo) for photo in group], [photo.smaller for photo in group])
         else:
-            assert group.failure is not None  # noqa: S101 - a photo has pixels or a failure
-            yield [Prediction(group, group.failure, group.seconds)]
+            yield Batch([group]) if group is not None else None
 
 
-def _batch(
-    photos: Sequence[DecodedPhoto], engine: Engine, size: Callable[[DecodedPhoto], Size]
-) -> list[Prediction]:
-    started = time.perf_counter()
-    pixels = [photo.pixels for photo in photos if photo.pixels is not None]
-    smaller = [photo.smaller for photo in photos]
-    results = engine.predict(pixels, [size(photo) for photo in photos], smaller)
-    share = (time.perf_counter() - started) / len(photos)
-    for photo, shown in zip(photos, pixels, strict=True):
-        photo.notes += engine.views.describe(shown)
+def _predictions(predicted: Predicted[Group], engine: Engine) -> list[Prediction]:
+    photos, results, seconds = predicted
+    if not results:
+        return [Prediction(photo, photo.failure, photo.seconds) for photo in photos if photo.failure]
+    for photo in photos:
+        if photo.pixels is not None:
+            photo.notes += engine.views.describe(photo.pixels)
     return [
-        Prediction(photo, result, photo.seconds + share)
+        Prediction(photo, result, photo.seconds + seconds)
         for photo, result in zip(photos, results, strict=True)
     ]
 

@@ -120,9 +120,7 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
     most = 0
     load = FolderTruth.load
 
-    def fast(
-        engine: Engine, pixels: Any, sizes: list[tuple[int, int]], smaller: Any = ()
-    ) -> list[Segmentation]:
+    def fast(engine: Engine, sizes: list[tuple[int, int]]) -> list[Segmentation]:
         nonlocal most
         results = [Segmentation(np.full((height, width), 8, np.uint8)) for width, height in sizes]
         alive.extend(weakref.ref(one.labels) for one in results)
@@ -133,7 +131,8 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
         time.sleep(0.1)
         return load(truth, name)
 
-    monkeypatch.setattr(Engine, "predict", fast)
+    monkeypatch.setattr(Engine, "launch", lambda _engine, _upload, sizes: sizes)
+    monkeypatch.setattr(Engine, "collect", fast)
     monkeypatch.setattr(FolderTruth, "load", slow)
     monkeypatch.setattr(counting, "MAX_HELD_BYTES", 60_000)
     got = evaluated(fcn, made, "truth", *SMALL)

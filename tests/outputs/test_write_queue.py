@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_cli.common.errors import Failure, FailureKind, ImageError
+from fcn_cli.common.errors import Failure, FailureKind, ImageError, OutputLost
 from fcn_cli.common.label_map import Segmentation, read_label_map
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs import record, write_queue
@@ -19,7 +20,7 @@ from fcn_cli.outputs.looks import LookRequest
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.write_queue import WriteQueue
 
-from ..conftest import journal_of
+from ..conftest import journal_of, wait_until
 
 KINDS = ("masks", "color")
 FINGERPRINT = "0123456789abcdef"
@@ -120,7 +121,8 @@ def test_a_commit_waits_only_beyond_the_bounds(
         queue.add("c")
         threading.Timer(0.1, go.set).start()
         writes.commit()
-        assert queue.images()[:1] == ["a"]
+        assert go.is_set()
+        assert (queue.root / "color/a.png").exists()
         writes.commit(everything=True)
     assert queue.images() == ["a", "b", "c"]
 
@@ -160,12 +162,89 @@ def test_what_is_withdrawn_is_in_no_record_until_it_is_written_again(queue: Queu
         queue.add("a")
         writes.commit(everything=True)
         writes.withdraw([(source("a"), ["color"])])
+        writes.commit(everything=True)
         assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png"]
         rest = queue.journal.get("a.png")
         assert rest is not None
         writes.add(source("a"), rest, segmentation(), ["color"])
         writes.commit(everything=True)
     assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png", "color/a.png"]
+
+
+def test_no_file_is_written_again_before_the_record_of_it_is_withdrawn(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal's thread is slow; the writers wait for it, and only for that."""
+    append, write = Journal.append, OutputDirectory.write
+    go, events = threading.Event(), list[str]()
+
+    def slow(journal: Journal, records: Iterable[Record]) -> None:
+        assert go.wait(20)
+        append(journal, records)
+        events.append("append")
+
+    def watched(folder: OutputDirectory, output: str, *rest: object) -> object:
+        events.append(f"write {output}")
+        return write(folder, output, *rest)  # type: ignore[arg-type]
+
+    with queue.writes as writes:
+        queue.add("a")
+        writes.commit(everything=True)
+        monkeypatch.setattr(Journal, "append", slow)
+        monkeypatch.setattr(OutputDirectory, "write", watched)
+        queue.add("b")
+        writes.withdraw([(source("a"), KINDS), (source("c"), KINDS)])
+        queue.add("a", 2)
+        wait_until(lambda: events)
+        assert events == ["write b.png"]
+        assert (read_label_map(queue.root / "masks/a.png") == 1).all()
+        go.set()
+        writes.commit(everything=True)
+    assert events[:3] == ["write b.png", "append", "write a.png"]
+    assert journal_of(queue.root)["a.png"]["classes"] == {"2": 48}
+
+
+def test_what_becomes_ready_during_an_append_goes_into_one_more(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Journal.append
+    go, appended = threading.Event(), list[int]()
+
+    def slow(journal: Journal, records: Iterable[Record]) -> None:
+        listed = list(records)
+        appended.append(len(listed))
+        assert go.wait(20)
+        append(journal, listed)
+
+    monkeypatch.setattr(Journal, "append", slow)
+    with queue.writes as writes:
+        for name in "abcdef":
+            queue.add(name)
+            wait_until(lambda name=name: (queue.root / f"color/{name}.png").exists())  # type: ignore[misc]
+            while not appended:
+                writes.commit()
+            writes.commit()
+        # Nobody waited for the journal meanwhile, and nobody was told of what is not in it.
+        assert appended == [1]
+        assert queue.finished == []
+        go.set()
+        writes.commit(everything=True)
+    assert appended == [1, 5]
+    assert queue.images() == list("abcdef")
+
+
+def test_a_journal_that_cannot_be_written_is_told_by_the_next_commit(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with queue.writes as writes:
+        queue.add("a")
+        with pytest.raises(OutputLost, match="no space left"):
+            writes.commit(everything=True)
+    assert queue.finished == []
 
 
 def test_leaving_by_an_exception_drops_what_has_not_begun(

@@ -1,0 +1,141 @@
+"""A torchvision FCN in the form that a GPU runs: BatchNorm folded, weights converted once, layers fused.
+
+It runs on a CPU as well, where its tests compare it with torchvision's layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import Bottleneck
+
+from ..models.batchnorm_folding import ActivatedConv, fold_chain
+from .folded_layers import FoldedLayer
+
+Block = Callable[[Tensor], Tensor]
+
+
+class CudaNetwork:
+    """A torchvision FCN on a device, in one type of number but for its last layer, which is in float32.
+
+    Parameters
+    ----------
+    model
+        A `torchvision.models.segmentation.FCN` over a ResNet with bottlenecks or over MobileNetV2's
+        features, in eval mode, float32, on the CPU. It is not changed.
+    device, dtype
+        Where and in which type to compute.
+
+    Raises
+    ------
+    TypeError
+        The model has layers that are not supported.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._layers: list[FoldedLayer] = []
+        self._blocks: list[Block] = []
+        with torch.inference_mode(), ieee_float32():
+            for block in self._backbone(model.get_submodule("backbone")):
+                self._blocks.append(block)
+            *head, last = fold_chain(model.get_submodule("classifier").modules())
+            self._blocks.append(self._chain(head))
+            # Logits decide by small differences: they are not rounded to the narrower type.
+            self._blocks.append(FoldedLayer(last, device, torch.float32))
+
+    def kernels(self) -> dict[str, int]:
+        """Return the number of convolutions that are fused with what follows them, and that of the others."""
+        fused = sum(layer.is_fused for layer in self._layers)
+        return {"fused": fused, "plain": len(self._layers) + 1 - fused}
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return the logits of normalised images.
+
+        Parameters
+        ----------
+        batch
+            float32, shape (images, 3, h, w), best in channels-last order.
+
+        Returns
+        -------
+        Tensor
+            float32, shape (images, classes, h / stride, w / stride) rounded up.
+        """
+        x = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        for block in self._blocks:
+            x = block(x)
+        return x
+
+    def _layer(self, layer: ActivatedConv, *, has_shortcut: bool = False) -> FoldedLayer:
+        made = FoldedLayer(layer, self._device, self._dtype, has_shortcut=has_shortcut)
+        self._layers.append(made)
+        return made
+
+    def _chain(self, layers: Iterable[ActivatedConv]) -> Block:
+        made = [self._layer(layer) for layer in layers]
+
+        def run(x: Tensor) -> Tensor:
+            for layer in made:
+                x = layer(x)
+            return x
+
+        return run
+
+    def _backbone(self, backbone: nn.Module) -> Iterator[Block]:
+        parts = dict(backbone.named_children())
+        if "conv1" in parts:
+            yield self._chain(fold_chain([parts["conv1"], parts["bn1"], parts["relu"]]))
+            if not isinstance(parts["maxpool"], nn.MaxPool2d):
+                raise TypeError("the stem does not end with max-pooling")
+            yield parts["maxpool"]
+            blocks = [block for number in range(1, 5) for block in parts[f"layer{number}"].children()]
+        else:
+            blocks = list(parts.values())
+        for block in blocks:
+            yield self._block(block)
+
+    def _block(self, block: nn.Module) -> Block:
+        if isinstance(block, Bottleneck):
+            return self._bottleneck(block)
+        chain = self._chain(fold_chain(block.modules()))
+        if isinstance(block, InvertedResidual) and block.use_res_connect:
+            return lambda x: chain(x).add_(x)
+        return chain
+
+    def _bottleneck(self, block: Bottleneck) -> Block:
+        convolutions = ((block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3))
+        # The last ReLU comes after the shortcut, which is added by the third convolution.
+        first, second, third = fold_chain(m for pair in convolutions for m in (*pair, block.relu))
+        inner = self._chain([first, second])
+        last = self._layer(third, has_shortcut=True)
+        shortcut = (
+            self._chain(fold_chain(block.downsample.modules())) if block.downsample is not None else None
+        )
+        return lambda x: last(inner(x), x if shortcut is None else shortcut(x))
+
+
+@contextlib.contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Compute float32 without TF32 in the context; afterwards the process's settings are as they were.
+
+    Meanwhile PyTorch's older flags, such as ``torch.backends.cudnn.allow_tf32``, cannot be read.
+    """
+    backends: list[Any] = [
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+    ]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

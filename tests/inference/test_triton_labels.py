@@ -1,0 +1,123 @@
+"""The fused kernel for labels: its results in Triton's interpreter, and that it compiles for GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fcn_cli.inference import label_kernel
+from fcn_cli.inference.interpolation import Taps, taps
+from fcn_cli.inference.upsampling import PredictionOptions, Upsampled, Upsampler, upsample
+
+triton = pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linux only")
+
+# The oracle is PyTorch's interpolation, argmax and softmax over all classes at once.
+INTERPRETED = """
+import torch, torch.nn.functional as F
+from fcn_cli.inference.interpolation import taps
+from fcn_cli.inference.triton_labels import label_map_kernel
+from fcn_cli.inference.upsampling import PredictionOptions
+
+torch.manual_seed(0)
+for classes, h, w, height, width in [(6, 3, 4, 3, 270), (1, 2, 2, 2, 5), (9, 3, 3, 2, 2)]:
+    logits = torch.randn(classes, h, w) * 3
+    logits[-1] = logits[0]  # equal ones: the lower class wins
+    large = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)[0]
+    probability = large.softmax(0).amax(0)
+    best = large.topk(min(2, classes), 0).values
+    clear = (best[0] - best[-1] > 1e-4) | (best[0] == best[-1])
+    channels_last = logits.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for options in (PredictionOptions(), PredictionOptions(True, 0.3), PredictionOptions(False, 0.3)):
+        x, y = taps(w, width), taps(h, height)
+        got = label_map_kernel(channels_last, x, y, options)
+        expected = large.argmax(0)
+        expected[probability < options.minimum] = 255
+        clear &= (probability - options.minimum).abs() > 1e-5
+        assert torch.equal(got.labels[clear].long(), expected[clear]), (classes, options)
+        assert clear.float().mean() > 0.9
+        assert (got.confidence is None) != options.confidence
+        if options.confidence:
+            assert (got.confidence - probability * 255).abs().max() < 0.51
+    given = label_map_kernel(logits.softmax(0), x, y, PredictionOptions(True), probabilities=True)
+    mixed = F.interpolate(logits.softmax(0)[None], (height, width), mode="bilinear")[0]
+    assert (given.confidence - mixed.amax(0) * 255).abs().max() < 0.51
+print("right")
+"""
+
+
+@pytest.mark.long
+def test_the_kernel_is_right_in_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout == "right\n", done.stderr
+
+
+@pytest.mark.long
+def test_the_kernel_compiles_for_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes more than the compiler does. No GPU is needed to compile for one."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fcn_cli.inference import triton_labels
+
+    types = dict.fromkeys(("logits", "x_weight", "y_weight"), "*fp32")
+    types |= dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), "*i64")
+    types |= dict.fromkeys(("labels", "confidence"), "*u8") | {"minimum": "fp32"}
+    types |= dict.fromkeys(("classes", "width", "class_stride", "row_stride", "column_stride"), "i32")
+    constants: dict[str, Any] = {"block": 256, "are_probabilities": False}
+    for capability, everything in ((75, False), (90, True)):
+        constants |= {"has_confidence": everything, "has_minimum": everything}
+        source = ASTSource(triton_labels._labels, types | dict.fromkeys(constants, "constexpr"), constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert f".target sm_{capability}" in compiled.asm["ptx"]
+
+
+# ---- its use
+
+
+def plain(
+    logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool = False
+) -> Upsampled:
+    return Upsampler(options, compiled=False, probabilities=probabilities).upsample(logits, x, y)
+
+
+def test_a_kernel_is_used_with_kept_taps_and_must_be_right() -> None:
+    calls: list[tuple[int, int]] = []
+
+    def kernel(
+        logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool
+    ) -> Upsampled:
+        calls.append((id(x), id(y)))
+        return plain(logits, x, y, options, probabilities=probabilities)
+
+    def swapped(
+        logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool
+    ) -> Upsampled:
+        return plain(logits, Taps(x.high, x.low, x.weight), y, options, probabilities=probabilities)
+
+    cpu = torch.device("cpu")
+    assert label_kernel.is_right(kernel, cpu)
+    assert not label_kernel.is_right(swapped, cpu)
+    calls.clear()
+    logits = torch.randn(5, 4, 6)
+    options = PredictionOptions(True, 0.4)
+    for _ in range(2):
+        got = upsample(logits, 31, 47, options, kernel=kernel)
+        expected = plain(logits, taps(6, 47), taps(4, 31), options)
+        assert torch.equal(got.labels, expected.labels)
+        assert got.confidence is not None
+        assert torch.equal(got.confidence, expected.confidence)  # type: ignore[arg-type]
+    assert len(set(calls)) == 1
