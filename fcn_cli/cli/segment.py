@@ -16,6 +16,7 @@ from .merge_shards import merge_shards
 from .report import check_place, report_after
 
 if TYPE_CHECKING:
+    from ..runs.request import SegmentRequest
     from ..runs.summary import Summary
     from .run_display import Display
 
@@ -78,7 +79,6 @@ def segment(
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
     lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
     """
-    from ..cluster import segment as on_ray
     from ..common.output_layout import DEFAULT_KINDS
     from ..inference.options import InferenceOptions, ViewOptions
     from ..inputs.decode_options import DecodeOptions
@@ -87,8 +87,6 @@ def segment(
     from ..models.request import ModelRequest
     from ..outputs.looks import LookRequest
     from ..outputs.request import OutputRequest
-    from ..runs import segment as segmentation
-    from ..runs import watch as watching
     from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
     from .run_display import Display
 
@@ -124,11 +122,19 @@ def segment(
         shard=shard,
         ray=ray,
     )
-    run = watching.watch if watch else on_ray.segment if ray else segmentation.segment
-    summary = run(request, display)
+    summary = _run(request, display, watch=watch)
     display.summed_up(summary)
     if not dry_run:
         _end(summary, display, report=report, quiet=quiet)
+
+
+def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:
+    from ..cluster import segment as on_ray
+    from ..runs import segment as here
+    from ..runs import watch as watching
+
+    run = watching.watch if watch else on_ray.segment if request.ray else here.segment
+    return run(request, display)
 
 
 def _end(summary: Summary, display: Display, *, report: bool, quiet: bool) -> NoReturn:

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.directory import OutputDirectory
 from ..outputs.looks import Look
+from ..outputs.open_store import open_store
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
 from ..runs.prediction_writer import PredictionWriter
@@ -175,7 +175,7 @@ class _Block:
         job, engine = self._job, self._engine
         sources = [step.source for step in steps if step.source is not None]
         decoding = job.prediction.decoding
-        folder = OutputDirectory(Path(job.output.directory), job.look)
+        folder = OutputDirectory(open_store(job.output.directory), job.look)
         # This process has threads, so the decoding workers start from a clean one.
         with (
             WriteQueue(folder, collector, collector.finished, decoding.max_pixels) as writes,
