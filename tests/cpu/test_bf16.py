@@ -29,6 +29,7 @@ from fcn_cli.models import registry
 from fcn_cli.models.batchnorm_folding import Folded
 
 from . import references
+from .test_kernels import torch_threads
 from .test_matmul import UNTOUCHED, integers
 
 PAIRS = 2 * matmul_ir.DEPTH
@@ -74,6 +75,20 @@ def test_a_product_of_pairs_at_the_edges_of_items(
     for count in (1, 8 * torch.get_num_threads(), 20 * torch.get_num_threads()):
         for rows in (count * item - 1, count * item, count * item + 1):
             check_pointwise(rows, PAIRS, bf16_target.columns, (0.0, None), add=True)
+
+
+def test_threads_do_not_change_a_bit(bf16_target: SimdTarget) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(300, 64, generator=generator).bfloat16()
+    panels = matmul.in_bf16_panels(torch.randn(64, 96, generator=generator))
+    results = []
+    for threads in (1, 2, 3):
+        results.append(torch.empty(300, 96).bfloat16())
+        with torch_threads(threads):
+            matmul.pointwise(
+                pixels, panels, torch.zeros(96), results[-1], (None, None), Workspace(), add=False
+            )
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 def through_a_product(numbers: Tensor) -> Tensor:

@@ -367,7 +367,7 @@ def test_what_is_not_known_is_refused() -> None:
 @pytest.mark.long
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
     common = ("segment", SAMPLES / "chelsea.png", "--backbone", "mobilenet_v2", "-v")
-    fast = fcn(*common, "-o", "fast")
+    fast = fcn(*common, "-o", "fast", "--kernels", "fast")
     plain = fcn(*common, "-o", "plain", "--kernels", "torch")
     assert "winograd" in fast.stderr
     assert "winograd" not in plain.stderr

@@ -298,7 +298,7 @@ def test_info_says_what_is_there(fcn: Fcn) -> None:
         "resnet101",
         "thread",
         "devices",
-        "fast kernels",
+        f"{execution.resolve_execution().kernels} kernels",
         "affinity",
         "primitives",
     ):
