@@ -76,14 +76,10 @@ class Record:
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
-        """Say whether the input file still has the recorded size and time of change, or ETag.
-
-        What a server tells neither of may have changed.
-        """
-        if self.size_bytes is not None and self.mtime_ns is None and self.etag is None:
-            return False
+        """Say whether the input file still has the recorded size, and time of change or ETag, which is known."""
+        known = self.size_bytes is None or self.mtime_ns is not None or self.etag is not None
         recorded = self.size_bytes, self.mtime_ns, self.etag
-        return recorded == (source.size_bytes, source.mtime_ns, source.etag)
+        return known and recorded == (source.size_bytes, source.mtime_ns, source.etag)
 
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
         """Say whether the recorded failure will come again for an unchanged photo.
