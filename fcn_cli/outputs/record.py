@@ -37,10 +37,9 @@ class Record:
     `image` is its name, `source` the path as the user gave it, `path` its absolute path. `status` is
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
-    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and `precision`
-    are those of the network. `mean_confidence` (0 to 1) is known where confidence was computed. `seconds`
-    is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
-    input file's, None when there was none; a photo in a store has `etag` instead of the latter.
+    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device`, `precision` are
+    the network's. `mean_confidence` is in 0 to 1, where it was computed. `seconds` is the sum of all stages,
+    `finished` in UTC. `size_bytes`, `mtime_ns` or `etag` are the input file's, None when there was none.
     """
 
     image: str
@@ -76,7 +75,7 @@ class Record:
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
-        """Say whether the input file still has the recorded size, and time of change or ETag, which is known."""
+        """Say whether the input file still has the recorded size, and ETag or time of change, if known."""
         known = self.size_bytes is None or self.mtime_ns is not None or self.etag is not None
         recorded = self.size_bytes, self.mtime_ns, self.etag
         return known and recorded == (source.size_bytes, source.mtime_ns, source.etag)
