@@ -37,8 +37,8 @@ class Record:
     `image` is its name, `source` the path as the user gave it, `path` its absolute path. `status` is
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
-    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device`, `precision` are
-    the network's. `mean_confidence` is in 0 to 1, where it was computed. `seconds` is the sum of all stages,
+    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and
+    `precision` are the network's. `mean_confidence` is in 0 to 1, where it was computed. `seconds` is the sum of all stages,
     `finished` in UTC. `size_bytes`, `mtime_ns` or `etag` are the input file's, None when there was none.
     """
 
