@@ -38,8 +38,8 @@ class Record:
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
     the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and
-    `precision` are the network's. `mean_confidence` is in 0 to 1, where it was computed. `seconds` is the sum of all stages,
-    `finished` in UTC. `size_bytes`, `mtime_ns` or `etag` are the input file's, None when there was none.
+    `precision` are the network's, `mean_confidence` (0 to 1) is known where it was computed. `seconds` is the
+    sum of all stages, `finished` in UTC. `size_bytes`, `mtime_ns` and `etag` are the input file's, or None.
     """
 
     image: str
