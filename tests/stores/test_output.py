@@ -221,12 +221,13 @@ def test_the_lock_of_a_run_killed_elsewhere_expires(
     lock = json.loads(s3.client.get_object(Bucket="results", Key=key)["Body"].read())
     lock["process_table"], lock["host"] = "another machine", "elsewhere"
     s3.put("results", {key: json.dumps(lock).encode()})
+    s3.client.delete_object(Bucket="results", Key="a run/out/.fcn.holder.json")
     (tmp_path / "go").touch()
-    (tmp_path / "short").mkdir()
-    env = python_with(SHORT_LOCKS, tmp_path / "short")
-    refused = segment("made", cwd=tmp_path, code=4, env=env)
+    refused = segment("made", cwd=tmp_path, code=4)
     assert "another run is writing there" in refused.stderr
-    segment("made", "--wait", "90", cwd=tmp_path, env=env)
+    assert "holds it for 10 more minutes" in refused.stderr
+    (tmp_path / "short").mkdir()
+    segment("made", "--wait", "90", cwd=tmp_path, env=python_with(SHORT_LOCKS, tmp_path / "short"))
     assert check_records(results(s3)) == 3
     assert json.loads(results(s3)["summary.json"])["run"]["skipped"] == 2
 
