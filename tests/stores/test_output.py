@@ -183,10 +183,12 @@ def list_records(s3: S3Server) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def held(s3: S3Server, make_photos: MakePhotos, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run with two photos done, and one in hand until the file ``go`` is there."""
+def held(
+    request: pytest.FixtureRequest, s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """A run with two photos done, and one in hand until the file ``go`` is there; its lock expires soon."""
     make_photos(["a.png", "b.png", "held.png"])
-    env = python_with(HELD + FAST_PARTS + SHORT_LOCKS, tmp_path)
+    env = python_with(HELD + FAST_PARTS + getattr(request, "param", SHORT_LOCKS), tmp_path)
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
     wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running, 120)
     yield running
@@ -256,6 +258,7 @@ def authenticate(s3: S3Server, after: bytes) -> None:
     ).close()
 
 
+@pytest.mark.parametrize("held", [""], indirect=True, ids=["usual-lock"])
 def test_access_that_is_denied_in_the_middle_ends_the_run(
     held: subprocess.Popen[str], s3: S3Server, tmp_path: Path
 ) -> None:
