@@ -253,9 +253,9 @@ def test_a_paused_run_whose_lock_was_taken_over_stops(
 
 def authenticate(s3: S3Server, after: bytes) -> None:
     """Make the server refuse its users from now on, or never."""
-    urllib.request.urlopen(
-        urllib.request.Request(f"{s3.url}/moto-api/reset-auth", data=after, method="POST")
-    ).close()
+    request = urllib.request.Request(f"{s3.url}/moto-api/reset-auth", data=after, method="POST")
+    request.add_header("Content-Type", "text/plain")
+    urllib.request.urlopen(request).close()
 
 
 @pytest.mark.parametrize("held", [""], indirect=True, ids=["usual-lock"])
