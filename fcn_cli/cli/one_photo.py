@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..common import store_urls
 from ..common.errors import ExitCode, ImageError, NothingFound, OutputLost, RequestError
 from .command_line import given_besides
 from .console import print_message, redirect_stdout_to_null
@@ -126,10 +127,14 @@ def _opened(given: str) -> Iterator[Source]:
             status = path.stat()
             yield Source("stdin", str(path), "stdin", "stdin.png", status.st_size, status.st_mtime_ns)
         return
-    is_pattern = glob.has_magic(given) and "://" not in given and not os.path.lexists(given)
+    several = RequestError(f"{given}: -o - takes one image file, not a directory or a pattern")
+    is_pattern = glob.has_magic(given) and not store_urls.is_url(given) and not os.path.lexists(given)
     if is_pattern or (given and os.path.isdir(given)):
-        raise RequestError(f"{given}: -o - takes one image file, not a directory or a pattern")
+        raise several
     found = discover(InputRequest((given,)))
+    if len(found.sources) > 1:
+        # Only its store knows what a URL is.
+        raise several
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     yield found.sources[0]

@@ -6,6 +6,7 @@ A driver knows an object by its path: ``bucket/key``, or on a web server the who
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ _REFUSED_SCHEMES = frozenset(
     {"asynclocal", "asyncwrapper", "blockcache", "cached", "data", "dir", "filecache", "generic", "local"}
     | {"pyscript", "reference", "simplecache"}
 )
+_LOGGERS = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "s3fs")
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 15.0
 _S3_ATTEMPTS = 3
 
@@ -234,6 +236,9 @@ def _open(scheme: str) -> Driver:
         known = known_implementations.get(scheme, {})
         fix = f"pip install 'fcn-cli[{extra}]'" if extra else known.get("err", "see fsspec's documentation")
         raise RequestError(f"{scheme}://: the driver for these URLs is not installed; {fix}") from None
+    for name in _LOGGERS:
+        # What they warn of is not for people, unless a program has asked for it.
+        logging.getLogger(name).addHandler(logging.NullHandler())
     with clear_errors():
         file_system = kind(skip_instance_cache=True, use_listings_cache=False, **options)
     return S3Driver(file_system) if EXTRAS.get(scheme) == "s3" else Driver(file_system)

@@ -37,10 +37,9 @@ class Record:
     `image` is its name, `source` the path as the user gave it, `path` its absolute path. `status` is
     ``ok``, ``failed`` or ``gone``. `width` and `height` are the upright photo's, in pixels; `classes` maps
     class index → pixels; `outputs` are paths relative to the output directory, `output_bytes` their sizes in
-    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and `precision`
-    are those of the network. `mean_confidence` (0 to 1) is known where confidence was computed. `seconds`
-    is decoding, network and encoding together; `finished` is in UTC. `size_bytes` and `mtime_ns` are the
-    input file's, None when there was none; a photo in a store has `etag` instead of the latter.
+    the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and
+    `precision` are the network's, `mean_confidence` (0 to 1) is known where it was computed. `seconds` is the
+    sum of all stages, `finished` in UTC. `size_bytes`, `mtime_ns` and `etag` are the input file's, or None.
     """
 
     image: str
@@ -76,14 +75,10 @@ class Record:
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
-        """Say whether the input file still has the recorded size and time of change, or ETag.
-
-        What a server tells neither of may have changed.
-        """
-        if self.size_bytes is not None and self.mtime_ns is None and self.etag is None:
-            return False
+        """Say whether the input file still has the recorded size, and ETag or time of change, if known."""
+        known = self.size_bytes is None or self.mtime_ns is not None or self.etag is not None
         recorded = self.size_bytes, self.mtime_ns, self.etag
-        return recorded == (source.size_bytes, source.mtime_ns, source.etag)
+        return known and recorded == (source.size_bytes, source.mtime_ns, source.etag)
 
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
         """Say whether the recorded failure will come again for an unchanged photo.

@@ -203,6 +203,12 @@ def test_others_say_that_a_photo_is_elsewhere(fcn: Fcn, web: WebServer, photo: b
     assert "directories that exist on this machine" in done.stderr
 
 
+def test_a_file_url_is_a_path(fcn: Fcn, photo: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes(photo)
+    done = fcn("segment", f"file://{tmp_path}/a b.png", *SMALL, "-o", "out", "--dry-run")
+    assert done.stdout == "segment\ta b.png\tnew\n"
+
+
 @pytest.mark.long
 def test_python_users_give_urls(web: WebServer, photo: bytes) -> None:
     web.files["/a.png"] = photo

@@ -16,7 +16,7 @@ import pytest
 from fcn_cli.common.errors import FailureKind, RequestError
 from fcn_cli.common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 from fcn_cli.inputs.discovery import Found, InputRequest, discover
-from tests.conftest import SMALL, Fcn
+from tests.conftest import SMALL, Fcn, MakePhotos
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -119,6 +119,33 @@ def test_a_refusal_says_what_is_wrong(s3: S3Server, fcn: Fcn, monkeypatch: pytes
     done = fcn("segment", "s3://photos/a.png", *SMALL, "-o", "out", code=2)
     assert "s3://photos/a.png: cannot be listed (no connection to the server)" in done.stderr
     assert SECRET not in done.stderr
+
+
+def test_a_name_is_kept_as_long_as_its_object_exists(
+    s3: S3Server, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    folder = make_photos(["a.png", "b.png"])
+    data, other = ((folder / name).read_bytes() for name in ("a.png", "b.png"))
+    s3.put("photos", {"in/a.png": data, "in/b.png": data})
+    s3.put("results", {"in/a.png": other, "in/b.png": data})
+    fcn("segment", "s3://photos/in", *SMALL, "--workers", "0", "-o", "out")
+
+    def planned() -> list[str]:
+        done = fcn("segment", "s3://results/in", *SMALL, "-o", "out", "--dry-run")
+        return [line.partition("\t")[0] for line in done.stdout.splitlines()]
+
+    assert planned() == ["refused", "refused"]
+    for key in ("in/a.png", "in/b.png"):
+        s3.client.delete_object(Bucket="photos", Key=key)
+    # Moved to another bucket, it is the same photo while its content is the same.
+    assert planned() == ["segment", "skip"]
+
+
+def test_one_png_on_stdout_is_of_one_object(s3: S3Server, fcn: Fcn) -> None:
+    s3.put("photos", {"in/a.png": b"x", "in/b.png": b"x"})
+    for several in ("s3://photos/in", "s3://photos/in/*.png"):
+        done = fcn("segment", several, *SMALL, "-o", "-", code=2)
+        assert f"{several}: -o - takes one image file" in done.stderr
 
 
 @contextmanager
