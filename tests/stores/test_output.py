@@ -183,10 +183,12 @@ def list_records(s3: S3Server) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def held(s3: S3Server, make_photos: MakePhotos, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run with two photos done, and one in hand until the file ``go`` is there."""
+def held(
+    request: pytest.FixtureRequest, s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """A run with two photos done, and one in hand until the file ``go`` is there; its lock expires soon."""
     make_photos(["a.png", "b.png", "held.png"])
-    env = python_with(HELD + FAST_PARTS + SHORT_LOCKS, tmp_path)
+    env = python_with(HELD + FAST_PARTS + getattr(request, "param", SHORT_LOCKS), tmp_path)
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
     wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running, 120)
     yield running
@@ -221,12 +223,13 @@ def test_the_lock_of_a_run_killed_elsewhere_expires(
     lock = json.loads(s3.client.get_object(Bucket="results", Key=key)["Body"].read())
     lock["process_table"], lock["host"] = "another machine", "elsewhere"
     s3.put("results", {key: json.dumps(lock).encode()})
+    s3.client.delete_object(Bucket="results", Key="a run/out/.fcn.holder.json")
     (tmp_path / "go").touch()
-    (tmp_path / "short").mkdir()
-    env = python_with(SHORT_LOCKS, tmp_path / "short")
-    refused = segment("made", cwd=tmp_path, code=4, env=env)
+    refused = segment("made", cwd=tmp_path, code=4)
     assert "another run is writing there" in refused.stderr
-    segment("made", "--wait", "90", cwd=tmp_path, env=env)
+    assert "holds it for 10 more minutes" in refused.stderr
+    (tmp_path / "short").mkdir()
+    segment("made", "--wait", "90", cwd=tmp_path, env=python_with(SHORT_LOCKS, tmp_path / "short"))
     assert check_records(results(s3)) == 3
     assert json.loads(results(s3)["summary.json"])["run"]["skipped"] == 2
 
@@ -250,11 +253,12 @@ def test_a_paused_run_whose_lock_was_taken_over_stops(
 
 def authenticate(s3: S3Server, after: bytes) -> None:
     """Make the server refuse its users from now on, or never."""
-    urllib.request.urlopen(
-        urllib.request.Request(f"{s3.url}/moto-api/reset-auth", data=after, method="POST")
-    ).close()
+    request = urllib.request.Request(f"{s3.url}/moto-api/reset-auth", data=after, method="POST")
+    request.add_header("Content-Type", "text/plain")
+    urllib.request.urlopen(request).close()
 
 
+@pytest.mark.parametrize("held", [""], indirect=True, ids=["usual-lock"])
 def test_access_that_is_denied_in_the_middle_ends_the_run(
     held: subprocess.Popen[str], s3: S3Server, tmp_path: Path
 ) -> None:
@@ -338,7 +342,7 @@ def test_a_missing_bucket_and_missing_credentials_are_said_in_one_line(
         done = run_process("segment", "made", *SMALL, "-o", target, cwd=tmp_path, code=5)
         assert text in done.stderr
         assert len(done.stderr.splitlines()) == 1
-        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     assert not s3.objects("results")
 
