@@ -27,6 +27,7 @@ from fcn_cli.models.request import ModelRequest
 
 if TYPE_CHECKING:
     from .cluster.running import RayCluster
+    from .s3_server import S3Server
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # One CPU for each of the workers, and for what they start: two processes' OpenMP threads on the same
@@ -174,6 +175,28 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
 
     with running_cluster(tmp_path_factory.mktemp("cluster"), 2) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def running_s3() -> Iterator[S3Server]:
+    """Return a real S3 server on loopback, for all tests of a session; they are slow ones."""
+    from .s3_server import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A server with two empty buckets, ``photos`` and ``results``, that this process and its children use."""
+    from .s3_server import reset
+
+    reset(running_s3)
+    for name in ("photos", "results"):
+        running_s3.client.create_bucket(Bucket=name)
+    for name, value in running_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return running_s3
 
 
 MakePhotos = Callable[..., Path]

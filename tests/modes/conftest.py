@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from ..conftest import Fcn, exact_names, run_line, tree
+from ..conftest import Fcn, command, exact_names, run_line, tree
 
 if TYPE_CHECKING:
     from ..cluster.running import RayCluster
+    from ..s3_server import S3Server
 
 SHARDS = 3
-# A mode that needs a server, such as a bucket, is one class here and one entry with `slow`.
-MODES = ["plain", "shards", pytest.param("ray", marks=pytest.mark.slow)]
+MODES = ["plain", "shards", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "bucket"))]
 
 
 class Mode(Protocol):
@@ -73,11 +73,32 @@ class OnRay(_Local):
         return run_line(line, code=None, cwd=self.folder, env=self.cluster.environment).code
 
 
+class Bucket:
+    """One process that writes into a bucket."""
+
+    def __init__(self, folder: Path, server: S3Server) -> None:
+        self.folder = folder
+        self.server = server
+
+    def segment(self, *arguments: str | Path, output: str = "out") -> int:
+        line = command("segment", *arguments, "-o", f"s3://results/{output}")
+        return run_line(line, code=None, cwd=self.folder).code
+
+    def files(self, output: str = "out") -> dict[str, bytes]:
+        found = self.server.objects("results", f"{output}/")
+        return {key.removeprefix(f"{output}/"): data for key, data in found.items()}
+
+    def remove(self, name: str, output: str = "out") -> None:
+        self.server.client.delete_object(Bucket="results", Key=f"{output}/{name}")
+
+
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest, fcn: Fcn, tmp_path: Path) -> Mode:
     """Return each way to run a job, in turn."""
     if request.param == "ray":
         return OnRay(fcn, tmp_path, request.getfixturevalue("ray_cluster"))
+    if request.param == "bucket":
+        return Bucket(tmp_path, request.getfixturevalue("s3"))
     return Shards(fcn, tmp_path) if request.param == "shards" else Plain(fcn, tmp_path)
 
 
