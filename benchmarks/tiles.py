@@ -91,7 +91,8 @@ def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> None
         peak = max(peak, sum(anonymous(pid) for pid in process_tree(running.pid)))
         if time.monotonic() - started > limit:
             running.kill()
-        time.sleep(0.05)
+        # The system adds up all of a process's pages for an answer: not too often.
+        time.sleep(0.2)
     seconds, megapixels = time.monotonic() - started, pixels / 1e6
     shown = " ".join(word for word in arguments if "/" not in word)
     if seconds > limit:
