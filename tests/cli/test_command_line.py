@@ -154,7 +154,6 @@ def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
         "prune",
         "merge",
         "watch",
-        "ray",
         "fail_fast",
         "dry_run",
     }

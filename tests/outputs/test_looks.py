@@ -142,7 +142,7 @@ def test_a_palette_change_that_is_killed_is_finished_or_undone(
     arguments = ["segment", "made", *SMALL, "-o", "out", "--workers", "0"]
     with monkeypatch.context() as patch:
         patch.setattr(OutputDirectory, "write", write)
-        patch.setattr("fcn_cli.outputs.write_queue._THREADS", 1)
+        patch.setattr("fcn_cli.outputs.write_queue._thread_count", lambda: 1)
         with pytest.raises(Killed):
             fcn(*arguments, *VOC, *(["--overwrite"] if overwrite else []))
     for record in journal_of(out).values():

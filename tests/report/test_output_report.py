@@ -415,6 +415,9 @@ def test_when_a_run_writes_a_report(fcn: Fcn, make_photos: MakePhotos, tmp_path:
     (tmp_path / "out/report.html").unlink()
     assert fcn("segment", folder, *SMALL, "-o", "out", "--report", "--quiet").stderr == ""
     assert (tmp_path / "out/report.html").is_file()
+    # More photos than can be in hand when the first one fails.
+    for number in range(60):
+        shutil.copy(folder / "a.png", folder / f"b{number}.png")
     (folder / "0.png").write_text("no photo")
     done = fcn("segment", folder, *SMALL, "-o", "new", "--report", "--fail-fast", code=5)
     assert "no report, because the run ended early" in done.stderr
