@@ -1,4 +1,4 @@
-"""Plain, in shards, on Ray or into a bucket: the same masks, records and exit codes; nothing is done twice."""
+"""Plain, in shards, on Ray or into a bucket: the same masks, records, exit codes; nothing is done twice."""
 
 from __future__ import annotations
 
