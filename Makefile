@@ -30,10 +30,10 @@ demo: $(READY)  ## segment sample_images with the bundled preview network
 test-fast: $(READY)  ## run the quick tests (under a minute in all)
 	$(PYTEST) -m "not slow and not long"
 
-test: $(READY)  ## run the tests, but for those that need a browser or a cluster (5 minutes)
+test: $(READY)  ## run the tests, but for the slowest and those that need a browser, a cluster or a server (5 minutes)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY)  ## run the other tests: each skips, with a reason, where its browser or cluster is missing
+test-slow: $(READY)  ## run the other tests: each skips, with a reason, where its browser, cluster or server is missing
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## run all tests (under 20 minutes)

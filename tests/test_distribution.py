@@ -100,6 +100,7 @@ def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: B
     assert "coco" in metadata.get_all("Provides-Extra", [])
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path: Path) -> None:
     home = tmp_path / "venv"
@@ -139,6 +140,7 @@ def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path
         assert np.array_equal(np.array(mask), np.array(labels))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_sdist_holds_what_its_tests_need(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.sdist) as archive:

@@ -52,6 +52,7 @@ print("right")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_kernel_is_right_in_the_interpreter() -> None:
     done = subprocess.run(

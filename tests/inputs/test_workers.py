@@ -97,7 +97,7 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_crashing_decoders_under_every_start_method(
     method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
