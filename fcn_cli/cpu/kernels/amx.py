@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
+import math, os
 import sys
 
 import torch
@@ -24,7 +24,7 @@ from .ir_amx import DEPTH, ROWS
 _kernel = functools.lru_cache(amx_ir.convolution)
 
 # Bytes of the image that a thread multiplies by each panel: with the panel they stay in its L2 cache.
-_IMAGE_BYTES = 1024 << 10
+_IMAGE_BYTES = int(os.environ.get('IB','1280')) << 10
 # Channels of a 3x3 filter that are summed at a time: a panel of them has 288 KiB.
 _CHUNK = 512
 
@@ -90,7 +90,11 @@ def padded(image: Tensor, dilation: int, space: Workspace) -> Tensor:
     grid = result[: rows * row].view(rows, row, channels)[dilation : dilation + height]
     grid[:, :dilation].zero_()
     grid[:, dilation:].copy_(image)
-    return result
+    return blocked(result)
+
+
+def blocked(x: Tensor) -> Tensor:
+    return x.unflatten(1, (-1, DEPTH)).transpose(0, 1).contiguous()
 
 
 def positions_of(image: Tensor, dilation: int) -> int:
@@ -112,15 +116,19 @@ def convolution(
     add: bool = False,
 ) -> None:
     height, width, columns = result.shape
-    positions, channels = image.shape
+    planes, positions, _ = image.shape
+    channels = planes * DEPTH
     taps = panels.shape[2]
     row = width + dilation
     item = _positions_per_item(height * row, min(_CHUNK, channels) if taps == 9 else channels, dilation * row)
     chunked = taps == 9 and channels > _CHUNK
     threads = torch.get_num_threads()
-    sums = space.take("sums", threads, item * columns if chunked else 1)
+    sums = space.take("sums", threads, item * (columns if chunked else BLOCK))
+    chunk = _CHUNK if chunked else channels
+    group = min(channels, DEPTH * int(os.environ.get("G3","1")) if taps == 9 else DEPTH * int(os.environ.get("G1","8")))
+    if chunk % group: group = math.gcd(chunk, group)
     count = max(height * row, BLOCK)
-    _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, chunked=chunked)(
+    _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, deep=chunk > group, chunked=chunked)(
         math.ceil(count / item),
         image=arguments.contiguous_pointer(image, torch.bfloat16),
         panels=arguments.contiguous_pointer(panels, torch.bfloat16),
@@ -132,11 +140,12 @@ def convolution(
         width=width,
         row_positions=row,
         dilation=dilation,
+        plane=positions * DEPTH,
         positions=count,
         positions_per_item=item,
         channels=channels,
         columns=columns,
-        chunk=_CHUNK if chunked else channels,
+        chunk=chunk, group=group,
         sums=arguments.contiguous_pointer(sums),
         sums_floats=sums.shape[1],
     )

@@ -21,12 +21,12 @@ POSITIONS = 512
 _TILE_PAIRS = ROWS * DEPTH
 _FIELDS = (
     "image", "panels", "result", "bias", "low", "high", "configuration", "height", "width", "row_positions",
-    "dilation", "positions", "positions_per_item", "channels", "columns", "chunk", "sums", "sums_floats",
+    "dilation", "plane", "positions", "positions_per_item", "channels", "columns", "chunk", "group", "sums", "sums_floats",
 )  # fmt: skip
 PF=os.environ.get("AMX_PF","")
 
 
-def convolution(target: SimdTarget, *, taps: int, add: bool, chunked: bool) -> Kernel:
+def convolution(target: SimdTarget, *, taps: int, add: bool, deep: bool, chunked: bool) -> Kernel:
     """Build the kernel of `amx.convolution`.
 
     Parameters
@@ -42,7 +42,7 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, chunked: bool) -> K
     """
 
     def build(kernel: KernelBuilder) -> None:
-        _Convolution(kernel, taps, add=add, chunked=chunked).build()
+        _Convolution(kernel, taps, add=add, deep=deep, chunked=chunked).build()
 
     return Kernel("amx_convolution", _FIELDS, build, target)
 
@@ -50,14 +50,14 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, chunked: bool) -> K
 class _Convolution:
     """Builds the kernel."""
 
-    def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, chunked: bool) -> None:
+    def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, deep: bool, chunked: bool) -> None:
         self._kernel = kernel
-        self._add, self._chunked = add, chunked
+        self._add, self._deep, self._chunked = add, deep, chunked
         self._columns, self._channels = kernel["columns"], kernel["channels"]
         self._image, self._panels = kernel.pointer("image", BF16), kernel.pointer("panels", BF16)
         self._result, self._bias = kernel.pointer("result", BF16), kernel.pointer("bias", F32)
         self._low, self._high = kernel.broadcast("low"), kernel.broadcast("high")
-        step = kernel["dilation"] * self._channels
+        step = kernel["dilation"] * DEPTH
         self._taps = [
             kernel["row_positions"] * step * row + step * column
             for row in range(taps)
@@ -75,10 +75,7 @@ class _Convolution:
 
     def build(self) -> None:
         kernel = self._kernel
-        if self._chunked:
-            sums = kernel.pointer("sums", F32) + kernel.thread() * kernel["sums_floats"]
-        else:
-            sums = kernel.alloca(F32, BLOCK * BLOCK)
+        sums = kernel.pointer("sums", F32) + kernel.thread() * kernel["sums_floats"]
         with kernel.parallel_for() as item:
             first = item * kernel["positions_per_item"]
             count = minimum(kernel["positions"] - first, kernel["positions_per_item"])
@@ -87,57 +84,83 @@ class _Convolution:
             if self._chunked:
                 self._chunks(first, count, sums)
             else:
-                with kernel.loop(self._columns, BLOCK) as column, kernel.loop(count, BLOCK) as position:
-                    for tile in self._sums:
-                        tile.zero()
-                    if "d" in PF:
-                        self._prefetch_destinations(position, column)
-                    self._add_products(first + position, column, sums)
-                    self._finish(position, column, sums)
+                with kernel.loop(self._columns, BLOCK) as column:
+                    self._add_chunk(first, count, column, sums, None)
+                    with kernel.loop(count, BLOCK) as position:
+                        self._finish(position, column, sums + position * BLOCK)
             ir_amx.release(self._result.function)
 
     def _chunks(self, first: Int, count: Int, sums: Pointer[F32]) -> None:
         """Take a chunk of channels after another, with the sums of all parts in memory."""
-        kernel, lanes = self._kernel, sums.lanes
-        blocks = (count + (BLOCK - 1)) // BLOCK
+        kernel = self._kernel
+        size = kernel["positions_per_item"]
         zero = kernel.splat(0.0)
-        with kernel.loop(blocks * BLOCK * self._columns, lanes) as index:
+        with kernel.loop(size * self._columns, sums.lanes) as index:
             (sums + index).store(zero)
-        chunk = kernel["chunk"]
-        with kernel.loop(self._channels // chunk) as index:
-            with kernel.loop(self._columns, BLOCK) as column, kernel.loop(count, BLOCK) as position:
-                part = sums + (column * blocks + position) * BLOCK
-                for tile, start in self._tiles_of(part):
-                    tile.load(start, ROWS)
-                self._add_products(first + position, column, part, index * chunk)
+        with kernel.loop(self._channels, kernel["chunk"]) as channel:
+            with kernel.loop(self._columns, BLOCK) as column:
+                self._add_chunk(first, count, column, sums + column * size, channel)
         with kernel.loop(self._columns, BLOCK) as column, kernel.loop(count, BLOCK) as position:
-            self._finish(position, column, sums + (column * blocks + position) * BLOCK)
+            self._finish(position, column, sums + column * size + position * BLOCK)
 
-    def _add_products(self, position: Int, column: Int, sums: Pointer[F32], channel: Int | int = 0) -> None:
-        """Add the products of a chunk, and store the sums."""
-        kernel, channels = self._kernel, self._channels
+    def _add_chunk(self, first: Int, count: Int, column: Int, sums: Pointer[F32], channel: Int | None) -> None:
+        """Add the products of a chunk with a panel: group by group of channels, whose panel stays in L1."""
+        kernel, taps = self._kernel, len(self._taps)
+        panel = self._panels + column * self._channels * taps
+        image = self._image
+        if channel is not None:
+            panel += channel * (taps * BLOCK)
+            image += channel // DEPTH * kernel["plane"]
+        group = kernel["group"]
+        if channel is None:
+            with kernel.loop(count, BLOCK) as position:
+                for tile in self._sums:
+                    tile.zero()
+                self._add_products(image, panel, first + position, sums + position * BLOCK, position)
+            if not self._deep:
+                return
+            panel += group * (taps * BLOCK)
+            image += group // DEPTH * kernel["plane"]
+            groups = kernel["chunk"] // group - 1
+        else:
+            groups = kernel["chunk"] // group
+        images, panels = Variable(image), Variable(panel)
+        with kernel.loop(groups, carried=[images, panels]):
+            with kernel.loop(count, BLOCK) as position:
+                part = sums + position * BLOCK
+                for tile, start in self._tiles_of(part):
+                    tile.zero() if 'z' in PF else tile.load(start, ROWS)
+                self._add_products(images.value, panels.value, first + position, part, position)
+            images.value += group // DEPTH * kernel["plane"]
+            panels.value += group * (taps * BLOCK)
+
+    def _add_products(
+        self, image: Pointer[BF16], panel: Pointer[BF16], position: Int, sums: Pointer[F32], offset: Int
+    ) -> None:
+        """Add the products of a group of channels, and store the sums."""
+        kernel, group = self._kernel, self._kernel["group"]
         start = minimum(position, self._last_start)
-        image = Variable(self._image + (start * channels + channel))
-        panel = Variable(self._panels + (column * channels * len(self._taps) + channel * len(self._taps) * BLOCK))
-        with kernel.loop(kernel["chunk"] // DEPTH, carried=[image, panel]):
+        left, right = Variable(image + start * DEPTH), Variable(panel)
+        taps = len(self._taps)
+        ahead = Variable(panel + group * (taps * BLOCK) + offset * (group * (taps * 64 // DEPTH // BLOCK)))
+        with kernel.loop(group // DEPTH, carried=[left, right, ahead]):
             for index, tap in enumerate(self._taps):
-                pixels = image.value + tap
-                self._left[0].load(pixels, channels)
-                right = panel.value + index * 2 * _TILE_PAIRS
+                pixels = left.value + tap
+                self._left[0].load(pixels, DEPTH)
+                tiles = right.value + index * 2 * _TILE_PAIRS
                 for half, tile in enumerate(self._right):
-                    tile.load(right + half * _TILE_PAIRS, DEPTH)
+                    tile.load(tiles + half * _TILE_PAIRS, DEPTH)
                     self._sums[half].add_product(self._left[0], tile)
-                self._left[1].load(pixels + channels * ROWS, channels)
+                self._left[1].load(pixels + DEPTH * ROWS, DEPTH)
                 for half, tile in enumerate(self._right):
                     self._sums[2 + half].add_product(self._left[1], tile)
                 if "b" in PF:
-                    for line in range(0, 2 * _TILE_PAIRS, 32):
-                        (right + (2 * _TILE_PAIRS * int(os.environ.get("AMX_PFB","2")) + line)).prefetch()
-                if "a" in PF and index % 3 == len(self._taps)//9:
-                    for r in range(32):
-                        (pixels + channels * r + 32 * int(os.environ.get("AMX_PFA","1"))).prefetch()
-            image.value += DEPTH
-            panel.value += self._step_pairs
+                    (ahead.value + index * 64).prefetch()
+                    (ahead.value + index * 64 + 32).prefetch()
+            left.value += kernel["plane"]
+            right.value += self._step_pairs
+            ahead.value += taps * 64
+        if "s" in PF: return
         for tile, target in self._tiles_of(sums):
             tile.store(target, ROWS)
 
@@ -166,6 +189,7 @@ class _Convolution:
 
     def _finish(self, position: Int, column: Int, sums: Pointer[F32]) -> None:
         """Add bias and result, clamp and write."""
+        if "n" in PF: return
         biases = [(self._bias + (column + half * ROWS)).load() for half in (0, 1)]
         with self._kernel.loop(BLOCK) as row:
             destination = self._destinations[position + row] + column
