@@ -17,6 +17,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._zeroed: dict[str, tuple[int, ...]] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return an uninitialised contiguous tensor, valid until the name is taken again.
@@ -33,6 +34,17 @@ class Workspace:
             del buffer
             buffer = self._buffers[name] = torch.empty(count)
         return buffer[:count].view(dtype)[:numbers].view(shape)
+
+    def take_zeroed(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the same filled with zeros, or, if it had this shape the last time, as it was left then.
+
+        No other use may be made of the name.
+        """
+        buffer = self.take(name, *shape, dtype=dtype)
+        if self._zeroed.get(name) != shape:
+            self._zeroed[name] = shape
+            buffer.zero_()
+        return buffer
 
     def nbytes(self) -> int:
         """Return the size of all buffers in bytes."""

@@ -23,6 +23,9 @@ from .ir_amx import DEPTH, ROWS
 
 _kernel = functools.lru_cache(amx_ir.convolution)
 
+BORDER = 4
+"""The zeros right of a row, which are those left of the next one, and the rows of zeros above and below."""
+
 # Bytes of the image that a thread multiplies by each panel: with the panel they stay in its L2 cache.
 _IMAGE_BYTES = int(os.environ.get('IB','1280')) << 10
 # Channels of a 3x3 filter that are summed at a time: a panel of them has 288 KiB.
@@ -68,40 +71,31 @@ def in_panels(weights: Tensor) -> Tensor:
     return tiles.permute(0, 3, 6, 1, 4, 2, 5).to(torch.bfloat16).contiguous()
 
 
-def padded(image: Tensor, dilation: int, space: Workspace) -> Tensor:
-    """Return an image with as many zeros around it as a 3x3 filter reads, as `convolution` takes it.
+def take_features(space: Workspace, name: str, height: int, width: int, channels: int) -> Tensor:
+    """Return features in the layout of the kernel: a view (channels / 32, h, w, 32), with zeros around it.
 
-    The zeros right of a row are those left of the next one.
-
-    Parameters
-    ----------
-    image
-        bfloat16, shape (h, w, channels), contiguous.
-    dilation
-        The distance of the filter's taps.
-    space
-        Holds the result.
+    The pixels are uninitialised; nothing else may write to the zeros.
     """
-    height, width, channels = image.shape
-    rows, row = height + 2 * dilation, width + dilation
-    result = space.take("padded", positions_of(image, dilation), channels, dtype=torch.bfloat16)
-    result[: dilation * row].zero_()
-    result[(height + dilation) * row :].zero_()
-    grid = result[: rows * row].view(rows, row, channels)[dilation : dilation + height]
-    grid[:, :dilation].zero_()
-    grid[:, dilation:].copy_(image)
-    return blocked(result)
+    row = width + BORDER
+    plane = _plane_positions(height, width)
+    memory = space.take_zeroed(f"{name} of {channels}", channels // DEPTH, plane, DEPTH, dtype=torch.bfloat16)
+    start = BORDER * row + BORDER
+    grid = memory[:, start : start + height * row].unflatten(1, (height, row))
+    return grid[:, :, :width]
 
 
-def blocked(x: Tensor) -> Tensor:
-    return x.unflatten(1, (-1, DEPTH)).transpose(0, 1).contiguous()
+def are_features(x: Tensor) -> bool:
+    """Return whether a tensor has the layout of `take_features`."""
+    if x.dtype != torch.bfloat16 or x.ndim != 4 or x.shape[3] != DEPTH:
+        return False
+    _, height, width, _ = x.shape
+    strides = (_plane_positions(height, width) * DEPTH, (width + BORDER) * DEPTH, DEPTH, 1)
+    return x.stride() == strides and x.storage_offset() == BORDER * (width + BORDER + 1) * DEPTH
 
 
-def positions_of(image: Tensor, dilation: int) -> int:
-    """Return the number of positions of a padded image, with those that blocks read beyond its end."""
-    height, width, _ = image.shape
-    row = width + dilation
-    return max(height * row, BLOCK) + 2 * dilation * (row + 1)
+def _plane_positions(height: int, width: int) -> int:
+    # A block may begin at the last pixel and read as much further as the last tap is away.
+    return (height + 2 * BORDER) * (width + BORDER) + BORDER + BLOCK
 
 
 def convolution(
@@ -112,27 +106,30 @@ def convolution(
     clamp: Clamp,
     space: Workspace,
     *,
-    dilation: int = 0,
+    dilation: int = 1,
     add: bool = False,
 ) -> None:
-    height, width, columns = result.shape
-    planes, positions, _ = image.shape
-    channels = planes * DEPTH
+    planes, height, width, _ = result.shape
+    columns, channels = planes * DEPTH, len(image) * DEPTH
     taps = panels.shape[2]
-    row = width + dilation
-    item = _positions_per_item(height * row, min(_CHUNK, channels) if taps == 9 else channels, dilation * row)
+    row = width + BORDER
+    positions = height * row
+    border = dilation * row if taps == 9 else 0
     chunked = taps == 9 and channels > _CHUNK
+    chunk = _CHUNK if chunked else channels
+    item = _positions_per_item(positions, chunk, border)
     threads = torch.get_num_threads()
     sums = space.take("sums", threads, item * (columns if chunked else BLOCK))
-    chunk = _CHUNK if chunked else channels
     group = min(channels, DEPTH * int(os.environ.get("G3","1")) if taps == 9 else DEPTH * int(os.environ.get("G1","8")))
     if chunk % group: group = math.gcd(chunk, group)
-    count = max(height * row, BLOCK)
+    back = dilation * (row + 1) * DEPTH * 2 if taps == 9 else 0
     _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, deep=chunk > group, chunked=chunked)(
-        math.ceil(count / item),
-        image=arguments.contiguous_pointer(image, torch.bfloat16),
+        math.ceil(positions / item),
+        image=arguments.data_pointer(image, torch.bfloat16) - back,
+        image_plane=image.stride(0),
         panels=arguments.contiguous_pointer(panels, torch.bfloat16),
-        result=arguments.contiguous_pointer(result, torch.bfloat16),
+        result=arguments.data_pointer(result, torch.bfloat16),
+        result_plane=result.stride(0),
         bias=arguments.contiguous_pointer(bias),
         **arguments.clamp_fields(clamp),
         configuration=arguments.contiguous_pointer(_configuration(), torch.uint8),
@@ -140,12 +137,12 @@ def convolution(
         width=width,
         row_positions=row,
         dilation=dilation,
-        plane=positions * DEPTH,
-        positions=count,
+        positions=positions,
         positions_per_item=item,
         channels=channels,
         columns=columns,
-        chunk=chunk, group=group,
+        chunk=chunk,
+        group=group,
         sums=arguments.contiguous_pointer(sums),
         sums_floats=sums.shape[1],
     )

@@ -8,7 +8,7 @@ from .ir_amx import DEPTH, ROWS, Tile
 from .ir_bf16 import load_floats, store_floats
 from .ir_builder import KernelBuilder, Variable
 from .ir_values import Int, Pointer, clamp, minimum
-from .llvm import BF16, F32, U8
+from .llvm import BF16, F32, I64, U8
 from .simd_targets import SimdTarget
 import os
 
@@ -20,8 +20,9 @@ POSITIONS = 512
 
 _TILE_PAIRS = ROWS * DEPTH
 _FIELDS = (
-    "image", "panels", "result", "bias", "low", "high", "configuration", "height", "width", "row_positions",
-    "dilation", "plane", "positions", "positions_per_item", "channels", "columns", "chunk", "group", "sums", "sums_floats",
+    "image", "image_plane", "panels", "result", "result_plane", "bias", "low", "high", "configuration",
+    "height", "width", "row_positions", "dilation", "positions", "positions_per_item", "channels", "columns",
+    "chunk", "group", "sums", "sums_floats",
 )  # fmt: skip
 PF=os.environ.get("AMX_PF","")
 
@@ -64,11 +65,10 @@ class _Convolution:
             for column in range(taps)
         ]
         self._step_pairs = len(self._taps) * 2 * _TILE_PAIRS
-        self._last_start = kernel["positions"] - BLOCK
         self._configuration = kernel.pointer("configuration", U8)
-        # Values of positions that are no pixels are written here.
-        self._discarded = kernel.alloca(BF16, self._columns)
-        self._destinations = kernel.alloca_pointers(POSITIONS, self._result)
+        # What is computed for positions that are no pixels is written here.
+        self._discarded = kernel.alloca(BF16, DEPTH)
+        self._are_pixels = kernel.alloca(I64, POSITIONS)
         function = self._result.function
         self._sums = [Tile(function, number) for number in range(4)]
         self._left, self._right = (Tile(function, 4), Tile(function, 5)), (Tile(function, 6), Tile(function, 7))
@@ -79,7 +79,7 @@ class _Convolution:
         with kernel.parallel_for() as item:
             first = item * kernel["positions_per_item"]
             count = minimum(kernel["positions"] - first, kernel["positions_per_item"])
-            self._find_destinations(first, count)
+            self._find_pixels(first, count)
             ir_amx.configure(self._configuration)
             if self._chunked:
                 self._chunks(first, count, sums)
@@ -87,7 +87,7 @@ class _Convolution:
                 with kernel.loop(self._columns, BLOCK) as column:
                     self._add_chunk(first, count, column, sums, None)
                     with kernel.loop(count, BLOCK) as position:
-                        self._finish(position, column, sums + position * BLOCK)
+                        self._finish(first, position, column, sums + position * BLOCK)
             ir_amx.release(self._result.function)
 
     def _chunks(self, first: Int, count: Int, sums: Pointer[F32]) -> None:
@@ -101,7 +101,7 @@ class _Convolution:
             with kernel.loop(self._columns, BLOCK) as column:
                 self._add_chunk(first, count, column, sums + column * size, channel)
         with kernel.loop(self._columns, BLOCK) as column, kernel.loop(count, BLOCK) as position:
-            self._finish(position, column, sums + column * size + position * BLOCK)
+            self._finish(first, position, column, sums + column * size + position * BLOCK)
 
     def _add_chunk(self, first: Int, count: Int, column: Int, sums: Pointer[F32], channel: Int | None) -> None:
         """Add the products of a chunk with a panel: group by group of channels, whose panel stays in L1."""
@@ -110,7 +110,7 @@ class _Convolution:
         image = self._image
         if channel is not None:
             panel += channel * (taps * BLOCK)
-            image += channel // DEPTH * kernel["plane"]
+            image += channel // DEPTH * kernel["image_plane"]
         group = kernel["group"]
         if channel is None:
             with kernel.loop(count, BLOCK) as position:
@@ -120,7 +120,7 @@ class _Convolution:
             if not self._deep:
                 return
             panel += group * (taps * BLOCK)
-            image += group // DEPTH * kernel["plane"]
+            image += group // DEPTH * kernel["image_plane"]
             groups = kernel["chunk"] // group - 1
         else:
             groups = kernel["chunk"] // group
@@ -131,7 +131,7 @@ class _Convolution:
                 for tile, start in self._tiles_of(part):
                     tile.zero() if 'z' in PF else tile.load(start, ROWS)
                 self._add_products(images.value, panels.value, first + position, part, position)
-            images.value += group // DEPTH * kernel["plane"]
+            images.value += group // DEPTH * kernel["image_plane"]
             panels.value += group * (taps * BLOCK)
 
     def _add_products(
@@ -139,8 +139,7 @@ class _Convolution:
     ) -> None:
         """Add the products of a group of channels, and store the sums."""
         kernel, group = self._kernel, self._kernel["group"]
-        start = minimum(position, self._last_start)
-        left, right = Variable(image + start * DEPTH), Variable(panel)
+        left, right = Variable(image + position * DEPTH), Variable(panel)
         taps = len(self._taps)
         ahead = Variable(panel + group * (taps * BLOCK) + offset * (group * (taps * 64 // DEPTH // BLOCK)))
         with kernel.loop(group // DEPTH, carried=[left, right, ahead]):
@@ -157,7 +156,7 @@ class _Convolution:
                 if "b" in PF:
                     (ahead.value + index * 64).prefetch()
                     (ahead.value + index * 64 + 32).prefetch()
-            left.value += kernel["plane"]
+            left.value += kernel["image_plane"]
             right.value += self._step_pairs
             ahead.value += taps * 64
         if "s" in PF: return
@@ -169,30 +168,21 @@ class _Convolution:
         places = [sums + (half * BLOCK + first) * ROWS for first in (0, ROWS) for half in (0, 1)]
         return list(zip(self._sums, places, strict=True))
 
-    def _find_destinations(self, first: Int, count: Int) -> None:
-        """Note where the results of each position of an item go."""
+    def _find_pixels(self, first: Int, count: Int) -> None:
+        """Note which positions of an item are pixels."""
         kernel = self._kernel
-        with kernel.loop(count, BLOCK) as block:
-            start = minimum(first + block, self._last_start)
-            with kernel.loop(BLOCK) as index:
-                position = start + index
-                row, column = divmod(position, kernel["row_positions"])
-                inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
-                # The last block may begin within the one before.
-                inside = inside & (first + block - 1 < position)
-                pixel = self._result + (row * kernel["width"] + column) * self._columns
-                self._destinations[block + index] = inside.select(pixel, self._discarded)
+        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
+            row, column = divmod(first + index, kernel["row_positions"])
+            inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
+            self._are_pixels[index] = inside.select(count * 0 + 1, count * 0)
 
-    def _prefetch_destinations(self, position: Int, column: Int) -> None:
-        with self._kernel.loop(BLOCK) as row:
-            (self._destinations[position + row] + column).prefetch(write=True)
-
-    def _finish(self, position: Int, column: Int, sums: Pointer[F32]) -> None:
+    def _finish(self, first: Int, position: Int, column: Int, sums: Pointer[F32]) -> None:
         """Add bias and result, clamp and write."""
-        if "n" in PF: return
         biases = [(self._bias + (column + half * ROWS)).load() for half in (0, 1)]
+        result = self._result + (column // BLOCK * self._kernel["result_plane"] + (first + position) * BLOCK)
         with self._kernel.loop(BLOCK) as row:
-            destination = self._destinations[position + row] + column
+            is_pixel = self._are_pixels[position + row]
+            destination = (is_pixel < 1).select(self._discarded, result + row * BLOCK)
             for half, shift in enumerate(biases):
                 target, total = destination + half * ROWS, (sums + (row + half * BLOCK) * ROWS).load()
                 if self._add:
