@@ -123,7 +123,7 @@ def convolution(
     group = min(channels, DEPTH * int(os.environ.get("G3","1")) if taps == 9 else DEPTH * int(os.environ.get("G1","8")))
     if chunk % group: group = math.gcd(chunk, group)
     back = dilation * (row + 1) * DEPTH * 2 if taps == 9 else 0
-    _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, deep=chunk > group, chunked=chunked)(
+    _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, groups=min(chunk // group, 3), chunked=chunked)(
         math.ceil(positions / item),
         image=arguments.data_pointer(image, torch.bfloat16) - back,
         image_plane=image.stride(0),

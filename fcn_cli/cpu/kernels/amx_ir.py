@@ -27,7 +27,7 @@ _FIELDS = (
 PF=os.environ.get("AMX_PF","")
 
 
-def convolution(target: SimdTarget, *, taps: int, add: bool, deep: bool, chunked: bool) -> Kernel:
+def convolution(target: SimdTarget, *, taps: int, add: bool, groups: int, chunked: bool) -> Kernel:
     """Build the kernel of `amx.convolution`.
 
     Parameters
@@ -43,7 +43,7 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, deep: bool, chunked
     """
 
     def build(kernel: KernelBuilder) -> None:
-        _Convolution(kernel, taps, add=add, deep=deep, chunked=chunked).build()
+        _Convolution(kernel, taps, add=add, groups=groups, chunked=chunked).build()
 
     return Kernel("amx_convolution", _FIELDS, build, target)
 
@@ -51,9 +51,9 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, deep: bool, chunked
 class _Convolution:
     """Builds the kernel."""
 
-    def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, deep: bool, chunked: bool) -> None:
+    def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, groups: int, chunked: bool) -> None:
         self._kernel = kernel
-        self._add, self._deep, self._chunked = add, deep, chunked
+        self._add, self._groups, self._chunked = add, groups, chunked
         self._columns, self._channels = kernel["columns"], kernel["channels"]
         self._image, self._panels = kernel.pointer("image", BF16), kernel.pointer("panels", BF16)
         self._result, self._bias = kernel.pointer("result", BF16), kernel.pointer("bias", F32)
@@ -77,20 +77,19 @@ class _Convolution:
         kernel = self._kernel
         sums = kernel.pointer("sums", F32) + kernel.thread() * kernel["sums_floats"]
         with kernel.parallel_for() as item:
-            first = item * kernel["positions_per_item"]
-            count = minimum(kernel["positions"] - first, kernel["positions_per_item"])
-            self._find_pixels(first, count)
+            self._first = item * kernel["positions_per_item"]
+            self._count = minimum(kernel["positions"] - self._first, kernel["positions_per_item"])
+            self._find_pixels()
             ir_amx.configure(self._configuration)
             if self._chunked:
-                self._chunks(first, count, sums)
+                self._chunks(sums)
             else:
                 with kernel.loop(self._columns, BLOCK) as column:
-                    self._add_chunk(first, count, column, sums, None)
-                    with kernel.loop(count, BLOCK) as position:
-                        self._finish(first, position, column, sums + position * BLOCK)
+                    panel = self._panels + column * self._channels * len(self._taps)
+                    self._panel(column, panel, sums)
             ir_amx.release(self._result.function)
 
-    def _chunks(self, first: Int, count: Int, sums: Pointer[F32]) -> None:
+    def _chunks(self, sums: Pointer[F32]) -> None:
         """Take a chunk of channels after another, with the sums of all parts in memory."""
         kernel = self._kernel
         size = kernel["positions_per_item"]
@@ -98,51 +97,69 @@ class _Convolution:
         with kernel.loop(size * self._columns, sums.lanes) as index:
             (sums + index).store(zero)
         with kernel.loop(self._channels, kernel["chunk"]) as channel:
+            image = self._image + channel // DEPTH * kernel["image_plane"]
             with kernel.loop(self._columns, BLOCK) as column:
-                self._add_chunk(first, count, column, sums + column * size, channel)
-        with kernel.loop(self._columns, BLOCK) as column, kernel.loop(count, BLOCK) as position:
-            self._finish(first, position, column, sums + column * size + position * BLOCK)
+                panel = self._panels + (column * self._channels + channel * BLOCK) * len(self._taps)
+                self._later_groups(image, panel, sums + column * size, kernel["chunk"] // kernel["group"])
+        with kernel.loop(self._columns, BLOCK) as column, kernel.loop(self._count, BLOCK) as position:
+            self._finish(position, column, sums + (column * size + position * BLOCK))
 
-    def _add_chunk(self, first: Int, count: Int, column: Int, sums: Pointer[F32], channel: Int | None) -> None:
-        """Add the products of a chunk with a panel: group by group of channels, whose panel stays in L1."""
-        kernel, taps = self._kernel, len(self._taps)
-        panel = self._panels + column * self._channels * taps
-        image = self._image
-        if channel is not None:
-            panel += channel * (taps * BLOCK)
-            image += channel // DEPTH * kernel["image_plane"]
-        group = kernel["group"]
-        if channel is None:
-            with kernel.loop(count, BLOCK) as position:
-                for tile in self._sums:
-                    tile.zero()
-                self._add_products(image, panel, first + position, sums + position * BLOCK, position)
-            if not self._deep:
-                return
-            panel += group * (taps * BLOCK)
-            image += group // DEPTH * kernel["image_plane"]
-            groups = kernel["chunk"] // group - 1
-        else:
-            groups = kernel["chunk"] // group
+    def _panel(self, column: Int, panel: Pointer[BF16], sums: Pointer[F32]) -> None:
+        """Compute a panel of columns: group by group of channels, whose panel stays in L1."""
+        kernel, image, group = self._kernel, self._image, self._kernel["group"]
+        one_group = self._groups == 1
+        with kernel.loop(self._count, BLOCK) as position:
+            for tile in self._sums:
+                tile.zero()
+            part = sums if one_group else sums + position * BLOCK
+            if one_group:
+                self._prefetch_result(column, position)
+            self._add_products(image, panel, position, part, ahead=not one_group)
+            if one_group:
+                self._finish(position, column, part)
+        if one_group:
+            return
+        after, panel_after = group // DEPTH * kernel["image_plane"], group * (len(self._taps) * BLOCK)
+        image, panel = image + after, panel + panel_after
+        if self._groups > 2:
+            image, panel = self._later_groups(image, panel, sums, self._channels // group - 2)
+        with kernel.loop(self._count, BLOCK) as position:
+            part = sums + position * BLOCK
+            self._prefetch_result(column, position)
+            for tile, start in self._tiles_of(part):
+                tile.load(start, ROWS)
+            self._add_products(image, panel, position, part, ahead=True)
+            self._finish(position, column, part)
+
+    def _later_groups(
+        self, image: Pointer[BF16], panel: Pointer[BF16], sums: Pointer[F32], groups: Int
+    ) -> tuple[Pointer[BF16], Pointer[BF16]]:
+        """Add the products of some groups to sums in memory; return where the next group begins."""
+        kernel, group = self._kernel, self._kernel["group"]
         images, panels = Variable(image), Variable(panel)
         with kernel.loop(groups, carried=[images, panels]):
-            with kernel.loop(count, BLOCK) as position:
+            with kernel.loop(self._count, BLOCK) as position:
                 part = sums + position * BLOCK
                 for tile, start in self._tiles_of(part):
-                    tile.zero() if 'z' in PF else tile.load(start, ROWS)
-                self._add_products(images.value, panels.value, first + position, part, position)
+                    tile.load(start, ROWS)
+                self._add_products(images.value, panels.value, position, part, ahead=True)
             images.value += group // DEPTH * kernel["image_plane"]
-            panels.value += group * (taps * BLOCK)
+            panels.value += group * (len(self._taps) * BLOCK)
+        return images.value, panels.value
+
+    def _prefetch_result(self, column: Int, position: Int) -> None:
+        if "r" in PF:
+            target = self._result_at(column, position)
+            for row in range(BLOCK): (target + row * BLOCK).prefetch(write=True)
 
     def _add_products(
-        self, image: Pointer[BF16], panel: Pointer[BF16], position: Int, sums: Pointer[F32], offset: Int
+        self, image: Pointer[BF16], panel: Pointer[BF16], position: Int, sums: Pointer[F32], *, ahead: bool
     ) -> None:
         """Add the products of a group of channels, and store the sums."""
-        kernel, group = self._kernel, self._kernel["group"]
-        left, right = Variable(image + position * DEPTH), Variable(panel)
-        taps = len(self._taps)
-        ahead = Variable(panel + group * (taps * BLOCK) + offset * (group * (taps * 64 // DEPTH // BLOCK)))
-        with kernel.loop(group // DEPTH, carried=[left, right, ahead]):
+        kernel = self._kernel
+        left, right = Variable(image + (self._first + position) * DEPTH), Variable(panel)
+        next_sums = Variable(sums + BLOCK * BLOCK)
+        with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, next_sums]):
             for index, tap in enumerate(self._taps):
                 pixels = left.value + tap
                 self._left[0].load(pixels, DEPTH)
@@ -153,13 +170,12 @@ class _Convolution:
                 self._left[1].load(pixels + DEPTH * ROWS, DEPTH)
                 for half, tile in enumerate(self._right):
                     self._sums[2 + half].add_product(self._left[1], tile)
-                if "b" in PF:
-                    (ahead.value + index * 64).prefetch()
-                    (ahead.value + index * 64 + 32).prefetch()
+                if ahead and "c" in PF:
+                    for line in range(8):
+                        (next_sums.value + (index * 8 + line) * ROWS).prefetch(write=True)
             left.value += kernel["image_plane"]
             right.value += self._step_pairs
-            ahead.value += taps * 64
-        if "s" in PF: return
+            next_sums.value += ROWS * 8 * len(self._taps)
         for tile, target in self._tiles_of(sums):
             tile.store(target, ROWS)
 
@@ -168,18 +184,22 @@ class _Convolution:
         places = [sums + (half * BLOCK + first) * ROWS for first in (0, ROWS) for half in (0, 1)]
         return list(zip(self._sums, places, strict=True))
 
-    def _find_pixels(self, first: Int, count: Int) -> None:
+    def _find_pixels(self) -> None:
         """Note which positions of an item are pixels."""
-        kernel = self._kernel
-        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
-            row, column = divmod(first + index, kernel["row_positions"])
+        kernel, zero = self._kernel, self._first * 0
+        with kernel.loop((self._count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
+            row, column = divmod(self._first + index, kernel["row_positions"])
             inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
-            self._are_pixels[index] = inside.select(count * 0 + 1, count * 0)
+            self._are_pixels[index] = inside.select(zero + 1, zero)
 
-    def _finish(self, first: Int, position: Int, column: Int, sums: Pointer[F32]) -> None:
+    def _result_at(self, column: Int, position: Int) -> Pointer[BF16]:
+        plane = column // BLOCK * self._kernel["result_plane"]
+        return self._result + (plane + (self._first + position) * BLOCK)
+
+    def _finish(self, position: Int, column: Int, sums: Pointer[F32]) -> None:
         """Add bias and result, clamp and write."""
         biases = [(self._bias + (column + half * ROWS)).load() for half in (0, 1)]
-        result = self._result + (column // BLOCK * self._kernel["result_plane"] + (first + position) * BLOCK)
+        result = self._result_at(column, position)
         with self._kernel.loop(BLOCK) as row:
             is_pixel = self._are_pixels[position + row]
             destination = (is_pixel < 1).select(self._discarded, result + row * BLOCK)
