@@ -115,7 +115,8 @@ def convolution(
     row = width + BORDER
     positions = height * row
     border = dilation * row if taps == 9 else 0
-    chunked = taps == 9 and channels > _CHUNK
+    _CHUNK = int(os.environ.get('CH','512'))
+    chunked = taps == 9 and channels > 512
     chunk = _CHUNK if chunked else channels
     item = _positions_per_item(positions, chunk, border)
     threads = torch.get_num_threads()
@@ -149,10 +150,11 @@ def convolution(
 
 
 def _positions_per_item(positions: int, channels: int, border: int) -> int:
+    _IMAGE_BYTES = int(os.environ.get('IB','1280')) << 10
     fitting = _IMAGE_BYTES // (2 * channels) - 2 * border
     fitting = max(fitting, _IMAGE_BYTES // (2 * channels) // 3)
     share = math.ceil(positions / (4 * torch.get_num_threads()))
-    return max(1, min(POSITIONS, fitting, share) // BLOCK) * BLOCK
+    return max(1, min(int(os.environ.get('PO','512')), fitting, share) // BLOCK) * BLOCK
 
 
 @functools.lru_cache(maxsize=1)

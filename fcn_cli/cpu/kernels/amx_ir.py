@@ -15,7 +15,7 @@ import os
 BLOCK = 2 * ROWS
 """The positions, and the columns, of a part of the result: 2 x 2 tiles of sums."""
 
-POSITIONS = 512
+POSITIONS = 1024
 """The most positions of an item."""
 
 _TILE_PAIRS = ROWS * DEPTH
@@ -158,8 +158,9 @@ class _Convolution:
         """Add the products of a group of channels, and store the sums."""
         kernel = self._kernel
         left, right = Variable(image + (self._first + position) * DEPTH), Variable(panel)
-        next_sums = Variable(sums + BLOCK * BLOCK)
-        with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, next_sums]):
+        size = kernel["group"] * (len(self._taps) * BLOCK)
+        following = Variable(panel + size + position * size // (ROWS * BLOCK))
+        with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following]):
             for index, tap in enumerate(self._taps):
                 pixels = left.value + tap
                 self._left[0].load(pixels, DEPTH)
@@ -170,12 +171,12 @@ class _Convolution:
                 self._left[1].load(pixels + DEPTH * ROWS, DEPTH)
                 for half, tile in enumerate(self._right):
                     self._sums[2 + half].add_product(self._left[1], tile)
-                if ahead and "c" in PF:
-                    for line in range(8):
-                        (next_sums.value + (index * 8 + line) * ROWS).prefetch(write=True)
+                if "b" in PF:
+                    for line in range(2):
+                        (following.value + (index * 2 + line) * DEPTH).prefetch()
             left.value += kernel["image_plane"]
             right.value += self._step_pairs
-            next_sums.value += ROWS * 8 * len(self._taps)
+            following.value += 2 * DEPTH * len(self._taps)
         for tile, target in self._tiles_of(sums):
             tile.store(target, ROWS)
 
