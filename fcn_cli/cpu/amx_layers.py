@@ -1,16 +1,33 @@
-"""Convolutions in bfloat16 by our kernels for AMX; those of other shapes by oneDNN."""
+"""Convolutions in bfloat16 by our kernels for AMX; those of other shapes by oneDNN.
+
+Between our kernels, features are in their layout (`kernels.amx.take_features`); for oneDNN, which takes
+pixels one after the other, they are rearranged.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
-from .convolution import AddingConvolution, Convolution
+from .convolution import AddingConvolution, Convolution, Layers
 from .kernels import amx
 from .kernels.arguments import Clamp
+from .kernels.ir_amx import DEPTH
+from .layers import CompiledLayers
 from .onednn_layers import OnednnLayers
 from .workspace import Workspace
+
+
+def fastest_layers(model: nn.Module) -> Layers:
+    """Return what makes the fastest convolutions in bfloat16 for a network on this machine."""
+    if not amx.available():
+        return CompiledLayers(torch.bfloat16)
+    if any(isinstance(module, Bottleneck) for module in model.modules()):
+        return AmxLayers()
+    # In other networks, features would have to be rearranged too often.
+    return OnednnLayers()
 
 
 class AmxLayers:
@@ -37,7 +54,9 @@ class AmxLayers:
 
     def adding(self, folded: Folded, clamp: Clamp) -> AddingConvolution:
         """Return a 1x1 convolution without stride that adds to a shortcut."""
-        return AmxConvolution(folded, clamp)
+        if amx.fits(folded.conv.in_channels, folded.conv.out_channels):
+            return AmxConvolution(folded, clamp)
+        return AddingPixelConvolution(self._others.adding(folded, clamp))
 
     def last(self, folded: Folded, clamp: Clamp) -> Convolution:
         """Return the network's last layer."""
@@ -66,9 +85,10 @@ class AmxConvolution:
         return out
 
     def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> Tensor:
-        """Add the result to `residual` (of its shape), and clamp the sum, in place."""
-        self._convolve(as_features(x, space), residual, space, add=True)
-        return residual
+        """Add the result to `residual`, in place if it is in our layout, and clamp the sum."""
+        features = as_features(residual, space, "residual")
+        self._convolve(as_features(x, space), features, space, add=True)
+        return features
 
     def _convolve(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
         amx.convolution(
@@ -88,14 +108,26 @@ class PixelConvolution:
         return self._convolution(as_pixels(x), space, name)
 
 
-def as_features(x: Tensor, space: Workspace) -> Tensor:
-    """Return pixels, or features without their border, in the layout of the kernels."""
+class AddingPixelConvolution(PixelConvolution):
+    """The same, which adds to a shortcut."""
+
+    def __init__(self, convolution: AddingConvolution) -> None:
+        super().__init__(convolution)
+        self._adding = convolution
+
+    def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> Tensor:
+        """Return the clamped sum of the result and `residual`, (1, h, w, channels)."""
+        return self._adding.add_to(as_pixels(residual), as_pixels(x), space)
+
+
+def as_features(x: Tensor, space: Workspace, name: str = "converted") -> Tensor:
+    """Return an image (1, h, w, channels), or planes of features, in the layout of our kernels."""
     if amx.are_features(x):
         return x
-    images, height, width, channels = x.shape
-    # Of 32 channels, both are the same.
-    planes = x.unflatten(3, (-1, amx.DEPTH))[0].permute(2, 0, 1, 3) if images == 1 else x
-    result = amx.take_features(space, "converted", height, width, len(planes) * amx.DEPTH)
+    # An image of 32 channels is a plane.
+    _, height, width, last = x.shape
+    planes = x.reshape(height, width, -1, DEPTH).permute(2, 0, 1, 3) if len(x) == 1 else x
+    result = amx.take_features(space, name, height, width, len(x) * last)
     return result.copy_(planes)
 
 

@@ -61,7 +61,7 @@ class Layers(Protocol):
         ...
 
     def last(self, folded: Folded, clamp: Clamp) -> Convolution:
-        """Return the network's last layer, which computes in float32, of one tensor (images, h, w, channels)."""
+        """Return the network's last layer, which computes (images, h, w, channels) in float32."""
         ...
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import mmap
 
 import torch
 from torch import Tensor
@@ -43,9 +45,25 @@ class Workspace:
         buffer = self.take(name, *shape, dtype=dtype)
         if self._zeroed.get(name) != shape:
             self._zeroed[name] = shape
-            buffer.zero_()
+            prefer_huge_pages(buffer).zero_()
         return buffer
 
     def nbytes(self) -> int:
         """Return the size of all buffers in bytes."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
+
+
+def prefer_huge_pages(memory: Tensor) -> Tensor:
+    """Ask Linux for large pages in memory that nothing was written to yet, and return it.
+
+    Far fewer addresses have to be translated then. Elsewhere nothing happens.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memory
+    page = mmap.PAGESIZE
+    start = -(-memory.data_ptr() // page) * page
+    length = (memory.data_ptr() + memory.nbytes - start) // page * page
+    if length > 0:
+        # It may fail where the system has no such pages, which changes nothing.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return memory

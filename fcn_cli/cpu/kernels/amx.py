@@ -1,23 +1,24 @@
 """Convolutions in bfloat16 by the tiles of AMX, summed in float32.
 
-A convolution is a matrix product for each tap of its filter: positions of the image x channels, times channels
-x columns. Tiles are loaded from the channels-last image itself. A *position* is a pixel of the padded image, in
-the order of memory; those of the padding are computed, too, and thrown away.
+A convolution is a sum of matrix products, one for each tap of its filter: (positions x channels) times
+(channels x columns). Tiles of the left factor are loaded from the image as it is: its channels lie in planes of
+32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and they are
+positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the order of the loops.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import math, os
+import math
 import sys
 
 import torch
 from torch import Tensor
 
-from ..workspace import Workspace
+from ..workspace import Workspace, prefer_huge_pages
 from . import amx_ir, arguments, ir_amx, llvm, simd_targets
-from .amx_ir import BLOCK, POSITIONS
+from .amx_ir import BLOCK, GROUPS, POSITIONS
 from .arguments import Clamp
 from .ir_amx import DEPTH, ROWS
 
@@ -26,22 +27,26 @@ _kernel = functools.lru_cache(amx_ir.convolution)
 BORDER = 4
 """The zeros right of a row, which are those left of the next one, and the rows of zeros above and below."""
 
-# Bytes of the image that a thread multiplies by each panel: with the panel they stay in its L2 cache.
-_IMAGE_BYTES = int(os.environ.get('IB','1280')) << 10
-# Channels of a 3x3 filter that are summed at a time: a panel of them has 288 KiB.
+# Bytes of the image that a thread multiplies by each panel: they stay in its L2 cache.
+_IMAGE_BYTES = 1280 << 10
+# Channels of a 3x3 filter that are summed before others: more would not leave an item enough positions.
 _CHUNK = 512
+# Bytes of a panel at most that are multiplied by all positions of an item: they stay in the L1 cache.
+_GROUP_BYTES = 18 << 10
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
-@functools.lru_cache(maxsize=1)
 def available() -> bool:
-    """Return whether this processor has AMX, and the operating system lets this process use it.
+    """Return whether kernels are compiled for a processor with AMX, and this process may use it."""
+    return simd_targets.simd_target() is simd_targets.AVX512_BF16 and _permitted()
 
-    Linux gives the tiles' registers to processes that ask for them; all threads have the permission then.
-    """
+
+@functools.lru_cache(maxsize=1)
+def _permitted() -> bool:
+    """Ask Linux for the tiles' registers, which it gives to no process unasked; then all threads have them."""
     features = llvm.host_features()
-    if not (sys.platform == "linux" and features.get("amx-bf16") and simd_targets.AVX512_BF16.runs_here()):
+    if not (sys.platform == "linux" and features.get("amx-tile") and features.get("amx-bf16")):
         return False
     system_call = ctypes.CDLL(None).syscall
     return bool(system_call(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0)
@@ -63,25 +68,25 @@ def in_panels(weights: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles side by
-        side, whose rows are pairs of channels.
+        bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles side
+        by side, whose rows are pairs of channels.
     """
     columns, channels = weights.shape[:2]
     tiles = weights.flatten(2).reshape(columns // BLOCK, 2, ROWS, channels // DEPTH, ROWS, 2, -1)
-    return tiles.permute(0, 3, 6, 1, 4, 2, 5).to(torch.bfloat16).contiguous()
+    ordered = tiles.permute(0, 3, 6, 1, 4, 2, 5)
+    return prefer_huge_pages(torch.empty(ordered.shape, dtype=torch.bfloat16)).copy_(ordered)
 
 
 def take_features(space: Workspace, name: str, height: int, width: int, channels: int) -> Tensor:
-    """Return features in the layout of the kernel: a view (channels / 32, h, w, 32), with zeros around it.
+    """Return memory for features in the layout of `convolution`.
 
-    The pixels are uninitialised; nothing else may write to the zeros.
+    It is a view of shape (channels / 32, h, w, 32) of memory with zeros around each plane, to which nothing
+    may write. The pixels are uninitialised.
     """
-    row = width + BORDER
-    plane = _plane_positions(height, width)
+    row, plane = width + BORDER, _plane_positions(height, width)
     memory = space.take_zeroed(f"{name} of {channels}", channels // DEPTH, plane, DEPTH, dtype=torch.bfloat16)
-    start = BORDER * row + BORDER
-    grid = memory[:, start : start + height * row].unflatten(1, (height, row))
-    return grid[:, :, :width]
+    strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
+    return memory.as_strided((len(memory), height, width, DEPTH), strides, BORDER * (row + 1) * DEPTH)
 
 
 def are_features(x: Tensor) -> bool:
@@ -89,12 +94,14 @@ def are_features(x: Tensor) -> bool:
     if x.dtype != torch.bfloat16 or x.ndim != 4 or x.shape[3] != DEPTH:
         return False
     _, height, width, _ = x.shape
-    strides = (_plane_positions(height, width) * DEPTH, (width + BORDER) * DEPTH, DEPTH, 1)
-    return x.stride() == strides and x.storage_offset() == BORDER * (width + BORDER + 1) * DEPTH
+    row, plane = width + BORDER, _plane_positions(height, width)
+    strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
+    whole = x.untyped_storage().nbytes() // x.itemsize >= len(x) * plane * DEPTH
+    return bool(x.stride() == strides and x.storage_offset() == BORDER * (row + 1) * DEPTH and whole)
 
 
 def _plane_positions(height: int, width: int) -> int:
-    # A block may begin at the last pixel and read as much further as the last tap is away.
+    # The last block may begin at the last pixel, and reads as much further as the last tap is away.
     return (height + 2 * BORDER) * (width + BORDER) + BORDER + BLOCK
 
 
@@ -109,24 +116,55 @@ def convolution(
     dilation: int = 1,
     add: bool = False,
 ) -> None:
-    planes, height, width, _ = result.shape
-    columns, channels = planes * DEPTH, len(image) * DEPTH
-    taps = panels.shape[2]
+    """Compute a 1x1 or 3x3 convolution that keeps the size: clamp(image * filters + bias [+ result]).
+
+    Parameters
+    ----------
+    image
+        Features of `take_features`, of C channels.
+    panels
+        The filters, as `in_panels` returns them.
+    bias
+        float32, shape (columns,).
+    result
+        Features of the same height and width and of as many channels as there are columns; other memory than
+        the image.
+    clamp
+        The range of the result.
+    space
+        Holds the sums of an item.
+    dilation
+        The distance of a 3x3 filter's taps, at most `BORDER`.
+    add
+        Whether to add to the result.
+
+    Raises
+    ------
+    ValueError
+        A tensor has another shape, type or layout.
+    RuntimeError
+        There is no AMX here, or the process may not use it.
+    """
+    if not _permitted():
+        raise RuntimeError("this process has no AMX")
+    steps = _require(image, panels, bias, result, dilation)
+    channels, columns = DEPTH * len(image), DEPTH * len(result)
+    height, width = image.shape[1:3]
     row = width + BORDER
-    positions = height * row
-    border = dilation * row if taps == 9 else 0
-    _CHUNK = int(os.environ.get('CH','512'))
-    chunked = taps == 9 and channels > 512
-    chunk = _CHUNK if chunked else channels
-    item = _positions_per_item(positions, chunk, border)
-    threads = torch.get_num_threads()
-    sums = space.take("sums", threads, item * (columns if chunked else BLOCK))
-    group = min(channels, DEPTH * int(os.environ.get("G3","1")) if taps == 9 else DEPTH * int(os.environ.get("G1","8")))
-    if chunk % group: group = math.gcd(chunk, group)
-    back = dilation * (row + 1) * DEPTH * 2 if taps == 9 else 0
-    _kernel(simd_targets.AVX512_BF16, taps=math.isqrt(taps), add=add, groups=min(chunk // group, 3), chunked=chunked)(
-        math.ceil(positions / item),
-        image=arguments.data_pointer(image, torch.bfloat16) - back,
+    border = dilation * row if steps > 1 else 0
+    chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps > 1 else channels) // DEPTH)
+    group = DEPTH * _divisor(chunk // DEPTH, _GROUP_BYTES // (steps * BLOCK * DEPTH * image.itemsize))
+    item = _positions_per_item(height * row, chunk, border)
+    chunked = chunk < channels
+    sums = space.take("sums", torch.get_num_threads(), item * (columns if chunked else BLOCK))
+    first_tap = image.itemsize * DEPTH * dilation * (row + 1) if steps > 1 else 0
+    groups = min(chunk // group, GROUPS)
+    kernel = _kernel(
+        simd_targets.AVX512_BF16, taps=math.isqrt(steps), add=add, groups=groups, chunked=chunked
+    )
+    kernel(
+        math.ceil(height * row / item),
+        image=arguments.data_pointer(image, torch.bfloat16) - first_tap,
         image_plane=image.stride(0),
         panels=arguments.contiguous_pointer(panels, torch.bfloat16),
         result=arguments.data_pointer(result, torch.bfloat16),
@@ -138,7 +176,7 @@ def convolution(
         width=width,
         row_positions=row,
         dilation=dilation,
-        positions=positions,
+        positions=height * row,
         positions_per_item=item,
         channels=channels,
         columns=columns,
@@ -149,14 +187,36 @@ def convolution(
     )
 
 
+def _require(image: Tensor, panels: Tensor, bias: Tensor, result: Tensor, dilation: int) -> int:
+    """Check the arguments, and return the number of taps."""
+    for name, features in (("image", image), ("result", result)):
+        if not are_features(features) or not features.numel():
+            raise ValueError(f"{name} of shape {tuple(features.shape)} is not in the layout of take_features")
+    arguments.require_shape("result", result, len(result), *image.shape[1:])
+    if image.untyped_storage().data_ptr() == result.untyped_storage().data_ptr():
+        raise ValueError("image and result are the same memory")
+    steps = panels.shape[2] if panels.ndim == 7 else 0
+    if steps not in (1, 9) or not 1 <= dilation <= BORDER:
+        raise ValueError(f"panels of shape {tuple(panels.shape)} with dilation {dilation}: not supported")
+    arguments.require_shape("panels", panels, len(result), len(image), steps, 2, ROWS, ROWS, 2)
+    arguments.require_shape("bias", bias, len(result) * DEPTH)
+    return steps
+
+
+def _divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of a number up to a limit."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
+
+
 def _positions_per_item(positions: int, channels: int, border: int) -> int:
-    _IMAGE_BYTES = int(os.environ.get('IB','1280')) << 10
-    fitting = _IMAGE_BYTES // (2 * channels) - 2 * border
-    fitting = max(fitting, _IMAGE_BYTES // (2 * channels) // 3)
-    share = math.ceil(positions / (4 * torch.get_num_threads()))
-    return max(1, min(int(os.environ.get('PO','512')), fitting, share) // BLOCK) * BLOCK
+    """Return a multiple of a block: so many that the image's part fits, with the rows of other taps."""
+    fitting = _IMAGE_BYTES // (torch.bfloat16.itemsize * channels)
+    fitting = max(fitting - 2 * border, fitting // 3)
+    # Several items for each thread, so that none waits long for the last one.
+    even_share = math.ceil(positions / (4 * torch.get_num_threads()))
+    return max(1, min(POSITIONS, fitting, even_share) // BLOCK) * BLOCK
 
 
 @functools.lru_cache(maxsize=1)
 def _configuration() -> Tensor:
-    return torch.frombuffer(bytearray(ir_amx.configuration()), dtype=torch.uint8)
+    return torch.tensor(list(ir_amx.configuration()), dtype=torch.uint8)
