@@ -1,9 +1,9 @@
 """Convolutions in bfloat16 by the tiles of AMX, summed in float32.
 
 A convolution is a sum of matrix products, one for each tap of its filter: (positions x channels) times
-(channels x columns). Tiles of the left factor are loaded from the image as it is: its channels lie in planes of
-32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and they are
-positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the order of the loops.
+(channels x columns). Tiles of the left factor are loaded from the image as it is: its channels lie in planes
+of 32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and they
+are positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the loops.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def available() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _permitted() -> bool:
-    """Ask Linux for the tiles' registers, which it gives to no process unasked; then all threads have them."""
+    """Ask Linux for the tiles' registers, which no process has unasked; then all threads have them."""
     features = llvm.host_features()
     if not (sys.platform == "linux" and features.get("amx-tile") and features.get("amx-bf16")):
         return False
