@@ -194,8 +194,8 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
     amx._permitted.cache_clear()
     try:
         assert not amx.available()
+        one = torch.zeros(1)
         with pytest.raises(RuntimeError, match="AMX"):
-            one = torch.zeros(1)
             amx.convolution(one, one, one, one, RELU, Workspace())
     finally:
         amx._permitted.cache_clear()

@@ -2,8 +2,8 @@
 
 A convolution is a sum of matrix products, one for each tap of its filter: (positions x channels) times
 (channels x columns). Tiles of the left factor are loaded from the image as it is: its channels lie in planes
-of 32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and they
-are positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the loops.
+of 32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and
+they are positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the loops.
 """
 
 from __future__ import annotations

@@ -129,9 +129,7 @@ class _Convolution:
                 panel = self._panels + (column * kernel["channels"] + channel * BLOCK) * len(self._taps)
                 self._add_groups(image, panel, sums + column * item, groups)
         with kernel.loop(kernel["columns"], BLOCK) as column, kernel.loop(self._count, BLOCK) as position:
-            self._finish(
-                self._result(column, position), column, position, sums + (column * item + position * BLOCK)
-            )
+            self._finish(column, position, sums + (column * item + position * BLOCK))
 
     def _add_groups(
         self, image: Pointer[BF16], panel: Pointer[BF16], sums: Pointer[F32], count: Int
@@ -158,10 +156,9 @@ class _Convolution:
     ) -> None:
         """Add the products of a group to the sums in tiles, and store these; finish the given column."""
         kernel, steps = self._kernel, len(self._taps)
-        if finish is not None:
-            result = self._result(finish, position)
+        if finish is not None and self._add:
             for row in range(BLOCK):
-                (result + row * BLOCK).prefetch(write=True)
+                (self._result(finish, position) + row * BLOCK).prefetch(write=True)
         left, right = Variable(image + (self._first + position) * DEPTH), Variable(panel)
         # Sixteen blocks prefetch the next group of the panel, each as many lines.
         lines = self._group_panel // (ROWS * BLOCK) * position
@@ -169,6 +166,8 @@ class _Convolution:
         with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following]):
             for index, tap in enumerate(self._taps):
                 self._step(left.value + tap, right.value + index * 2 * _TILE)
+                if index % 3 == 2:
+                    self._prefetch_pixels(left.value + tap)
                 for line in (0, 1):
                     (following.value + (2 * index + line) * DEPTH).prefetch()
             left.value += kernel["image_plane"]
@@ -177,7 +176,12 @@ class _Convolution:
         for tile, place in self._places(sums):
             tile.store(place, ROWS)
         if finish is not None:
-            self._finish(result, finish, position, sums)
+            self._finish(finish, position, sums)
+
+    def _prefetch_pixels(self, pixels: Pointer[BF16]) -> None:
+        """Prefetch what the right-most tap of the next block reads: the taps left of it read the same."""
+        for position in range(BLOCK, 2 * BLOCK):
+            (pixels + position * DEPTH).prefetch()
 
     def _step(self, pixels: Pointer[BF16], panel: Pointer[BF16]) -> None:
         """Add the products of 32 positions, channels and columns."""
@@ -203,10 +207,11 @@ class _Convolution:
         plane = column // BLOCK * self._kernel["result_plane"]
         return self._kernel.pointer("result", BF16) + (plane + (self._first + position) * BLOCK)
 
-    def _finish(self, result: Pointer[BF16], column: Int, position: Int, sums: Pointer[F32]) -> None:
+    def _finish(self, column: Int, position: Int, sums: Pointer[F32]) -> None:
         """Add bias and result, clamp and write."""
         bias = self._kernel.pointer("bias", F32) + column
         biases = [(bias + half * ROWS).load() for half in (0, 1)]
+        result = self._result(column, position)
         with self._kernel.loop(BLOCK) as row:
             is_pixel = self._are_pixels[position + row]
             pixel = (is_pixel < 1).select(self._discarded, result + row * BLOCK)
