@@ -69,8 +69,7 @@ class AmxConvolution:
     kernel = "amx"
 
     def __init__(self, folded: Folded, clamp: Clamp) -> None:
-        self._panels = amx.in_panels(folded.weight())
-        self._bias = folded.bias.float()
+        self._filters = amx.Filters(amx.in_panels(folded.weight()), folded.bias.float())
         self._stride, self._dilation = folded.conv.stride, folded.conv.dilation[0]
         self._clamp = clamp
 
@@ -80,7 +79,7 @@ class AmxConvolution:
         if (down, right) != (1, 1):
             x = x[:, ::down, ::right]
         x = as_features(x, space)
-        out = amx.take_features(space, name, x.shape[1], x.shape[2], len(self._bias))
+        out = amx.take_features(space, name, x.shape[1], x.shape[2], len(self._filters.bias))
         self._convolve(x, out, space, add=False)
         return out
 
@@ -91,9 +90,7 @@ class AmxConvolution:
         return features
 
     def _convolve(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
-        amx.convolution(
-            x, self._panels, self._bias, out, self._clamp, space, dilation=self._dilation, add=add
-        )
+        amx.convolution(x, self._filters, out, self._clamp, space, dilation=self._dilation, add=add)
 
 
 class PixelConvolution:

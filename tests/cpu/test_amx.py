@@ -48,8 +48,7 @@ def check(
     result = as_features(residual.bfloat16(), space, "result")
     amx.convolution(
         as_features(image.bfloat16(), space),
-        amx.in_panels(weights),
-        bias,
+        amx.Filters(amx.in_panels(weights), bias),
         result,
         clamp,
         space,
@@ -103,13 +102,13 @@ def test_clamps(clamp: Clamp) -> None:
 def test_threads_do_not_change_a_bit() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 40, 50, 1024, generator=generator).bfloat16()
-    panels = amx.in_panels(torch.randn(64, 1024, 3, 3, generator=generator))
+    filters = amx.Filters(amx.in_panels(torch.randn(64, 1024, 3, 3, generator=generator)), torch.zeros(64))
     results = []
     for threads in (1, 2, 3):
         with torch_threads(threads):
             space = Workspace()
             result = amx.take_features(space, "result", 40, 50, 64)
-            amx.convolution(as_features(image, space), panels, torch.zeros(64), result, RELU, space)
+            amx.convolution(as_features(image, space), filters, result, RELU, space)
             results.append(as_pixels(result))
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -118,10 +117,10 @@ def test_threads_do_not_change_a_bit() -> None:
 def test_what_the_wrapper_refuses() -> None:
     space = Workspace()
     image, result = (amx.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
+    panels, bias = amx.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
     good = {
         "image": image,
-        "panels": amx.in_panels(torch.zeros(64, 64, 3, 3)),
-        "bias": torch.zeros(64),
+        "filters": amx.Filters(panels, bias),
         "result": result,
         "dilation": 1,
     }
@@ -134,10 +133,10 @@ def test_what_the_wrapper_refuses() -> None:
         ("image", result),
         ("result", amx.take_features(space, "other", 5, 6, 32)),
         ("result", result.contiguous()),
-        ("panels", torch.zeros(64, 64, 3, 3)),
-        ("panels", amx.in_panels(torch.zeros(64, 32, 3, 3))),
-        ("panels", amx.in_panels(torch.zeros(64, 64, 2, 2))),
-        ("bias", torch.zeros(32)),
+        ("filters", amx.Filters(torch.zeros(64, 64, 3, 3), bias)),
+        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 32, 3, 3)), bias)),
+        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 64, 2, 2)), bias)),
+        ("filters", amx.Filters(panels, torch.zeros(32))),
         ("dilation", 0),
         ("dilation", amx.BORDER + 1),
     ]
@@ -196,7 +195,7 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
         assert not amx.available()
         one = torch.zeros(1)
         with pytest.raises(RuntimeError, match="AMX"):
-            amx.convolution(one, one, one, one, RELU, Workspace())
+            amx.convolution(one, amx.Filters(one, one), one, RELU, Workspace())
     finally:
         amx._permitted.cache_clear()
 

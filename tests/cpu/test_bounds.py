@@ -112,7 +112,13 @@ def amx_convolution() -> None:
             panels = at_the_edge(amx.in_panels(torch.rand(columns, channels, taps, taps)))
             for add in (False, True):
                 amx.convolution(
-                    image, panels, edges(columns), result, (0.0, None), space, dilation=dilation, add=add
+                    image,
+                    amx.Filters(panels, edges(columns)),
+                    result,
+                    (0.0, None),
+                    space,
+                    dilation=dilation,
+                    add=add,
                 )
 
 

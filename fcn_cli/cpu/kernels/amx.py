@@ -12,6 +12,7 @@ import ctypes
 import functools
 import math
 import sys
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +36,13 @@ _CHUNK = 512
 _GROUP_BYTES = 18 << 10
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+
+
+class Filters(NamedTuple):
+    """A layer's weights, as `in_panels` returns them, and its bias."""
+
+    panels: Tensor
+    bias: Tensor
 
 
 def available() -> bool:
@@ -107,8 +115,7 @@ def _plane_positions(height: int, width: int) -> int:
 
 def convolution(
     image: Tensor,
-    panels: Tensor,
-    bias: Tensor,
+    filters: Filters,
     result: Tensor,
     clamp: Clamp,
     space: Workspace,
@@ -122,10 +129,8 @@ def convolution(
     ----------
     image
         Features of `take_features`, of C channels.
-    panels
-        The filters, as `in_panels` returns them.
-    bias
-        float32, shape (columns,).
+    filters
+        The weights as `in_panels` returns them, and the bias: float32, shape (columns,).
     result
         Features of the same height and width and of as many channels as there are columns; other memory than
         the image.
@@ -147,47 +152,64 @@ def convolution(
     """
     if not _permitted():
         raise RuntimeError("this process has no AMX")
-    steps = _require(image, panels, bias, result, dilation)
-    channels, columns = DEPTH * len(image), DEPTH * len(result)
-    height, width = image.shape[1:3]
-    row = width + BORDER
-    border = dilation * row if steps > 1 else 0
-    chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps > 1 else channels) // DEPTH)
-    group = DEPTH * _divisor(chunk // DEPTH, _GROUP_BYTES // (steps * BLOCK * DEPTH * image.itemsize))
-    item = _positions_per_item(height * row, chunk, border)
-    chunked = chunk < channels
-    sums = space.take("sums", torch.get_num_threads(), item * (columns if chunked else BLOCK))
-    first_tap = image.itemsize * DEPTH * dilation * (row + 1) if steps > 1 else 0
-    groups = min(chunk // group, GROUPS)
-    kernel = _kernel(
-        simd_targets.AVX512_BF16, taps=math.isqrt(steps), add=add, groups=groups, chunked=chunked
-    )
-    kernel(
-        math.ceil(height * row / item),
-        image=arguments.data_pointer(image, torch.bfloat16) - first_tap,
-        image_plane=image.stride(0),
+    panels, bias = filters
+    steps = _require(image, filters, result, dilation)
+    layout = _layout(image, result, steps, dilation)
+    blocking = _blocking(len(image) * DEPTH, steps, layout)
+    chunked = blocking["chunk"] < blocking["channels"]
+    item, stored = blocking["positions_per_item"], bias.numel() if chunked else BLOCK
+    sums = space.take("sums", torch.get_num_threads(), item * stored)
+    groups = min(blocking["chunk"] // blocking["group"], GROUPS)
+    target = simd_targets.AVX512_BF16
+    _kernel(target, taps=math.isqrt(steps), add=add, groups=groups, chunked=chunked)(
+        math.ceil(blocking["positions"] / item),
+        **layout,
+        **blocking,
         panels=arguments.contiguous_pointer(panels, torch.bfloat16),
-        result=arguments.data_pointer(result, torch.bfloat16),
-        result_plane=result.stride(0),
         bias=arguments.contiguous_pointer(bias),
+        columns=bias.numel(),
         **arguments.clamp_fields(clamp),
         configuration=arguments.contiguous_pointer(_configuration(), torch.uint8),
-        height=height,
-        width=width,
-        row_positions=row,
-        dilation=dilation,
-        positions=height * row,
-        positions_per_item=item,
-        channels=channels,
-        columns=columns,
-        chunk=chunk,
-        group=group,
         sums=arguments.contiguous_pointer(sums),
         sums_floats=sums.shape[1],
     )
 
 
-def _require(image: Tensor, panels: Tensor, bias: Tensor, result: Tensor, dilation: int) -> int:
+def _layout(image: Tensor, result: Tensor, steps: int, dilation: int) -> dict[str, int]:
+    """Return the fields that say where pixels are; the image begins with the first tap of the first pixel."""
+    height, width = image.shape[1:3]
+    row = width + BORDER
+    first_tap = image.itemsize * DEPTH * dilation * (row + 1) if steps > 1 else 0
+    return {
+        "image": arguments.data_pointer(image, torch.bfloat16) - first_tap,
+        "image_plane": image.stride(0),
+        "result": arguments.data_pointer(result, torch.bfloat16),
+        "result_plane": result.stride(0),
+        "height": height,
+        "width": width,
+        "row_positions": row,
+        "dilation": dilation,
+    }
+
+
+def _blocking(channels: int, steps: int, layout: dict[str, int]) -> dict[str, int]:
+    """Return the fields that say what is multiplied at a time: parts of a size that stays in a cache."""
+    chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps > 1 else channels) // DEPTH)
+    panel_bytes = steps * BLOCK * DEPTH * torch.bfloat16.itemsize
+    group = DEPTH * _divisor(chunk // DEPTH, _GROUP_BYTES // panel_bytes)
+    positions = layout["height"] * layout["row_positions"]
+    border = layout["dilation"] * layout["row_positions"] if steps > 1 else 0
+    item = _positions_per_item(positions, chunk, border)
+    return {
+        "channels": channels,
+        "chunk": chunk,
+        "group": group,
+        "positions": positions,
+        "positions_per_item": item,
+    }
+
+
+def _require(image: Tensor, filters: Filters, result: Tensor, dilation: int) -> int:
     """Check the arguments, and return the number of taps."""
     for name, features in (("image", image), ("result", result)):
         if not are_features(features) or not features.numel():
@@ -195,6 +217,7 @@ def _require(image: Tensor, panels: Tensor, bias: Tensor, result: Tensor, dilati
     arguments.require_shape("result", result, len(result), *image.shape[1:])
     if image.untyped_storage().data_ptr() == result.untyped_storage().data_ptr():
         raise ValueError("image and result are the same memory")
+    panels, bias = filters
     steps = panels.shape[2] if panels.ndim == 7 else 0
     if steps not in (1, 9) or not 1 <= dilation <= BORDER:
         raise ValueError(f"panels of shape {tuple(panels.shape)} with dilation {dilation}: not supported")

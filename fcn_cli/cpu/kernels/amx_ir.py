@@ -8,7 +8,7 @@ from .ir_amx import DEPTH, ROWS, Tile
 from .ir_bf16 import load_floats, store_floats
 from .ir_builder import KernelBuilder, Variable
 from .ir_values import Int, Pointer, clamp, minimum
-from .llvm import BF16, F32, I64, U8
+from .llvm import BF16, F32, I64, U8, Function
 from .simd_targets import SimdTarget
 
 BLOCK = 2 * ROWS
@@ -51,6 +51,46 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, groups: int, chunke
     return Kernel("amx_convolution", _CONVOLUTION, build, target)
 
 
+class _Tiles:
+    """The eight tiles: 2 x 2 of sums, and those of 32 positions and of 32 columns."""
+
+    def __init__(self, function: Function) -> None:
+        self._sums = [Tile(function, number) for number in range(4)]
+        self._left = [Tile(function, number) for number in (4, 5)]
+        self._right = [Tile(function, number) for number in (6, 7)]
+
+    def zero(self) -> None:
+        """Set the sums to zero."""
+        for tile in self._sums:
+            tile.zero()
+
+    def load(self, sums: Pointer[F32]) -> None:
+        """Load the sums."""
+        for tile, place in self._places(sums):
+            tile.load(place, ROWS)
+
+    def store(self, sums: Pointer[F32]) -> None:
+        """Store the sums."""
+        for tile, place in self._places(sums):
+            tile.store(place, ROWS)
+
+    def add_products(self, pixels: Pointer[BF16], panel: Pointer[BF16]) -> None:
+        """Add the products of 32 positions, channels and columns to the sums."""
+        upper, lower = self._left
+        upper.load(pixels, DEPTH)
+        for half, right in enumerate(self._right):
+            right.load(panel + half * _TILE, DEPTH)
+            self._sums[half].add_product(upper, right)
+        lower.load(pixels + _TILE, DEPTH)
+        for half, right in enumerate(self._right):
+            self._sums[2 + half].add_product(lower, right)
+
+    def _places(self, sums: Pointer[F32]) -> list[tuple[Tile, Pointer[F32]]]:
+        """Return each tile of sums with its place in memory: first the left 16 columns of all positions."""
+        places = [sums + (half * BLOCK + first) * ROWS for first in (0, ROWS) for half in (0, 1)]
+        return list(zip(self._sums, places, strict=True))
+
+
 class _Convolution:
     """Builds the kernel."""
 
@@ -67,9 +107,7 @@ class _Convolution:
         # What is computed for positions that are no pixels is written here.
         self._discarded = kernel.alloca(BF16, BLOCK)
         self._are_pixels = kernel.alloca(I64, POSITIONS)
-        self._sums = [Tile(self._image.function, number) for number in range(4)]
-        self._left = [Tile(self._image.function, number) for number in (4, 5)]
-        self._right = [Tile(self._image.function, number) for number in (6, 7)]
+        self._tiles = _Tiles(self._image.function)
 
     def build(self) -> None:
         kernel = self._kernel
@@ -102,8 +140,7 @@ class _Convolution:
         last = self._groups == 1
         with kernel.loop(self._count, BLOCK) as position:
             part = sums if last else sums + position * BLOCK
-            for tile in self._sums:
-                tile.zero()
+            self._tiles.zero()
             self._multiply(image, panel, position, part, finish=column if last else None)
         if last:
             return
@@ -113,7 +150,7 @@ class _Convolution:
             image, panel = self._add_groups(image, panel, sums, between)
         with kernel.loop(self._count, BLOCK) as position:
             part = sums + position * BLOCK
-            self._load_sums(part)
+            self._tiles.load(part)
             self._multiply(image, panel, position, part, finish=column)
 
     def _all_chunks(self, sums: Pointer[F32]) -> None:
@@ -139,7 +176,7 @@ class _Convolution:
         with self._kernel.loop(count, carried=[images, panels]):
             with self._kernel.loop(self._count, BLOCK) as position:
                 part = sums + position * BLOCK
-                self._load_sums(part)
+                self._tiles.load(part)
                 self._multiply(images.value, panels.value, position, part)
             images.value += self._group_plane
             panels.value += self._group_panel
@@ -165,7 +202,7 @@ class _Convolution:
         following = Variable(panel + self._group_panel + lines)
         with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following]):
             for index, tap in enumerate(self._taps):
-                self._step(left.value + tap, right.value + index * 2 * _TILE)
+                self._tiles.add_products(left.value + tap, right.value + index * 2 * _TILE)
                 if index % 3 == 2:
                     self._prefetch_pixels(left.value + tap)
                 for line in (0, 1):
@@ -173,8 +210,7 @@ class _Convolution:
             left.value += kernel["image_plane"]
             right.value += steps * 2 * _TILE
             following.value += steps * 2 * DEPTH
-        for tile, place in self._places(sums):
-            tile.store(place, ROWS)
+        self._tiles.store(sums)
         if finish is not None:
             self._finish(finish, position, sums)
 
@@ -182,26 +218,6 @@ class _Convolution:
         """Prefetch what the right-most tap of the next block reads: the taps left of it read the same."""
         for position in range(BLOCK, 2 * BLOCK):
             (pixels + position * DEPTH).prefetch()
-
-    def _step(self, pixels: Pointer[BF16], panel: Pointer[BF16]) -> None:
-        """Add the products of 32 positions, channels and columns."""
-        upper, lower = self._left
-        upper.load(pixels, DEPTH)
-        for half, right in enumerate(self._right):
-            right.load(panel + half * _TILE, DEPTH)
-            self._sums[half].add_product(upper, right)
-        lower.load(pixels + _TILE, DEPTH)
-        for half, right in enumerate(self._right):
-            self._sums[2 + half].add_product(lower, right)
-
-    def _load_sums(self, sums: Pointer[F32]) -> None:
-        for tile, place in self._places(sums):
-            tile.load(place, ROWS)
-
-    def _places(self, sums: Pointer[F32]) -> list[tuple[Tile, Pointer[F32]]]:
-        """Return each tile of sums with its place in memory: first the left 16 columns of all positions."""
-        places = [sums + (half * BLOCK + first) * ROWS for first in (0, ROWS) for half in (0, 1)]
-        return list(zip(self._sums, places, strict=True))
 
     def _result(self, column: Int, position: Int) -> Pointer[BF16]:
         plane = column // BLOCK * self._kernel["result_plane"]
