@@ -235,9 +235,11 @@ def _positions_per_item(positions: int, channels: int, border: int) -> int:
     """Return a multiple of a block: so many that the image's part fits, with the rows of other taps."""
     fitting = _IMAGE_BYTES // (torch.bfloat16.itemsize * channels)
     fitting = max(fitting - 2 * border, fitting // 3)
-    # Several items for each thread, so that none waits long for the last one.
-    even_share = math.ceil(positions / (4 * torch.get_num_threads()))
-    return max(1, min(POSITIONS, fitting, even_share) // BLOCK) * BLOCK
+    most = max(1, min(POSITIONS, fitting) // BLOCK) * BLOCK
+    # Every item reads all panels: no more items than needed, as many for each thread.
+    threads = torch.get_num_threads()
+    items = threads * math.ceil(positions / (threads * most))
+    return math.ceil(positions / (items * BLOCK)) * BLOCK
 
 
 @functools.lru_cache(maxsize=1)
