@@ -2,7 +2,7 @@
 
 This is ``fcn bench`` with more contenders, from the extra ``bench``. All use the same weights, precision and
 number of threads; in bfloat16 without ONNX Runtime, which has no such convolution on a CPU, and with `fcn` in
-float32 for comparison. ``--own`` times our bfloat16 kernels where `fcn` would take oneDNN's; with
+float32 for comparison. ``--own`` times our bfloat16 kernels without AMX; with
 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 (OpenVINO honours it too), that shows a CPU without AMX.
 
 Only the first contender computes the auxiliary head, and none spins between operators. The same code turns
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import material
+from fcn_cli.cpu.kernels import amx
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.evaluation import speed
 from fcn_cli.evaluation.speed import Contender
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", default=["520x520", "693x520"], metavar="WxH")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 4, 8])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--own", action="store_true", help="our kernels also where fcn takes oneDNN's")
+    parser.add_argument("--own", action="store_true", help="our kernels without AMX")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], choices=list(MAKERS))
     parser.add_argument("--results", type=Path, default=Path("bench_engines.jsonl"))
@@ -59,6 +60,7 @@ def main() -> None:
                 execution = resolve_execution(chosen)
                 if options.own:
                     execution = replace(execution, kernels="fast")
+                    amx.available = lambda: False
 
                 def further(model: nn.Module, batch: Tensor) -> list[Contender]:
                     return [maker(model, batch, options.precision) for maker in makers.values()]

@@ -99,8 +99,9 @@ KernelsOption = Annotated[
         metavar="NAME",
         parser=option_values.choice(Kernels),
         autocompletion=option_values.complete(*Kernels),
-        help="What computes on a CPU. fast: our own kernels, in bf16 with AMX PyTorch's; torch: PyTorch's; "
-        "auto: as fast where ours were measured to be faster (with AVX2 or AVX-512), else as torch.",
+        help="What computes on a CPU. fast: our own kernels (in bf16 with AMX, the ResNets' only); "
+        "torch: PyTorch's; auto: as fast where ours were measured to be faster (with AVX2 or AVX-512), else "
+        "as torch.",
     ),
 ]
 PrecisionOption = Annotated[

@@ -60,6 +60,10 @@ class Layers(Protocol):
         """Return a 1x1 convolution without stride that adds to a shortcut."""
         ...
 
+    def last(self, folded: Folded, clamp: Clamp) -> Convolution:
+        """Return the network's last layer, which computes (images, h, w, channels) in float32."""
+        ...
+
 
 class Direct:
     """Any convolution, by PyTorch's own kernel, in float32. The result is in `dtype`."""

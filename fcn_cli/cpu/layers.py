@@ -60,6 +60,10 @@ class CompiledLayers:
         """Return a 1x1 convolution without stride that adds to a shortcut."""
         return Conv1x1(folded, clamp, self.dtype)
 
+    def last(self, folded: Folded, clamp: Clamp) -> Convolution:
+        """Return the network's last layer, in float32."""
+        return self.convolution(folded, clamp) if self.dtype == torch.float32 else Direct(folded, clamp)
+
 
 class Conv1x1:
     """A 1x1 convolution: a matrix product over all pixels."""

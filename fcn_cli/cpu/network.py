@@ -206,8 +206,7 @@ class _Head:
 
     def __init__(self, part: nn.Module, layers: Layers) -> None:
         *inner, (last, clamp) = _folded(part.modules())
-        logits = layers.convolution if layers.dtype == torch.float32 else Direct
-        self.layers = [*(layers.convolution(folded, limits) for folded, limits in inner), logits(last, clamp)]
+        self.layers = [*(layers.convolution(*each) for each in inner), layers.last(last, clamp)]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
         for index, layer in enumerate(self.layers):

@@ -42,6 +42,10 @@ class OnednnLayers:
         """Return a convolution that adds to a shortcut."""
         return OnednnConvolution(folded, clamp)
 
+    def last(self, folded: Folded, clamp: Clamp) -> Convolution:
+        """Return the network's last layer, in float32."""
+        return Direct(folded, clamp)
+
 
 class OnednnConvolution:
     """A convolution with bias and clamp; its sums are float32, its result is rounded once."""

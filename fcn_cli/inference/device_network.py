@@ -189,6 +189,8 @@ def _cpu_network(model: nn.Module, execution: ExecutionConfig) -> CpuNetwork | N
         from ..cpu.onednn_layers import OnednnLayers
 
         return CpuNetwork(model, OnednnLayers())
-    from ..cpu.layers import CompiledLayers
+    if execution.precision == "bf16":
+        from ..cpu.amx_layers import fastest_layers
 
-    return CpuNetwork(model, CompiledLayers(DTYPES.get(execution.precision, torch.float32)))
+        return CpuNetwork(model, fastest_layers(model))
+    return CpuNetwork(model)

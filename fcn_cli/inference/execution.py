@@ -55,8 +55,8 @@ def resolve_execution(options: InferenceOptions | None = None) -> ExecutionConfi
     where an image whose logits are not finite is done again in float32; else float32.
 
     `kernels` auto is ours on a CPU in float32 where they were measured to be faster than PyTorch's: with AVX2
-    or AVX-512. In bfloat16, auto and fast are PyTorch's on a CPU with AMX, and ours on one with AVX512_BF16
-    only.
+    or AVX-512. In bfloat16, auto and fast are ours on a CPU with AMX or AVX512_BF16; they are PyTorch's where
+    the operating system keeps AMX from our kernels.
 
     Raises
     ------
@@ -126,15 +126,22 @@ def _on_cpu(precision: str, kernels: str) -> tuple[str, str]:
 def _bf16_kernels(kernels: str) -> str:
     # PyTorch has no public name for this question, nor had every version this one.
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
-    # A tile multiplication of AMX does what many of our instructions do.
-    if kernels == "torch" or has_amx():
+    if kernels == "torch":
         return "torch"
+    if has_amx():
+        return "fast" if _amx_available() else "torch"
     if not _simd_target().multiplies_bf16:
         raise RequestError(
             "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would be "
             "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
         )
     return "fast"
+
+
+def _amx_available() -> bool:
+    from ..cpu.kernels import amx
+
+    return amx.available()
 
 
 def _simd_target() -> SimdTarget:

@@ -15,8 +15,9 @@ from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import onednn_layers
-from fcn_cli.cpu.convolution import RELU
-from fcn_cli.cpu.kernels import matmul, matmul_ir, simd_targets, tile_transforms
+from fcn_cli.cpu.amx_layers import AmxLayers
+from fcn_cli.cpu.convolution import RELU, Layers
+from fcn_cli.cpu.kernels import amx, matmul, matmul_ir, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16, SimdTarget
 from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
@@ -190,7 +191,10 @@ def test_the_error_is_no_larger_than_pytorchs(name: str) -> None:
     with torch.inference_mode():
         exact = torch_logits(model, batch, "fp32")
         theirs = error(torch_logits(model, batch, "bf16"), exact)
-        for layers in (CompiledLayers(torch.bfloat16), OnednnLayers()):
+        all_layers: list[Layers] = [CompiledLayers(torch.bfloat16), OnednnLayers()]
+        if amx.available():
+            all_layers.append(AmxLayers())
+        for layers in all_layers:
             network = CpuNetwork(model, layers)
             logits = network(batch)
             assert logits.dtype == torch.float32

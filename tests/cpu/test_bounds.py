@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli.cpu.kernels import matmul, simd_targets, tile_transforms
+from fcn_cli.cpu.kernels import amx, matmul, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.argmax import argmax
 from fcn_cli.cpu.kernels.simd_targets import SIMD_TARGETS
 from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
@@ -100,6 +100,28 @@ def transform_output(tiles: TileRange, dtype: torch.dtype = torch.float32) -> No
     )
 
 
+def amx_convolution() -> None:
+    """Small images, where every tap reaches the borders; their memory ends where the last tap may read."""
+    if not amx.available():
+        return
+    space = EdgeWorkspace()
+    for height, width, channels, columns in ((1, 1, 32, 32), (3, 9, 64, 96), (7, 5, 1024, 32)):
+        for taps, dilation in ((1, 1), (3, 1), (3, amx.BORDER)):
+            image = amx.take_features(space, "image", height, width, channels)
+            result = amx.take_features(space, "result", height, width, columns)
+            panels = at_the_edge(amx.in_panels(torch.rand(columns, channels, taps, taps)))
+            for add in (False, True):
+                amx.convolution(
+                    image,
+                    amx.Filters(panels, edges(columns)),
+                    result,
+                    (0.0, None),
+                    space,
+                    dilation=dilation,
+                    add=add,
+                )
+
+
 def labels() -> None:
     for width in (16, 256, 272):
         argmax(
@@ -125,6 +147,7 @@ KERNELS: dict[str, Callable[[], None]] = {
 
 BF16_KERNELS: dict[str, Callable[[], None]] = {
     "pointwise": lambda: pointwise(torch.bfloat16),
+    "amx_convolution": amx_convolution,
     "transform_input": lambda: transform(lambda tiles: transform_input(tiles, torch.bfloat16)),
     "transform_output": lambda: transform(lambda tiles: transform_output(tiles, torch.bfloat16)),
 }

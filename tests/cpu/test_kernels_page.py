@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fcn_cli.cpu import cost_model
-from fcn_cli.cpu.kernels import argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
+from fcn_cli.cpu.kernels import amx_ir, argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
 from fcn_cli.cpu.kernels.simd_targets import AVX512, SIMD_TARGETS
 from fcn_cli.cpu.kernels.tile_grid import TileGrid
 from fcn_cli.cpu.toom_cook import POINTS, Transforms
@@ -88,6 +88,7 @@ def test_the_table_of_task_fields() -> None:
         "transform_input": tile_transforms_ir._INPUT,
         "transform_output": tile_transforms_ir._OUTPUT,
         "argmax": argmax_ir._FIELDS,
+        "amx_convolution": amx_ir._CONVOLUTION,
     }
     shown = {
         name.strip("`"): tuple(re.findall(r"\w+", cell)) for name, cell in table("| kernel | its fields")

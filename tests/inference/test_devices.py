@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
-from fcn_cli.cpu.kernels import simd_targets
+from fcn_cli.cpu.kernels import amx, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, AVX512_BF16, BASELINE, SimdTarget
 from fcn_cli.inference import device_errors
 from fcn_cli.inference.batch_limits import BatchLimits
@@ -95,6 +95,9 @@ def test_bfloat16_is_refused_on_a_gpu_without_it(
 @pytest.mark.parametrize(
     ("has_amx", "target", "requested", "kernels"),
     [
+        ("permitted", AVX512_BF16, "auto", "fast"),
+        ("permitted", AVX512_BF16, "fast", "fast"),
+        ("permitted", AVX512_BF16, "torch", "torch"),
         (False, AVX512_BF16, "auto", "fast"),
         (False, AVX512_BF16, "fast", "fast"),
         (False, AVX512_BF16, "torch", "torch"),
@@ -107,9 +110,15 @@ def test_bfloat16_is_refused_on_a_gpu_without_it(
     ],
 )
 def test_bfloat16_on_a_cpu_needs_its_instructions(
-    has_amx: bool, target: SimdTarget, requested: str, kernels: str | None, monkeypatch: pytest.MonkeyPatch
+    has_amx: bool | str,
+    target: SimdTarget,
+    requested: str,
+    kernels: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(has_amx))
+    # The operating system may keep it from this process: then only PyTorch knows what to do.
+    monkeypatch.setattr(amx, "available", lambda: has_amx == "permitted")
     monkeypatch.setattr(simd_targets, "simd_target", lambda: target)
     options = InferenceOptions("cpu", "bf16", requested)
     if kernels is None:

@@ -184,10 +184,10 @@ class PointerTable(Generic[E]):
         self._memory = memory
         self._to = to
 
-    def __getitem__(self, index: int) -> Pointer[E]:
+    def __getitem__(self, index: Int | int) -> Pointer[E]:
         return self._to.like(self._memory[index].raw)
 
-    def __setitem__(self, index: int, pointer: Pointer[E]) -> None:
+    def __setitem__(self, index: Int | int, pointer: Pointer[E]) -> None:
         self._memory[index] = Int(pointer.function, pointer.raw)
 
 

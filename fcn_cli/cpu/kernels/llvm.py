@@ -131,6 +131,12 @@ class Function:
         """Append a call of one of LLVM's intrinsics that returns a vector."""
         return self._call(intrinsic, _type(element, lanes), arguments)
 
+    def tile_instruction(self, name: str, tiles: Sequence[int], *memory: Raw) -> None:
+        """Append an instruction of AMX on tiles (by number) and memory: an address, a stride in bytes."""
+        numbers = [ir.Constant(U8.llvm_type, tile) for tile in tiles]
+        address = [self._builder.inttoptr(each, _POINTER) for each in memory[:1]]
+        self._call(f"llvm.x86.{name}", ir.VoidType(), [*numbers, *address, *memory[1:]])
+
     def float_to_int(self, value: Raw, element: type[Element], lanes: int) -> Raw:
         """Append the conversion of floats to unsigned integers."""
         return Raw(self._builder.fptoui(value, _type(element, lanes)))
