@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 
-from ..models.batchnorm_folding import Folded
+from ..models.batchnorm_folding import Folded, fold_chain
 from .convolution import (
     NO_CLAMP,
     RELU,
@@ -214,19 +214,9 @@ class _Head:
         return x
 
 
-_CLAMPS: dict[type[nn.Module], Clamp] = {nn.ReLU: RELU, nn.ReLU6: RELU6}
+_CLAMPS: dict[type[nn.Module] | None, Clamp] = {None: NO_CLAMP, nn.ReLU: RELU, nn.ReLU6: RELU6}
 
 
 def _folded(modules: Iterable[nn.Module]) -> list[tuple[Folded, Clamp]]:
     """Fold each convolution with the BatchNorm that follows it; return it with the clamp behind both."""
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d | None, Clamp]] = []
-    for module in modules:
-        if isinstance(module, nn.Conv2d):
-            found.append((module, None, NO_CLAMP))
-        elif isinstance(module, nn.BatchNorm2d) and found and found[-1][1] is None:
-            found[-1] = (found[-1][0], module, NO_CLAMP)
-        elif type(module) in _CLAMPS and found:
-            found[-1] = (*found[-1][:2], _CLAMPS[type(module)])
-        elif not isinstance(module, nn.Dropout) and not any(True for _ in module.children()):
-            raise TypeError(f"a {type(module).__name__} is not supported in a chain of convolutions")
-    return [(Folded.of(conv, norm), clamp) for conv, norm, clamp in found]
+    return [(folded, _CLAMPS[activation]) for folded, activation in fold_chain(modules)]

@@ -77,7 +77,7 @@ def fold_chain(modules: Iterable[nn.Module]) -> list[ActivatedConv]:
             found.append((module, None, None))
         elif isinstance(module, nn.BatchNorm2d) and found and found[-1][1] is None:
             found[-1] = (found[-1][0], module, None)
-        elif isinstance(module, nn.ReLU | nn.ReLU6) and found:
+        elif type(module) in {nn.ReLU, nn.ReLU6} and found:
             found[-1] = (*found[-1][:2], type(module))
         elif not isinstance(module, nn.Dropout) and not any(True for _ in module.children()):
             raise TypeError(f"a {type(module).__name__} is not supported in a chain of convolutions")

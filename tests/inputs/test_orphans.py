@@ -22,6 +22,7 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_nothing_is_left_of_a_killed_run_that_has_a_fork_server(
