@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..common import store_urls
 from ..common.errors import RequestError
 
 Include = Annotated[
@@ -38,7 +39,7 @@ def not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
 def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
     """Refuse an output path that is a file or lies below a file."""
     not_empty(parameter, value)
-    if value == "-" or "://" in value:
+    if value == "-" or store_urls.is_url(value):
         return value
     for place in (Path(value), *Path(value).parents):
         if os.path.isdir(place):

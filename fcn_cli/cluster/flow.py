@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from ..common import store_urls
 from ..inputs.discovery import Source
 from ..runs.resume_plan import Step
 from .block_worker import BlockWorker, Job
@@ -139,6 +140,6 @@ def _for_any_directory(step: Step) -> Step:
 
 
 def _absolute(source: Source) -> Source:
-    if "://" in source.path:
+    if store_urls.is_url(source.path):
         return source
     return replace(source, path=os.path.abspath(source.path))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common import files
+from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
 
 _NONCE_FILE = ".fcn.nonce"
@@ -39,7 +39,8 @@ class SharedOutput:
 @contextlib.contextmanager
 def shared_output(directory: str) -> Iterator[SharedOutput]:
     """Write a nonce into an output directory, for as long as actors may look for it; none into a store."""
-    if "://" in directory:
+    directory = store_urls.local_path(directory)
+    if store_urls.is_url(directory):
         yield SharedOutput(directory, None)
         return
     place = Path(directory).absolute()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...common import store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...inputs import decoder
 from ...outputs.record import Record
@@ -31,7 +32,7 @@ def write_upright_jpeg(record: Record, target: Path) -> None:
         The file cannot be written.
     """
     again = "segment it again"
-    if "://" in record.path:
+    if store_urls.is_url(record.path):
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: not on this machine")
     try:
         status = os.stat(record.path)
