@@ -118,10 +118,7 @@ class BlockWorker:
         _wait(
             self._ledger.ready.remote(
                 {
-                    "device": str(chosen.device),
-                    "precision": chosen.precision,
-                    "kernels": chosen.kernels,
-                    "threads": chosen.threads,
+                    **chosen.as_json(),
                     "batch_size": chosen.batch_size,
                     "workers": job.prediction.decoding.workers,
                 }

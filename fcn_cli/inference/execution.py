@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,6 +44,15 @@ class ExecutionConfig:
     batch_size: int
     threads: int
     fallback: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return where and how the network runs, as summaries and benchmarks have it."""
+        return {
+            "device": str(self.device),
+            "precision": self.precision,
+            "kernels": self.kernels,
+            "threads": self.threads,
+        }
 
 
 def resolve_execution(options: InferenceOptions | None = None) -> ExecutionConfig:

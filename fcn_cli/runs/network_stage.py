@@ -155,10 +155,7 @@ class NetworkStage:
         if warning := self.earlier.warning(chosen.device.type, chosen.precision):
             self._observer.warn(warning)
         self._how.update(
-            device=str(chosen.device),
-            precision=chosen.precision,
-            kernels=chosen.kernels,
-            threads=chosen.threads,
+            **chosen.as_json(),
             batch_size=chosen.batch_size,
             workers=workers,
         )
