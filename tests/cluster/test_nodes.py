@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, tree, wait_until
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, tree
 from .running import RayCluster, running_cluster
 from .test_ray import NAMES, how, pictures
 
@@ -28,15 +27,8 @@ def test_a_node_that_dies_loses_nothing(
     """Its actor gets another place when one is free, and its block goes on where it was."""
     names = [*NAMES, *(f"q{number:03}.png" for number in range(64))]
     make_photos(names)
-    running = subprocess.Popen(
-        three_nodes.segment("made", *SMALL, "-o", "out"),
-        cwd=tmp_path,
-        env=three_nodes.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = three_nodes.start(tmp_path, 20)
     journal = tmp_path / "out/manifest.jsonl"
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 20, running)
     three_nodes.kill_node(1)
     assert journal.read_bytes().count(b"\n") < len(names)
     _, errors = running.communicate(timeout=150)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from fcn_cli.cluster.shares import SMALLEST_BLOCK
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, stray_lines, tree, wait_until
+from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, stray_lines, tree
 from .running import KILLER, RayCluster
 
 pytestmark = pytest.mark.slow
@@ -76,18 +75,10 @@ def test_a_driver_that_is_killed_is_continued(
     ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     make_photos(NAMES)
-    running = subprocess.Popen(
-        ray_cluster.segment("made", *SMALL, "-o", "out"),
-        cwd=tmp_path,
-        env=ray_cluster.environment,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    journal = tmp_path / "out/manifest.jsonl"
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 10, running)
+    running = ray_cluster.start(tmp_path, 10)
     running.send_signal(signal.SIGKILL)
-    running.wait()
-    whole = journal.read_bytes()
+    running.communicate()
+    whole = (tmp_path / "out/manifest.jsonl").read_bytes()
     known = json.loads(b"[" + b",".join(whole[: whole.rindex(b"\n")].splitlines()) + b"]")
     assert 10 <= len(known) < len(NAMES)
     run_line(ray_cluster.segment("made", *SMALL, "-o", "out"), cwd=tmp_path, env=ray_cluster.environment)
@@ -104,15 +95,7 @@ def test_ctrl_c_keeps_what_is_done(
     ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     make_photos(NAMES)
-    running = subprocess.Popen(
-        ray_cluster.segment("made", *SMALL, "-o", "out", "--resize", "300"),
-        cwd=tmp_path,
-        env=ray_cluster.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    journal = tmp_path / "out/manifest.jsonl"
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 10, running)
+    running = ray_cluster.start(tmp_path, 10, "--resize", "300")
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
