@@ -21,6 +21,8 @@ from .shares import Blocks, Share
 _MAX_DEATHS = 16
 """How often one actor is started again, and one block given out again."""
 _ANSWER_SECONDS = 60.0
+_FAREWELL_SECONDS = 5.0
+"""How long Ray Data may take to end; empty blocks need much less, and a cluster that is gone never answers."""
 
 
 class Flow:
@@ -50,6 +52,7 @@ class Flow:
         self._ledger: Any = None
         self.error: BaseException | None = None
         self.received: set[int] = set()
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fcn-ray", daemon=True)
 
     def __enter__(self) -> Flow:
@@ -65,6 +68,9 @@ class Flow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Ray Data must not find its session gone: it would print that, and connect to a Ray of its own.
+        self._is_over.set()
+        self._thread.join(_FAREWELL_SECONDS)
         # Whatever still runs ends with the session.
         self._ledger = None
 
@@ -94,6 +100,8 @@ class Flow:
                 batch_size=None, prefetch_batches=0, batch_format="numpy"
             ):
                 self.received.update(map(int, batch["photo"]))
+                if self._is_over.is_set():
+                    break
         except BaseException as error:  # noqa: BLE001 - it is the driver's to judge
             self.error = self.error or error
 

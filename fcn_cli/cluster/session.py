@@ -31,6 +31,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A thread that comes too late must not start another Ray.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
 
@@ -158,14 +160,11 @@ def _stderr_closed() -> Iterator[None]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep Ray's log lines and warnings from the user: what matters comes as an exception."""
-    before = logging.root.manager.disable
+    # For good: a thread of Ray can live longer than its session, and complain of that.
     logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def node_resources() -> list[dict[str, float]]:
