@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..workspace import Workspace, prefer_huge_pages
 from . import amx_ir, arguments, ir_amx, llvm, simd_targets
-from .amx_ir import BLOCK, GROUPS, POSITIONS
+from .amx_ir import BLOCK, GROUPS, POSITIONS, STEPS
 from .arguments import Clamp
 from .ir_amx import DEPTH, ROWS
 
@@ -29,11 +29,10 @@ BORDER = 4
 """The zeros right of a row, which are those left of the next one, and the rows of zeros above and below."""
 
 # Bytes of the image that a thread multiplies by each panel: they stay in its L2 cache.
-_IMAGE_BYTES = 1280 << 10
+_IMAGE_BYTES = 1024 << 10
+_FEWEST = 256
 # Channels of a 3x3 filter that are summed before others: more would not leave an item enough positions.
 _CHUNK = 512
-# Bytes of a panel at most that are multiplied by all positions of an item: they stay in the L1 cache.
-_GROUP_BYTES = 18 << 10
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
@@ -195,15 +194,14 @@ def _layout(image: Tensor, result: Tensor, steps: int, dilation: int) -> dict[st
 def _blocking(channels: int, steps: int, layout: dict[str, int]) -> dict[str, int]:
     """Return the fields that say what is multiplied at a time: parts of a size that stays in a cache."""
     chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps > 1 else channels) // DEPTH)
-    panel_bytes = steps * BLOCK * DEPTH * torch.bfloat16.itemsize
-    group = DEPTH * _divisor(chunk // DEPTH, _GROUP_BYTES // panel_bytes)
+    group = DEPTH * math.gcd(chunk // DEPTH, STEPS if steps == 1 else 1)
     positions = layout["height"] * layout["row_positions"]
-    border = layout["dilation"] * layout["row_positions"] if steps > 1 else 0
-    item = _positions_per_item(positions, chunk, border)
+    item = _positions_per_item(positions, chunk)
     return {
         "channels": channels,
         "chunk": chunk,
         "group": group,
+        "rows": BLOCK * DEPTH // group if steps == 1 else BLOCK // STEPS,
         "positions": positions,
         "positions_per_item": item,
     }
@@ -231,11 +229,10 @@ def _divisor(number: int, limit: int) -> int:
     return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
-def _positions_per_item(positions: int, channels: int, border: int) -> int:
-    """Return a multiple of a block: so many that the image's part fits, with the rows of other taps."""
+def _positions_per_item(positions: int, channels: int) -> int:
+    """Return a multiple of a block: so many that the image's part stays in a cache."""
     fitting = _IMAGE_BYTES // (torch.bfloat16.itemsize * channels)
-    fitting = max(fitting - 2 * border, fitting // 3)
-    most = max(1, min(POSITIONS, fitting) // BLOCK) * BLOCK
+    most = min(POSITIONS, max(fitting, _FEWEST)) // BLOCK * BLOCK
     # Every item reads all panels: no more items than needed, as many for each thread.
     threads = torch.get_num_threads()
     items = threads * math.ceil(positions / (threads * most))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import ir_amx
 from .compiler import Kernel
 from .ir_amx import DEPTH, ROWS, Tile
-from .ir_bf16 import load_floats, store_floats
+from .ir_bf16 import load_floats, store_both
 from .ir_builder import KernelBuilder, Variable
 from .ir_values import Int, Pointer, clamp, minimum
 from .llvm import BF16, F32, I64, U8, Function
@@ -17,6 +17,9 @@ BLOCK = 2 * ROWS
 POSITIONS = 512
 """The most positions of an item."""
 
+STEPS = 8
+"""A group has as many products of 32 channels at most: its panel stays in the L1 cache."""
+
 GROUPS = 3
 """A kernel with as many groups of channels can have more."""
 
@@ -24,7 +27,7 @@ _TILE = ROWS * DEPTH
 _CONVOLUTION = (
     "image", "image_plane", "panels", "result", "result_plane", "bias", "low", "high", "configuration",
     "height", "width", "row_positions", "dilation", "positions", "positions_per_item", "channels", "columns",
-    "chunk", "group", "sums", "sums_floats",
+    "chunk", "group", "rows", "sums", "sums_floats",
 )  # fmt: skip
 
 
@@ -91,23 +94,63 @@ class _Tiles:
         return list(zip(self._sums, places, strict=True))
 
 
+class _Results:
+    """Turns sums into results: adds the bias, and the earlier result if asked to, clamps, and writes pixels."""
+
+    def __init__(self, kernel: KernelBuilder, *, add: bool) -> None:
+        self._kernel, self._add = kernel, add
+        self._low, self._high = kernel.broadcast("low"), kernel.broadcast("high")
+        # What is computed for positions that are no pixels is written here.
+        self._discarded = kernel.alloca(BF16, BLOCK)
+        self._are_pixels = kernel.alloca(I64, BLOCK + POSITIONS)
+
+    def begin(self, first: Int, count: Int) -> None:
+        """Note which of the positions from `first` are pixels; no position before them is one."""
+        kernel, zero = self._kernel, first * 0
+        self._first = first
+        with kernel.loop(BLOCK) as index:
+            self._are_pixels[index] = zero
+        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
+            row, column = divmod(first + index, kernel["row_positions"])
+            inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
+            self._are_pixels[index + BLOCK] = inside.select(zero + 1, zero)
+
+    def write(self, column: Int, position: Int, sums: Pointer[F32]) -> None:
+        """Write 32 positions, from `position`, and columns."""
+        with self._kernel.loop(BLOCK) as row:
+            self.write_row(column, position, sums, row)
+
+    def write_row(self, column: Int, position: Int, sums: Pointer[F32], row: Int) -> None:
+        """Write one of the 32 positions."""
+        plane = column // BLOCK * self._kernel["result_plane"]
+        pixel = self._kernel.pointer("result", BF16) + (plane + (self._first + position + row) * BLOCK)
+        is_pixel = self._are_pixels[position + row + BLOCK]
+        target, halves = (is_pixel < 1).select(self._discarded, pixel), []
+        for half in (0, 1):
+            total = (sums + (half * BLOCK + row) * ROWS).load()
+            if self._add:
+                total += load_floats(target + half * ROWS)
+            bias = (self._kernel.pointer("bias", F32) + (column + half * ROWS)).load()
+            halves.append(clamp(total + bias, self._low, self._high))
+        store_both(*halves, target)
+
+
 class _Convolution:
     """Builds the kernel."""
 
     def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, groups: int, chunked: bool) -> None:
         self._kernel = kernel
-        self._add, self._groups, self._chunked = add, groups, chunked
+        self._groups, self._chunked = groups, chunked
         self._image, self._panels = kernel.pointer("image", BF16), kernel.pointer("panels", BF16)
-        self._low, self._high = kernel.broadcast("low"), kernel.broadcast("high")
         right = kernel["dilation"] * DEPTH
         down = right * kernel["row_positions"]
         self._taps = [down * row + right * column for row in range(taps) for column in range(taps)]
         self._group_plane = kernel["group"] // DEPTH * kernel["image_plane"]
         self._group_panel = kernel["group"] * (len(self._taps) * BLOCK)
-        # What is computed for positions that are no pixels is written here.
-        self._discarded = kernel.alloca(BF16, BLOCK)
-        self._are_pixels = kernel.alloca(I64, POSITIONS)
         self._tiles = _Tiles(self._image.function)
+        self._results = _Results(kernel, add=add)
+        # The sums of two blocks.
+        self._last = kernel.alloca(F32, 2 * BLOCK * BLOCK)
 
     def build(self) -> None:
         kernel = self._kernel
@@ -116,7 +159,7 @@ class _Convolution:
         with kernel.parallel_for() as item:
             self._first = item * kernel["positions_per_item"]
             self._count = minimum(kernel["positions"] - self._first, kernel["positions_per_item"])
-            self._find_pixels()
+            self._results.begin(self._first, self._count)
             ir_amx.configure(configuration)
             if self._chunked:
                 self._all_chunks(sums)
@@ -125,33 +168,22 @@ class _Convolution:
                     self._one_panel(column, sums)
             ir_amx.release(self._image.function)
 
-    def _find_pixels(self) -> None:
-        """Note which positions of an item are pixels."""
-        kernel, zero = self._kernel, self._first * 0
-        with kernel.loop((self._count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
-            row, column = divmod(self._first + index, kernel["row_positions"])
-            inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
-            self._are_pixels[index] = inside.select(zero + 1, zero)
-
     def _one_panel(self, column: Int, sums: Pointer[F32]) -> None:
         """Compute 32 columns of an item; between groups of channels, the sums are in memory."""
         kernel, image = self._kernel, self._image
         panel = self._panels + column * kernel["channels"] * len(self._taps)
-        last = self._groups == 1
-        with kernel.loop(self._count, BLOCK) as position:
-            part = sums if last else sums + position * BLOCK
-            self._tiles.zero()
-            self._multiply(image, panel, position, part, finish=column if last else None)
-        if last:
+        if self._groups == 1:
+            self._last_group(image, panel, column)
             return
+        with kernel.loop(self._count, BLOCK) as position:
+            self._tiles.zero()
+            self._multiply(image, panel, position)
+            self._tiles.store(sums + position * BLOCK)
         image, panel = image + self._group_plane, panel + self._group_panel
         if self._groups > 2:
             between = kernel["channels"] // kernel["group"] - 2
             image, panel = self._add_groups(image, panel, sums, between)
-        with kernel.loop(self._count, BLOCK) as position:
-            part = sums + position * BLOCK
-            self._tiles.load(part)
-            self._multiply(image, panel, position, part, finish=column)
+        self._last_group(image, panel, column, sums)
 
     def _all_chunks(self, sums: Pointer[F32]) -> None:
         """Compute an item; the sums of all columns are in memory."""
@@ -166,7 +198,7 @@ class _Convolution:
                 panel = self._panels + (column * kernel["channels"] + channel * BLOCK) * len(self._taps)
                 self._add_groups(image, panel, sums + column * item, groups)
         with kernel.loop(kernel["columns"], BLOCK) as column, kernel.loop(self._count, BLOCK) as position:
-            self._finish(column, position, sums + (column * item + position * BLOCK))
+            self._results.write(column, position, sums + (column * item + position * BLOCK))
 
     def _add_groups(
         self, image: Pointer[BF16], panel: Pointer[BF16], sums: Pointer[F32], count: Int
@@ -177,62 +209,65 @@ class _Convolution:
             with self._kernel.loop(self._count, BLOCK) as position:
                 part = sums + position * BLOCK
                 self._tiles.load(part)
-                self._multiply(images.value, panels.value, position, part)
+                self._multiply(images.value, panels.value, position)
+                self._tiles.store(part)
             images.value += self._group_plane
             panels.value += self._group_panel
         return images.value, panels.value
 
-    def _multiply(
-        self,
-        image: Pointer[BF16],
-        panel: Pointer[BF16],
-        position: Int,
-        sums: Pointer[F32],
-        *,
-        finish: Int | None = None,
+    def _last_group(
+        self, image: Pointer[BF16], panel: Pointer[BF16], column: Int, sums: Pointer[F32] | None = None
     ) -> None:
-        """Add the products of a group to the sums in tiles, and store these; finish the given column."""
+        """Add the products of a panel's last group to the sums, if there are any, and write the results.
+
+        The vectors write a block while the tiles multiply the next one.
+        """
+        with self._kernel.loop(self._count, BLOCK) as position:
+            if sums is None:
+                self._tiles.zero()
+            else:
+                self._tiles.load(sums + position * BLOCK)
+            self._multiply(image, panel, position, written=column)
+            self._tiles.store(self._last_sums(position))
+        last = (self._count - 1) // BLOCK * BLOCK
+        self._results.write(column, last, self._last_sums(last))
+
+    def _last_sums(self, position: Int) -> Pointer[F32]:
+        """Return memory for a block's sums, other than for the blocks beside it."""
+        return self._last + position % (2 * BLOCK) * BLOCK
+
+    def _multiply(
+        self, image: Pointer[BF16], panel: Pointer[BF16], position: Int, *, written: Int | None = None
+    ) -> None:
+        """Add the products of a group to the tiles; meanwhile, write the block before, of a column."""
         kernel, steps = self._kernel, len(self._taps)
-        if finish is not None and self._add:
-            for row in range(BLOCK):
-                (self._result(finish, position) + row * BLOCK).prefetch(write=True)
         left, right = Variable(image + (self._first + position) * DEPTH), Variable(panel)
         # Sixteen blocks prefetch the next group of the panel, each as many lines.
         lines = self._group_panel // (ROWS * BLOCK) * position
         following = Variable(panel + self._group_panel + lines)
-        with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following]):
+        row = Variable(position * 0)
+        with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following, row]):
             for index, tap in enumerate(self._taps):
                 self._tiles.add_products(left.value + tap, right.value + index * 2 * _TILE)
                 if index % 3 == 2:
                     self._prefetch_pixels(left.value + tap)
                 for line in (0, 1):
                     (following.value + (2 * index + line) * DEPTH).prefetch()
+                if written is not None and index < STEPS:
+                    self._write_some(written, position, row)
             left.value += kernel["image_plane"]
             right.value += steps * 2 * _TILE
             following.value += steps * 2 * DEPTH
-        self._tiles.store(sums)
-        if finish is not None:
-            self._finish(finish, position, sums)
+
+    def _write_some(self, column: Int, position: Int, row: Variable[Int]) -> None:
+        """Write the next rows of the block before a position."""
+        sums = self._last_sums(position + BLOCK)
+        rows = self._kernel["rows"]
+        with self._kernel.loop(rows) as index:
+            self._results.write_row(column, position - BLOCK, sums, row.value + index)
+        row.value += rows
 
     def _prefetch_pixels(self, pixels: Pointer[BF16]) -> None:
         """Prefetch what the right-most tap of the next block reads: the taps left of it read the same."""
         for position in range(BLOCK, 2 * BLOCK):
             (pixels + position * DEPTH).prefetch()
-
-    def _result(self, column: Int, position: Int) -> Pointer[BF16]:
-        plane = column // BLOCK * self._kernel["result_plane"]
-        return self._kernel.pointer("result", BF16) + (plane + (self._first + position) * BLOCK)
-
-    def _finish(self, column: Int, position: Int, sums: Pointer[F32]) -> None:
-        """Add bias and result, clamp and write."""
-        bias = self._kernel.pointer("bias", F32) + column
-        biases = [(bias + half * ROWS).load() for half in (0, 1)]
-        result = self._result(column, position)
-        with self._kernel.loop(BLOCK) as row:
-            is_pixel = self._are_pixels[position + row]
-            pixel = (is_pixel < 1).select(self._discarded, result + row * BLOCK)
-            for half, shift in enumerate(biases):
-                target, total = pixel + half * ROWS, (sums + (half * BLOCK + row) * ROWS).load()
-                if self._add:
-                    total += load_floats(target)
-                store_floats(clamp(total + shift, self._low, self._high), target)

@@ -15,6 +15,7 @@ _HALF = 16
 # Of the instructions of AVX512_BF16, only those on whole registers are used.
 _DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
 _NARROW = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+_NARROW_BOTH = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
 
 
 def dot_of_pairs(a: Vector[F32], b: Vector[F32], total: Vector[F32]) -> Vector[F32]:
@@ -43,6 +44,17 @@ def store_floats(vector: Vector[F32], target: Pointer[E]) -> None:
     """Store a vector of float32, or, where `target` holds them, of as many bfloat16."""
     raw = vector.raw if target.element is F32 else _narrowed(vector)
     vector.function.store(raw, target.raw, target.element)
+
+
+def store_both(first: Vector[F32], second: Vector[F32], target: Pointer[BF16]) -> None:
+    """Store two vectors of float32 one after the other, as bfloat16."""
+    function, lanes = first.function, first.lanes
+    if not function.multiplies_bf16:
+        store_floats(first, target)
+        store_floats(second, target + lanes)
+        return
+    both = function.call(_NARROW_BOTH, BFloat, 2 * lanes, [second.raw, first.raw])
+    function.store(function.bitcast(both, BF16, 2 * lanes), target.raw, BF16)
 
 
 def _narrowed(vector: Vector[F32]) -> Raw:
