@@ -110,10 +110,14 @@ class _Results:
         self._first = first
         with kernel.loop(BLOCK) as index:
             self._are_pixels[index] = zero
-        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK) as index:
-            row, column = divmod(first + index, kernel["row_positions"])
-            inside = column.is_index_below(kernel["width"]) & row.is_index_below(kernel["height"])
+        row, column = map(Variable, divmod(first, kernel["row_positions"]))
+        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK, carried=[row, column]) as index:
+            inside = column.value.is_index_below(kernel["width"]) & row.value.is_index_below(kernel["height"])
             self._are_pixels[index + BLOCK] = inside.select(zero + 1, zero)
+            following = column.value + 1
+            is_same_row = following < kernel["row_positions"]
+            row.value = is_same_row.select(row.value, row.value + 1)
+            column.value = is_same_row.select(following, zero)
 
     def write(self, column: Int, position: Int, sums: Pointer[F32]) -> None:
         """Write 32 positions, from `position`, and columns."""
