@@ -7,12 +7,14 @@ pixels one after the other, they are rearranged.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
 from .convolution import AddingConvolution, Convolution, Layers
 from .kernels import amx
+from .kernels.amx_ir import BLOCK
 from .kernels.arguments import Clamp
 from .kernels.ir_amx import DEPTH
 from .layers import CompiledLayers
@@ -60,6 +62,9 @@ class AmxLayers:
 
     def last(self, folded: Folded, clamp: Clamp) -> Convolution:
         """Return the network's last layer."""
+        conv = folded.conv
+        if conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and conv.in_channels % DEPTH == 0:
+            return AmxLogits(folded, clamp)
         return PixelConvolution(self._others.last(folded, clamp))
 
 
@@ -69,9 +74,9 @@ class AmxConvolution:
     kernel = "amx"
 
     def __init__(self, folded: Folded, clamp: Clamp) -> None:
-        self._filters = amx.Filters(amx.in_panels(folded.weight()), folded.bias.float())
-        self._stride, self._dilation = folded.conv.stride, folded.conv.dilation[0]
-        self._clamp = clamp
+        filters = amx.Filters(amx.in_panels(folded.weight()), folded.bias.float())
+        self._convolve = amx.Convolution(filters, clamp, folded.conv.dilation[0])
+        self._stride, self._channels = folded.conv.stride, folded.conv.out_channels
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result in the workspace."""
@@ -79,8 +84,8 @@ class AmxConvolution:
         if (down, right) != (1, 1):
             x = x[:, ::down, ::right]
         x = as_features(x, space)
-        out = amx.take_features(space, name, x.shape[1], x.shape[2], len(self._filters.bias))
-        self._convolve(x, out, space, add=False)
+        out = amx.take_features(space, name, x.shape[1], x.shape[2], self._channels)
+        self._convolve(x, out, space)
         return out
 
     def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> Tensor:
@@ -89,8 +94,27 @@ class AmxConvolution:
         self._convolve(as_features(x, space), features, space, add=True)
         return features
 
-    def _convolve(self, x: Tensor, out: Tensor, space: Workspace, *, add: bool) -> None:
-        amx.convolution(x, self._filters, out, self._clamp, space, dilation=self._dilation, add=add)
+
+class AmxLogits:
+    """A 1x1 convolution with weights and result in float32: a product for each of a weight's three parts."""
+
+    kernel = "amx"
+
+    def __init__(self, folded: Folded, clamp: Clamp) -> None:
+        self._channels = folded.conv.out_channels
+        # No channels are left over.
+        further = -self._channels % BLOCK
+        weight = F.pad(folded.weight(), (0, 0, 0, 0, 0, 0, 0, further))
+        bias = F.pad(folded.bias.float(), (0, further))
+        self._convolve = amx.Convolution(amx.Filters(amx.in_three_panels(weight), bias), clamp)
+
+    def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
+        """Return the result (1, h, w, channels)."""
+        x = as_features(x, space)
+        channels = -(-self._channels // BLOCK) * BLOCK
+        out = amx.take_features(space, f"{name} float32", x.shape[1], x.shape[2], channels, torch.float32)
+        self._convolve(x, out, space)
+        return as_pixels(out)[..., : self._channels]
 
 
 class PixelConvolution:

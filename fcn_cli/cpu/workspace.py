@@ -19,6 +19,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._taken: dict[str, Tensor] = {}
         self._zeroed: dict[str, tuple[int, ...]] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -26,16 +27,21 @@ class Workspace:
 
         `dtype` is float32 or bfloat16.
         """
+        latest = self._taken.get(name)
+        if latest is not None and latest.shape == shape and latest.dtype == dtype:
+            return latest
         numbers = math.prod(shape)
         # Buffers are counted in float32.
         count = -(-numbers * dtype.itemsize // torch.float32.itemsize)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < count:
             # Free the old buffer first: both together would be the peak.
-            self._buffers.pop(name, None)
-            del buffer
+            for held in (self._buffers, self._taken):
+                held.pop(name, None)
+            del buffer, latest
             buffer = self._buffers[name] = torch.empty(count)
-        return buffer[:count].view(dtype)[:numbers].view(shape)
+        self._taken[name] = buffer[:count].view(dtype)[:numbers].view(shape)
+        return self._taken[name]
 
     def take_zeroed(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the same filled with zeros, or, if it had this shape the last time, as it was left then.

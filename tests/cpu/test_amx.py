@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import pytest
 import torch
@@ -46,15 +47,8 @@ def check(
     image, residual = integers(1, height, width, channels), integers(1, height, width, columns, seed=1)
     weights, bias = integers(columns, channels, taps, taps, seed=2), integers(columns, seed=3)
     result = as_features(residual.bfloat16(), space, "result")
-    amx.convolution(
-        as_features(image.bfloat16(), space),
-        amx.Filters(amx.in_panels(weights), bias),
-        result,
-        clamp,
-        space,
-        dilation=dilation,
-        add=add,
-    )
+    convolve = amx.Convolution(amx.Filters(amx.in_panels(weights), bias), clamp, dilation)
+    convolve(as_features(image.bfloat16(), space), result, space, add=add)
     batch = image.double().permute(0, 3, 1, 2)
     padding = dilation * (taps // 2)
     exact = F.conv2d(batch, weights.double(), bias.double(), padding=padding, dilation=dilation)
@@ -108,7 +102,7 @@ def test_threads_do_not_change_a_bit() -> None:
         with torch_threads(threads):
             space = Workspace()
             result = amx.take_features(space, "result", 40, 50, 64)
-            amx.convolution(as_features(image, space), filters, result, RELU, space)
+            amx.Convolution(filters, RELU)(as_features(image, space), result, space)
             results.append(as_pixels(result))
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -118,13 +112,17 @@ def test_what_the_wrapper_refuses() -> None:
     space = Workspace()
     image, result = (amx.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
     panels, bias = amx.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
-    good = {
-        "image": image,
-        "filters": amx.Filters(panels, bias),
-        "result": result,
-        "dilation": 1,
-    }
+
+    def convolve(image: Tensor = image, result: Tensor = result, **changed: Any) -> None:
+        arguments = {"filters": amx.Filters(panels, bias), "dilation": 1, **changed}
+        amx.Convolution(clamp=RELU, **arguments)(image, result, space)
+
+    in_float32 = amx.take_features(space, "float32", 5, 6, 64, torch.float32)
+    parts = amx.in_three_panels(torch.zeros(64, 64, 1, 1))
     wrong: list[tuple[str, object]] = [
+        ("image", in_float32),
+        ("result", in_float32),
+        ("filters", amx.Filters(parts, bias)),
         ("image", image.contiguous()),
         ("image", image.float()),
         ("image", image[:, :, 1:]),
@@ -142,8 +140,8 @@ def test_what_the_wrapper_refuses() -> None:
     ]
     for name, value in wrong:
         with pytest.raises(ValueError, match=r"."):
-            amx.convolution(**(good | {name: value}), clamp=RELU, space=space)  # type: ignore[arg-type]
-    amx.convolution(**good, clamp=RELU, space=space)  # type: ignore[arg-type]
+            convolve(**{name: value})  # type: ignore[arg-type]
+    convolve()
 
 
 @needs_amx
@@ -195,14 +193,14 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
         assert not amx.available()
         one = torch.zeros(1)
         with pytest.raises(RuntimeError, match="AMX"):
-            amx.convolution(one, amx.Filters(one, one), one, RELU, Workspace())
+            amx.Convolution(amx.Filters(one, one), RELU)(one, one, Workspace())
     finally:
         amx._permitted.cache_clear()
 
 
 @pytest.mark.skipif(not AVX512_BF16.can_be_compiled_here(), reason="LLVM does not compile for x86 here")
 def test_the_innermost_loop_has_four_products_a_step_and_no_more_tiles() -> None:
-    code = amx_ir.convolution(AVX512_BF16, taps=3, add=False, groups=1, chunked=False).ir
+    code = amx_ir.convolution(AVX512_BF16, steps=amx_ir.TAPS, add=False, groups=1, chunked=False).ir
     assert code.count('call void @"llvm.x86.tdpbf16ps"') == 9 * 4
     assert code.count('call void @"llvm.x86.tileloadd64"') == 9 * 4
     assert len(ir_amx.configuration()) == 64

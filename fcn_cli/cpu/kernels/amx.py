@@ -12,6 +12,7 @@ import ctypes
 import functools
 import math
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..workspace import Workspace, prefer_huge_pages
 from . import amx_ir, arguments, ir_amx, llvm, simd_targets
-from .amx_ir import BLOCK, GROUPS, POSITIONS, STEPS
+from .amx_ir import BLOCK, GROUPS, PARTS, POSITIONS, STEPS, TAPS
 from .arguments import Clamp
 from .ir_amx import DEPTH, ROWS
 
@@ -78,32 +79,50 @@ def in_panels(weights: Tensor) -> Tensor:
         bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles side
         by side, whose rows are pairs of channels.
     """
+    return _in_panels(weights.flatten(2))
+
+
+def in_three_panels(weights: Tensor) -> Tensor:
+    """Return a 1x1 filter of float32 weights, as `in_panels` does, but with three parts for the taps.
+
+    A weight is their sum, to 24 bits: each part is the bfloat16 nearest to what the parts before left.
+    """
+    parts, rest = [], weights.flatten(2).float()
+    for _ in range(PARTS):
+        parts.append(rest.bfloat16().float())
+        rest = rest - parts[-1]
+    return _in_panels(torch.cat(parts, dim=2))
+
+
+def _in_panels(weights: Tensor) -> Tensor:
     columns, channels = weights.shape[:2]
-    tiles = weights.flatten(2).reshape(columns // BLOCK, 2, ROWS, channels // DEPTH, ROWS, 2, -1)
+    tiles = weights.reshape(columns // BLOCK, 2, ROWS, channels // DEPTH, ROWS, 2, -1)
     ordered = tiles.permute(0, 3, 6, 1, 4, 2, 5)
     return prefer_huge_pages(torch.empty(ordered.shape, dtype=torch.bfloat16)).copy_(ordered)
 
 
-def take_features(space: Workspace, name: str, height: int, width: int, channels: int) -> Tensor:
-    """Return memory for features in the layout of `convolution`.
+def take_features(
+    space: Workspace, name: str, height: int, width: int, channels: int, dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """Return memory for features in the layout of `Convolution`.
 
     It is a view of shape (channels / 32, h, w, 32) of memory with zeros around each plane, to which nothing
     may write. The pixels are uninitialised.
     """
     row, plane = width + BORDER, _plane_positions(height, width)
-    memory = space.take_zeroed(f"{name} of {channels}", channels // DEPTH, plane, DEPTH, dtype=torch.bfloat16)
+    memory = space.take_zeroed(f"{name} of {channels}", channels // DEPTH, plane, DEPTH, dtype=dtype)
     strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
     return memory.as_strided((len(memory), height, width, DEPTH), strides, BORDER * (row + 1) * DEPTH)
 
 
 def are_features(x: Tensor) -> bool:
     """Return whether a tensor has the layout of `take_features`."""
-    if x.dtype != torch.bfloat16 or x.ndim != 4 or x.shape[3] != DEPTH:
+    if x.dtype not in (torch.bfloat16, torch.float32) or x.ndim != 4 or x.shape[3] != DEPTH:
         return False
-    _, height, width, _ = x.shape
+    planes, height, width, _ = x.shape
     row, plane = width + BORDER, _plane_positions(height, width)
     strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
-    whole = x.untyped_storage().nbytes() // x.itemsize >= len(x) * plane * DEPTH
+    whole = x.untyped_storage().nbytes() // x.itemsize >= planes * plane * DEPTH
     return bool(x.stride() == strides and x.storage_offset() == BORDER * (row + 1) * DEPTH and whole)
 
 
@@ -112,77 +131,101 @@ def _plane_positions(height: int, width: int) -> int:
     return (height + 2 * BORDER) * (width + BORDER) + BORDER + BLOCK
 
 
-def convolution(
-    image: Tensor,
-    filters: Filters,
-    result: Tensor,
-    clamp: Clamp,
-    space: Workspace,
-    *,
-    dilation: int = 1,
-    add: bool = False,
-) -> None:
-    """Compute a 1x1 or 3x3 convolution that keeps the size: clamp(image * filters + bias [+ result]).
+class Convolution:
+    """A 1x1 or 3x3 convolution that keeps the size: clamp(image * filters + bias [+ result]).
 
     Parameters
     ----------
-    image
-        Features of `take_features`, of C channels.
     filters
-        The weights as `in_panels` returns them, and the bias: float32, shape (columns,).
-    result
-        Features of the same height and width and of as many channels as there are columns; other memory than
-        the image.
+        The weights as `in_panels` or `in_three_panels` returns them, and the bias: float32, shape (columns,).
     clamp
         The range of the result.
-    space
-        Holds the sums of an item.
     dilation
         The distance of a 3x3 filter's taps, at most `BORDER`.
-    add
-        Whether to add to the result.
-
-    Raises
-    ------
-    ValueError
-        A tensor has another shape, type or layout.
-    RuntimeError
-        There is no AMX here, or the process may not use it.
     """
-    if not _permitted():
-        raise RuntimeError("this process has no AMX")
-    panels, bias = filters
-    steps = _require(image, filters, result, dilation)
-    layout = _layout(image, result, steps, dilation)
-    blocking = _blocking(len(image) * DEPTH, steps, layout)
-    chunked = blocking["chunk"] < blocking["channels"]
-    item, stored = blocking["positions_per_item"], bias.numel() if chunked else BLOCK
-    sums = space.take("sums", torch.get_num_threads(), item * stored)
-    groups = min(blocking["chunk"] // blocking["group"], GROUPS)
-    target = simd_targets.AVX512_BF16
-    _kernel(target, taps=math.isqrt(steps), add=add, groups=groups, chunked=chunked)(
-        math.ceil(blocking["positions"] / item),
-        **layout,
-        **blocking,
-        panels=arguments.contiguous_pointer(panels, torch.bfloat16),
-        bias=arguments.contiguous_pointer(bias),
-        columns=bias.numel(),
-        **arguments.clamp_fields(clamp),
-        configuration=arguments.contiguous_pointer(_configuration(), torch.uint8),
-        sums=arguments.contiguous_pointer(sums),
-        sums_floats=sums.shape[1],
-    )
+
+    def __init__(self, filters: Filters, clamp: Clamp, dilation: int = 1) -> None:
+        self._filters, self._clamp, self._dilation = filters, clamp, dilation
+        self._places: tuple[object, ...] = ()
+        self._sums_shape = (0, 0)
+        self._run: Callable[[], None] = _unprepared
+
+    def __call__(self, image: Tensor, result: Tensor, space: Workspace, *, add: bool = False) -> None:
+        """Compute the result.
+
+        Parameters
+        ----------
+        image
+            Features of `take_features`, of C channels.
+        result
+            Features of the same height and width and of as many channels as there are columns; other memory
+            than the image. They are float32 if the weights are in three parts, else bfloat16.
+        space
+            Holds the sums of an item.
+        add
+            Whether to add to the result.
+
+        Raises
+        ------
+        ValueError
+            A tensor has another shape, type or layout.
+        RuntimeError
+            There is no AMX here, or the process may not use it.
+        """
+        # From image to image tensors mostly stay where they are: what was found out holds for the next one.
+        places = (_place(image), _place(result), torch.get_num_threads(), add)
+        sums = space.take("sums", *self._sums_shape)
+        if self._places != (*places, sums.data_ptr()):
+            sums = self._prepare(image, result, space, add=add)
+            self._places = (*places, sums.data_ptr())
+        self._run()
+
+    def _prepare(self, image: Tensor, result: Tensor, space: Workspace, *, add: bool) -> Tensor:
+        if not _permitted():
+            raise RuntimeError("this process has no AMX")
+        panels, bias = self._filters
+        steps = _require(image, self._filters, result, self._dilation)
+        layout = _layout(image, result, steps, self._dilation)
+        items, blocking = _blocking(len(image) * DEPTH, steps, layout)
+        chunked = blocking["chunk"] < blocking["channels"]
+        item, stored = blocking["positions_per_item"], bias.numel() if chunked else BLOCK
+        self._sums_shape = torch.get_num_threads(), item * stored
+        sums = space.take("sums", *self._sums_shape)
+        groups = min(blocking["chunk"] // blocking["group"], GROUPS)
+        kernel = _kernel(simd_targets.AVX512_BF16, steps=steps, add=add, groups=groups, chunked=chunked)
+        self._run = kernel.task(
+            items,
+            **layout,
+            **blocking,
+            panels=arguments.contiguous_pointer(panels, torch.bfloat16),
+            bias=arguments.contiguous_pointer(bias),
+            columns=bias.numel(),
+            **arguments.clamp_fields(self._clamp),
+            configuration=arguments.contiguous_pointer(_configuration(), torch.uint8),
+            sums=arguments.contiguous_pointer(sums),
+            sums_floats=sums.shape[1],
+        )
+        return sums
+
+
+def _unprepared() -> None:
+    raise AssertionError
+
+
+def _place(x: Tensor) -> tuple[object, ...]:
+    """Return all of a tensor that a prepared task depends on."""
+    return x.data_ptr(), x.shape, x.stride(), x.dtype, x.untyped_storage().nbytes()
 
 
 def _layout(image: Tensor, result: Tensor, steps: int, dilation: int) -> dict[str, int]:
     """Return the fields that say where pixels are; the image begins with the first tap of the first pixel."""
     height, width = image.shape[1:3]
     row = width + BORDER
-    first_tap = image.itemsize * DEPTH * dilation * (row + 1) if steps > 1 else 0
+    first_tap = image.itemsize * DEPTH * dilation * (row + 1) if steps == TAPS else 0
     return {
         "image": arguments.data_pointer(image, torch.bfloat16) - first_tap,
         "image_plane": image.stride(0),
-        "result": arguments.data_pointer(result, torch.bfloat16),
+        "result": arguments.data_pointer(result, _result_type(steps)),
         "result_plane": result.stride(0),
         "height": height,
         "width": width,
@@ -191,20 +234,25 @@ def _layout(image: Tensor, result: Tensor, steps: int, dilation: int) -> dict[st
     }
 
 
-def _blocking(channels: int, steps: int, layout: dict[str, int]) -> dict[str, int]:
-    """Return the fields that say what is multiplied at a time: parts of a size that stays in a cache."""
-    chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps > 1 else channels) // DEPTH)
-    group = DEPTH * math.gcd(chunk // DEPTH, STEPS if steps == 1 else 1)
+def _blocking(channels: int, steps: int, layout: dict[str, int]) -> tuple[int, dict[str, int]]:
+    """Return the items, and the fields that say what is multiplied at a time: what stays in a cache."""
+    chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps == TAPS else channels) // DEPTH)
+    most = max(1, STEPS // steps)
+    group = DEPTH * math.gcd(chunk // DEPTH, 1 << most.bit_length() - 1)
     positions = layout["height"] * layout["row_positions"]
-    item = _positions_per_item(positions, chunk)
-    return {
+    items = _items(positions, chunk)
+    return items, {
         "channels": channels,
         "chunk": chunk,
         "group": group,
-        "rows": BLOCK * DEPTH // group if steps == 1 else BLOCK // STEPS,
+        "rows": amx_ir.rows_at_a_time(steps, group),
         "positions": positions,
-        "positions_per_item": item,
+        "positions_per_item": math.ceil(positions / (items * BLOCK)) * BLOCK,
     }
+
+
+def _result_type(steps: int) -> torch.dtype:
+    return torch.float32 if steps == PARTS else torch.bfloat16
 
 
 def _require(image: Tensor, filters: Filters, result: Tensor, dilation: int) -> int:
@@ -217,7 +265,7 @@ def _require(image: Tensor, filters: Filters, result: Tensor, dilation: int) -> 
         raise ValueError("image and result are the same memory")
     panels, bias = filters
     steps = panels.shape[2] if panels.ndim == 7 else 0
-    if steps not in (1, 9) or not 1 <= dilation <= BORDER:
+    if steps not in (1, PARTS, TAPS) or not 1 <= dilation <= BORDER:
         raise ValueError(f"panels of shape {tuple(panels.shape)} with dilation {dilation}: not supported")
     arguments.require_shape("panels", panels, len(result), len(image), steps, 2, ROWS, ROWS, 2)
     arguments.require_shape("bias", bias, len(result) * DEPTH)
@@ -229,14 +277,13 @@ def _divisor(number: int, limit: int) -> int:
     return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
-def _positions_per_item(positions: int, channels: int) -> int:
-    """Return a multiple of a block: so many that the image's part stays in a cache."""
+def _items(positions: int, channels: int) -> int:
+    """Return into how many items a thread's positions are divided so that each one's image stays in a cache."""
     fitting = _IMAGE_BYTES // (torch.bfloat16.itemsize * channels)
     most = min(POSITIONS, max(fitting, _FEWEST)) // BLOCK * BLOCK
     # Every item reads all panels: no more items than needed, as many for each thread.
     threads = torch.get_num_threads()
-    items = threads * math.ceil(positions / (threads * most))
-    return math.ceil(positions / (items * BLOCK)) * BLOCK
+    return min(threads * math.ceil(positions / (threads * most)), math.ceil(positions / BLOCK))
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,6 +20,9 @@ POSITIONS = 512
 STEPS = 8
 """A group has as many products of 32 channels at most: its panel stays in the L1 cache."""
 
+TAPS, PARTS = 9, 3
+"""The taps of a 3x3 filter, and the bfloat16 that a float32 weight is the sum of."""
+
 GROUPS = 3
 """A kernel with as many groups of channels can have more."""
 
@@ -31,15 +34,16 @@ _CONVOLUTION = (
 )  # fmt: skip
 
 
-def convolution(target: SimdTarget, *, taps: int, add: bool, groups: int, chunked: bool) -> Kernel:
+def convolution(target: SimdTarget, *, steps: int, add: bool, groups: int, chunked: bool) -> Kernel:
     """Build the kernel of `amx.convolution`.
 
     Parameters
     ----------
     target
         The vectors to compile for.
-    taps
-        The taps of the filter in each direction: 1 or 3.
+    steps
+        The products of 32 channels of a position: 1, `TAPS` of a 3x3 filter, or `PARTS` of weights in float32;
+        of these the result is float32 too.
     add
         Whether to add to the result.
     groups
@@ -49,9 +53,14 @@ def convolution(target: SimdTarget, *, taps: int, add: bool, groups: int, chunke
     """
 
     def build(kernel: KernelBuilder) -> None:
-        _Convolution(kernel, taps, add=add, groups=groups, chunked=chunked).build()
+        _Convolution(kernel, steps, add=add, groups=groups, chunked=chunked).build()
 
     return Kernel("amx_convolution", _CONVOLUTION, build, target)
+
+
+def rows_at_a_time(steps: int, group: int) -> int:
+    """Return how many rows of a block are written each time that some are: between all taps, or channels."""
+    return BLOCK // STEPS if steps == TAPS else BLOCK * DEPTH // group
 
 
 class _Tiles:
@@ -97,11 +106,12 @@ class _Tiles:
 class _Results:
     """Turns sums into results: adds the bias, and the earlier result if asked to, clamps, and writes pixels."""
 
-    def __init__(self, kernel: KernelBuilder, *, add: bool) -> None:
+    def __init__(self, kernel: KernelBuilder, element: type[BF16 | F32], *, add: bool) -> None:
         self._kernel, self._add = kernel, add
+        self._result = kernel.pointer("result", element)
         self._low, self._high = kernel.broadcast("low"), kernel.broadcast("high")
         # What is computed for positions that are no pixels is written here.
-        self._discarded = kernel.alloca(BF16, BLOCK)
+        self._discarded = kernel.alloca(element, BLOCK)
         self._are_pixels = kernel.alloca(I64, BLOCK + POSITIONS)
 
     def begin(self, first: Int, count: Int) -> None:
@@ -127,7 +137,7 @@ class _Results:
     def write_row(self, column: Int, position: Int, sums: Pointer[F32], row: Int) -> None:
         """Write one of the 32 positions."""
         plane = column // BLOCK * self._kernel["result_plane"]
-        pixel = self._kernel.pointer("result", BF16) + (plane + (self._first + position + row) * BLOCK)
+        pixel = self._result + (plane + (self._first + position + row) * BLOCK)
         is_pixel = self._are_pixels[position + row + BLOCK]
         target, halves = (is_pixel < 1).select(self._discarded, pixel), []
         for half in (0, 1):
@@ -142,17 +152,19 @@ class _Results:
 class _Convolution:
     """Builds the kernel."""
 
-    def __init__(self, kernel: KernelBuilder, taps: int, *, add: bool, groups: int, chunked: bool) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: KernelBuilder, steps: int, *, add: bool, groups: int, chunked: bool) -> None:
+        self._kernel, self._steps = kernel, steps
         self._groups, self._chunked = groups, chunked
         self._image, self._panels = kernel.pointer("image", BF16), kernel.pointer("panels", BF16)
         right = kernel["dilation"] * DEPTH
         down = right * kernel["row_positions"]
-        self._taps = [down * row + right * column for row in range(taps) for column in range(taps)]
+        self._taps = [right * 0] * steps
+        if steps == TAPS:
+            self._taps = [down * row + right * column for row in range(3) for column in range(3)]
         self._group_plane = kernel["group"] // DEPTH * kernel["image_plane"]
         self._group_panel = kernel["group"] * (len(self._taps) * BLOCK)
         self._tiles = _Tiles(self._image.function)
-        self._results = _Results(kernel, add=add)
+        self._results = _Results(kernel, F32 if steps == PARTS else BF16, add=add)
         # The sums of two blocks.
         self._last = kernel.alloca(F32, 2 * BLOCK * BLOCK)
 
@@ -161,8 +173,11 @@ class _Convolution:
         sums = kernel.pointer("sums", F32) + kernel.thread() * kernel["sums_floats"]
         configuration = kernel.pointer("configuration", U8)
         with kernel.parallel_for() as item:
-            self._first = item * kernel["positions_per_item"]
-            self._count = minimum(kernel["positions"] - self._first, kernel["positions_per_item"])
+            # No thread gets more than one block more than another.
+            blocks = (kernel["positions"] + (BLOCK - 1)) // BLOCK
+            self._first = item * blocks // kernel["items"] * BLOCK
+            end = (item + 1) * blocks // kernel["items"] * BLOCK
+            self._count = minimum(end, kernel["positions"]) - self._first
             self._results.begin(self._first, self._count)
             ir_amx.configure(configuration)
             if self._chunked:
@@ -253,11 +268,11 @@ class _Convolution:
         with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following, row]):
             for index, tap in enumerate(self._taps):
                 self._tiles.add_products(left.value + tap, right.value + index * 2 * _TILE)
-                if index % 3 == 2:
+                if self._steps == TAPS and index % 3 == 2:
                     self._prefetch_pixels(left.value + tap)
                 for line in (0, 1):
                     (following.value + (2 * index + line) * DEPTH).prefetch()
-                if written is not None and index < STEPS:
+                if written is not None and index < (STEPS if self._steps == TAPS else 1):
                     self._write_some(written, position, row)
             left.value += kernel["image_plane"]
             right.value += steps * 2 * _TILE

@@ -8,8 +8,10 @@ import struct
 from collections.abc import Callable, Sequence
 
 from . import llvm, parallel, simd_targets
-from .ir_builder import ITEMS, KernelBuilder, task_fields
+from .ir_builder import ITEMS, NEXT, THREADS, KernelBuilder, task_fields
 from .simd_targets import SimdTarget
+
+_COUNTERS = [task_fields(()).index(name) for name in (NEXT, THREADS)]
 
 
 class Kernel:
@@ -43,7 +45,11 @@ class Kernel:
         self._field_indices = {field: index for index, field in enumerate(task_fields(fields))}
 
     def __call__(self, items: int, **values: int | float) -> None:
-        """Process all items on all of torch's threads.
+        """Process all items of a task, once; otherwise as `task`."""
+        self.task(items, **values)()
+
+    def task(self, items: int, **values: int | float) -> Callable[[], None]:
+        """Return what processes all items on all of torch's threads, whenever it is called.
 
         Threads take items in no fixed order: the result must not depend on it.
 
@@ -58,7 +64,14 @@ class Kernel:
         task[self._field_indices[ITEMS]] = items
         for field, value in values.items():
             task[self._field_indices[field]] = value if isinstance(value, int) else _bits(value)
-        parallel.run(self._code.address, ctypes.addressof(task), items)
+        code, address = self._code, ctypes.addressof(task)
+
+        def run() -> None:
+            for counter in _COUNTERS:
+                task[counter] = 0
+            parallel.run(code.address, address, items)
+
+        return run
 
     def assembly(self) -> str:
         """Return the assembly of the function for its target, also where this machine cannot run it."""

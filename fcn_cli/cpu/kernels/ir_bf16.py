@@ -46,10 +46,10 @@ def store_floats(vector: Vector[F32], target: Pointer[E]) -> None:
     vector.function.store(raw, target.raw, target.element)
 
 
-def store_both(first: Vector[F32], second: Vector[F32], target: Pointer[BF16]) -> None:
-    """Store two vectors of float32 one after the other, as bfloat16."""
+def store_both(first: Vector[F32], second: Vector[F32], target: Pointer[E]) -> None:
+    """Store two vectors of float32 one after the other, as `store_floats` does."""
     function, lanes = first.function, first.lanes
-    if not function.multiplies_bf16:
+    if target.element is F32 or not function.multiplies_bf16:
         store_floats(first, target)
         store_floats(second, target + lanes)
         return
