@@ -17,8 +17,8 @@ BLOCK = 2 * ROWS
 POSITIONS = 512
 """The most positions of an item."""
 
-STEPS = 8
-"""A group has as many products of 32 channels at most: its panel stays in the L1 cache."""
+STEPS = 16
+"""A group of channels has as many products of 32 channels at most: its panel stays in the L1 cache."""
 
 TAPS, PARTS = 9, 3
 """The taps of a 3x3 filter, and the bfloat16 that a float32 weight is the sum of."""
@@ -26,6 +26,8 @@ TAPS, PARTS = 9, 3
 GROUPS = 3
 """A kernel with as many groups of channels can have more."""
 
+# After as many of the nine taps, rows of the block before are written.
+_WRITING_TAPS = 8
 _TILE = ROWS * DEPTH
 _CONVOLUTION = (
     "image", "image_plane", "panels", "result", "result_plane", "bias", "low", "high", "configuration",
@@ -60,7 +62,7 @@ def convolution(target: SimdTarget, *, steps: int, add: bool, groups: int, chunk
 
 def rows_at_a_time(steps: int, group: int) -> int:
     """Return how many rows of a block are written each time that some are: between all taps, or channels."""
-    return BLOCK // STEPS if steps == TAPS else BLOCK * DEPTH // group
+    return BLOCK // _WRITING_TAPS if steps == TAPS else BLOCK * DEPTH // group
 
 
 class _Tiles:
@@ -79,21 +81,21 @@ class _Tiles:
     def load(self, sums: Pointer[F32]) -> None:
         """Load the sums."""
         for tile, place in self._places(sums):
-            tile.load(place, ROWS)
+            tile.load(place, ROWS, once=True)
 
     def store(self, sums: Pointer[F32]) -> None:
         """Store the sums."""
         for tile, place in self._places(sums):
             tile.store(place, ROWS)
 
-    def add_products(self, pixels: Pointer[BF16], panel: Pointer[BF16]) -> None:
-        """Add the products of 32 positions, channels and columns to the sums."""
+    def add_products(self, pixels: Pointer[BF16], panel: Pointer[BF16], *, once: bool) -> None:
+        """Add the products of 32 positions, channels and columns to the sums; `once` is that of the pixels."""
         upper, lower = self._left
-        upper.load(pixels, DEPTH)
+        upper.load(pixels, DEPTH, once=once)
         for half, right in enumerate(self._right):
             right.load(panel + half * _TILE, DEPTH)
             self._sums[half].add_product(upper, right)
-        lower.load(pixels + _TILE, DEPTH)
+        lower.load(pixels + _TILE, DEPTH, once=once)
         for half, right in enumerate(self._right):
             self._sums[2 + half].add_product(lower, right)
 
@@ -153,7 +155,7 @@ class _Convolution:
     """Builds the kernel."""
 
     def __init__(self, kernel: KernelBuilder, steps: int, *, add: bool, groups: int, chunked: bool) -> None:
-        self._kernel, self._steps = kernel, steps
+        self._kernel = kernel
         self._groups, self._chunked = groups, chunked
         self._image, self._panels = kernel.pointer("image", BF16), kernel.pointer("panels", BF16)
         right = kernel["dilation"] * DEPTH
@@ -267,12 +269,13 @@ class _Convolution:
         row = Variable(position * 0)
         with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following, row]):
             for index, tap in enumerate(self._taps):
-                self._tiles.add_products(left.value + tap, right.value + index * 2 * _TILE)
-                if self._steps == TAPS and index % 3 == 2:
+                weights = right.value + index * 2 * _TILE
+                self._tiles.add_products(left.value + tap, weights, once=steps == 1)
+                if steps == TAPS and index % 3 == 2:
                     self._prefetch_pixels(left.value + tap)
                 for line in (0, 1):
                     (following.value + (2 * index + line) * DEPTH).prefetch()
-                if written is not None and index < (STEPS if self._steps == TAPS else 1):
+                if written is not None and index < (_WRITING_TAPS if steps == TAPS else 1):
                     self._write_some(written, position, row)
             left.value += kernel["image_plane"]
             right.value += steps * 2 * _TILE

@@ -40,9 +40,12 @@ class Tile:
         """Fill the tile with zeros."""
         self._function.tile_instruction("tilezero", (self._number,))
 
-    def load(self, source: Pointer[E], stride: Int | int) -> None:
-        """Load 64 bytes of each row; `stride` is the distance of rows in elements."""
-        self._move("tileloadd64", source, stride)
+    def load(self, source: Pointer[E], stride: Int | int, *, once: bool = False) -> None:
+        """Load 64 bytes of each row; `stride` is the distance of rows in elements.
+
+        What is loaded only `once` leaves the L1 cache to other data.
+        """
+        self._move("tileloaddt164" if once else "tileloadd64", source, stride)
 
     def store(self, target: Pointer[E], stride: Int | int) -> None:
         """Store 64 bytes of each row; `stride` is the distance of rows in elements."""
