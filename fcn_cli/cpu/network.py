@@ -170,6 +170,8 @@ class _Bottleneck:
             [block.conv1, block.bn1, block.conv2, block.bn2, block.conv3, block.bn3]
         )
         self._name = name
+        # Memory of its own for features of a larger size: else zeros around them would be written each time.
+        self._inner = "inner0" if block.stride == 1 else "inner0 before the stride"
         self._shortcut: Convolution | None = None
         if block.downsample is not None:
             ((shortcut, _),) = _folded(block.downsample.modules())
@@ -181,7 +183,7 @@ class _Bottleneck:
         self.layers = [layer for layer in (self._first, self._second, self._third, self._shortcut) if layer]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
-        inner = self._second(self._first(x, space, "inner0"), space, "inner1")
+        inner = self._second(self._first(x, space, self._inner), space, "inner1")
         features = x if self._shortcut is None else self._shortcut(x, space, self._name)
         return self._third.add_to(features, inner, space)
 
