@@ -22,7 +22,7 @@ _MAX_DEATHS = 16
 """How often one actor is started again, and one block given out again."""
 _ANSWER_SECONDS = 60.0
 _FAREWELL_SECONDS = 5.0
-"""How long Ray Data may take to end; empty blocks need much less, and a cluster that is gone never answers."""
+"""How long Ray Data may take to end: empty blocks need much less, a cluster that is gone never answers."""
 
 
 class Flow:

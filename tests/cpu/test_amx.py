@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fcn_cli.cpu.amx_layers import AmxLayers, as_features, as_pixels, fastest_layers
-from fcn_cli.cpu.convolution import RELU
-from fcn_cli.cpu.kernels import amx, amx_ir, ir_amx, llvm, simd_targets
+from fcn_cli.cpu.convolution import NO_CLAMP, RELU
+from fcn_cli.cpu.kernels import amx, amx_ir, amx_layout, ir_amx, llvm, simd_targets
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16
 from fcn_cli.cpu.layers import CompiledLayers
@@ -47,7 +47,7 @@ def check(
     image, residual = integers(1, height, width, channels), integers(1, height, width, columns, seed=1)
     weights, bias = integers(columns, channels, taps, taps, seed=2), integers(columns, seed=3)
     result = as_features(residual.bfloat16(), space, "result")
-    convolve = amx.Convolution(amx.Filters(amx.in_panels(weights), bias), clamp, dilation)
+    convolve = amx.Convolution(amx.Filters(amx_layout.in_panels(weights), bias), clamp, dilation)
     convolve(as_features(image.bfloat16(), space), result, space, add=add)
     batch = image.double().permute(0, 3, 1, 2)
     padding = dilation * (taps // 2)
@@ -65,7 +65,7 @@ def check(
 def test_images_that_end_within_a_block_or_with_it(width: int) -> None:
     for height in (1, 8):
         check(height, width, 32, 64, 1, add=width % 2 == 0)
-        for dilation in range(1, amx.BORDER + 1):
+        for dilation in range(1, amx_layout.BORDER + 1):
             check(height, width, 32, 32, 3, dilation)
 
 
@@ -96,29 +96,69 @@ def test_clamps(clamp: Clamp) -> None:
 def test_threads_do_not_change_a_bit() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 40, 50, 1024, generator=generator).bfloat16()
-    filters = amx.Filters(amx.in_panels(torch.randn(64, 1024, 3, 3, generator=generator)), torch.zeros(64))
+    panels = amx_layout.in_panels(torch.randn(64, 1024, 3, 3, generator=generator))
+    filters = amx.Filters(panels, torch.zeros(64))
     results = []
     for threads in (1, 2, 3):
         with torch_threads(threads):
             space = Workspace()
-            result = amx.take_features(space, "result", 40, 50, 64)
+            result = amx_layout.take_features(space, "result", 40, 50, 64)
             amx.Convolution(filters, RELU)(as_features(image, space), result, space)
             results.append(as_pixels(result))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
 @needs_amx
+@pytest.mark.parametrize("channels", [32, 512, 1056])
+@pytest.mark.parametrize("classes", [2, 21, 33])
+def test_logits_are_as_exact_as_float32(channels: int, classes: int) -> None:
+    """Weights of 24 bits lose nothing; what is left is the error of sums."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 7, 30, channels, generator=generator).bfloat16()
+    conv = nn.Conv2d(channels, classes, 1)
+    with torch.no_grad():
+        exact = conv.double()(x.double().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    layer = AmxLayers().last(Folded.of(conv.float()), NO_CLAMP)
+    assert layer.kernel == "amx"
+    for features in (x, as_features(x, Workspace())):
+        logits = layer(features, Workspace(), "logits")
+        assert logits.dtype == torch.float32
+        assert logits.shape == (1, 7, 30, classes)
+        assert (logits - exact).abs().max() < 3e-6
+
+
+@needs_amx
+def test_tensors_that_move_or_change_their_size() -> None:
+    """A layer remembers where its tensors are; memory is reused, grows, and is another one's."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(64, 256, 3, 3, generator=generator) / 48
+    convolve = amx.Convolution(amx.Filters(amx_layout.in_panels(weights), torch.zeros(64)), NO_CLAMP)
+    spaces = Workspace(), Workspace()
+    sizes = [(5, 6), (5, 6), (40, 30), (5, 6), (6, 5), (40, 30), (40, 30)]
+    for turn, (height, width) in enumerate(sizes):
+        space = spaces[turn // 2 % 2]
+        x = torch.randn(1, height, width, 256, generator=generator).bfloat16()
+        exact = F.conv2d(x.float().permute(0, 3, 1, 2), weights.bfloat16().float(), padding=1)
+        result = amx_layout.take_features(space, "result", height, width, 64)
+        with torch_threads(1 + turn % 2):
+            convolve(as_features(x, space), result, space)
+        assert (as_pixels(result) - exact.permute(0, 2, 3, 1)).abs().max() < 0.03
+        # Other layers take more memory for their sums.
+        space.take("sums", 2, 5000 * turn)
+
+
+@needs_amx
 def test_what_the_wrapper_refuses() -> None:
     space = Workspace()
-    image, result = (amx.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
-    panels, bias = amx.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
+    image, result = (amx_layout.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
+    panels, bias = amx_layout.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
 
     def convolve(image: Tensor = image, result: Tensor = result, **changed: Any) -> None:
         arguments = {"filters": amx.Filters(panels, bias), "dilation": 1, **changed}
         amx.Convolution(clamp=RELU, **arguments)(image, result, space)
 
-    in_float32 = amx.take_features(space, "float32", 5, 6, 64, torch.float32)
-    parts = amx.in_three_panels(torch.zeros(64, 64, 1, 1))
+    in_float32 = amx_layout.take_features(space, "float32", 5, 6, 64, torch.float32)
+    parts = amx_layout.in_three_panels(torch.zeros(64, 64, 1, 1))
     wrong: list[tuple[str, object]] = [
         ("image", in_float32),
         ("result", in_float32),
@@ -127,16 +167,16 @@ def test_what_the_wrapper_refuses() -> None:
         ("image", image.float()),
         ("image", image[:, :, 1:]),
         ("image", image[1:]),
-        ("image", amx.take_features(space, "other", 5, 7, 64)),
+        ("image", amx_layout.take_features(space, "other", 5, 7, 64)),
         ("image", result),
-        ("result", amx.take_features(space, "other", 5, 6, 32)),
+        ("result", amx_layout.take_features(space, "other", 5, 6, 32)),
         ("result", result.contiguous()),
         ("filters", amx.Filters(torch.zeros(64, 64, 3, 3), bias)),
-        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 32, 3, 3)), bias)),
-        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 64, 2, 2)), bias)),
+        ("filters", amx.Filters(amx_layout.in_panels(torch.zeros(64, 32, 3, 3)), bias)),
+        ("filters", amx.Filters(amx_layout.in_panels(torch.zeros(64, 64, 2, 2)), bias)),
         ("filters", amx.Filters(panels, torch.zeros(32))),
         ("dilation", 0),
-        ("dilation", amx.BORDER + 1),
+        ("dilation", amx_layout.BORDER + 1),
     ]
     for name, value in wrong:
         with pytest.raises(ValueError, match=r"."):

@@ -184,7 +184,12 @@ def torch_logits(model: nn.Module, batch: Tensor, precision: str) -> Tensor:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "name", ["bottlenecks", pytest.param("resnet50", marks=pytest.mark.slow), "mobilenet_v2"]
+    "name",
+    [
+        "bottlenecks",
+        "mobilenet_v2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "resnet101")),
+    ],
 )
 def test_the_error_is_no_larger_than_pytorchs(name: str) -> None:
     model, batch = made(name), torch.randn(2, 3, 65, 90, generator=torch.Generator().manual_seed(1))

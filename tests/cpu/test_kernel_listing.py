@@ -55,6 +55,12 @@ def test_options_change_the_kernel(
         for more in (["4"], ["6"], ["6", "--bf16"])
     }
     assert (len(products), len(transforms)) == (5, 3)
+    tiles = {
+        listed(capsys, monkeypatch, "amx_convolution", "--target", "AVX512_BF16", *more)
+        for more in ([], ["--steps", "9"], ["--steps", "3"], ["--add"])
+    }
+    assert len(tiles) == 4
+    assert all("tdpbf16ps" in code for code in tiles)
 
 
 @pytest.mark.long
@@ -68,7 +74,12 @@ def test_the_command_prints_this_machines_code_and_refuses_what_is_not_known() -
 def test_a_wrong_name_is_refused_with_the_right_ones(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for arguments in (["gemm"], ["argmax", "--target", "NEON"], ["transform_input", "--tile", "5"]):
+    for arguments in (
+        ["gemm"],
+        ["argmax", "--target", "NEON"],
+        ["transform_input", "--tile", "5"],
+        ["amx_convolution", "--target", "AVX2"],
+    ):
         with pytest.raises(SystemExit) as ended:
             listed(capsys, monkeypatch, *arguments)
         assert ended.value.code == 2

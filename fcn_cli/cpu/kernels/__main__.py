@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from ..toom_cook import POINTS, Transforms
-from . import argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
+from . import amx_ir, argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
 from .compiler import Kernel
 from .simd_targets import SIMD_TARGETS, SimdTarget
 
@@ -24,6 +24,9 @@ _KERNELS: dict[str, Callable[[SimdTarget, argparse.Namespace], Kernel]] = {
         target, options.tile, Transforms.of(options.tile).output, bf16=options.bf16
     ),
     "argmax": lambda target, _options: argmax_ir.argmax(target),
+    "amx_convolution": lambda target, options: amx_ir.convolution(
+        target, steps=options.steps, add=options.add, groups=1, chunked=False
+    ),
 }
 
 
@@ -42,13 +45,22 @@ def main() -> None:
     )
     parser.add_argument("--tile", type=int, choices=POINTS, default=max(POINTS), help="m of a transform")
     parser.add_argument("--deep", action="store_true", help="a product with blocked summation")
-    parser.add_argument("--add", action="store_true", help="pointwise: add to the result")
+    parser.add_argument("--add", action="store_true", help="pointwise, amx_convolution: add to the result")
     parser.add_argument("--partial", action="store_true", help="pointwise: the last panel is not full")
     parser.add_argument("--bf16", action="store_true", help="pointwise or a transform: of bfloat16")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        choices=amx_ir.ALL_STEPS,
+        default=1,
+        help="amx_convolution: products of a position",
+    )
     options = parser.parse_args()
     target = targets[options.target]
     if not target.can_be_compiled_here():
         parser.error(f"LLVM does not compile for {target.name} on {platform.machine()}")
+    if options.kernel == "amx_convolution" and not target.multiplies_bf16:
+        parser.error(f"argument --target: for amx_convolution choose from {simd_targets.AVX512_BF16.name}")
     kernel = _KERNELS[options.kernel](target, options)
     sys.stdout.write(kernel.ir if options.format == "ir" else kernel.assembly())
 

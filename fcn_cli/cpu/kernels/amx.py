@@ -1,9 +1,8 @@
 """Convolutions in bfloat16 by the tiles of AMX, summed in float32.
 
 A convolution is a sum of matrix products, one for each tap of its filter: (positions x channels) times
-(channels x columns). Tiles of the left factor are loaded from the image as it is: its channels lie in planes
-of 32, so that 16 neighbouring pixels are a tile, wherever they begin. There are zeros around an image, and
-they are positions like pixels; what is computed for them is thrown away. `docs/kernels.md` has the loops.
+(channels x columns). Tiles of the left factor are loaded from the image as it is (`amx_layout`). What is
+computed for positions that are no pixels is thrown away. `docs/kernels.md` has the loops.
 """
 
 from __future__ import annotations
@@ -18,20 +17,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..workspace import Workspace, prefer_huge_pages
+from ..workspace import Workspace
 from . import amx_ir, arguments, ir_amx, llvm, simd_targets
-from .amx_ir import BLOCK, GROUPS, PARTS, POSITIONS, STEPS, TAPS
+from .amx_blocks import BLOCK, POSITIONS
+from .amx_ir import GROUPS, PARTS, STEPS, TAPS
+from .amx_layout import BORDER, are_features
 from .arguments import Clamp
 from .ir_amx import DEPTH, ROWS
 
 _kernel = functools.lru_cache(amx_ir.convolution)
 
-BORDER = 4
-"""The zeros right of a row, which are those left of the next one, and the rows of zeros above and below."""
-
 # Bytes of the image that a thread multiplies by each panel: they stay in its L2 cache.
 _IMAGE_BYTES = 1024 << 10
-_FEWEST = 256
 # Channels of a 3x3 filter that are summed before others: more would not leave an item enough positions.
 _CHUNK = 512
 
@@ -58,77 +55,6 @@ def _permitted() -> bool:
         return False
     system_call = ctypes.CDLL(None).syscall
     return bool(system_call(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0)
-
-
-def fits(channels: int, columns: int) -> bool:
-    """Return whether the kernel supports a filter of so many channels in and out."""
-    return channels % DEPTH == 0 and columns % BLOCK == 0
-
-
-def in_panels(weights: Tensor) -> Tensor:
-    """Return filters in the order in which the kernel reads them.
-
-    Parameters
-    ----------
-    weights
-        Shape (columns, channels, taps, taps).
-
-    Returns
-    -------
-    Tensor
-        bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles side
-        by side, whose rows are pairs of channels.
-    """
-    return _in_panels(weights.flatten(2))
-
-
-def in_three_panels(weights: Tensor) -> Tensor:
-    """Return a 1x1 filter of float32 weights, as `in_panels` does, but with three parts for the taps.
-
-    A weight is their sum, to 24 bits: each part is the bfloat16 nearest to what the parts before left.
-    """
-    parts, rest = [], weights.flatten(2).float()
-    for _ in range(PARTS):
-        parts.append(rest.bfloat16().float())
-        rest = rest - parts[-1]
-    return _in_panels(torch.cat(parts, dim=2))
-
-
-def _in_panels(weights: Tensor) -> Tensor:
-    columns, channels = weights.shape[:2]
-    tiles = weights.reshape(columns // BLOCK, 2, ROWS, channels // DEPTH, ROWS, 2, -1)
-    ordered = tiles.permute(0, 3, 6, 1, 4, 2, 5)
-    return prefer_huge_pages(torch.empty(ordered.shape, dtype=torch.bfloat16)).copy_(ordered)
-
-
-def take_features(
-    space: Workspace, name: str, height: int, width: int, channels: int, dtype: torch.dtype = torch.bfloat16
-) -> Tensor:
-    """Return memory for features in the layout of `Convolution`.
-
-    It is a view of shape (channels / 32, h, w, 32) of memory with zeros around each plane, to which nothing
-    may write. The pixels are uninitialised.
-    """
-    row, plane = width + BORDER, _plane_positions(height, width)
-    memory = space.take_zeroed(f"{name} of {channels}", channels // DEPTH, plane, DEPTH, dtype=dtype)
-    strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
-    return memory.as_strided((len(memory), height, width, DEPTH), strides, BORDER * (row + 1) * DEPTH)
-
-
-def are_features(x: Tensor) -> bool:
-    """Return whether a tensor has the layout of `take_features`."""
-    if x.dtype not in (torch.bfloat16, torch.float32) or x.ndim != 4 or x.shape[3] != DEPTH:
-        return False
-    planes, height, width, _ = x.shape
-    row, plane = width + BORDER, _plane_positions(height, width)
-    strides = (plane * DEPTH, row * DEPTH, DEPTH, 1)
-    whole = x.untyped_storage().nbytes() // x.itemsize >= planes * plane * DEPTH
-    return bool(x.stride() == strides and x.storage_offset() == BORDER * (row + 1) * DEPTH and whole)
-
-
-def _plane_positions(height: int, width: int) -> int:
-    # The last block may begin at the last pixel, and reads as much further as the last tap is away.
-    return (height + 2 * BORDER) * (width + BORDER) + BORDER + BLOCK
 
 
 class Convolution:
@@ -265,7 +191,7 @@ def _require(image: Tensor, filters: Filters, result: Tensor, dilation: int) -> 
         raise ValueError("image and result are the same memory")
     panels, bias = filters
     steps = panels.shape[2] if panels.ndim == 7 else 0
-    if steps not in (1, PARTS, TAPS) or not 1 <= dilation <= BORDER:
+    if steps not in amx_ir.ALL_STEPS or not 1 <= dilation <= BORDER:
         raise ValueError(f"panels of shape {tuple(panels.shape)} with dilation {dilation}: not supported")
     arguments.require_shape("panels", panels, len(result), len(image), steps, 2, ROWS, ROWS, 2)
     arguments.require_shape("bias", bias, len(result) * DEPTH)
@@ -278,9 +204,9 @@ def _divisor(number: int, limit: int) -> int:
 
 
 def _items(positions: int, channels: int) -> int:
-    """Return into how many items a thread's positions are divided so that each one's image stays in a cache."""
+    """Return into how many items positions are divided, so that the image's part of each stays in a cache."""
     fitting = _IMAGE_BYTES // (torch.bfloat16.itemsize * channels)
-    most = min(POSITIONS, max(fitting, _FEWEST)) // BLOCK * BLOCK
+    most = max(1, min(POSITIONS, fitting) // BLOCK) * BLOCK
     # Every item reads all panels: no more items than needed, as many for each thread.
     threads = torch.get_num_threads()
     return min(threads * math.ceil(positions / (threads * most)), math.ceil(positions / BLOCK))

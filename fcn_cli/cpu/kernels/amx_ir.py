@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from . import ir_amx
+from .amx_blocks import BLOCK, TILE, Results, Tiles
 from .compiler import Kernel
-from .ir_amx import DEPTH, ROWS, Tile
-from .ir_bf16 import load_floats, store_both
+from .ir_amx import DEPTH, ROWS
 from .ir_builder import KernelBuilder, Variable
-from .ir_values import Int, Pointer, clamp, minimum
-from .llvm import BF16, F32, I64, U8, Function
+from .ir_values import Int, Pointer, minimum
+from .llvm import BF16, F32, U8
 from .simd_targets import SimdTarget
-
-BLOCK = 2 * ROWS
-"""The positions, and the columns, of a part of the result: 2 x 2 tiles of sums."""
-
-POSITIONS = 512
-"""The most positions of an item."""
 
 STEPS = 16
 """A group of channels has as many products of 32 channels at most: its panel stays in the L1 cache."""
@@ -23,12 +17,14 @@ STEPS = 16
 TAPS, PARTS = 9, 3
 """The taps of a 3x3 filter, and the bfloat16 that a float32 weight is the sum of."""
 
+ALL_STEPS = (1, PARTS, TAPS)
+"""How many products of 32 channels a position can have."""
+
 GROUPS = 3
 """A kernel with as many groups of channels can have more."""
 
 # After as many of the nine taps, rows of the block before are written.
 _WRITING_TAPS = 8
-_TILE = ROWS * DEPTH
 _CONVOLUTION = (
     "image", "image_plane", "panels", "result", "result_plane", "bias", "low", "high", "configuration",
     "height", "width", "row_positions", "dilation", "positions", "positions_per_item", "channels", "columns",
@@ -44,8 +40,8 @@ def convolution(target: SimdTarget, *, steps: int, add: bool, groups: int, chunk
     target
         The vectors to compile for.
     steps
-        The products of 32 channels of a position: 1, `TAPS` of a 3x3 filter, or `PARTS` of weights in float32;
-        of these the result is float32 too.
+        The products of 32 channels of a position: 1, `TAPS` of a 3x3 filter, or `PARTS` of float32 weights,
+        whose results are float32 too.
     add
         Whether to add to the result.
     groups
@@ -65,92 +61,6 @@ def rows_at_a_time(steps: int, group: int) -> int:
     return BLOCK // _WRITING_TAPS if steps == TAPS else BLOCK * DEPTH // group
 
 
-class _Tiles:
-    """The eight tiles: 2 x 2 of sums, and those of 32 positions and of 32 columns."""
-
-    def __init__(self, function: Function) -> None:
-        self._sums = [Tile(function, number) for number in range(4)]
-        self._left = [Tile(function, number) for number in (4, 5)]
-        self._right = [Tile(function, number) for number in (6, 7)]
-
-    def zero(self) -> None:
-        """Set the sums to zero."""
-        for tile in self._sums:
-            tile.zero()
-
-    def load(self, sums: Pointer[F32]) -> None:
-        """Load the sums."""
-        for tile, place in self._places(sums):
-            tile.load(place, ROWS, once=True)
-
-    def store(self, sums: Pointer[F32]) -> None:
-        """Store the sums."""
-        for tile, place in self._places(sums):
-            tile.store(place, ROWS)
-
-    def add_products(self, pixels: Pointer[BF16], panel: Pointer[BF16], *, once: bool) -> None:
-        """Add the products of 32 positions, channels and columns to the sums; `once` is that of the pixels."""
-        upper, lower = self._left
-        upper.load(pixels, DEPTH, once=once)
-        for half, right in enumerate(self._right):
-            right.load(panel + half * _TILE, DEPTH)
-            self._sums[half].add_product(upper, right)
-        lower.load(pixels + _TILE, DEPTH, once=once)
-        for half, right in enumerate(self._right):
-            self._sums[2 + half].add_product(lower, right)
-
-    def _places(self, sums: Pointer[F32]) -> list[tuple[Tile, Pointer[F32]]]:
-        """Return each tile of sums with its place in memory: first the left 16 columns of all positions."""
-        places = [sums + (half * BLOCK + first) * ROWS for first in (0, ROWS) for half in (0, 1)]
-        return list(zip(self._sums, places, strict=True))
-
-
-class _Results:
-    """Turns sums into results: adds the bias, and the earlier result if asked to, clamps, and writes pixels."""
-
-    def __init__(self, kernel: KernelBuilder, element: type[BF16 | F32], *, add: bool) -> None:
-        self._kernel, self._add = kernel, add
-        self._result = kernel.pointer("result", element)
-        self._low, self._high = kernel.broadcast("low"), kernel.broadcast("high")
-        # What is computed for positions that are no pixels is written here.
-        self._discarded = kernel.alloca(element, BLOCK)
-        self._are_pixels = kernel.alloca(I64, BLOCK + POSITIONS)
-
-    def begin(self, first: Int, count: Int) -> None:
-        """Note which of the positions from `first` are pixels; no position before them is one."""
-        kernel, zero = self._kernel, first * 0
-        self._first = first
-        with kernel.loop(BLOCK) as index:
-            self._are_pixels[index] = zero
-        row, column = map(Variable, divmod(first, kernel["row_positions"]))
-        with kernel.loop((count + (BLOCK - 1)) // BLOCK * BLOCK, carried=[row, column]) as index:
-            inside = column.value.is_index_below(kernel["width"]) & row.value.is_index_below(kernel["height"])
-            self._are_pixels[index + BLOCK] = inside.select(zero + 1, zero)
-            following = column.value + 1
-            is_same_row = following < kernel["row_positions"]
-            row.value = is_same_row.select(row.value, row.value + 1)
-            column.value = is_same_row.select(following, zero)
-
-    def write(self, column: Int, position: Int, sums: Pointer[F32]) -> None:
-        """Write 32 positions, from `position`, and columns."""
-        with self._kernel.loop(BLOCK) as row:
-            self.write_row(column, position, sums, row)
-
-    def write_row(self, column: Int, position: Int, sums: Pointer[F32], row: Int) -> None:
-        """Write one of the 32 positions."""
-        plane = column // BLOCK * self._kernel["result_plane"]
-        pixel = self._result + (plane + (self._first + position + row) * BLOCK)
-        is_pixel = self._are_pixels[position + row + BLOCK]
-        target, halves = (is_pixel < 1).select(self._discarded, pixel), []
-        for half in (0, 1):
-            total = (sums + (half * BLOCK + row) * ROWS).load()
-            if self._add:
-                total += load_floats(target + half * ROWS)
-            bias = (self._kernel.pointer("bias", F32) + (column + half * ROWS)).load()
-            halves.append(clamp(total + bias, self._low, self._high))
-        store_both(*halves, target)
-
-
 class _Convolution:
     """Builds the kernel."""
 
@@ -165,8 +75,8 @@ class _Convolution:
             self._taps = [down * row + right * column for row in range(3) for column in range(3)]
         self._group_plane = kernel["group"] // DEPTH * kernel["image_plane"]
         self._group_panel = kernel["group"] * (len(self._taps) * BLOCK)
-        self._tiles = _Tiles(self._image.function)
-        self._results = _Results(kernel, F32 if steps == PARTS else BF16, add=add)
+        self._tiles = Tiles(self._image.function)
+        self._results = Results(kernel, F32 if steps == PARTS else BF16, add=add)
         # The sums of two blocks.
         self._last = kernel.alloca(F32, 2 * BLOCK * BLOCK)
 
@@ -269,7 +179,7 @@ class _Convolution:
         row = Variable(position * 0)
         with kernel.loop(kernel["group"] // DEPTH, carried=[left, right, following, row]):
             for index, tap in enumerate(self._taps):
-                weights = right.value + index * 2 * _TILE
+                weights = right.value + index * 2 * TILE
                 self._tiles.add_products(left.value + tap, weights, once=steps == 1)
                 if steps == TAPS and index % 3 == 2:
                     self._prefetch_pixels(left.value + tap)
@@ -278,7 +188,7 @@ class _Convolution:
                 if written is not None and index < (_WRITING_TAPS if steps == TAPS else 1):
                     self._write_some(written, position, row)
             left.value += kernel["image_plane"]
-            right.value += steps * 2 * _TILE
+            right.value += steps * 2 * TILE
             following.value += steps * 2 * DEPTH
 
     def _write_some(self, column: Int, position: Int, row: Variable[Int]) -> None:
