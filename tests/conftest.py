@@ -251,6 +251,28 @@ def need(tool: str) -> None:
         pytest.skip(f"needs {tool}")
 
 
+def run_on_a_small_disk(line: Sequence[str], cwd: Path, kilobytes: int = 200, **options: Any) -> Finished:
+    """Run a command line whose ``out`` is a small disk; or skip.
+
+    Temporary files, and other sizes than the journal says, are a failure. ``copy`` has what is left.
+    """
+    need("unshare")
+    (cwd / "out").mkdir()
+    script = (
+        f"mount -t tmpfs -o size={kilobytes}k fcn-full out || exit 99\n"
+        '"$@"; code=$?; find out -name "*.tmp" | grep -q . && exit 98; cp -r out copy; exit $code'
+    )
+    whole = ["unshare", "--mount", "sh", "-c", script, "sh", *line]
+    done = run_line(whole, code=None, cwd=cwd, **options)
+    refused = "unshare failed", "Operation not permitted"
+    if done.code == 99 or any(text in done.stderr for text in refused):
+        pytest.skip("cannot mount a small disk here")
+    for record in journal_of(cwd / "copy").values():
+        for name, size in zip(record["outputs"], record["output_bytes"], strict=True):
+            assert (cwd / "copy" / name).stat().st_size == size
+    return done
+
+
 def without_roots_rights(folder: Path) -> list[str]:
     """Return what to put before a command so that file modes hold for it, below `folder`; or skip."""
     if os.geteuid() != 0:

@@ -122,8 +122,13 @@ class Journal:
         lines = b"".join(line for _, line in pairs)
         at_once = not self._home.is_grouped or _leave_files_out(pairs, self.index)
         self._stream = self._stream or open_for_appending(self._file)
-        self._stream.write(lines)
-        self._stream.flush()
+        try:
+            _write_all(self._stream, lines)
+        except OSError:
+            # Whoever reads the file next finds whole lines, on a full disk too.
+            with contextlib.suppress(OSError):
+                self._stream.truncate(self._whole_bytes)
+            raise
         os.fsync(self._stream.fileno())
         self._home.appended(lines, len(pairs), at_once=at_once)
         self._line_count += len(pairs)
@@ -142,7 +147,7 @@ class Journal:
             In an object store: the last records cannot be written.
         """
         if self._stream is not None:
-            # A last flush can fail on a full disk; `append` has flushed and fsynced all records.
+            # `append` has written and fsynced all records.
             with contextlib.suppress(OSError):
                 self._stream.close()
             self._stream = None
@@ -172,12 +177,18 @@ class Journal:
 
 
 def open_for_appending(path: Path) -> BinaryIO:
-    """Open a journal at its end; a new one's name survives a power cut."""
+    """Open a journal at its end, without a buffer; a new one's name survives a power cut."""
     new = not path.exists()
-    stream = path.open("ab")
+    stream: BinaryIO = path.open("ab", buffering=0)
     if new:
         files.sync_directories([path.parent])
     return stream
+
+
+def _write_all(stream: BinaryIO, lines: bytes) -> None:
+    left = memoryview(lines)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _cut(path: Path, whole_bytes: int) -> bool:

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_process, stray_lines, wait_until
+from ..conftest import (
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    run_on_a_small_disk,
+    run_process,
+    stray_lines,
+    wait_until,
+)
 from .test_ray import NAMES, how, pictures
 
 pytestmark = pytest.mark.slow
@@ -62,6 +72,21 @@ def test_ray_comes_and_goes_with_the_run(
     assert ray["start_seconds"] > 0
     wait_until(lambda: not processes(temporary))
     assert list(temporary.glob("fcn*")) == []
+
+
+def test_a_full_disk_under_an_actor_ends_the_run(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path
+) -> None:
+    make_photos(NAMES, size=(300, 300))
+    done = run_on_a_small_disk(local(), tmp_path, 600, env={**os.environ, "TMPDIR": str(temporary)})
+    assert done.code == 5, done.stderr
+    assert stray_lines(done.stderr) == []
+    assert "No space left on device" in done.stderr
+    known = journal_of(tmp_path / "copy")
+    assert 0 < len(known) < len(NAMES)
+    assert all(record["status"] == "ok" for record in known.values())
+    fcn("segment", "made", *SMALL, "-o", "copy")
+    assert how(tmp_path / "copy")["skipped"] == len(known)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -108,6 +108,27 @@ def test_ctrl_c_keeps_what_is_done(
     assert how(tmp_path / "out")["not_reached"] == len(NAMES) - len(records) > 0
 
 
+def test_fail_fast_ends_the_run_at_a_broken_photo(
+    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    made = make_photos(NAMES)
+    (made / "p020.png").write_bytes(b"?")
+    line = ray_cluster.segment("made", *SMALL, "-o", "out", "--fail-fast")
+    done = run_line(line, code=5, cwd=tmp_path, env=ray_cluster.environment)
+    assert "--fail-fast: stopped at the first failed image, made/p020.png" in done.stderr
+    assert stray_lines(done.stderr) == []
+    run = how(tmp_path / "out")
+    assert run["failed"] == 1
+    assert run["ok"] + run["failed"] + run["not_reached"] == run["images"] == len(NAMES)
+    records = journal_of(tmp_path / "out")
+    assert sum(record["status"] == "ok" for record in records.values()) == run["ok"]
+    masks = [name for name in tree(tmp_path / "out") if name.startswith("masks/")]
+    assert len(masks) == run["ok"]
+    # The next run tells of it again, and does the rest.
+    fcn("segment", "made", *SMALL, "-o", "out", code=1)
+    assert how(tmp_path / "out")["ok"] + run["ok"] == len(NAMES) - 1
+
+
 def test_photos_that_fail_lose_what_they_had(
     ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
