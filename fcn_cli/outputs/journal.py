@@ -122,14 +122,7 @@ class Journal:
         lines = b"".join(line for _, line in pairs)
         at_once = not self._home.is_grouped or _leave_files_out(pairs, self.index)
         self._stream = self._stream or open_for_appending(self._file)
-        try:
-            _write_all(self._stream, lines)
-        except OSError:
-            # Whoever reads the file next finds whole lines, on a full disk too.
-            with contextlib.suppress(OSError):
-                self._stream.truncate(self._whole_bytes)
-            raise
-        os.fsync(self._stream.fileno())
+        _append(self._stream, lines, self._whole_bytes)
         self._home.appended(lines, len(pairs), at_once=at_once)
         self._line_count += len(pairs)
         if self._number is None:
@@ -185,10 +178,17 @@ def open_for_appending(path: Path) -> BinaryIO:
     return stream
 
 
-def _write_all(stream: BinaryIO, lines: bytes) -> None:
+def _append(stream: BinaryIO, lines: bytes, whole_bytes: int) -> None:
     left = memoryview(lines)
-    while left:
-        left = left[stream.write(left) :]
+    try:
+        while left:
+            left = left[stream.write(left) :]
+    except OSError:
+        # Whoever reads the file next finds whole lines, on a full disk too.
+        with contextlib.suppress(OSError):
+            stream.truncate(whole_bytes)
+        raise
+    os.fsync(stream.fileno())
 
 
 def _cut(path: Path, whole_bytes: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from ..common.class_names import class_name
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
 from ..common.palettes import Palette
-from ..common.wording import alternatives, counted
+from ..common.wording import counted
+from . import class_lookup
 
 DEFAULT_OPACITY = 0.5
-_SHOWN_NAMES = 30
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> fr
     Parameters
     ----------
     wanted
-        Names or indices. Without known names, ``class_<index>`` is a name too.
+        Names or indices, as `class_lookup` takes them. Without known names, ``class_<index>`` is a name too.
     class_names
         The names of all classes in index order, or None where they are not known.
 
@@ -110,25 +109,16 @@ def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> fr
         There is no such class.
     """
     names = class_names or [class_name((), index) for index in range(VOID_INDEX)]
-    indices = {name: index for index, name in reversed(list(enumerate(names)))}
-    return frozenset(_find_class(text, indices, len(names)) for text in wanted)
+    return frozenset(_find_class(text, names) for text in wanted)
 
 
-def _find_class(text: str, indices: dict[str, int], count: int) -> int:
-    if text in indices:
-        return indices[text]
+def _find_class(text: str, names: Sequence[str]) -> int:
+    index = class_lookup.find_class(text, names)
+    if index is not None:
+        return index
     if text.isascii() and text.isdigit() and len(text) <= 3:
-        if int(text) < count:
-            return int(text)
         raise RequestError(
-            f"--classes {text}: the network has {counted(count, 'class', 'classes')}, from 0 to {count - 1}; "
-            "void is never kept"
+            f"--classes {text}: the network has {counted(len(names), 'class', 'classes')}, from 0 to "
+            f"{len(names) - 1}; void is never kept"
         )
-    folded = {name.casefold(): name for name in indices}
-    close = difflib.get_close_matches(text.casefold(), folded, n=3)
-    if close:
-        hint = f"did you mean {alternatives(folded[name] for name in close)}?"
-    else:
-        shown = list(indices)[::-1][:_SHOWN_NAMES]
-        hint = f"the classes are {', '.join(shown)}{', …' if len(indices) > len(shown) else ''}"
-    raise RequestError(f"--classes {text}: no such class; {hint}")
+    raise RequestError(f"--classes {text}: no such class; {class_lookup.hint(text, names)}")

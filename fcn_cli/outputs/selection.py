@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import CLASSES_FILE
-from ..common.wording import alternatives
+from . import class_lookup
 from .directory import read_classes
 from .journal_snapshot import JournalSnapshot
 from .record import Record
@@ -76,7 +75,7 @@ def _is_within(record: Record, index: int, selection: Selection) -> bool:
 
 
 def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
-    """Return the class indices of names (in upper or lower case), of ``void``, or of indices as text.
+    """Return the class indices of names or indices, as `class_lookup` takes them, or of ``void``.
 
     Raises
     ------
@@ -86,22 +85,12 @@ def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
     names = read_classes(output)
     if names is None:
         raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
-    known = {str(index): index for index in range(len(names))}
-    known |= {name.strip("_").casefold(): index for index, name in enumerate(names)}
-    known |= {"void": VOID_INDEX, str(VOID_INDEX): VOID_INDEX}
-    known |= {name.casefold(): index for index, name in enumerate(names)}
     indices = []
     for name in given:
-        index = known.get(name.casefold())
+        is_void = name.casefold() in ("void", str(VOID_INDEX))
+        index = VOID_INDEX if is_void else class_lookup.find_class(name, names)
         if index is None:
-            raise RequestError(f"--class {name}: {output} has no such class{_suggestion(name, names)}")
+            suggestion = class_lookup.hint(name, names)
+            raise RequestError(f"--class {name}: {output} has no such class; {suggestion}")
         indices.append(index)
     return tuple(indices)
-
-
-def _suggestion(name: str, names: Sequence[str]) -> str:
-    folded = {known.casefold(): known for known in names}
-    similar = difflib.get_close_matches(name.casefold(), folded)
-    if similar:
-        return f" (did you mean {alternatives(folded[one] for one in similar)}?)"
-    return f"; it has {', '.join(names)}" if len(names) <= 30 else f"; see {CLASSES_FILE}"

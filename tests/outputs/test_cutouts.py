@@ -115,8 +115,6 @@ def test_void_is_transparent_whatever_is_asked_for(fcn: Fcn, made: Path, tmp_pat
     [
         ("persom", "--classes persom: no such class; did you mean person?"),
         ("cat,Doggo,dog", "--classes Doggo: no such class; did you mean dog?"),
-        ("background", "did you mean __background__?"),
-        ("PERSON", "did you mean person?"),
         ("zzzzz", "--classes zzzzz: no such class; the classes are __background__, aeroplane, "),
         ("21", "--classes 21: the network has 21 classes, from 0 to 20"),
         ("-1", "--classes -1: no such class"),
@@ -185,4 +183,11 @@ def test_strips_make_no_difference(height: int, width: int, seed: int, strip_pix
 @given(st.lists(st.sampled_from([*VOC_CLASSES, *map(str, range(21))]), min_size=1))
 def test_every_name_and_every_index_finds_its_class(wanted: list[str]) -> None:
     expected = {int(text) if text.isdigit() else VOC_CLASSES.index(text) for text in wanted}
-    assert find_classes(wanted, VOC_CLASSES) == expected
+    for change in (str, str.upper, str.title, lambda text: text.strip("_")):
+        assert find_classes([change(text) for text in wanted], VOC_CLASSES) == expected
+
+
+def test_the_name_as_it_is_goes_before_others() -> None:
+    names = ["Cat", "cat", "_cat_", "1", "cat"]
+    for text, index in (("cat", 1), ("Cat", 0), ("CAT", 0), ("_cat_", 2), ("1", 3), ("4", 4), ("0", 0)):
+        assert find_classes([text], names) == {index}

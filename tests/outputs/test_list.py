@@ -97,8 +97,8 @@ def test_a_full_disk(output: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--class cot", "--class cot: out has no such class (did you mean cow or cat?)"),
-        ("--class qqqq", "it has __background__, aeroplane"),
+        ("--class cot", "--class cot: out has no such class; did you mean cow or cat?"),
+        ("--class qqqq", "the classes are __background__, aeroplane"),
         ("--class 21", "no such class"),
         ("--class cat --min 120%", "--min takes a percentage (5%) or a fraction"),
         ("--class cat --min 5", "--min takes"),
