@@ -182,7 +182,7 @@ def _failed(source: Source, failure: Failure) -> DecodedPhoto:
 
 
 class PackedPhoto(NamedTuple):
-    """A photo as a worker sends it: without its pixels, and its pixels, the large ones as files."""
+    """A photo as a worker sends it: without its pixels, and its pixels, mostly as files."""
 
     photo: DecodedPhoto
     parts: tuple[NDArray[np.uint8] | FilePixels, ...]
@@ -212,7 +212,7 @@ class WorkerStatusTable:
     """Shared memory in which worker `w` notes its process id, and which photo it holds since when.
 
     `index` is the photo's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
-    `in_flight` counts the bytes of large photos.
+    `in_flight` counts the bytes of pixels in files, and of large photos.
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
@@ -225,7 +225,7 @@ class WorkerStatusTable:
 class Photos(Dataset[PackedPhoto]):
     """The photos as a map-style dataset; those in `failed` are not decoded again.
 
-    The pixels of large photos go into files in `directory`.
+    The pixels go into files in `directory`.
     """
 
     def __init__(

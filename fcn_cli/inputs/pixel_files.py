@@ -1,7 +1,7 @@
-"""Large pixels on their way from a decoding worker to the network: in temporary files, and bounded in number.
+"""Pixels on their way from a decoding worker to the network: in temporary files, and bounded in number.
 
-Both sides map the file, so that no process holds a copy, and the system writes the pixels out where memory
-is short. Small pixels travel through the workers' pipe.
+Both sides map the file, so that no process makes or holds a copy, and the system writes the pixels out where
+memory is short. Few pixels travel through the workers' pipe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ Allocate = Callable[[tuple[int, int, int]], Pixels]
 """Returns an array of a shape (h, w, 3), to be filled."""
 
 LARGE_BYTES = 32 << 20
-"""Pixels of at least so many bytes are passed in a file."""
+"""A photo that decodes into so many bytes is large: workers wait before they begin one too many."""
+
+FILE_BYTES = 256 << 10 if os.name == "posix" else LARGE_BYTES
+"""Pixels of at least so many bytes are passed in a file.
+
+That is less work than a pipe. Elsewhere a mapped file cannot be removed: it takes space until the end.
+"""
 
 MAX_BYTES = 1 << 30
 """Workers begin no large photo while others of so many bytes are being decoded, or wait for the network."""
@@ -58,9 +64,9 @@ class PixelFiles:
         self._directory = directory
 
     def allocate(self, shape: tuple[int, int, int]) -> Pixels:
-        """Return an array of a shape; a large one is in a file, if there is room for it on the disk."""
+        """Return an array of a shape; but for a small one it is in a file, if the disk has room for it."""
         size = int(np.prod(shape))
-        if size < LARGE_BYTES:
+        if size < FILE_BYTES:
             return in_memory(shape)
         path = None
         try:

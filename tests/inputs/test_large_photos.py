@@ -141,8 +141,9 @@ def test_pixels_in_files_give_the_same_masks_and_leave_nothing(
 ) -> None:
     (photos / "grace_hopper.jpg").unlink()
     (photos / "chelsea.png").unlink()
+    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1 << 40)
     fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-o", "plain")
-    monkeypatch.setattr(pixel_files, "LARGE_BYTES", 1)
+    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1)
     monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
     # One photo at a time: each of them is more.
     monkeypatch.setattr(pixel_files, "MAX_BYTES", 1)
