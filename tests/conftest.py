@@ -144,14 +144,17 @@ def wait_until(
         time.sleep(0.002)
 
 
-def start_and_wait_for_records(cwd: Path, count: int, photos: str = "made") -> subprocess.Popen[str]:
-    """Start a run of a folder of photos into ``out`` and return it when its journal has so many records."""
+def start_and_wait_for_records(
+    cwd: Path, count: int, photos: str = "made", *, line: Sequence[str] = (), **options: Any
+) -> subprocess.Popen[str]:
+    """Start a run into ``out``, of a folder of photos or by a line; return when its journal has records."""
     running = subprocess.Popen(
-        command("segment", photos, *SMALL, "-o", "out"),
+        line or command("segment", photos, *SMALL, "-o", "out"),
         cwd=cwd,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        **options,
     )
     journal = cwd / "out/manifest.jsonl"
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= count, running)

@@ -4,10 +4,10 @@ The loader yields single decoded, resized photos in input order. Each worker not
 photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs, exactly that photo fails;
 then the pool is rebuilt for the rest.
 
-Pixels travel in files (`pixel_files`), few of them through the workers' pipe, never through /dev/shm, which
-may be too small in a container. A worker that dies in the middle of a write would block the reader of that
-pipe for ever. So a thread reads it, which can be abandoned. torch's SIGCHLD handler, which raises wherever
-the main thread happens to be, is disabled.
+Pixels travel in files (`pixel_files`), those of small images through the workers' pipe; none travel through
+/dev/shm, which may be too small in a container. A worker that dies in the middle of a write would block the
+reader of that pipe for ever. So a thread reads it, which can be abandoned. torch's SIGCHLD handler, which
+raises wherever the main thread happens to be, is disabled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pixels on their way from a decoding worker to the network: in temporary files, and bounded in number.
 
 Both sides map the file, so that no process makes or holds a copy, and the system writes the pixels out where
-memory is short. Few pixels travel through the workers' pipe.
+memory is short. Those of small images travel through the workers' pipe.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class PixelFiles:
         self._directory = directory
 
     def allocate(self, shape: tuple[int, int, int]) -> Pixels:
-        """Return an array of a shape; but for a small one it is in a file, if the disk has room for it."""
+        """Return an array of a shape: in a file, if it is not small and the disk has room for it."""
         size = int(np.prod(shape))
         if size < FILE_BYTES:
             return in_memory(shape)

@@ -87,8 +87,9 @@ def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
         raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
     indices = []
     for name in given:
-        is_void = name.casefold() in ("void", str(VOID_INDEX))
-        index = VOID_INDEX if is_void else class_lookup.find_class(name, names)
+        index = class_lookup.find_class(name, names)
+        if index is None and name.casefold() in ("void", str(VOID_INDEX)):
+            index = VOID_INDEX
         if index is None:
             suggestion = class_lookup.hint(name, names)
             raise RequestError(f"--class {name}: {output} has no such class; {suggestion}")

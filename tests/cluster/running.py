@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, command, wait_until
+from ..conftest import SMALL, command, start_and_wait_for_records
 
 ROOT = Path(__file__).parent.parent.parent
 KILLER = (61, 203)
@@ -73,16 +73,8 @@ class RayCluster:
 
     def start(self, folder: Path, records: int, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start a run over ``made`` into ``out``; return once its journal has so many records."""
-        running = subprocess.Popen(
-            self.segment("made", *SMALL, "-o", "out", *arguments),
-            cwd=folder,
-            env=self.environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        journal = folder / "out/manifest.jsonl"
-        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= records, running)
-        return running
+        line = self.segment("made", *SMALL, "-o", "out", *arguments)
+        return start_and_wait_for_records(folder, records, line=line, env=self.environment)
 
     def kill_node(self, number: int) -> None:
         assert self.process.stdin is not None

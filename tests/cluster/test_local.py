@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..conftest import (
     journal_of,
     run_on_a_small_disk,
     run_process,
+    start_and_wait_for_records,
     stray_lines,
     wait_until,
 )
@@ -95,11 +95,7 @@ def test_after_a_signal_nothing_is_left_and_the_next_run_goes_on(
 ) -> None:
     make_photos(NAMES)
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    running = subprocess.Popen(
-        local(), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    journal = tmp_path / "out/manifest.jsonl"
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 10, running)
+    running = start_and_wait_for_records(tmp_path, 10, line=local(), env=environment, start_new_session=True)
     running.send_signal(number)
     _, errors = running.communicate(timeout=60)
     if number == signal.SIGTERM:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcn_cli.outputs.selection import class_indices
+
 from ..conftest import Fcn, run_line
 from ..made_output import VOC, failed_record, make_output
 
@@ -54,6 +56,13 @@ def test_which_photos(fcn: Fcn, output: Path, options: str, expected: list[int])
     done = fcn("list", "out", *options.split())
     assert done.stdout == "".join(f"/nowhere/sub/cats {rows}.jpg\n" for rows in expected)
     assert ("no photo is selected" in done.stderr) == (not expected)
+
+
+def test_a_class_of_the_network_goes_before_void(output: Path) -> None:
+    content = json.loads((output / "classes.json").read_text())
+    content["3"]["name"] = "void"
+    (output / "classes.json").write_text(json.dumps(content))
+    assert class_indices(output, ["void", "Void", "255", "cat"]) == (3, 3, 255, 8)
 
 
 def test_photos_that_failed(fcn: Fcn, output: Path) -> None:

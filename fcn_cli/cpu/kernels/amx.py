@@ -164,6 +164,7 @@ def _blocking(channels: int, steps: int, layout: dict[str, int]) -> tuple[int, d
     """Return the items, and the fields that say what is multiplied at a time: what stays in a cache."""
     chunk = DEPTH * _divisor(channels // DEPTH, (_CHUNK if steps == TAPS else channels) // DEPTH)
     most = max(1, STEPS // steps)
+    # A power of two, so that each time as many rows of a block are written.
     group = DEPTH * math.gcd(chunk // DEPTH, 1 << most.bit_length() - 1)
     positions = layout["height"] * layout["row_positions"]
     items = _items(positions, chunk)
