@@ -44,14 +44,19 @@ class MemoryBucket(Driver):
 
     def list(self, folder: str, start: str, *, deep: bool) -> Iterator[StoreObject]:
         prefix = f"{folder}/{start}"
-        for path in sorted(self.objects):
-            if path.startswith(prefix) and (deep or "/" not in path[len(prefix) :]):
-                yield self._object(path)
+        with self._mutex:
+            found = [
+                self._object(path)
+                for path in sorted(self.objects)
+                if path.startswith(prefix) and (deep or "/" not in path[len(prefix) :])
+            ]
+        yield from found
 
     def info(self, path: str) -> StoreObject | None:
-        if path not in self.objects:
-            raise FileNotFoundError
-        return self._object(path)
+        with self._mutex:
+            if path not in self.objects:
+                raise FileNotFoundError
+            return self._object(path)
 
     def read(self, path: str, max_bytes: int | None) -> Content:
         self.reads += 1
@@ -93,11 +98,12 @@ class MemoryBucket(Driver):
 
     def names(self, folder: str) -> dict[str, bytes]:
         """Return the objects below a folder with their bytes."""
-        return {
-            path.removeprefix(f"{folder}/"): data
-            for path, (data, _) in self.objects.items()
-            if path.startswith(f"{folder}/")
-        }
+        with self._mutex:
+            return {
+                path.removeprefix(f"{folder}/"): data
+                for path, (data, _) in self.objects.items()
+                if path.startswith(f"{folder}/")
+            }
 
     def kill_at(self, number: int, *, after: bool) -> None:
         """End the run at a write from now on, before it or after it; 0: never."""
