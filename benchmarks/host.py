@@ -33,8 +33,8 @@ from fcn_cli.inference.device import Upload
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.launching import Sizes
 from fcn_cli.inference.options import InferenceOptions
-from fcn_cli.inputs import decode_worker, decoder
-from fcn_cli.inputs.decode_worker import DecodeSettings
+from fcn_cli.inputs import decoder
+from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
 from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.models.request import ModelRequest
 from fcn_cli.outputs.looks import LookRequest
@@ -124,7 +124,7 @@ def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> N
     writers = [WRITERS[kind](look) for kind in KINDS]
     ready.wait()
     for source in sources:
-        photo = decode_worker.decode_photo(source, settings)
+        photo = decode_photo(source, settings)
         segmentation = Segmentation(labels_of(photo.width, photo.height))
         for writer in writers:
             if own:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     # torch comes with these.
     from ..inference.engine import Engine
     from ..inputs.decode_pool import DecodePool
-    from ..inputs.decode_worker import DecodedPhoto
+    from ..inputs.decoded_photo import DecodedPhoto
     from ..models.loading import LoadedModel
 
 

@@ -19,7 +19,7 @@ Frame = Size | Path | Failure
 
 @dataclass(frozen=True)
 class OrientationRule:
-    """Chooses the orientation of each photo; the decoding workers call it (see `decode_worker.Orient`).
+    """Chooses the orientation of each photo; the decoding workers call it (see `decoded_photo.Orient`).
 
     Parameters
     ----------

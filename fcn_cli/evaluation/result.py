@@ -17,7 +17,7 @@ from .choices import Orientation
 from .confusion_matrix import Confusion
 
 if TYPE_CHECKING:
-    from ..inputs.decode_worker import DecodedPhoto
+    from ..inputs.decoded_photo import DecodedPhoto
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Decoding workers: a torch DataLoader that outlives a worker that dies or hangs.
 
-The loader yields single decoded, resized photos in input order. Each worker notes in shared memory which
-photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs, exactly that photo fails;
-then the pool is rebuilt for the rest.
+The loader yields decoded, resized photos in input order, small ones some at a time. Each worker notes in
+shared memory which photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs,
+exactly that photo fails; then the pool is rebuilt for the rest.
 
 Pixels travel in files (`pixel_files`), those of small images through the workers' pipe; none travel through
 /dev/shm, which may be too small in a container. A worker that dies in the middle of a write would block the
@@ -16,11 +16,11 @@ import contextlib
 import multiprocessing
 import queue
 import signal
-import sys
 import tempfile
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -28,25 +28,21 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ..common import store_drivers, store_urls
+from ..common import store_urls
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
-from .decode_worker import (
-    IDLE,
-    DecodedPhoto,
-    DecodeSettings,
-    PackedPhoto,
-    Photos,
-    WorkerStatusTable,
-    decode_photo,
-)
+from . import start_methods
+from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
+from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
 from .discovery import Source
-from .pixel_files import PixelFiles
+from .pixel_files import LargePixelFiles, MappedFiles
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
 
 _PREFETCH = 2
+_MAX_TOGETHER = 8
+_BYTES_TOGETHER = 1 << 20
 _MAX_FRUITLESS_REBUILDS = 3
 _PATIENCE_SECONDS = 5.0
 
@@ -83,9 +79,10 @@ class DecodePool:
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
-        # Where the pixels of large photos wait for the network.
+        # Where pixels wait for the network.
         self._directory = tempfile.TemporaryDirectory(prefix="fcn-", ignore_cleanup_errors=True)
-        self._pool = self._start(_later_context() if clean else _first_context()) if self.workers else None
+        start = start_methods.later if clean else start_methods.first
+        self._pool = self._start(start(__name__)) if self.workers else None
 
     def __enter__(self) -> DecodePool:
         return self
@@ -111,9 +108,11 @@ class DecodePool:
 
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
-            files = PixelFiles(self._directory.name)
+            files = LargePixelFiles(self._directory.name)
             photo = decode_photo(self._sources[self._position], self._settings, files.allocate)
-            return PackedPhoto.of(photo).unpack(lambda _: None)
+            packed = PackedPhoto.of(photo, files)
+            files.take_back()
+            return packed.unpack(MappedFiles(None, lambda _: None))
         decoded = self._pool.get(self._position)
         if decoded is None:
             self._rebuild_if_lost(self._pool)
@@ -122,7 +121,7 @@ class DecodePool:
     def _rebuild_if_lost(self, pool: _Pool) -> None:
         """Find out why no photo is ready; fail the photo of a dead or stuck worker, and rebuild the pool."""
         lost = pool.lost(self._settings.seconds)
-        stalled = pool.waited > self._settings.seconds + 10 * POLL_SECONDS
+        stalled = pool.waited > _MAX_TOGETHER * self._settings.seconds + 10 * POLL_SECONDS
         if lost is None and not stalled and not pool.broken:
             return
         pool.stop()
@@ -133,30 +132,49 @@ class DecodePool:
             self._fruitless += 1
             if self._fruitless > _MAX_FRUITLESS_REBUILDS:
                 raise FcnError("the decoding workers end before they decode anything; try --workers 0")
-        self._pool = self._start(_later_context())
+        self._pool = self._start(start_methods.later(__name__))
 
     def _start(self, context: BaseContext) -> _Pool:
         table = WorkerStatusTable(context, self.workers)
         photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.name)
-        return _Pool(photos, range(self._position, len(self._sources)), self.workers, context)
+        return _Pool(photos, _together(self._sources, self._position, self.workers), self.workers, context)
 
 
-def _unchanged(photo: PackedPhoto) -> PackedPhoto:
-    return photo
+def _together(sources: Sequence[Source], position: int, workers: int) -> list[list[int]]:
+    """Return the indices of the photos from a position on, in groups that a worker sends at once.
+
+    Sending a small photo by itself takes long beside decoding it.
+    """
+    # Each worker has some groups, so that all have work to the end.
+    most = max(1, min(_MAX_TOGETHER, (len(sources) - position) // (4 * workers)))
+    groups, first, size = [], position, 0
+    for index in range(position, len(sources)):
+        size_bytes = sources[index].size_bytes
+        size += _BYTES_TOGETHER if size_bytes is None else size_bytes
+        if index > first and (index - first == most or size > _BYTES_TOGETHER):
+            groups.append(list(range(first, index)))
+            first, size = index, size_bytes or _BYTES_TOGETHER
+    return [*groups, list(range(first, len(sources)))]
+
+
+def _unchanged(photos: list[PackedPhoto]) -> list[PackedPhoto]:
+    return photos
 
 
 class _Pool:
     """Workers from one start of the pool, their loader, and the thread that reads from it."""
 
-    def __init__(self, photos: Photos, indices: Sequence[int], workers: int, context: BaseContext) -> None:
+    def __init__(
+        self, photos: Photos, groups: Sequence[list[int]], workers: int, context: BaseContext
+    ) -> None:
         self._table = photos.table
+        self._files = MappedFiles(self._table.in_use, self._table.in_flight.release)
         self._sources = photos.sources
         loader = DataLoader(
             photos,
-            batch_size=None,
-            sampler=indices,
+            batch_sampler=groups,
             num_workers=workers,
-            collate_fn=_unchanged,  # type: ignore[arg-type] # with batch_size None it gets one photo
+            collate_fn=_unchanged,
             prefetch_factor=_PREFETCH,
             multiprocessing_context=context,
             worker_init_fn=photos.start_worker,
@@ -164,19 +182,20 @@ class _Pool:
         others = {child.pid for child in multiprocessing.active_children()}
         iterator = _iterate(loader)
         self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
-        self._received: queue.Queue[PackedPhoto] = queue.Queue(maxsize=2)
+        self._received: queue.Queue[list[PackedPhoto]] = queue.Queue(maxsize=2)
+        self._next: deque[PackedPhoto] = deque()
         self.waited = 0.0
         self._stopping = False
         self.broken = False
         threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
-    def _read(self, iterator: Iterator[PackedPhoto]) -> None:
+    def _read(self, iterator: Iterator[list[PackedPhoto]]) -> None:
         # Only this thread refers to the loader's iterator, so that the iterator ends with it.
         try:
-            for photo in iterator:
+            for photos in iterator:
                 while not self._stopping:
                     with contextlib.suppress(queue.Full):
-                        self._received.put(photo, timeout=POLL_SECONDS)
+                        self._received.put(photos, timeout=POLL_SECONDS)
                         break
                 if self._stopping:
                     return
@@ -186,13 +205,14 @@ class _Pool:
     def get(self, index: int) -> DecodedPhoto | None:
         """Return the next photo, which has this index, or None when it is not ready for `POLL_SECONDS`."""
         self._table.in_flight.want(index)
-        try:
-            photo = self._received.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            self.waited += POLL_SECONDS
-            return None
-        self.waited = 0.0
-        return photo.unpack(self._table.in_flight.release)
+        if not self._next:
+            try:
+                self._next.extend(self._received.get(timeout=POLL_SECONDS))
+            except queue.Empty:
+                self.waited += POLL_SECONDS
+                return None
+            self.waited = 0.0
+        return self._next.popleft().unpack(self._files)
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
         """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""
@@ -244,7 +264,7 @@ def _death_of(process: BaseProcess) -> str:
     return f"signal {-code}"
 
 
-def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
+def _iterate(loader: DataLoader[Any]) -> Iterator[list[PackedPhoto]]:
     """Start the loader's workers; block signals until every worker has set its own handlers."""
     main = threading.current_thread() is threading.main_thread()
     masked = hasattr(signal, "pthread_sigmask")
@@ -261,24 +281,3 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[DecodedPhoto]:
             signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
         if masked:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-
-
-def _first_context() -> BaseContext:
-    """Return how to start the first workers: by fork on Linux, as there is no CUDA and no thread yet.
-
-    Only an object store has threads from the start, and a fork would hang.
-    """
-    if store_drivers.are_in_use():
-        return _later_context()
-    chosen = multiprocessing.get_start_method(allow_none=True)
-    return multiprocessing.get_context(chosen or ("fork" if sys.platform == "linux" else None))
-
-
-def _later_context() -> BaseContext:
-    """Return how to start later workers: from a clean process, as threads and perhaps CUDA exist by now."""
-    chosen = multiprocessing.get_start_method(allow_none=True)
-    if chosen in {None, "fork"} and "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        return context
-    return multiprocessing.get_context(chosen)

@@ -1,4 +1,4 @@
-"""Inside a decoding worker process: decode one photo after another, and note in shared memory which one."""
+"""Inside a decoding worker process: decode some photos after another, and note in shared memory which one."""
 
 from __future__ import annotations
 
@@ -6,179 +6,29 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from ..common import resources
-from ..common.errors import Failure, FailureKind, ImageError
+from ..common.errors import Failure
 from ..common.processes import end_with_parent
 from ..common.signals import ENDING_SIGNALS
-from . import decoder, exif, resizing
-from .decode_options import ONE_SCALE
-from .decoder import LargeTiff
+from . import decoder
+from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo, failed
 from .discovery import Source
-from .pixel_files import LARGE_BYTES, Allocate, FilePixels, InFlight, PixelFiles, as_file, in_memory
+from .in_flight import LARGE_BYTES, InFlight
+from .pixel_files import FilePixels, InUse, LargePixelFiles, MappedFiles, PixelFiles
 
 _PILLOW_BYTES_PER_PIXEL = 4
 
 IDLE = -1
 """The index in the status table of a worker that holds no photo."""
-
-
-@dataclass(slots=True)
-class DecodedPhoto:
-    """One photo, ready for the network, or the reason why it is not.
-
-    `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
-    and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the
-    upright photo, or with `stored` of the photo as stored in the file. `size_bytes`, `mtime_ns` and `etag`
-    are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
-    """
-
-    source: Source
-    pixels: NDArray[np.uint8] | None = None
-    width: int = 0
-    height: int = 0
-    size_bytes: int | None = None
-    mtime_ns: int | None = None
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    failure: Failure | None = None
-    turn: int = 1
-    stored: bool = False
-    smaller: tuple[NDArray[np.uint8], ...] = ()
-    etag: str | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """The size of all pixels in bytes."""
-        return sum(part.nbytes for part in (self.pixels, *self.smaller) if part is not None)
-
-
-Orient = Callable[[Source, tuple[int, int], int], bool]
-"""Takes a photo, its upright (width, height) and its EXIF orientation; returns whether to take it as stored.
-
-Raises ImageError when the photo fits neither way. It is sent to the workers, so it must be picklable."""
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How photos are decoded (see `decoder`); decoding one photo may take `seconds`.
-
-    Without `orient` every photo is taken upright. With `measure_only` only sizes and orientations are read:
-    pixels are neither decoded nor returned. With `refuse_changed` a photo fails as `FailureKind.CHANGED` when
-    its file, before or after it is decoded, has not the size and mtime that its source has.
-    """
-
-    short_side: int | None
-    max_pixels: int = decoder.DEFAULT_MAX_PIXELS
-    seconds: float = 60.0
-    orient: Orient | None = None
-    measure_only: bool = False
-    scales: tuple[float, ...] = ONE_SCALE
-    refuse_changed: bool = False
-
-
-class _Made(NamedTuple):
-    """What is made of an image: its size, its pixels at the network's sizes, whether it is as stored."""
-
-    size: tuple[int, int]
-    pixels: list[NDArray[np.uint8]]
-    notes: tuple[str, ...]
-    stored: bool
-
-
-def decode_photo(
-    source: Source,
-    settings: DecodeSettings,
-    allocate: Allocate = in_memory,
-    begin: Callable[[int], None] | None = None,
-) -> DecodedPhoto:
-    """Decode and resize one photo; a failure is part of the result and is never raised.
-
-    `allocate` makes the arrays; `begin` is told the number of pixels before they are decoded.
-    """
-    photo = _decode_photo(source, settings, allocate, begin)
-    if settings.refuse_changed and _has_changed(source, photo):
-        # Whatever was decoded, or failed to be, may be half of one version of the file and half of another.
-        return _failed(source, Failure(FailureKind.CHANGED, "the file changed while it was being read"))
-    return photo
-
-
-def _has_changed(source: Source, photo: DecodedPhoto) -> bool:
-    expected = (source.size_bytes, source.mtime_ns)
-    if source.size_bytes is None or (photo.size_bytes, photo.mtime_ns) != expected:
-        return source.size_bytes is not None
-    try:
-        status = os.stat(source.path)
-    except OSError:
-        return True
-    return (status.st_size, status.st_mtime_ns) != expected
-
-
-def _decode_photo(
-    source: Source,
-    settings: DecodeSettings,
-    allocate: Allocate,
-    begin: Callable[[int], None] | None,
-) -> DecodedPhoto:
-    if source.problem is not None:
-        return _failed(source, source.problem)
-    started = time.perf_counter()
-
-    def make(image: Image.Image | LargeTiff, turn: int) -> _Made:
-        stored = _is_stored(source, image.size, turn, settings)
-        if stored and isinstance(image, Image.Image):
-            image = exif.as_stored(image, turn)
-        pixels, notes = resizing.network_inputs(image, settings.short_side, settings.scales, allocate)
-        return _Made(image.size, pixels, notes, stored)
-
-    try:
-        if settings.measure_only:
-            return _measured(source, settings)
-        decoded = decoder.decode_with(source.path, settings.max_pixels, make, begin)
-    except ImageError as error:
-        return _failed(source, error.failure)
-    except MemoryError:
-        failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-        return _failed(source, failure)
-    made = decoded.image
-    return DecodedPhoto(
-        source,
-        made.pixels[0],
-        *made.size,
-        size_bytes=decoded.size_bytes,
-        mtime_ns=decoded.mtime_ns,
-        seconds=time.perf_counter() - started,
-        notes=decoded.notes + made.notes,
-        turn=decoded.turn,
-        stored=made.stored,
-        smaller=tuple(made.pixels[1:]),
-        etag=decoded.etag,
-    )
-
-
-def _measured(source: Source, settings: DecodeSettings) -> DecodedPhoto:
-    size, turn = decoder.measure(source.path, settings.max_pixels)
-    stored = _is_stored(source, size, turn, settings)
-    width, height = exif.turned_size(size, turn) if stored else size
-    return DecodedPhoto(source, width=width, height=height, turn=turn, stored=stored)
-
-
-def _is_stored(source: Source, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
-    return settings.orient is not None and settings.orient(source, upright, turn)
-
-
-def _failed(source: Source, failure: Failure) -> DecodedPhoto:
-    size, mtime = source.size_bytes, source.mtime_ns
-    return DecodedPhoto(source, size_bytes=size, mtime_ns=mtime, failure=failure, etag=source.etag)
 
 
 class PackedPhoto(NamedTuple):
@@ -188,11 +38,11 @@ class PackedPhoto(NamedTuple):
     parts: tuple[NDArray[np.uint8] | FilePixels, ...]
 
     @classmethod
-    def of(cls, photo: DecodedPhoto) -> PackedPhoto:
-        """Take out the pixels of a photo."""
+    def of(cls, photo: DecodedPhoto, files: LargePixelFiles) -> PackedPhoto:
+        """Take out the pixels of a photo; `files` has made their arrays."""
         if photo.pixels is None:
             return cls(photo, ())
-        parts = tuple(as_file(part) for part in (photo.pixels, *photo.smaller))
+        parts = tuple(files.pass_on(part) for part in (photo.pixels, *photo.smaller))
         return cls(replace(photo, pixels=None, smaller=()), parts)
 
     @property
@@ -200,11 +50,11 @@ class PackedPhoto(NamedTuple):
         """The size of the pixels in files."""
         return sum(math.prod(part.shape) for part in self.parts if isinstance(part, FilePixels))
 
-    def unpack(self, released: Callable[[int], None]) -> DecodedPhoto:
-        """Return the photo with its pixels; `released` is told the bytes of files that are not needed."""
+    def unpack(self, files: MappedFiles) -> DecodedPhoto:
+        """Return the photo with its pixels; those in files are read-only."""
         if not self.parts:
             return self.photo
-        pixels = [part.map(released) if isinstance(part, FilePixels) else part for part in self.parts]
+        pixels = [files.pixels(part) if isinstance(part, FilePixels) else part for part in self.parts]
         return replace(self.photo, pixels=pixels[0], smaller=tuple(pixels[1:]))
 
 
@@ -212,7 +62,7 @@ class WorkerStatusTable:
     """Shared memory in which worker `w` notes its process id, and which photo it holds since when.
 
     `index` is the photo's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
-    `in_flight` counts the bytes of pixels in files, and of large photos.
+    `in_flight` counts the bytes of pixels in files, and of large photos; `in_use` says which files are free.
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
@@ -220,10 +70,11 @@ class WorkerStatusTable:
         self.index = context.RawArray("q", [IDLE] * workers)
         self.since = context.RawArray("d", workers)
         self.in_flight = InFlight(context, workers)
+        self.in_use = InUse(context, workers)
 
 
-class Photos(Dataset[PackedPhoto]):
-    """The photos as a map-style dataset; those in `failed` are not decoded again.
+class Photos(Dataset[list[PackedPhoto]]):
+    """The photos as a dataset of lists; those in `failed` are not decoded again.
 
     The pixels go into files in `directory`.
     """
@@ -240,13 +91,20 @@ class Photos(Dataset[PackedPhoto]):
         self.settings = settings
         self.failed = failed
         self.table = table
-        self.files = PixelFiles(directory)
+        self._directory = directory
+        self._files: PixelFiles | None = None
 
-    def __getitem__(self, index: int) -> PackedPhoto:
+    def __getitems__(self, indices: Sequence[int]) -> list[PackedPhoto]:
+        """Decode some photos that follow each other."""
+        return [self._decoded(index, indices[0]) for index in indices]
+
+    def _decoded(self, index: int, first: int) -> PackedPhoto:
+        """Decode one photo; the photos from `first` on are passed on together."""
         if index in self.failed:
-            return PackedPhoto.of(_failed(self.sources[index], self.failed[index]))
-        info = get_worker_info()
+            return PackedPhoto(failed(self.sources[index], self.failed[index]), ())
+        info, files = get_worker_info(), self._files
         assert info is not None  # noqa: S101 - only workers call this
+        assert files is not None  # noqa: S101 - `start_worker` has made it
         worker, claimed = info.id, 0
 
         def alive() -> None:
@@ -259,24 +117,27 @@ class Photos(Dataset[PackedPhoto]):
             size = pixels * _PILLOW_BYTES_PER_PIXEL
             if size >= LARGE_BYTES:
                 claimed = size
-                self.table.in_flight.claim(worker, index, size, alive)
+                # Whoever waits for the first of them waits for this one too.
+                self.table.in_flight.claim(worker, first, size, alive)
                 alive()
 
         alive()
         self.table.index[worker] = index
         passed_on = 0
         try:
-            photo = decode_photo(self.sources[index], self.settings, self.files.allocate, begin)
-            packed = PackedPhoto.of(photo)
+            photo = decode_photo(self.sources[index], self.settings, files.allocate, begin)
+            packed = PackedPhoto.of(photo, files)
             passed_on = packed.bytes_in_files
             return packed
         finally:
+            files.take_back()
             self.table.in_flight.give_back(worker, claimed - passed_on)
             self.table.index[worker] = IDLE
 
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
         self.table.pid[worker] = os.getpid()
+        self._files = PixelFiles(self._directory, self.table.in_use, worker)
         resources.lower_thread_priority()
         _become_worker(self.settings.max_pixels)
 

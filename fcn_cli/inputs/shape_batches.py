@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .decode_worker import DecodedPhoto
+from .decoded_photo import DecodedPhoto
 
 LOOK_AHEAD_BYTES = 256 << 20
 """How many bytes of pixels may wait for others of their shape."""

@@ -14,7 +14,7 @@ from .json_text import from_base64, name_fields, printable_utf8, read_name, to_b
 
 if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
-    from ..inputs.decode_worker import DecodedPhoto
+    from ..inputs.decoded_photo import DecodedPhoto
 
 _CONTENT_KINDS = frozenset(
     {

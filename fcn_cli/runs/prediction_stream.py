@@ -16,7 +16,7 @@ from ..inference.feeder import Batch
 from ..inference.pipeline import Predicted, run_batches
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.decode_pool import DecodePool
-from ..inputs.decode_worker import DecodedPhoto, DecodeSettings, Orient
+from ..inputs.decoded_photo import DecodedPhoto, DecodeSettings, Orient
 from ..inputs.discovery import Source
 from ..inputs.shape_batches import group_by_shape
 

@@ -26,7 +26,7 @@ from fcn_cli.inference import engine, execution
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
-from fcn_cli.inputs.decode_worker import DecodedPhoto
+from fcn_cli.inputs.decoded_photo import DecodedPhoto
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES, BundledWeights

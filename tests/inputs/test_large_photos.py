@@ -15,8 +15,8 @@ from PIL import Image
 
 from fcn_cli.common.errors import FailureKind
 from fcn_cli.common.label_map import read_label_map
-from fcn_cli.inputs import decode_worker, pixel_files, tiff_strips
-from fcn_cli.inputs.decode_worker import DecodeSettings, decode_photo
+from fcn_cli.inputs import decode_worker, in_flight, pixel_files, tiff_strips
+from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.inputs.tiff_strips import TiffStrips
 
@@ -144,9 +144,10 @@ def test_pixels_in_files_give_the_same_masks_and_leave_nothing(
     monkeypatch.setattr(pixel_files, "FILE_BYTES", 1 << 40)
     fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-o", "plain")
     monkeypatch.setattr(pixel_files, "FILE_BYTES", 1)
+    monkeypatch.setattr(pixel_files, "LARGE_BYTES", 1)
     monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
     # One photo at a time: each of them is more.
-    monkeypatch.setattr(pixel_files, "MAX_BYTES", 1)
+    monkeypatch.setattr(in_flight, "MAX_BYTES", 1)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-j", workers, "-o", "files")
