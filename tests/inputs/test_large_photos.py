@@ -7,20 +7,24 @@ import itertools
 import struct
 import tempfile
 import zlib
+from collections import deque
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from fcn_cli.common.errors import FailureKind
 from fcn_cli.common.label_map import read_label_map
 from fcn_cli.inputs import decode_worker, in_flight, pixel_files, tiff_strips
+from fcn_cli.inputs.decode_pool import DecodePool
 from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
-from fcn_cli.inputs.discovery import Source
+from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.inputs.tiff_strips import TiffStrips
 
-from ..conftest import SAMPLES, SMALL, Fcn
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
 
 
 @pytest.fixture
@@ -154,6 +158,36 @@ def test_pixels_in_files_give_the_same_masks_and_leave_nothing(
     for mask in (tmp_path / "plain/masks").iterdir():
         assert mask.read_bytes() == (tmp_path / "files/masks" / mask.name).read_bytes()
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("max_bytes", [1, 1 << 40])
+def test_photos_sent_together_may_all_be_large(
+    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+) -> None:
+    folder = make_photos([f"p{i:02}.png" for i in range(48)])
+    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1)
+    monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
+    monkeypatch.setattr(in_flight, "MAX_BYTES", max_bytes)
+    # Fewer than photos wait for the network.
+    monkeypatch.setattr(pixel_files, "_FILES_PER_WORKER", 5)
+    sources = discover(InputRequest([str(folder)])).sources
+    settings = DecodeSettings(40)
+    held: deque[tuple[Source, NDArray[np.uint8]]] = deque(maxlen=30)
+    with DecodePool(sources, settings, 2) as pool:
+        for photo in filter(None, pool):
+            assert photo.pixels is not None
+            held.append((photo.source, photo.pixels))
+            for source, pixels in held:
+                assert np.array_equal(pixels, expected_pixels(source, settings))
+    assert [source for source, _ in held] == sources[-30:]
+
+
+@cache
+def expected_pixels(source: Source, settings: DecodeSettings) -> NDArray[np.uint8]:
+    pixels = decode_photo(source, settings).pixels
+    assert pixels is not None
+    return pixels
 
 
 def test_a_mask_is_read_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,24 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
 
 
 @pytest.mark.long
+def test_a_decoder_that_dies_costs_none_of_the_photos_sent_with_its_own(
+    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+) -> None:
+    names = [f"p{i:02}.png" for i in range(60)]
+    # In one group with their neighbours, at its beginning, and two in one.
+    bad = ["crash05.png", "crash16.png", "crash33.png", "crash34.png", "stuck50.png"]
+    names = [next((other for other in bad if other[5:] == name[1:]), name) for name in names]
+    folder = make_photos([f"{i:02}/{name}" for i, name in enumerate(names)])
+    done = run_process(
+        "segment", folder, *SMALL, "-j", "2", "-o", "out", "--decode-timeout", "3",
+        code=1, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert "60 images: 55 done, 5 failed" in done.stderr
+    failed = [name for name, record in journal_of(tmp_path / "out").items() if record["status"] != "ok"]
+    assert sorted(name.partition("/")[2] for name in failed) == bad
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_crashing_decoders_under_every_start_method(
     method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
