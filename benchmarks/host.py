@@ -43,7 +43,7 @@ from fcn_cli.outputs.writers import WRITERS, encode
 from fcn_cli.runs import segment
 from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 
-SIZES = {(500, 375): 400, (1600, 1200): 120, (4000, 3000): 40}
+SIZES = {(500, 375): 1600, (1600, 1200): 120, (4000, 3000): 40}
 """The width and height of the photos, and how many there are of each."""
 
 KINDS = ("masks", "color")

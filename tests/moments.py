@@ -81,7 +81,7 @@ class Moments:
         """Put this into the way of everything that is counted."""
         decoder.decode_with = self.around(decoder.decode_with, before="decode")
         engine.Engine.launch = self.around(engine.Engine.launch, before="predict")  # type: ignore[method-assign]
-        Path.replace = self.around(Path.replace, "rename", "renamed")  # type: ignore[method-assign]
+        os.replace = self.around(os.replace, "rename", "renamed")
         os.fsync = self.fsync(os.fsync)
         files.write_whole = self.write_whole(files.write_whole)
         files.write_text = self.write_text(files.write_text)

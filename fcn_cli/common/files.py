@@ -36,10 +36,14 @@ def temporary_prefix() -> str:
 
 def temporary_in(folder: Path) -> Path:
     """Return a hidden path in `folder` that no other process uses."""
-    return folder / f"{temporary_prefix()}{next(_numbers)}{_TEMPORARY_SUFFIX}"
+    return folder / _temporary_name()
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
+def _temporary_name() -> str:
+    return f"{temporary_prefix()}{next(_numbers)}{_TEMPORARY_SUFFIX}"
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
     """Write a file atomically: `path` is either unchanged or complete.
 
     The directory must exist. Permissions follow the umask.
@@ -61,17 +65,19 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> int:
     OSError
         The file cannot be written; the temporary file is removed.
     """
-    temporary = temporary_in(path.parent)
+    # Without pathlib, which is slow: a run comes here twice for each photo.
+    final = os.fspath(path)
+    temporary = os.path.join(os.path.dirname(final), _temporary_name())
     try:
-        with temporary.open("xb") as stream:
+        with open(temporary, "xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
             size = os.fstat(stream.fileno()).st_size
-        temporary.replace(path)
+        os.replace(temporary, final)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         raise
     return size
 

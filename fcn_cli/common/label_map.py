@@ -57,9 +57,8 @@ def count_classes(labels: LabelMap) -> dict[int, int]:
     ends = np.flatnonzero(flat[1:] != flat[:-1])
     if len(ends) * _PIXELS_A_RUN < flat.size:
         # A histogram looks at every pixel, and equal neighbours make it wait for itself.
-        starts = np.concatenate([[0], ends + 1])
-        lengths = np.diff(starts, append=flat.size)
-        histogram = np.bincount(flat[starts], weights=lengths).astype(np.int64).tolist()
+        bounds = np.concatenate([[-1], ends, [flat.size - 1]])
+        histogram = np.bincount(flat[bounds[1:]], weights=bounds[1:] - bounds[:-1]).astype(np.int64).tolist()
     else:
         histogram = Image.fromarray(labels).histogram()
     return {index: pixels for index, pixels in enumerate(histogram) if pixels}

@@ -31,6 +31,16 @@ def without_cycle_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def without_old_objects_in_collections() -> Iterator[None]:
+    """Let the collection of reference cycles pass over all objects that exist: modules and the network."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def cpu_count() -> int:
     """Return the number of CPUs that this process may use: its affinity, limited by the cgroup's quota."""
     count, quota = affinity(), cgroup_cpus()

@@ -93,6 +93,8 @@ class ViewNetwork:
 
     def describe(self, pixels: Pixels) -> tuple[str, ...]:
         """Return notes for a photo's record: its tiles, and whether its mirror image counts."""
+        if self._views.tile is None and not self._views.flip:
+            return ()
         grid = self.grid(pixels)
         notes = ["averaged with its mirror image"] if self._views.flip else []
         if grid.count > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -139,6 +140,8 @@ class Photos(Dataset[list[PackedPhoto]]):
         self.table.pid[worker] = os.getpid()
         self._files = PixelFiles(self._directory, self.table.in_use, worker)
         resources.lower_thread_priority()
+        # What was there before the fork is never collected, and stays in memory that processes share.
+        gc.freeze()
         _become_worker(self.settings.max_pixels)
 
 

@@ -136,5 +136,8 @@ def _narrowed(image: Rows, width: int) -> Image.Image:
 def _strips(image: Image.Image) -> Iterator[Image.Image]:
     """Yield an image in strips: an array of the whole one would take a copy of all bytes."""
     rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield image
+        return
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))

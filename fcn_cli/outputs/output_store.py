@@ -115,7 +115,7 @@ class LocalStore:
         self.root = root
         self._root_text = str(root)
         self._real = os.path.realpath(root)
-        self._ready: set[Path] = set()
+        self._ready: set[str] = set()
         self._created: list[Path] = []
 
     def __str__(self) -> str:
@@ -142,8 +142,9 @@ class LocalStore:
 
     def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
         """Write a file as `files.write_whole` does; see `OutputStore`."""
-        path = self.root / name
-        self._make_directory(path.parent)
+        # Without pathlib, which is slow.
+        path = f"{self._root_text}/{name}"
+        self._make_directory(os.path.dirname(path))
         return files.write_whole(path, write)
 
     def write_text(self, name: str, text: str) -> None:
@@ -200,13 +201,13 @@ class LocalStore:
         """Return a lock that the kernel keeps."""
         return FileLock(self.root / name)
 
-    def _make_directory(self, directory: Path) -> None:
-        if directory in self._ready and directory.is_dir():
+    def _make_directory(self, directory: str) -> None:
+        if directory in self._ready and os.path.isdir(directory):
             return
         # Do not create a lost output directory again: its journal and its lock are lost too.
         self.root.stat()
-        changed = files.make_directories(directory)
-        inside = os.path.join(self._real, directory.relative_to(self.root))
+        changed = files.make_directories(Path(directory))
+        inside = os.path.normpath(os.path.join(self._real, directory[len(self._root_text) :].lstrip("/")))
         if os.path.realpath(directory) != inside:
             raise ImageError(
                 FailureKind.OUTPUT_REFUSED, f"{directory} is a link; outputs are never written through links"

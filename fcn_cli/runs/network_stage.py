@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..common import resources
 from ..common.errors import DeviceLost, OutputLost
 from ..common.output_layout import find_kind
 from ..common.signals import Stop
@@ -98,7 +99,7 @@ class NetworkStage:
             summary = report.summary
             summary.class_names, summary.how = engine.network.class_names, dict(self._how)
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
-            with self.stop:
+            with self.stop, resources.without_old_objects_in_collections():
                 try:
                     with contextlib.closing(predict(pool, engine, clock=clock)) as batches:
                         self._write_all(clock.each("network", batches), writer, writes, clock, report)

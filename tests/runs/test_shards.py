@@ -299,7 +299,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
 
                 return wrapper
 
-            for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
+            for owner, name in ((os, "replace"), (Path, "unlink"), (os, "fsync")):
                 monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
             merging.merge(LocalStore(Path("out")), 0, lambda _text: None)
 
