@@ -140,7 +140,7 @@ class DecodePool:
         return _Pool(photos, _together(self._sources, self._position, self.workers), self.workers, context)
 
 
-def _together(sources: Sequence[Source], position: int, workers: int) -> list[list[int]]:
+def _together(sources: Sequence[Source], position: int, workers: int) -> list[range]:
     """Return the indices of the photos from a position on, in groups that a worker sends at once.
 
     Sending a small photo by itself takes long beside decoding it.
@@ -149,12 +149,13 @@ def _together(sources: Sequence[Source], position: int, workers: int) -> list[li
     most = max(1, min(_MAX_TOGETHER, (len(sources) - position) // (4 * workers)))
     groups, first, size = [], position, 0
     for index in range(position, len(sources)):
-        size_bytes = sources[index].size_bytes
-        size += _BYTES_TOGETHER if size_bytes is None else size_bytes
+        known = sources[index].size_bytes
+        size_bytes = _BYTES_TOGETHER if known is None else known
+        size += size_bytes
         if index > first and (index - first == most or size > _BYTES_TOGETHER):
-            groups.append(list(range(first, index)))
-            first, size = index, size_bytes or _BYTES_TOGETHER
-    return [*groups, list(range(first, len(sources)))]
+            groups.append(range(first, index))
+            first, size = index, size_bytes
+    return [*groups, range(first, len(sources))]
 
 
 def _unchanged(photos: list[PackedPhoto]) -> list[PackedPhoto]:
@@ -164,15 +165,13 @@ def _unchanged(photos: list[PackedPhoto]) -> list[PackedPhoto]:
 class _Pool:
     """Workers from one start of the pool, their loader, and the thread that reads from it."""
 
-    def __init__(
-        self, photos: Photos, groups: Sequence[list[int]], workers: int, context: BaseContext
-    ) -> None:
+    def __init__(self, photos: Photos, groups: Sequence[range], workers: int, context: BaseContext) -> None:
         self._table = photos.table
         self._files = MappedFiles(self._table.in_use, self._table.in_flight.release)
         self._sources = photos.sources
         loader = DataLoader(
             photos,
-            batch_sampler=groups,
+            batch_sampler=groups,  # type: ignore[arg-type] # ranges take less memory than lists
             num_workers=workers,
             collate_fn=_unchanged,
             prefetch_factor=_PREFETCH,
