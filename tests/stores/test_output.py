@@ -40,6 +40,16 @@ FAST_PARTS = """
 from fcn_cli.outputs.journal_parts import Grouping
 Grouping.__init__.__defaults__ = (0.1, 4)
 """
+# Photos take their time, so that a kill meets a run in the middle.
+SLOWLY = """
+import time
+from fcn_cli.inputs import decoder
+_decode_with = decoder.decode_with
+def _slowly(*arguments):
+    time.sleep(0.2)
+    return _decode_with(*arguments)
+decoder.decode_with = _slowly
+"""
 SHORT_LOCKS = """
 from fcn_cli.outputs.lease import LeaseTimes
 LeaseTimes.__init__.__defaults__ = (0.5, 3.0, 1.0)
@@ -142,8 +152,10 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
     run_process("segment", made, *SMALL, *kinds, "-o", "local", cwd=tmp_path)
     s3.put("photos", {f"set 1/{name}": data for name, data in tree(made).items()})
     env = python_with(FAST_PARTS, tmp_path)
+    (tmp_path / "slow").mkdir()
+    slowly = python_with(FAST_PARTS + SLOWLY, tmp_path / "slow")
     with Reader(s3) as reader:
-        running = start("s3://photos/set 1", *kinds, cwd=tmp_path, env=env)
+        running = start("s3://photos/set 1", *kinds, cwd=tmp_path, env=slowly)
         wait_until(lambda: len(list_records(s3)) >= 8, running, 120)
         running.send_signal(signal.SIGKILL)
         running.communicate()
