@@ -153,6 +153,8 @@ def watching(ending_signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ResumeOptions(**resume),
             fail_fast=fail_fast,
         )
+        # As a process has it when a watch begins: the last one left its own.
+        signals.raise_on_signals()
         thread = threading.Thread(target=scenario)
         thread.start()
         try:
