@@ -16,7 +16,6 @@ import contextlib
 import multiprocessing
 import queue
 import signal
-import tempfile
 import threading
 import time
 import warnings
@@ -35,6 +34,7 @@ from . import start_methods
 from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
 from .discovery import Source
+from .pixel_directory import PixelDirectory
 from .pixel_files import LargePixelFiles, MappedFiles
 
 POLL_SECONDS = 0.5
@@ -80,7 +80,7 @@ class DecodePool:
         self._position = 0
         self._fruitless = 0
         # Where pixels wait for the network.
-        self._directory = tempfile.TemporaryDirectory(prefix="fcn-", ignore_cleanup_errors=True)
+        self._directory = PixelDirectory()
         start = start_methods.later if clean else start_methods.first
         self._pool = self._start(start(__name__)) if self.workers else None
 
@@ -104,11 +104,11 @@ class DecodePool:
         if self._pool is not None:
             self._pool.stop()
             self._pool = None
-        self._directory.cleanup()
+        self._directory.remove()
 
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
-            files = LargePixelFiles(self._directory.name)
+            files = LargePixelFiles(self._directory.path)
             photo = decode_photo(self._sources[self._position], self._settings, files.allocate)
             packed = PackedPhoto.of(photo, files)
             files.take_back()
@@ -136,7 +136,7 @@ class DecodePool:
 
     def _start(self, context: BaseContext) -> _Pool:
         table = WorkerStatusTable(context, self.workers)
-        photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.name)
+        photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.path)
         return _Pool(photos, _together(self._sources, self._position, self.workers), self.workers, context)
 
 
