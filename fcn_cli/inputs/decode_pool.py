@@ -143,7 +143,7 @@ class DecodePool:
 def _together(sources: Sequence[Source], position: int, workers: int) -> list[range]:
     """Return the indices of the photos from a position on, in groups that a worker sends at once.
 
-    Sending a small photo by itself takes long beside decoding it.
+    Sending a small photo by itself takes long compared with decoding it.
     """
     # Each worker has some groups, so that all have work to the end.
     most = max(1, min(_MAX_TOGETHER, (len(sources) - position) // (4 * workers)))

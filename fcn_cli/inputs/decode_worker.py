@@ -1,4 +1,4 @@
-"""Inside a decoding worker process: decode some photos after another, and note in shared memory which one."""
+"""Inside a decoding worker process: decode one photo after another, and note in shared memory which one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from ..common import resources
 from ..common.errors import Failure
@@ -93,6 +93,8 @@ class Photos(Dataset[list[PackedPhoto]]):
         self.failed = failed
         self.table = table
         self._directory = directory
+        # Of this process, once it is a worker.
+        self._worker = 0
         self._files: PixelFiles | None = None
 
     def __getitems__(self, indices: Sequence[int]) -> list[PackedPhoto]:
@@ -103,10 +105,8 @@ class Photos(Dataset[list[PackedPhoto]]):
         """Decode one photo; the photos from `first` on are passed on together."""
         if index in self.failed:
             return PackedPhoto(failed(self.sources[index], self.failed[index]), ())
-        info, files = get_worker_info(), self._files
-        assert info is not None  # noqa: S101 - only workers call this
+        worker, files, claimed = self._worker, self._files, 0
         assert files is not None  # noqa: S101 - `start_worker` has made it
-        worker, claimed = info.id, 0
 
         def alive() -> None:
             self.table.since[worker] = time.monotonic()
@@ -137,6 +137,7 @@ class Photos(Dataset[list[PackedPhoto]]):
 
     def start_worker(self, worker: int) -> None:
         """Make this process worker number `worker`."""
+        self._worker = worker
         self.table.pid[worker] = os.getpid()
         self._files = PixelFiles(self._directory, self.table.in_use, worker)
         resources.lower_thread_priority()

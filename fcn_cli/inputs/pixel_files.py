@@ -1,7 +1,7 @@
 """Pixels on their way from a decoding worker to the network, in temporary files.
 
 Both sides map the files, so that no process makes or holds a copy, and the system writes the pixels out where
-memory is short. A file whose pixels are gone is used for the next photo: most of the work is in making one.
+memory is short. A file whose pixels are gone is used for the next photo, as making one is most of the work.
 Pixels of small images travel through the workers' pipe.
 """
 
