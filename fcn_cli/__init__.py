@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .segmenter import Result as Result
     from .segmenter import Segmenter as Segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "ClassShare",
     "DeviceLost",
