@@ -6,28 +6,33 @@ float32 for comparison. ``--own`` times our bfloat16 kernels without AMX; with
 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 (OpenVINO honours it too), that shows a CPU without AMX.
 
 Only the first contender computes the auxiliary head, and none spins between operators. The same code turns
-their logits into label maps. Each configuration appends one line of JSON to the results file.
+their logits into label maps. Each configuration appends one line of JSON to the results file. With
+``--against`` another checkout takes the place of all contenders.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import material
+from benchmarks import against, material
+from benchmarks.against import Figure
 from fcn_cli.cpu.kernels import amx
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.evaluation import speed
 from fcn_cli.evaluation.speed import Contender
-from fcn_cli.inference.execution import resolve_execution
+from fcn_cli.inference.engine import Engine
+from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
@@ -43,15 +48,50 @@ def main() -> None:
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 4, 8])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--own", action="store_true", help="our kernels without AMX")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], choices=list(MAKERS))
     parser.add_argument("--results", type=Path, default=Path("bench_engines.jsonl"))
-    options = parser.parse_args()
+    against.add_options(parser)
+    against.main(parser, figures, show)
+
+
+_INNER_ROUNDS = 3
+
+
+def figures(options: argparse.Namespace, _folder: Path) -> Iterator[Figure]:
+    """Measure `fcn` once in each configuration."""
+    for backbone, width, height, execution in configurations(options):
+        torch.set_num_threads(execution.threads)
+        engine = Engine(speed.random_network(backbone), execution)
+        shape = (execution.batch_size, height, width, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        with torch.inference_mode():
+            seconds = speed.in_turn({"fcn": speed.engine_run(engine, pixels)}, _INNER_ROUNDS)["fcn"]
+        name = f"{backbone} {width}x{height}, batch {execution.batch_size}, {execution.precision}"
+        yield Figure(name, execution.batch_size / statistics.median(seconds), "images/s")
+
+
+def show(options: argparse.Namespace, _folder: Path) -> None:
+    """Measure all contenders in turn, and print and keep the results."""
     makers = {name: maker for name, maker in MAKERS.items() if name not in options.without}
     if options.precision == "bf16":
         makers.pop("onnxruntime", None)
     else:
         makers.pop("float32", None)
+
+    def further(model: nn.Module, batch: Tensor) -> list[Contender]:
+        return [maker(model, batch, options.precision) for maker in makers.values()]
+
+    for backbone, width, height, execution in configurations(options):
+        measured = speed.measure(
+            backbone, width, height, execution, options.rounds, further, material.randomise
+        )
+        report(measured, options.results)
+
+
+def configurations(options: argparse.Namespace) -> Iterator[tuple[str, int, int, ExecutionConfig]]:
+    """Yield each backbone, width, height, and how to run it."""
+    if options.own:
+        amx.available = lambda: False
     for backbone in options.backbone:
         for size in options.size:
             width, height = (int(side) for side in size.split("x"))
@@ -60,15 +100,7 @@ def main() -> None:
                 execution = resolve_execution(chosen)
                 if options.own:
                     execution = replace(execution, kernels="fast")
-                    amx.available = lambda: False
-
-                def further(model: nn.Module, batch: Tensor) -> list[Contender]:
-                    return [maker(model, batch, options.precision) for maker in makers.values()]
-
-                measured = speed.measure(
-                    backbone, width, height, execution, options.rounds, further, material.randomise
-                )
-                report(measured, options.results)
+                yield backbone, width, height, execution
 
 
 def report(measured: speed.Measured, results: Path) -> None:

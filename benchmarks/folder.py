@@ -1,4 +1,7 @@
-"""``fcn segment`` and the Hub page's loop on a directory of mixed sizes: whole commands, timed in turn."""
+"""``fcn segment`` and the Hub page's loop on a directory of mixed sizes: whole commands, timed in turn.
+
+With `--against` another checkout takes the place of the loop.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,8 @@ import torch
 from PIL import Image
 from torchvision.models import segmentation
 
-from benchmarks import material
+from benchmarks import against, material
+from benchmarks.against import Figure
 
 # Typical photos: landscape and portrait, small and large.
 SIZES = ((640, 480), (480, 640), (1024, 768), (800, 600), (500, 375), (1600, 1200), (720, 1280), (4000, 3000))
@@ -26,41 +31,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=["resnet50", "resnet101"])
     parser.add_argument("--photos", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    against.add_options(parser)
+    against.main(parser, figures, show)
+
+
+def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Measure the command once."""
+    make_material(folder, options.backbone, options.photos)
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        yield Figure("fcn segment", fcn_seconds(options, folder, Path(output) / "out"), "s")
+
+
+def show(options: argparse.Namespace, folder: Path) -> None:
+    """Measure the loop and the command in turn, and print them."""
     print(f"{options.backbone}, {options.photos} photos of {len(SIZES)} sizes; {material.machine()}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_material(folder, options.backbone, options.photos)
-        ratios = []
-        for index in range(options.rounds):
-            weights, photos = str(folder / "weights.pth"), str(folder / "photos")
-            hub_out, fcn_out = folder / f"hub{index}", folder / f"fcn{index}"
-            hub = seconds("benchmarks.hub_loop", options.backbone, weights, photos, str(hub_out))
-            network = ("--backbone", options.backbone, "--weights", weights)
-            fcn = seconds("fcn_cli", "segment", photos, "-q", "-o", str(fcn_out), *network)
-            ratios.append(hub / fcn)
+    make_material(folder, options.backbone, options.photos)
+    ratios = []
+    for index in range(options.rounds):
+        with tempfile.TemporaryDirectory(dir=folder) as output:
+            hub_out, fcn_out = Path(output) / "hub", Path(output) / "fcn"
+            arguments = options.backbone, str(folder / "weights.pth"), str(folder / "photos"), str(hub_out)
+            hub = seconds("benchmarks.hub_loop", *arguments)
+            fcn = fcn_seconds(options, folder, fcn_out)
             equal = agreement(hub_out, fcn_out)
-            print(
-                f"round {index + 1}: hub loop {hub:.1f} s, fcn {fcn:.1f} s, ratio {ratios[-1]:.2f}; "
-                f"masks agree in {equal:.4%} of the pixels",
-                flush=True,
-            )
+        ratios.append(hub / fcn)
+        print(
+            f"round {index + 1}: hub loop {hub:.1f} s, fcn {fcn:.1f} s, ratio {ratios[-1]:.2f}; "
+            f"masks agree in {equal:.4%} of the pixels",
+            flush=True,
+        )
     print(f"median ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
 
 
+def fcn_seconds(options: argparse.Namespace, folder: Path, output: Path) -> float:
+    """Return how long the command takes into a new output directory."""
+    network = ("--backbone", options.backbone, "--weights", str(folder / "weights.pth"))
+    chosen = (*network, "--precision", options.precision)
+    return seconds("fcn_cli", "segment", str(folder / "photos"), "-q", "-o", str(output), *chosen)
+
+
 def make_material(folder: Path, backbone: str, photos: int) -> None:
-    """Write the checkpoint and the photos."""
-    build = getattr(segmentation, f"fcn_{backbone}")
-    model = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
-    material.randomise(model)
-    torch.save(model.state_dict(), folder / "weights.pth")
+    """Write the checkpoint and the photos, where they are missing."""
+    if (folder / "weights.pth").exists():
+        return
     for number in range(photos):
         width, height = SIZES[number % len(SIZES)]
         part = folder / f"part{number}"
         material.make_photos(part, 1, width, height)
         (folder / "photos").mkdir(exist_ok=True)
         next(part.iterdir()).rename(folder / "photos" / f"photo{number:03}.jpg")
+        part.rmdir()
+    build = getattr(segmentation, f"fcn_{backbone}")
+    model = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    material.randomise(model)
+    torch.save(model.state_dict(), folder / "weights.pth")
 
 
 def seconds(module: str, *arguments: str) -> float:

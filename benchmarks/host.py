@@ -4,7 +4,8 @@ The whole command runs, from files to files, with a stand-in for the network tha
 What is left is decoding, transfers between processes, encoding, fsync and records. The bare sum is what
 nobody can save: as many processes as there are CPUs decode the same photos for the network, and encode the
 same label maps as the same two PNGs, in memory. Both are timed in turn; a run's rate is the one that it
-prints, without the start-up, and the bare processes' is from when all are ready.
+prints, without the start-up, and the bare processes' is from when all are ready. With `--against` another
+checkout takes the place of the bare processes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -25,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks import material
+from benchmarks import against, material
+from benchmarks.against import Figure
 from fcn_cli.cli import run_display
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import Segmentation
@@ -55,36 +57,52 @@ BATCH_SIZE = 16
 def main() -> None:
     """Print each round's rates, and for each size the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=resources.cpu_count())
     parser.add_argument(
         "--own", action="store_true", help="encode and keep memory as fcn does, not as Pillow does by itself"
     )
     parser.add_argument("--size", choices=[f"{width}x{height}" for width, height in SIZES], default=None)
-    options = parser.parse_args()
+    against.add_options(parser)
+    against.main(parser, figures, show)
+
+
+def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Measure a run once for each size."""
+    for size, photos in material_of(options, folder):
+        yield Figure(f"{size}, fcn", command(photos), "images/s")
+
+
+def show(options: argparse.Namespace, folder: Path) -> None:
+    """Measure the bare processes and a run in turn, and print them."""
     print(f"{material.machine()}, {options.processes} processes")
-    for (width, height), count in SIZES.items():
-        if options.size not in {None, f"{width}x{height}"}:
-            continue
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            material.make_photos(folder / "photos", count, width, height)
-            for path in (folder / "photos").iterdir():
-                with Image.open(path) as photo:
-                    # Made once, for both.
-                    labels_of(*photo.size)
-            ratios = []
-            for index in range(options.rounds):
-                bare_rate = bare(folder / "photos", options.processes, own=options.own)
-                command_rate = command(folder, index)
-                ratios.append(command_rate / bare_rate)
-                print(
-                    f"{width}x{height}, round {index + 1}: bare {bare_rate:.2f} images/s, "
-                    f"fcn {command_rate:.2f}, {ratios[-1]:.3f}",
-                    flush=True,
-                )
+    for size, photos in material_of(options, folder):
+        ratios = []
+        for index in range(options.rounds):
+            bare_rate = bare(photos, options.processes, own=options.own)
+            command_rate = command(photos)
+            ratios.append(command_rate / bare_rate)
+            print(
+                f"{size}, round {index + 1}: bare {bare_rate:.2f} images/s, "
+                f"fcn {command_rate:.2f}, {ratios[-1]:.3f}",
+                flush=True,
+            )
         least, most = min(ratios), max(ratios)
-        print(f"{width}x{height}: median {statistics.median(ratios):.3f} (from {least:.3f} to {most:.3f})")
+        print(f"{size}: median {statistics.median(ratios):.3f} (from {least:.3f} to {most:.3f})")
+
+
+def material_of(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each size and the folder of its photos, made where it is missing."""
+    for (width, height), count in SIZES.items():
+        size = f"{width}x{height}"
+        if options.size not in {None, size}:
+            continue
+        if not (folder / size).exists():
+            material.make_photos(folder / size, count, width, height)
+        for path in (folder / size).iterdir():
+            with Image.open(path) as photo:
+                # Made once, for both.
+                labels_of(*photo.size)
+        yield size, folder / size
 
 
 @cache
@@ -151,20 +169,21 @@ class FreeEngine:
         return [Segmentation(labels_of(*size), None, "fp32") for size in launched]
 
 
-def command(folder: Path, index: int) -> float:
-    """Return the images/s of a whole run into a new output directory."""
-    request = SegmentRequest(
-        InputRequest([str(folder / "photos")]),
-        OutputRequest(str(folder / f"out{index}"), kinds=KINDS),
-        PredictionRequest(
-            ModelRequest("mobilenet_v2"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)
-        ),
-    )
-    with (
-        mock.patch.object(Engine, "launch", FreeEngine.launch),
-        mock.patch.object(Engine, "collect", FreeEngine.collect),
-    ):
-        summary = segment.segment(request, run_display.Display(quiet=True))
+def command(photos: Path) -> float:
+    """Return the images/s of a whole run into a new output directory beside its photos."""
+    with tempfile.TemporaryDirectory(dir=photos.parent) as output:
+        request = SegmentRequest(
+            InputRequest([str(photos)]),
+            OutputRequest(f"{output}/out", kinds=KINDS),
+            PredictionRequest(
+                ModelRequest("mobilenet_v2"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)
+            ),
+        )
+        with (
+            mock.patch.object(Engine, "launch", FreeEngine.launch),
+            mock.patch.object(Engine, "collect", FreeEngine.collect),
+        ):
+            summary = segment.segment(request, run_display.Display(quiet=True))
     assert summary.exit_code == 0, summary.stopped
     assert summary.images_per_second is not None
     return summary.images_per_second

@@ -2,22 +2,21 @@
 
 ``python -m benchmarks.planning [--photos 300000] [--folder DIR]`` makes empty files with the names of photos,
 and an output directory with their records and (empty) files as a finished run leaves it. Then it runs
-commands that only plan, and prints each one's CPU time, time and peak memory. CPU time (user and system) is
-what compares on a machine that does other work.
+commands that only plan, and prints each one's CPU time and peak memory. CPU time (user and system) is what
+compares on a machine that does other work.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import against
+from benchmarks.against import Figure
 from fcn_cli.common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, output_file
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
@@ -33,9 +32,7 @@ def make(folder: Path, count: int) -> None:
     photos, output = folder / "photos", folder / "out"
     folder.mkdir(parents=True, exist_ok=True)
     # One real photo, for the settings that this version's defaults stand for.
-    measure(
-        folder, "one photo", ["segment", str(SAMPLES / "chelsea.png"), "--backbone", _BACKBONE, "-o", "out"]
-    )
+    list(measure(folder, "", ["segment", str(SAMPLES / "chelsea.png"), "--backbone", _BACKBONE, "-o", "out"]))
     fingerprint = read_fingerprint(output)
     assert fingerprint is not None
     with (output / JOURNAL_FILE).open("w") as journal, (folder / "list.txt").open("w") as listed:
@@ -72,54 +69,49 @@ def make(folder: Path, count: int) -> None:
                 listed.write(f"photos/{image}\n")
 
 
-def measure(folder: Path, title: str, arguments: Sequence[str]) -> None:
-    """Run one command and print what it took."""
+def measure(folder: Path, title: str, arguments: Sequence[str]) -> Iterator[Figure]:
+    """Run one command; yield its CPU time and its peak memory."""
     line = [sys.executable, "-m", "fcn_cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    started = time.monotonic()
     with subprocess.Popen(
         line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
-        said = process.stderr.read().decode().splitlines()
+        said = process.stderr.read().decode()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - started
-    print(
-        f"{title:34} CPU {usage.ru_utime + usage.ru_stime:5.1f} s, wall {seconds:5.1f} s, "
-        f"{usage.ru_maxrss / 1024:5.0f} MB  ({process.returncode}: {said[-1] if said else ''})",
-        flush=True,
-    )
+    if process.returncode != 0:
+        raise RuntimeError(f"{title}: exit {process.returncode}: {said}")
+    yield Figure(title, usage.ru_utime + usage.ru_stime, "s of CPU")
+    yield Figure(f"{title}, peak", usage.ru_maxrss / 1024, "MB")
+
+
+def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Make the material where it is missing, and measure each command once."""
+    if not (folder / "out").exists():
+        make(folder, options.photos)
+    segment = ("segment", "--backbone", _BACKBONE)
+    listed = ("--files-from", "list.txt", "--root", "photos")
+    commands = {
+        "new, --dry-run": [*segment, "photos", "-o", "new", "--dry-run"],
+        "new, a list, --dry-run": [*segment, *listed, "-o", "new", "--dry-run"],
+        "all done, --dry-run": [*segment, "photos", "-o", "out", "--dry-run"],
+        "all done, --dry-run --shard 1/8": [*segment, "photos", "-o", "out", "--dry-run", "--shard", "1/8"],
+        "all done, nothing to do": [*segment, "photos", "-o", "out"],
+        "merge": ["segment", "-o", "out", "--merge"],
+        "status": ["status", "out"],
+        "list": ["list", "out"],
+    }
+    for title, arguments in commands.items():
+        yield from measure(folder, title, arguments)
 
 
 def main() -> None:
     """Make the material and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=300_000)
-    parser.add_argument("--folder", type=Path, help="kept, and used again if it is there")
-    given = parser.parse_args()
-    folder = (given.folder or Path(tempfile.mkdtemp(prefix="fcn-planning-"))).absolute()
-    if not (folder / "out").exists():
-        make(folder, given.photos)
-    print(
-        f"{given.photos:,} photos, {(folder / 'out' / JOURNAL_FILE).stat().st_size / 1e6:.0f} MB of journal"
-    )
-    segment = ("segment", "--backbone", _BACKBONE)
-    listed = ("--files-from", "list.txt", "--root", "photos")
-    measure(folder, "new, --dry-run", [*segment, "photos", "-o", "new", "--dry-run"])
-    measure(folder, "new, a list, --dry-run", [*segment, *listed, "-o", "new", "--dry-run"])
-    measure(folder, "all done, --dry-run", [*segment, "photos", "-o", "out", "--dry-run"])
-    measure(
-        folder,
-        "all done, --dry-run --shard 1/8",
-        [*segment, "photos", "-o", "out", "--dry-run", "--shard", "1/8"],
-    )
-    measure(folder, "all done, nothing to do", [*segment, "photos", "-o", "out"])
-    measure(folder, "--merge", [*segment, "-o", "out", "--merge"])
-    measure(folder, "status", ["status", "out"])
-    measure(folder, "list", ["list", "out"])
-    if given.folder is None:
-        shutil.rmtree(folder)
+    against.add_options(parser, rounds=3)
+    against.main(parser, figures, None)
 
 
 if __name__ == "__main__":

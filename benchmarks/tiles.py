@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import material
-from benchmarks.memory import process_tree
+from benchmarks import against, material
+from benchmarks.against import Figure
+from benchmarks.memory import process_tree, pss
 from fcn_cli.models import registry
 
 SIZES = ((4000, 3000), (12000, 9000))
@@ -32,35 +34,54 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["photos", "tiff", "sheet"])
     parser.add_argument("--backbone", default="mobilenet_v2", choices=list(registry.BACKBONES))
     parser.add_argument("--tile", type=int, default=520)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--sizes", nargs="*", default=[f"{width}x{height}" for width, height in SIZES])
     parser.add_argument("--limit", type=float, default=7200, help="seconds after which a run is stopped")
-    options = parser.parse_args()
+    against.add_options(parser, rounds=1)
+    against.main(parser, figures, show)
+
+
+def show(options: argparse.Namespace, folder: Path) -> None:
+    """Measure once; print the figures and the contact sheet's IoU."""
     print(material.machine(), flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        network = ["--backbone", options.backbone]
-        if options.backbone != "mobilenet_v2":
+    for figure in figures(options, folder):
+        print(figure, flush=True)
+    if "sheet" in options.parts:
+        contact_sheet(folder, network_of(options, folder))
+
+
+def network_of(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Return the options that choose the network; random weights are made where they are missing."""
+    network = ["--backbone", options.backbone]
+    if options.backbone != "mobilenet_v2":
+        weights = folder / "weights.pth"
+        if not weights.exists():
             model = registry.find(options.backbone).build(21)
             material.randomise(model)
-            torch.save(model.state_dict(), folder / "weights.pth")
-            network += ["--weights", str(folder / "weights.pth")]
-            del model
-        tile = ["--tile", str(options.tile)]
-        if "photos" in options.parts:
-            for size in options.sizes:
-                width, height = map(int, size.split("x"))
-                path = folder / f"{size}.jpg"
+            torch.save(model.state_dict(), weights)
+        network += ["--weights", str(weights)]
+    return [*network, "--precision", options.precision]
+
+
+def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Measure each photo once."""
+    network = network_of(options, folder)
+    tile = ["--tile", str(options.tile)]
+    if "photos" in options.parts:
+        for size in options.sizes:
+            width, height = map(int, size.split("x"))
+            path = folder / f"{size}.jpg"
+            if not path.exists():
                 mosaic(width, height).save(path, quality=90)
-                measure(path, width * height, [*network, *tile], options.limit)
-        if "tiff" in options.parts:
-            path = folder / "photo.tif"
+            yield from measure(path, width * height, [*network, *tile], options.limit)
+    if "tiff" in options.parts:
+        path = folder / "photo.tif"
+        if not path.exists():
             mosaic(*TIFF_SIZE).save(path, compression="tiff_adobe_deflate")
-            pixels = TIFF_SIZE[0] * TIFF_SIZE[1]
-            limits = ["--max-image-pixels", "500000000", "--decode-timeout", "600"]
-            measure(path, pixels, [*network, *limits], options.limit)
-            measure(path, pixels, [*network, *limits, *tile], options.limit)
-        if "sheet" in options.parts:
-            contact_sheet(folder, network)
+        pixels = TIFF_SIZE[0] * TIFF_SIZE[1]
+        limits = ["--max-image-pixels", "500000000", "--decode-timeout", "600"]
+        yield from measure(path, pixels, [*network, *limits], options.limit)
+        yield from measure(path, pixels, [*network, *limits, *tile], options.limit)
 
 
 def mosaic(width: int, height: int) -> Image.Image:
@@ -77,51 +98,38 @@ def mosaic(width: int, height: int) -> Image.Image:
     return photo
 
 
-def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> None:
-    """Print the time and the peak of anonymous memory of one run, or of its first `limit` seconds.
+def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> Iterator[Figure]:
+    """Yield the peak memory and the time of one run, or its peak in the first `limit` seconds.
 
-    CPU time is that of the whole process tree: it says what a megapixel costs on a busy machine too.
+    Memory is the proportional set size of the process tree: shared pages count once. CPU time is that of the
+    whole tree: it says what a megapixel costs on a busy machine too.
     """
-    output = path.parent / f"out_{path.stem}_{len(arguments)}"
+    shown = " ".join([path.name, *(word for word in arguments if "/" not in word)])
     started, cpu_before = time.monotonic(), children_cpu_seconds()
-    command = [sys.executable, "-m", "fcn_cli", "segment", str(path), "-q", "-o", str(output), *arguments]
-    running = subprocess.Popen(command)
-    peak = 0
-    while running.poll() is None:
-        peak = max(peak, sum(anonymous(pid) for pid in process_tree(running.pid)))
-        if time.monotonic() - started > limit:
-            running.kill()
-        # The system adds up all of a process's pages for an answer: not too often.
-        time.sleep(0.2)
+    with tempfile.TemporaryDirectory(dir=path.parent) as output:
+        command = [sys.executable, "-m", "fcn_cli", "segment", str(path), "-q", "-o", f"{output}/out"]
+        running = subprocess.Popen([*command, *arguments])
+        peak = 0
+        while running.poll() is None:
+            peak = max(peak, sum(pss(pid) for pid in process_tree(running.pid)))
+            if time.monotonic() - started > limit:
+                running.kill()
+            # The system adds up all of a process's pages for an answer: not too often.
+            time.sleep(0.2)
     seconds, megapixels = time.monotonic() - started, pixels / 1e6
-    shown = " ".join(word for word in arguments if "/" not in word)
+    yield Figure(f"{shown}, peak", peak / 1e9, "GB" if seconds <= limit else f"GB in the first {limit:g} s")
     if seconds > limit:
-        print(f"{path.name} {shown}: peak {peak / 1e9:.2f} GB in the first {limit:g} s", flush=True)
         return
-    assert running.returncode == 0
-    cpu_seconds = children_cpu_seconds() - cpu_before
-    print(
-        f"{path.name} {shown}: peak {peak / 1e9:.2f} GB, {seconds:.1f} s, "
-        f"per megapixel {seconds / megapixels:.3f} s, {cpu_seconds / megapixels:.3f} s of CPU",
-        flush=True,
-    )
+    if running.returncode != 0:
+        raise RuntimeError(f"{shown}: exit {running.returncode}")
+    yield Figure(f"{shown}, per megapixel", seconds / megapixels, "s")
+    yield Figure(f"{shown}, per megapixel of CPU", (children_cpu_seconds() - cpu_before) / megapixels, "s")
 
 
 def children_cpu_seconds() -> float:
     """Return the CPU time of all child processes that have ended, and of theirs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def anonymous(pid: int) -> int:
-    """Return a process's share of anonymous memory in bytes; what several have is divided among them."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss_Anon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 def cells() -> list[Image.Image]:
