@@ -11,7 +11,36 @@ from typing import TextIO
 
 from ..common.errors import RequestError
 
-_log: TextIO | None = None
+
+class _Log:
+    """A log file that is appended to; opened again when it was moved or removed, as logrotate does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream = self._open()
+
+    def write(self, line: str) -> None:
+        if self._is_away():
+            with contextlib.suppress(OSError):
+                moved, self._stream = self._stream, self._open()
+                moved.close()
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+    def _open(self) -> TextIO:
+        return self._path.open("a", encoding="utf-8", errors="backslashreplace")
+
+    def _is_away(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._stream.fileno()))
+        except OSError:
+            return True
+
+
+_log: _Log | None = None
 
 
 def one_line(text: str) -> str:
@@ -24,15 +53,15 @@ def one_line(text: str) -> str:
     )
 
 
-def print_message(text: str, *, show: bool = True) -> None:
+def print_message(text: str, *, show: bool = True, log: bool = True) -> None:
     """Print one line on stderr and to the log file; where stderr is not a terminal, with date and time.
 
     Parameters
     ----------
     text
         The message.
-    show
-        False writes it to the log file only.
+    show, log
+        False leaves it out on stderr, or in the log file.
     """
     text = one_line(text)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -42,8 +71,8 @@ def print_message(text: str, *, show: bool = True) -> None:
             time = "" if sys.stderr.isatty() else f"{now} "
             print(f"{time}fcn: {text}", file=sys.stderr, flush=True)  # noqa: T201
     with contextlib.suppress(OSError, ValueError):
-        if _log is not None:
-            print(f"{now} {text}", file=_log, flush=True)
+        if _log is not None and log:
+            _log.write(f"{now} {text}")
 
 
 def write_line(text: str, stream: TextIO) -> None:
@@ -75,7 +104,7 @@ def open_log(path: Path) -> None:
     global _log  # one for the process, like stderr
     close_log()
     try:
-        _log = path.open("a", encoding="utf-8", errors="backslashreplace")
+        _log = _Log(path)
     except OSError as error:
         raise RequestError(f"--log-file {path}: cannot be written ({error.strerror})") from None
 
@@ -84,6 +113,5 @@ def close_log() -> None:
     """Close the log file, if one is open."""
     global _log
     if _log is not None:
-        with contextlib.suppress(OSError):
-            _log.close()
+        _log.close()
         _log = None

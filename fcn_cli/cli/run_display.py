@@ -74,16 +74,14 @@ class Display:
             self.detail(text)
 
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Count an image; with ``--json`` print its record."""
+        """Count an image; with ``--json`` print its record. Those done before are one line, of the plan."""
         if self._dry:
             return
         if self._json:
             self._data.write_json({**record.as_json(), "skipped": skipped})
-        if record.error:
-            self.detail(f"{record.source}: {record.error.message}")
-        elif skipped:
-            self.detail(f"{record.source}: done before")
-        else:
+        if not record.ok:
+            self.detail(_failure(record))
+        elif not skipped:
             self.detail(f"{record.source}: done, {record.width}x{record.height}, {record.seconds:.2f} s")
         if not skipped and not _is_refused(record):
             self._progress.step(failed=not record.ok)
@@ -97,7 +95,7 @@ class Display:
     def batch_done(self, batch: Summary) -> None:
         """Print the failures and the counts of a watch's batch; no bar until the next one."""
         self._progress.close()
-        _print_failures(batch, quiet=self._quiet)
+        self._print_failures(batch)
         print_message(_counts(batch), show=not self._quiet)
 
     def waiting(self) -> None:
@@ -137,10 +135,23 @@ class Display:
                 tables.run(summary)
         if summary.ignored:
             print_message(summary.ignored, show=show)
-        _print_failures(summary, quiet=self._quiet)
+        self._print_failures(summary)
         print_message(_counts(summary), show=show)
         if summary.stopped is not None:
             print_message(str(summary.stopped))
+
+    def _print_failures(self, summary: Summary) -> None:
+        """Print failures, at most `_SHOWN_FAILURES`, with ``--quiet`` only new ones; `finished` logs each."""
+        if self._verbose:
+            return
+        known = summary.known_failures if self._quiet else frozenset[str]()
+        records = [record for record in summary.failures if record.image not in known]
+        for record in records[:_SHOWN_FAILURES]:
+            print_message(_failure(record), log=False)
+        if len(records) > _SHOWN_FAILURES:
+            hidden = len(records) - _SHOWN_FAILURES
+            text = f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}"
+            print_message(text, log=False)
 
     def merged(self, summary: Summary) -> None:
         """Print the counts of a merge."""
@@ -153,15 +164,8 @@ def _is_refused(record: Record) -> bool:
     return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
 
 
-def _print_failures(summary: Summary, *, quiet: bool) -> None:
-    """Print the failures, at most `_SHOWN_FAILURES`; with ``--quiet`` only new ones."""
-    records = [r for r in summary.failures if not quiet or r.image not in summary.known_failures]
-    for record in records[:_SHOWN_FAILURES]:
-        message = record.error.message if record.error else "failed"
-        print_message(f"no mask for {record.source}: {message}")
-    if len(records) > _SHOWN_FAILURES:
-        hidden = len(records) - _SHOWN_FAILURES
-        print_message(f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}")
+def _failure(record: Record) -> str:
+    return f"no mask for {record.source}: {record.error.message if record.error else 'failed'}"
 
 
 def _counts(summary: Summary) -> str:

@@ -50,6 +50,56 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
 
 
 @pytest.mark.long
+def test_a_log_does_not_grow_with_what_was_done_before(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Images done before are one line a night, whatever their number; a failure is one line."""
+    (make_photos([f"{name}.png" for name in "abcd"]) / "bad.png").write_bytes(b"?")
+    line = ("segment", "made", *SMALL, "-o", "out", "-q", "--log-file", "fcn.log")
+    fcn(*line, code=1)
+    first = (tmp_path / "fcn.log").read_text()
+    assert len(re.findall(r"made/[a-d]\.png: done", first)) == 4
+    assert first.count("bad.png") == 1
+    fcn(*line, code=1)
+    second = (tmp_path / "fcn.log").read_text().removeprefix(first)
+    assert second.count("4 done before") == 2  # the plan, and the counts at the end
+    assert ".png: done" not in second
+    assert second.count("no mask for made/bad.png: not an image") == 1
+    # With -v too, and each failure once.
+    shown = fcn(*(part for part in line if part != "-q"), "-v", code=1).stderr
+    assert shown.count("bad.png") == 1
+    assert ".png: done" not in shown
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rotated", ["moved", "removed", "copied and cut"])
+def test_a_log_that_is_rotated_during_a_run(rotated: str, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["held.png", "z.png"])
+    log = tmp_path / "fcn.log"
+    running = subprocess.Popen(
+        command("segment", "made", *SMALL, "-q", "--log-file", log),
+        cwd=tmp_path,
+        env=python_with(HELD, tmp_path),
+    )
+    wait_until((tmp_path / "opened").exists)
+    wait_until(lambda: "batches of up to" in log.read_text())
+    before = log.read_text()
+    if rotated == "moved":
+        log.rename(tmp_path / "fcn.log.1")
+    elif rotated == "removed":
+        log.unlink()
+    else:
+        os.truncate(log, 0)
+    (tmp_path / "go").touch()
+    assert running.wait(timeout=60) == 0
+    after = log.read_text()
+    assert "2 images: 2 done, 0 failed" in after
+    assert "batches of up to" not in after
+    if rotated == "moved":
+        assert (tmp_path / "fcn.log.1").read_text() == before
+
+
+@pytest.mark.long
 def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "held.png"])
     line = command("segment", "made", *SMALL, "-o", "out")
