@@ -27,7 +27,8 @@ class DecodedPhoto:
     `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
     and `smaller` has the others, in descending order. `width` and `height` are the photo's own: of the
     upright photo, or with `stored` of the photo as stored in the file. `size_bytes`, `mtime_ns` and `etag`
-    are those of the file that was decoded. `turn` is its EXIF orientation, 1 for an upright photo.
+    are those of the file that was decoded, `content` is the hash of its bytes (see `file_content`), or None
+    where it is not known. `turn` is its EXIF orientation, 1 for an upright photo.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class DecodedPhoto:
     stored: bool = False
     smaller: tuple[NDArray[np.uint8], ...] = ()
     etag: str | None = None
+    content: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -93,7 +95,10 @@ def decode_photo(
 
     `allocate` makes the arrays; `begin` is told the number of pixels before they are decoded.
     """
-    photo = _decode_photo(source, settings, allocate, begin)
+    hashes: list[str] = []
+    photo = _decode_photo(source, settings, allocate, begin, hashes.append)
+    if hashes and _is_still(source.path, photo.size_bytes, photo.mtime_ns):
+        photo.content = hashes[0]
     if settings.refuse_changed and _has_changed(source, photo):
         # Whatever was decoded, or failed to be, may be half of one version of the file and half of another.
         return failed(source, Failure(FailureKind.CHANGED, "the file changed while it was being read"))
@@ -104,11 +109,15 @@ def _has_changed(source: Source, photo: DecodedPhoto) -> bool:
     expected = (source.size_bytes, source.mtime_ns)
     if source.size_bytes is None or (photo.size_bytes, photo.mtime_ns) != expected:
         return source.size_bytes is not None
+    return not _is_still(source.path, *expected)
+
+
+def _is_still(path: str, size_bytes: int | None, mtime_ns: int | None) -> bool:
     try:
-        status = os.stat(source.path)
+        status = os.stat(path)
     except OSError:
-        return True
-    return (status.st_size, status.st_mtime_ns) != expected
+        return False
+    return (status.st_size, status.st_mtime_ns) == (size_bytes, mtime_ns)
 
 
 def _decode_photo(
@@ -116,6 +125,7 @@ def _decode_photo(
     settings: DecodeSettings,
     allocate: Allocate,
     begin: Callable[[int], None] | None,
+    hashed: Callable[[str], None],
 ) -> DecodedPhoto:
     if source.problem is not None:
         return failed(source, source.problem)
@@ -131,7 +141,7 @@ def _decode_photo(
     try:
         if settings.measure_only:
             return _measured(source, settings)
-        decoded = decoder.decode_with(source.path, settings.max_pixels, make, begin)
+        decoded = decoder.decode_with(source.path, settings.max_pixels, make, begin, hashed)
     except ImageError as error:
         return failed(source, error.failure)
     except MemoryError:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..common import store_urls
 from ..common.errors import FailureKind, ImageError
-from . import exif, formats, refusals, remote_photos
+from . import exif, file_content, formats, refusals, remote_photos
 from .rgb import to_rgb
 from .tiff_strips import TiffStrips
 
@@ -112,6 +112,7 @@ def decode_with(
     max_pixels: int,
     use: Callable[[Image.Image | LargeTiff, int], T],
     begin: Callable[[int], None] | None = None,
+    hashed: Callable[[str], None] | None = None,
 ) -> Decoded[T]:
     """Decode an image file as `decode` does, and make something of it while the file is open.
 
@@ -124,6 +125,9 @@ def decode_with(
         EXIF orientation.
     begin
         Is told the number of pixels before they are decoded.
+    hashed
+        Is told the hash of the file's bytes (see `file_content`) before it is decoded; not of an object in a
+        store, which has an ETag. Without it nothing is hashed.
 
     Raises
     ------
@@ -131,7 +135,7 @@ def decode_with(
         The image cannot be decoded, or `use` raised it.
     """
     try:
-        with _opened(path, max_pixels) as photo, formats.open_image(photo.file, photo.name) as opened:
+        with _opened(path, max_pixels, hashed) as photo, formats.open_image(photo.file, photo.name) as opened:
             _check_pixels(opened, max_pixels)
             if begin is not None:
                 begin(opened.width * opened.height)
@@ -228,7 +232,9 @@ class _Photo(NamedTuple):
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[_Photo]:
+def _opened(
+    path: str | os.PathLike[str], max_pixels: int, hashed: Callable[[str], None] | None = None
+) -> Iterator[_Photo]:
     if isinstance(path, str) and store_urls.is_url(path):
         fetched = remote_photos.fetch(path, max_pixels)
         with fetched.file as memory:
@@ -236,10 +242,12 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[_Photo]:
         return
     with _open_regular(path) as file:
         status = os.fstat(file.fileno())
+        if hashed is not None:
+            hashed(file_content.of_open_file(file))
         yield _Photo(file, os.fspath(path), status.st_size, status.st_mtime_ns, None)
 
 
-def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     # Opening a FIFO would block, so check the file type first (and again afterwards, if it was replaced).
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):

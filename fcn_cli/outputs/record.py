@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..common import store_urls, utc_time
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import kind_of
@@ -40,6 +41,9 @@ class Record:
     the same order, `looks` maps a kind of output → its look (see `Writer.describe`). `device` and
     `precision` are the network's, `mean_confidence` (0 to 1) is known where it was computed. `seconds` is the
     sum of all stages, `finished` in UTC. `size_bytes`, `mtime_ns` and `etag` are the input file's, or None.
+    `content` is the hash of its bytes (see `inputs.file_content`), or None for objects in stores, files that
+    could not be read, and in records of 0.2. `version` is that of the fcn that segmented the image, or failed
+    to; None in records of 0.2.
     """
 
     image: str
@@ -63,6 +67,8 @@ class Record:
     notes: tuple[str, ...] = ()
     error: Failure | None = None
     etag: str | None = None
+    content: str | None = None
+    version: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -134,6 +140,8 @@ class Record:
             "size_bytes": self.size_bytes,
             "mtime_ns": self.mtime_ns,
             **({"etag": printable_utf8(self.etag)} if self.etag is not None else {}),
+            "content": self.content,
+            "version": self.version,
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
             "error": {"kind": error.kind, "message": printable_utf8(error.message), "limit": error.limit}
@@ -180,6 +188,8 @@ class Record:
             notes=tuple(value["notes"]),
             error=Failure(FailureKind(error["kind"]), error["message"], error["limit"]) if error else None,
             etag=value.get("etag"),
+            content=value.get("content"),
+            version=value.get("version"),
         )
 
 
@@ -233,6 +243,8 @@ def begin(
         size_bytes=file.size_bytes,
         mtime_ns=file.mtime_ns,
         etag=file.etag,
+        content=photo.content if photo is not None else None,
+        version=__version__,
         device=device,
         precision=precision,
         seconds=seconds,
@@ -260,6 +272,8 @@ def finish(record: Record, result: Written | Failure) -> Record:
             size_bytes=record.size_bytes,
             mtime_ns=record.mtime_ns,
             etag=record.etag,
+            content=record.content,
+            version=__version__,
             finished=utc_time.now(),
             error=result,
         )

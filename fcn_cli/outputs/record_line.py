@@ -25,7 +25,9 @@ _LINE = (
     r'"looks": \{(?:TEXT: TEXT(?:, TEXT: TEXT)*)?\}, "device": (?:TEXT|null), '
     r'"precision": (?:TEXT|null), '
     r'"mean_confidence": (?:NUMBER|null), "finished": TEXT, "size_bytes": (?:COUNT|null), '
-    r'"mtime_ns": (?:COUNT|null), (?:"etag": TEXT, )?"seconds": NUMBER, "notes": \[texts\], "error": null, '
+    r'"mtime_ns": (?:COUNT|null), (?:"etag": TEXT, )?'
+    r'(?:"content": (?:TEXT|null), "version": (?:TEXT|null), )?'
+    r'"seconds": NUMBER, "notes": \[texts\], "error": null, '
     r'"fingerprint": TEXT\}'
 )
 for _name, _part in _PARTS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops, ImageFilter
 
+from fcn_cli import __version__
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 
@@ -89,6 +91,9 @@ def test_the_journal_the_classes_and_the_summary_agree(output: Path, photos: Pat
     assert record["error"] is None
     assert (record["width"], record["height"]) == (451, 300)
     assert (record["size_bytes"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    bytes_read = (photos / "chelsea.png").read_bytes()
+    assert record["content"] == hashlib.blake2b(bytes_read, digest_size=16).hexdigest()
+    assert record["version"] == __version__
     assert record["outputs"] == ["masks/chelsea.png", "color/chelsea.png", "overlay/chelsea.jpg"]
     assert record["output_bytes"] == [(output / name).stat().st_size for name in record["outputs"]]
     assert sum(record["classes"].values()) == 451 * 300

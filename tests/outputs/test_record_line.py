@@ -41,6 +41,8 @@ def records(draw: st.DrawFn) -> Record:
         seconds=draw(st.floats(0, 1e9)),
         notes=tuple(draw(st.lists(TEXTS, max_size=2))),
         error=Failure(FailureKind.BROKEN, draw(TEXTS)) if failed else None,
+        content=draw(st.none() | TEXTS),
+        version=draw(st.none() | TEXTS),
     )
 
 
@@ -65,6 +67,9 @@ def test_a_plain_line_needs_no_json() -> None:
     record = Record("a.jpg", "p/a.jpg", "/p/a.jpg", "ok", "f", 1, 2, 3, 4, {0: 1, 8: 11}, outputs, (1, 2))
     line = to_line(record.as_json()).encode() + b"\n"
     assert read_outline(line) == RecordOutline("a.jpg", "ok", outputs)
+    # As 0.2 wrote it.
+    older = {key: value for key, value in record.as_json().items() if key not in {"content", "version"}}
+    assert read_outline(to_line(older).encode() + b"\n") == RecordOutline("a.jpg", "ok", outputs)
 
 
 def describe(line: bytes) -> tuple[str, str, tuple[str, ...]] | None:
