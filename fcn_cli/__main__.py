@@ -15,6 +15,7 @@ from .cli.command_line import UsageError, usage_message
 from .cli.console import close_log, print_message
 from .common import signals
 from .common.errors import ExitCode, FcnError, NameCollision
+from .common.redaction import redacted
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whatever is not handled above is a bug
         if {"-v", "--verbose"} & set(arguments or sys.argv):
             with contextlib.suppress(OSError):
-                traceback.print_exc()
+                sys.stderr.write(redacted(traceback.format_exc()))
         kind = type(error).__name__
         print_message(f"this is a bug in fcn ({kind}: {error}); please report it with the output of -v")
         return ExitCode.BUG

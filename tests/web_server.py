@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 class WebServer:
     """Serves `files`, by decoded path; `headers` are sent with each, and `status` says what else to answer.
 
+    A file in `untold` is sent without its length, but for what its own headers say.
     `requests` holds the method and path of each request, without the query.
     """
 
@@ -21,6 +22,7 @@ class WebServer:
         self.files: dict[str, bytes] = {}
         self.status: dict[str, int] = {}
         self.headers: dict[str, str] | None = None
+        self.untold: dict[str, dict[str, str]] = {}
         self.requests: list[tuple[str, str]] = []
         self.url = ""
 
@@ -50,11 +52,14 @@ def web_server() -> Iterator[WebServer]:
         def do_GET(self) -> None:
             status, headers, data = state.answer(self.command, self.path)
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            told = state.untold.get(unquote(urlsplit(self.path).path), {"Content-Length": str(len(data))})
+            for name, value in {**headers, **told}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(data)
+                # A reader that has had enough closes the connection.
+                with suppress(ConnectionError):
+                    self.wfile.write(data)
 
         def do_HEAD(self) -> None:
             self.do_GET()

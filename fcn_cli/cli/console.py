@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..common.errors import RequestError
+from ..common.redaction import redacted
 
 
 class _Log:
@@ -63,7 +64,7 @@ def print_message(text: str, *, show: bool = True, log: bool = True) -> None:
     show, log
         False leaves it out on stderr, or in the log file.
     """
-    text = one_line(text)
+    text = one_line(redacted(text))
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     # A full or closed stderr cannot report its own failure, and must not stop the work.
     with contextlib.suppress(OSError, ValueError):

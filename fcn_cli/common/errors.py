@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
+from .redaction import redacted
+
 
 class ExitCode(IntEnum):
     """The exit codes of the process."""
@@ -25,9 +27,15 @@ class ExitCode(IntEnum):
 
 
 class FcnError(Exception):
-    """Base class of the errors that this package raises on purpose; the message is one line for users."""
+    """Base class of the errors that this package raises on purpose.
+
+    The message is one line for users; URLs in it are without secrets, since it may go to a log or a record.
+    """
 
     exit_code = ExitCode.BAD_REQUEST
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class RequestError(FcnError):
@@ -139,4 +147,4 @@ class ImageError(FcnError):
 
     def __init__(self, kind: FailureKind, message: str, limit: float | None = None) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, message, limit)
+        self.failure = Failure(kind, str(self), limit)

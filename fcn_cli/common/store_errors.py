@@ -18,6 +18,7 @@ _NO_CONNECTION = frozenset(
         "EndpointConnectionError",
         "ConnectionError",
         "ClientConnectionError",
+        "ClientPayloadError",
         "HTTPClientError",
         "TransportError",
     }
@@ -83,8 +84,10 @@ def _translated(error: Exception) -> OSError | None:
     if isinstance(error, TimeoutError) or names & _TIMEOUTS:
         return TimeoutError(errno.ETIMEDOUT, "the server did not answer in time")
     if names & _NO_CONNECTION or isinstance(error, ConnectionError):
-        return ConnectionError(errno.ECONNREFUSED, "no connection to the server")
-    if names & _BAD_REQUEST:
+        ended = "ClientPayloadError" in names
+        reason = "the connection ended too early" if ended else "no connection to the server"
+        return ConnectionError(errno.ECONNREFUSED, reason)
+    if names & _BAD_REQUEST or isinstance(error, ValueError):
         return OSError(errno.EINVAL, "not a valid address")
     if isinstance(error, NotImplementedError):
         return OSError(errno.ENOTSUP, "this kind of store cannot do that")

@@ -1,22 +1,17 @@
-"""URLs of objects in stores: what is one, its parts, and how it is written down without secrets."""
+"""URLs of objects in stores: what is one, and its parts."""
 
 from __future__ import annotations
 
 import os
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from .errors import RequestError
+from .redaction import public_url
 
 _URL = re.compile(r"([A-Za-z][\w+.:-]+)://")
 _WEB = frozenset({"http", "https"})
-# What signs a URL for some time: whoever reads it could fetch the object.
-_SIGNATURE = re.compile(
-    r"x-(amz|goog|ms)-.*|signature|sig|token|se|sp|sv|sr|st|spr|skoid|sktid|skt|ske|sks|skv|expires|policy"
-    r"|key-pair-id|awsaccesskeyid|googleaccessid|access_token",
-    re.IGNORECASE,
-)
 
 
 class StoreUrl(NamedTuple):
@@ -52,31 +47,34 @@ def split(url: str) -> StoreUrl:
     Raises
     ------
     RequestError
-        It has no bucket, or holds a password, which would end up in records and logs.
+        It has no bucket or no valid server, or holds a password.
     """
     match = _URL.match(url)
     if match is None:
         raise RequestError(f"{url}: not a URL")
     scheme = match[1].lower()
-    place, slash, key = url[match.end() :].partition("/")
+    place, _, key = url[match.end() :].partition("/")
     if "@" in place and (scheme in _WEB or ":" in place.partition("@")[0]):
         raise RequestError(
-            f"{scheme}://{place.rpartition('@')[2]}{slash}{key}: a URL with a password is refused, because "
-            "records and logs hold URLs; give credentials in the environment"
+            f"{public_url(url)}: a URL with a password is refused, because other programs see it; give "
+            "credentials in the environment"
         )
     if not place:
         raise RequestError(f"{url}: this URL names no {'server' if scheme in _WEB else 'bucket'}")
+    if scheme in _WEB:
+        _check_server(url)
     return StoreUrl(scheme, f"{scheme}://{place}", key)
 
 
-def public_url(url: str) -> str:
-    """Return a URL as records, logs and messages have it: without what signs it."""
-    if not is_web(url) or "?" not in url:
-        return url
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(name, value) for name, value in query if not _SIGNATURE.fullmatch(name)]
-    return url if len(kept) == len(query) else urlunsplit(parts._replace(query=urlencode(kept)))
+def _check_server(url: str) -> None:
+    reason = "it names no server"
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0 and not re.search(r"[\s\x00-\x20]", parts.netloc):
+            return
+    except ValueError as error:
+        reason = str(error)
+    raise RequestError(f"{url}: not a valid address ({reason})")
 
 
 def name_in(url: str) -> str:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from . import store_drivers, store_urls
+from .redaction import public_url
 from .store_drivers import Content, Driver, StoreObject
 from .store_errors import clear_errors
 
@@ -48,7 +49,7 @@ class Store:
         store_urls.split(self.url)
 
     def __str__(self) -> str:
-        return store_urls.public_url(self.url)
+        return public_url(self.url)
 
     @property
     def scheme(self) -> str:

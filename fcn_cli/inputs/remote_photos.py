@@ -46,8 +46,8 @@ def fetch(url: str, max_pixels: int) -> Fetched:
     try:
         store, name = stores.at(url)
         data, found = store.read(name, max_bytes=limit)
-    except TooLarge as error:
-        refusals.refuse_pixels(f"a file of {error.size >> 20} MiB", max_pixels)
+    except TooLarge:
+        refusals.refuse_pixels(f"a file of more than {limit >> 20} MiB", max_pixels)
     except FileNotFoundError as error:
         raise ImageError(FailureKind.NOT_FOUND, str(error.strerror)) from None
     except OSError as error:

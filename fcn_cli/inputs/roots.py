@@ -7,6 +7,7 @@ import os
 from ..common import files, store_urls
 from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import RequestError
+from ..common.redaction import public_url
 
 
 class Root:
@@ -37,7 +38,7 @@ class Root:
             return name
         kind = "URL" if store_urls.is_url(given) else "directory"
         raise RequestError(
-            f"{store_urls.public_url(given)}: not below {self._url or self._root}; set --root to the {kind} "
+            f"{public_url(given)}: not below {self._url or self._root}; set --root to the {kind} "
             "that output names are relative to"
         )
 

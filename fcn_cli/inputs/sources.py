@@ -13,6 +13,7 @@ from ..common import store_urls
 from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import IMAGE_DIRECTORIES, is_output_directory
+from ..common.redaction import public_url
 from ..common.stores import StoreObject
 from . import formats, remote_photos
 from .patterns import PathFilter
@@ -160,10 +161,11 @@ class Collector:
             known = remote_photos.identity(found)
         elif found is not None:
             problem = Failure(FailureKind.UNREADABLE, f"cannot be read ({found.strerror or found})")
-        if not _UNSAFE_PARTS.isdisjoint(image.split("/")):
-            output, problem = "", Failure(FailureKind.OUTPUT_REFUSED, "no file can have this name (// or ..)")
+        if "\0" in image or not _UNSAFE_PARTS.isdisjoint(image.split("/")):
+            reason = "no file can have this name (//, .. or a NUL byte)"
+            output, problem = "", Failure(FailureKind.OUTPUT_REFUSED, reason)
         size, mtime, etag = known
-        given = store_urls.public_url(url)
+        given = public_url(url)
         self.found.sources.append(Source(image, url, given, output, size, mtime, problem, etag))
 
     def add_unlistable(self, folder: str, image: str, error: OSError) -> None:

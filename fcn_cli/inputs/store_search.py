@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..common import store_urls
 from ..common.errors import RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, are_settings
+from ..common.redaction import public_url
 from ..common.stores import Store, StoreObject, at
 from .patterns import to_regex
 
@@ -51,7 +52,7 @@ class StoreSearch:
         RequestError
             There is none of these, or the store cannot be asked.
         """
-        shown = store_urls.public_url(url)
+        shown = public_url(url)
         if url.startswith("memory://"):
             raise RequestError(
                 f"{url}: only the process that wrote it can read it, and photos are decoded by others; "
@@ -111,7 +112,7 @@ class StoreSearch:
         )
 
     def _file_on_server(self, url: str) -> StoreObject:
-        shown = store_urls.public_url(url)
+        shown = public_url(url)
         if not store_urls.name_in(url).rpartition("/")[2]:
             raise RequestError(
                 f"{shown}: web servers have no listings to search; give the URLs of the photos, "

@@ -10,6 +10,7 @@ import filelock
 
 from ..common import files, store_urls, stores
 from ..common.errors import WeightsError
+from ..common.redaction import public_url
 from .weights import hub_directory
 
 
@@ -24,7 +25,7 @@ def obtain_url(url: str, *, offline: bool = False) -> Path:
     WeightsError
         It cannot be had, or the cache cannot be written; no partial file remains.
     """
-    shown = store_urls.public_url(url)
+    shown = public_url(url)
     if offline:
         raise WeightsError(
             f"{shown}: --offline forbids downloading weights; copy the file to this machine and give its path"

@@ -10,6 +10,7 @@ from .. import __version__
 from ..common import store_urls, utc_time
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import kind_of
+from ..common.redaction import public_url, redacted
 from ..inputs.discovery import Source
 from .json_text import from_base64, name_fields, printable_utf8, read_name, to_base64
 
@@ -144,7 +145,11 @@ class Record:
             "version": self.version,
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
-            "error": {"kind": error.kind, "message": printable_utf8(error.message), "limit": error.limit}
+            "error": {
+                "kind": error.kind,
+                "message": printable_utf8(redacted(error.message)),
+                "limit": error.limit,
+            }
             if error
             else None,
             "fingerprint": self.fingerprint,
@@ -168,8 +173,9 @@ class Record:
             raise ValueError(status)
         return cls(
             image=read_name(value, "image"),
-            source=read_name(value, "source"),
-            path=read_name(value, "path"),
+            # Of an earlier version they may have more of a URL.
+            source=_written_down(read_name(value, "source")),
+            path=_written_down(read_name(value, "path")),
             status=status,
             fingerprint=value["fingerprint"],
             size_bytes=value["size_bytes"],
@@ -290,6 +296,10 @@ def finish(record: Record, result: Written | Failure) -> Record:
         finished=utc_time.now(),
         seconds=record.seconds + result.seconds,
     )
+
+
+def _written_down(path: str) -> str:
+    return public_url(path) if "://" in path and store_urls.is_url(path) else path
 
 
 def gone(record: Record) -> Record:

@@ -53,14 +53,6 @@ def test_a_password_is_refused_and_not_repeated(url: str) -> None:
     assert "token" not in str(refused.value)
 
 
-def test_what_signs_a_url_is_not_written_down() -> None:
-    signed = "https://host/a%20b.jpg?id=5&X-Amz-Signature=abc&X-Amz-Credential=x%2Fy&Signature=q&sig=z"
-    assert store_urls.public_url(signed) == "https://host/a%20b.jpg?id=5"
-    assert store_urls.absolute(signed) == "https://host/a%20b.jpg?id=5"
-    for url in ("https://host/a?b=%20c", "s3://b/k?sig=1", "https://host/a"):
-        assert store_urls.public_url(url) == url
-
-
 def test_a_file_url_is_a_path() -> None:
     assert store_urls.local_path("file:///a/b c#1.jpg") == "/a/b c#1.jpg"
     assert store_urls.local_path("s3://b/k") == "s3://b/k"
