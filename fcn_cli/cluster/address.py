@@ -65,9 +65,8 @@ def parse(text: str) -> Address | None:
         return None
     if text.lower().startswith("ray://"):
         raise RequestError(
-            f"--ray {text}: Ray Client (ray://) is not supported, since Ray Data does not run through it: "
-            "run fcn on a node of the cluster and give the HOST:PORT of the head node, whose port is 6379 "
-            "unless it was started with another"
+            f"--ray {text}: Ray Client (ray://) is not supported: run fcn on a node of the cluster and give "
+            "the HOST:PORT of the head node, whose port is 6379 unless it was started with another"
         )
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", text)
     if match is None or not 0 < int(match[3]) < 65536:

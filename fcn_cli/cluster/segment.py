@@ -11,9 +11,6 @@ from ..runs.request import SegmentRequest
 from ..runs.summary import Summary
 from . import address
 
-_NEEDED = ("ray", "pyarrow", "pandas")
-"""What Ray Data imports."""
-
 
 def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
     """Segment photos on Ray, as `request.ray` says; otherwise as `runs.segment.segment`.
@@ -27,7 +24,7 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         other.
     """
     assert request.ray is not None  # noqa: S101 - the caller decides by it
-    if any(find_spec(name) is None for name in _NEEDED):
+    if find_spec("ray") is None:
         raise RequestError("--ray needs Ray, which is not installed: pip install 'fcn-cli[ray]'")
     device = request.prediction.inference.device
     if ":" in device:
@@ -39,6 +36,6 @@ def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
         return segmentation.segment(request, observer)
     if where is not None:
         where.check_answers()
-    from .ray_stage import RayStage
+    from .driver import RayStage
 
     return segmentation.segment(request, observer, RayStage)

@@ -26,6 +26,8 @@ _OBJECT_STORE_BYTES = 512 << 20
 _LONGEST_DIRECTORY = 40
 """Ray puts sockets 60 characters below its directory, and their paths have at most 107."""
 
+_ENABLE_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
 _QUIET = {
     # Ray's own variables, read when it is imported, and by the processes that it starts.
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -112,7 +114,9 @@ def _local_options(ending: contextlib.ExitStack) -> dict[str, Any]:
     token = Path(directory, "token")
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    ending.enter_context(_variables({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}))
+    # Without clusters, as on Windows and macOS, Ray's servers listen on the loopback address only.
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), _ENABLE_CLUSTERS: "0"}
+    ending.enter_context(_variables(variables))
     options: dict[str, Any] = {
         "address": "local",
         "num_cpus": resources.cpu_count(),
@@ -172,6 +176,14 @@ def node_resources() -> list[dict[str, float]]:
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def ray_error() -> type[Exception]:
+    """Return the base class of what Ray raises."""
+    import ray
+
+    error: type[Exception] = ray.exceptions.RayError
+    return error
 
 
 def is_bug(error: BaseException) -> bool:

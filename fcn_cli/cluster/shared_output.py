@@ -1,54 +1,63 @@
-"""Makes sure that every actor writes into the output directory that the driver locked."""
+"""Makes sure that every actor writes into the output directory that the driver holds."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
+from ..outputs.holder import Holder
+from ..outputs.open_store import open_store
+from ..outputs.output_store import OutputStore
 
-_NONCE_FILE = ".fcn.nonce"
+_CHECK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class SharedOutput:
-    """An output directory, and the nonce that the driver wrote into it; None for a store, which all share."""
+    """An output directory, a path or a URL; while the driver holds it, its holder's file has the `nonce`."""
 
     directory: str
-    nonce: str | None
+    nonce: str
 
-    def check(self) -> None:
-        """Raise RequestError where this machine has another directory of this name, or none."""
-        if self.nonce is None:
-            return
-        try:
-            found = Path(self.directory, _NONCE_FILE).read_text(encoding="ascii")
-        except (OSError, ValueError):
-            found = None
-        if found != self.nonce:
+    @classmethod
+    def of_driver(cls, output: OutputStore) -> SharedOutput:
+        """Return the directory that this process holds."""
+        directory = store_urls.local_path(str(output))
+        if not store_urls.is_url(directory):
+            directory = str(Path(directory).absolute())
+        return cls(directory, files.temporary_prefix())
+
+    def open(self) -> OpenedOutput:
+        """Open it on this machine; RequestError where this is another directory of this name, or none."""
+        opened = OpenedOutput(open_store(self.directory), self.nonce)
+        if not opened.is_held():
             raise RequestError(
                 f"--output {self.directory} is not the same directory on all nodes: put it on a file system "
                 "that they share"
             )
+        return opened
 
 
-@contextlib.contextmanager
-def shared_output(directory: str) -> Iterator[SharedOutput]:
-    """Write a nonce into an output directory, for as long as actors may look for it; none into a store."""
-    directory = store_urls.local_path(directory)
-    if store_urls.is_url(directory):
-        yield SharedOutput(directory, None)
-        return
-    place = Path(directory).absolute()
-    nonce = secrets.token_hex(16)
-    with OutputLost.when_refused(place):
-        files.write_text(place / _NONCE_FILE, nonce)
-    try:
-        yield SharedOutput(str(place), nonce)
-    finally:
-        with contextlib.suppress(OSError):
-            (place / _NONCE_FILE).unlink()
+@dataclass
+class OpenedOutput:
+    """An output directory on an actor's machine."""
+
+    store: OutputStore
+    nonce: str
+    _checked: float = field(default_factory=time.monotonic)
+
+    def is_held(self) -> bool:
+        """Say whether the driver holds the directory."""
+        holder = Holder.read(self.store)
+        return holder is not None and holder.temporary_prefix == self.nonce
+
+    def check(self) -> None:
+        """Raise OutputLost when the driver has lost the directory; looks once in `_CHECK_SECONDS`."""
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
+            return
+        if not self.is_held():
+            raise OutputLost(f"{self.store}: the run on Ray has lost its lock; an actor stops writing there")
+        self._checked = time.monotonic()

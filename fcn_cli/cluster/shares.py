@@ -1,8 +1,10 @@
-"""How a cluster is divided among actors, and the photos of a run among blocks."""
+"""How a cluster is divided among actors, and the images of a run among blocks, also after an actor died."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +13,13 @@ from ..common.errors import RequestError
 from ..inference.options import InferenceOptions
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 128
-"""How many photos a block has: it is one task of an actor, and what a dead actor's successor goes through."""
+"""How many images a block has: it is one task of an actor, and what goes singly after its death."""
 
 _BLOCKS_PER_ACTOR = 4
-"""So many blocks at least for each actor, where there are enough photos: all end at about the same time."""
+"""So many blocks at least for each actor, where there are enough images: all end at about the same time."""
+
+DEATHS_TO_FAIL = 2
+"""An image fails when so many actors have died with it in hand."""
 
 _AUTO_CPUS = 4
 _MAX_CPUS_BESIDE_GPU = 16
@@ -71,21 +76,63 @@ def divide(nodes: Sequence[Mapping[str, Any]], options: InferenceOptions) -> Sha
     return Share(sum(count // cpus for count in fitting), len(fitting), cpus, 0)
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """How many blocks the photos of a run make, and how many actors work on them."""
+def block_count(images: int, actors: int) -> int:
+    """Return how many blocks of about equal size the images of a run make.
 
-    count: int
-    actors: int
-
-
-def make_blocks(photos: int, actors: int) -> Blocks:
-    """Divide photos into blocks of about equal size.
-
-    Blocks have `SMALLEST_BLOCK` to `LARGEST_BLOCK` photos, fewer only where there are fewer in all. There are
-    four for each actor where that leaves them large enough. No actor is without a block.
+    Blocks have `SMALLEST_BLOCK` to `LARGEST_BLOCK` images, fewer only where there are fewer in all. There are
+    four for each actor where that leaves them large enough.
     """
-    size = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, photos // (_BLOCKS_PER_ACTOR * actors)))
+    size = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, images // (_BLOCKS_PER_ACTOR * actors)))
     # Rounded to the number of blocks in which none is smaller than the smallest.
-    count = max(1, min(math.ceil(photos / size), photos // SMALLEST_BLOCK))
-    return Blocks(count, min(actors, count))
+    return max(1, min(math.ceil(images / size), images // SMALLEST_BLOCK))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Places of images in the run, in order. `singly`: an actor died with one of them in hand."""
+
+    places: Sequence[int]
+    singly: bool = False
+
+
+class BlockQueue:
+    """The blocks of a run that wait for an actor, and which images have a record.
+
+    After a death the rest of the block waits again, to be done one image at a time: so the image to blame
+    shows.
+    """
+
+    def __init__(self, images: int, count: int) -> None:
+        bounds = [images * number // count for number in range(count + 1)]
+        self._waiting = deque(Block(range(*pair)) for pair in itertools.pairwise(bounds))
+        self._deaths: Counter[int] = Counter()
+        self.recorded: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Block:
+        """Return the next block."""
+        return self._waiting.popleft()
+
+    def clear(self) -> None:
+        """Drop all blocks: nothing is to begin any more."""
+        self._waiting.clear()
+
+    def finished(self, place: int) -> bool:
+        """Note that an image has a record; False when it had one: an actor that was cut off may live on."""
+        is_new = place not in self.recorded
+        self.recorded.add(place)
+        return is_new
+
+    def died(self, block: Block, begun: int | None) -> list[int]:
+        """Queue the rest of a block whose actor died; return the images that fail.
+
+        `begun` is the image in hand, of a block that is done singly; of other blocks any of the rest was.
+        """
+        left = [place for place in block.places if place not in self.recorded]
+        self._deaths.update(left if not block.singly else [] if begun is None else [begun])
+        failed = [place for place in left if self._deaths[place] >= DEATHS_TO_FAIL]
+        if rest := [place for place in left if place not in failed]:
+            self._waiting.appendleft(Block(rest, singly=True))
+        return failed

@@ -34,11 +34,11 @@ def kill(module):
     module.Engine.launch = launch
 
 def lose(module):
-    real = module.Collector.finished
+    real = module._Records.finished
     def finished(self, record):
         if not record.image.startswith({LOST!r}):
             real(self, record)
-    module.Collector.finished = finished
+    module._Records.finished = finished
 
 class Finder:
     def __init__(self, name, change):
@@ -56,7 +56,7 @@ class Finder:
         spec.loader.exec_module = exec_module
         return spec
 
-sys.meta_path[:0] = [Finder("fcn_cli.inference.engine", kill), Finder("fcn_cli.cluster.collector", lose)]
+sys.meta_path[:0] = [Finder("fcn_cli.inference.engine", kill), Finder("fcn_cli.cluster.worker", lose)]
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -34,7 +35,7 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """Return a directory for temporary files, with a short name: Ray puts sockets there."""
-    pytest.importorskip("ray.data", reason="needs Ray")
+    pytest.importorskip("ray", reason="needs Ray")
     folder = tempfile.mkdtemp(prefix="f", dir="/tmp")
     yield Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,6 +73,34 @@ def test_ray_comes_and_goes_with_the_run(
     assert ray["start_seconds"] > 0
     wait_until(lambda: not processes(temporary))
     assert list(temporary.glob("fcn*")) == []
+
+
+def listening(temporary: Path) -> set[str]:
+    """Return the addresses, as the kernel writes them, on which this directory's processes listen."""
+    sockets = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={temporary}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                sockets |= {os.readlink(link) for link in (process / "fd").iterdir()}
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()
+    ]
+    return {line[1].split(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
+
+
+def test_a_local_ray_listens_on_the_loopback_address_only(
+    make_photos: MakePhotos, tmp_path: Path, temporary: Path
+) -> None:
+    make_photos(NAMES)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    running = start_and_wait_for_records(tmp_path, 1, line=local(), env=environment)
+    found = listening(temporary)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    # 127.0.0.1, in the order of a little-endian machine's bytes; with its IPv6 forms.
+    allowed = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+    assert found
+    assert found <= allowed
 
 
 def test_a_full_disk_under_an_actor_ends_the_run(

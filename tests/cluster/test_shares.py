@@ -1,4 +1,4 @@
-"""How a cluster is divided among actors, and photos among blocks."""
+"""How a cluster is divided among actors and images among blocks; only what kills actors twice fails."""
 
 from __future__ import annotations
 
@@ -8,23 +8,84 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli.cluster.shares import LARGEST_BLOCK, SMALLEST_BLOCK, Share, divide, make_blocks
+from fcn_cli.cluster.shares import (
+    DEATHS_TO_FAIL,
+    LARGEST_BLOCK,
+    SMALLEST_BLOCK,
+    BlockQueue,
+    Share,
+    block_count,
+    divide,
+)
 from fcn_cli.common.errors import RequestError
 from fcn_cli.inference.options import InferenceOptions
 
 
 @given(photos=st.integers(1, 200_000), actors=st.integers(1, 200))
 def test_blocks_have_their_sizes_and_no_actor_is_idle(photos: int, actors: int) -> None:
-    blocks = make_blocks(photos, actors)
-    smallest, largest = photos // blocks.count, -(-photos // blocks.count)
+    count = block_count(photos, actors)
+    smallest, largest = photos // count, -(-photos // count)
     assert largest <= LARGEST_BLOCK
     assert smallest >= min(SMALLEST_BLOCK, photos)
-    assert 1 <= blocks.actors <= min(actors, blocks.count)
+    assert count >= 1
     if photos >= 4 * SMALLEST_BLOCK * actors:
-        assert blocks.actors == actors
-        assert blocks.count >= 4 * actors
-    # All actors that have a block can have one.
-    assert blocks.actors == min(actors, blocks.count)
+        assert count >= 4 * actors
+    queue = BlockQueue(photos, count)
+    assert [place for _ in range(count) for place in queue.take().places] == list(range(photos))
+    assert len(queue) == 0
+
+
+def test_after_a_death_the_rest_comes_singly() -> None:
+    queue = BlockQueue(4, 1)
+    block = queue.take()
+    assert queue.finished(0)
+    assert not queue.finished(0)
+    # The actor dies with any of three in hand.
+    assert queue.died(block, None) == []
+    again = queue.take()
+    assert (again.places, again.singly) == ([1, 2, 3], True)
+    queue.finished(1)
+    # It dies with one of them in hand: that one is to blame.
+    assert queue.died(again, 2) == [2]
+    queue.finished(2)
+    last = queue.take()
+    assert (last.places, last.singly) == ([3], True)
+    # An actor that dies between two images had none in hand.
+    assert queue.died(last, None) == []
+    assert queue.take().places == [3]
+
+
+@given(
+    killers=st.sets(st.integers(0, 11), max_size=4),
+    window=st.integers(1, 5),
+    others=st.sets(st.integers(0, 40), max_size=3),
+)
+def test_whatever_kills_only_killers_fail(killers: set[int], window: int, others: set[int]) -> None:
+    """An actor has up to `window` images in hand, singly one; `others` are deaths between two images."""
+    queue, events, done, failed = BlockQueue(12, 2), 0, set[int](), list[int]()
+    for _ in range(DEATHS_TO_FAIL * len(killers) + len(others) + 2):
+        if not len(queue):
+            break
+        block = queue.take()
+        size = 1 if block.singly else window
+        places = list(block.places)
+        for first in range(0, len(places), size):
+            batch = places[first : first + size]
+            events += 1
+            begun = batch[0] if block.singly else None
+            if events in others and block.singly:
+                begun = None
+            if killers & set(batch) or events in others:
+                for place in queue.died(block, begun):
+                    assert queue.finished(place)
+                    failed.append(place)
+                break
+            assert all(queue.finished(place) for place in batch)
+            done |= set(batch)
+    assert len(queue) == 0
+    assert set(failed) <= killers
+    assert done == set(range(12)) - set(failed)
+    assert queue.recorded == set(range(12))
 
 
 CASES: dict[str, tuple[list[dict[str, float]], dict[str, Any], Share]] = {

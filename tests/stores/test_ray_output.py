@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 def test_actors_read_from_a_bucket_and_write_into_one(
     s3: S3Server, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray.data", reason="needs Ray")
+    pytest.importorskip("ray", reason="needs Ray")
     made = make_photos([f"sub/p{number} #%.png" for number in range(20)])
     s3.put("photos", {f"in/{name}": data for name, data in tree(made).items()})
     fcn("segment", made, *SMALL, "-o", "plain", "--threads", "1")
