@@ -83,6 +83,15 @@ StatusOption = Annotated[
         help="Photos with a mask (ok), or those without (failed).",
     ),
 ]
+MaxAge = Annotated[
+    Any,
+    typer.Option(
+        "--max-age",
+        metavar="AGE",
+        parser=option_values.age,
+        help="Exit with 1 also when the last run ended longer ago: 26h, 90m, 2d.",
+    ),
+]
 NullOutput = Annotated[bool, typer.Option("--null", help="End each path with a NUL byte, for xargs -0.")]
 FormatOption = Annotated[
     Any,

@@ -15,6 +15,7 @@ from ..common.shard import Shard
 from ..common.wording import alternatives
 
 _LONGEST_SIDE = 16384
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _Choices = TypeVar("_Choices", bound=StrEnum)
 
 
@@ -41,6 +42,14 @@ def _whole_number(text: str, minimum: int, maximum: int = 2**63 - 1) -> int | No
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
     return int(text) if minimum <= int(text) <= maximum else None
+
+
+def age(text: str) -> float:
+    """Parse a time such as 26h; return it in seconds."""
+    number = text[:-1]
+    if text[-1:] not in _UNITS or not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise refused("a whole number and a unit (s, m, h or d), as in 26h", text)
+    return int(number) * _UNITS[text[-1]]
 
 
 def whole(minimum: int, *, word: str = "") -> Callable[[Any], int | None]:

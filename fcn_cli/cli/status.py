@@ -20,25 +20,32 @@ if TYPE_CHECKING:
     from ..outputs.status import Status
 
 
-def status(output: directory_options.OutputDirectory, as_json: options.FiguresAsJson = False) -> None:
+def status(
+    output: directory_options.OutputDirectory,
+    max_age: directory_options.MaxAge = None,
+    as_json: options.FiguresAsJson = False,
+) -> None:
     """Print how far the current or last run into an output directory is.
 
     It takes no lock and does not disturb a run. A run on another host counts as running until its own end
     removes its traces, because nothing here can tell whether it was killed.
 
-    Exit codes: 0 all photos are done; 1 some failed or were not reached; 2 OUT is no output directory; 4 a
-    run is going on.
+    Exit codes: 0 all images are done; 1 some failed or were not reached, the last run ended with an error or
+    longer ago than --max-age; 2 OUT is no output directory; 4 a run is going on.
     """
     from ..outputs.status import read_status
 
     found = read_status(output)
+    too_old = max_age is not None and found.is_older(max_age)
     with writing_stdout():
         if as_json:
-            print_object(found.as_json())
+            print_object({**found.as_json(), **({"too_old": too_old} if max_age is not None else {})})
         else:
             for line in _lines(found):
                 write_line(one_line(line), sys.stdout)
-    raise typer.Exit(found.exit_code)
+            if too_old:
+                write_line(f"no run has ended in the last {duration(max_age)}", sys.stdout)
+    raise typer.Exit(found.exit_code or int(too_old))
 
 
 def _lines(status: Status) -> Iterator[str]:
@@ -55,7 +62,7 @@ def _lines(status: Status) -> Iterator[str]:
     if counts is None:
         return
     parts = [f"{counts.done} done", f"{counts.failed} failed"]
-    if counts.left or status.exit_code == 4:
+    if counts.left:
         parts.append(f"{counts.left} left")
     yield f"{counted(counts.total, 'image')}: {', '.join(parts)}"
     if status.seconds_left is not None:
@@ -85,7 +92,7 @@ def _state(status: Status) -> str:
         return f"running: {began}{unsure}"
     if run.ending is None:
         last = f", last record {status.last_record}" if status.last_record else ""
-        return f"killed, it did not end by itself: {began}{last}"
+        return f"killed, or it could not write how it ended: {began}{last}"
     reason = f": {run.ending.stopped}" if run.ending.stopped else ""
     return f"ended {_when(run.ending.time)} with exit code {run.ending.exit_code}{reason}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ class RunFile:
     counts
         The photos when the work began; once the run has ended, when it ended.
     ending
-        How it ended; None while it runs, and when it was killed.
+        How it ended; None while it runs, and when it could not say.
     summary
         Of a shard that has ended: what ``summary.json`` says of a run, to be added up when the shards merge.
     """
@@ -84,14 +85,6 @@ class RunFile:
             self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped), summary=summary
         )
 
-    def says_the_same(self, other: RunFile) -> bool:
-        """Say whether another run ended in the same way, whenever it was."""
-        mine, other_one = self.ending, other.ending
-        if mine is None or other_one is None:
-            return False
-        mine_said = (self.counts, mine.exit_code, mine.stopped)
-        return mine_said == (other.counts, other_one.exit_code, other_one.stopped)
-
     def save(self, output: OutputStore, shard: Shard | None = None) -> None:
         """Write the file into an output directory; remove those of what the directory had before.
 
@@ -102,6 +95,33 @@ class RunFile:
         OSError
             The file cannot be written.
         """
+        output.write_text(shard_file(RUN_FILE, shard), self._text())
+        if shard is not None:
+            output.remove(RUN_FILE)
+        for other, name in shards_with(output.top_names(), RUN_FILE):
+            if shard is None or other.count != shard.count:
+                output.remove(name)
+
+    def save_ending(self, output: OutputStore, shard: Shard | None = None) -> None:
+        """Save the file; where a disk is full, write over the one that is there, which has a block already.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written that way either.
+        """
+        try:
+            self.save(output, shard)
+        except OSError:
+            path = output / shard_file(RUN_FILE, shard)
+            if not isinstance(path, Path):
+                raise
+            with path.open("r+b", buffering=0) as stream:
+                stream.write(self._text().encode())
+                stream.truncate()
+                os.fsync(stream.fileno())
+
+    def _text(self) -> str:
         ending = self.ending
         content = {
             **self.process.as_json(),
@@ -117,12 +137,7 @@ class RunFile:
         }
         if self.summary is not None:
             content["summary"] = self.summary
-        output.write_text(shard_file(RUN_FILE, shard), json.dumps(content, indent=2) + "\n")
-        if shard is not None:
-            output.remove(RUN_FILE)
-        for other, name in shards_with(output.top_names(), RUN_FILE):
-            if shard is None or other.count != shard.count:
-                output.remove(name)
+        return json.dumps(content, indent=2) + "\n"
 
     @classmethod
     def read(cls, output: Place, shard: Shard | None = None) -> RunFile | None:

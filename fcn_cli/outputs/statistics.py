@@ -17,6 +17,9 @@ from .json_text import printable_utf8
 from .output_store import OutputStore
 from .record import Record
 
+_NOT_HOW = frozenset({"images", "ok", "skipped", "failed", "not_reached", "pruned", "refused", "stopped"})
+"""What ``segmented`` in ``summary.json``, on the last run that segmented images, does not say."""
+
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
 
 
@@ -82,19 +85,38 @@ def write(
     totals = Totals()
     records = (record for record in journal if record.fingerprint == fingerprint)
     output.write_text(STATS_FILE, _csv(records, class_names, totals))
-    summary = {"totals": totals.as_json(class_names), "run": run, "journal_bytes": journal.size_bytes}
-    output.write_text(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    summary = {"totals": totals.as_json(class_names), "journal_bytes": journal.size_bytes}
+    _write_summary(output, {**_read_summary(output), **summary}, run)
     return totals
+
+
+def write_run(output: OutputStore, run: dict[str, Any]) -> None:
+    """Write the last run into a ``summary.json`` that is up to date otherwise; raises OSError."""
+    _write_summary(output, _read_summary(output), run)
+
+
+def _write_summary(output: OutputStore, summary: dict[str, Any], run: dict[str, Any]) -> None:
+    if run.get("images_per_second"):
+        summary["segmented"] = {key: value for key, value in run.items() if key not in _NOT_HOW}
+    content = {key: summary[key] for key in ("totals", "segmented", "journal_bytes") if key in summary}
+    output.write_text(SUMMARY_FILE, json.dumps({"run": run, **content}, indent=2) + "\n")
+
+
+def _read_summary(output: OutputStore) -> dict[str, Any]:
+    try:
+        summary = json.loads((output / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def up_to_date(output: OutputStore) -> bool:
     """Say whether both projections exist and match ``manifest.jsonl``, whose last line is whole."""
     try:
-        summary = json.loads((output / SUMMARY_FILE).read_bytes())
         names = output.top_names()
-    except (OSError, ValueError):
+    except OSError:
         return False
-    size = summary.get("journal_bytes") if isinstance(summary, dict) else None
+    size = _read_summary(output).get("journal_bytes")
     if not isinstance(size, int) or STATS_FILE not in names:
         return False
     return output.has_size(JOURNAL_FILE, size) if JOURNAL_FILE in names else size == 0

@@ -26,8 +26,9 @@ from .settings import require_output_directory
 class State(StrEnum):
     """What the current or last run does; the value is what ``fcn status --json`` prints.
 
-    `STARTING`: it looks for photos and plans. `KILLED`: it ended without saying so. `UNKNOWN`: there is no
-    ``run.json``; the counts are those of the records. `NOT_BEGUN`: a shard that others wait for.
+    `STARTING`: it looks for photos and plans. `KILLED`: it ended without saying so, killed or with a disk
+    that takes nothing more. `UNKNOWN`: there is no ``run.json``; the counts are those of the records.
+    `NOT_BEGUN`: a shard that others wait for.
     """
 
     STARTING = "starting"
@@ -76,7 +77,12 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """The time left at this rate, in seconds; None when nothing runs or the rate is not known."""
-        if self.state != State.RUNNING or self.counts is None or not self.images_per_second:
+        if (
+            self.state != State.RUNNING
+            or not self.counts
+            or not self.counts.left
+            or not self.images_per_second
+        ):
             return None
         return self.counts.left / self.images_per_second
 
@@ -86,8 +92,20 @@ class Status:
         if self.state in {State.STARTING, State.RUNNING}:
             return ExitCode.LOCKED
         incomplete = self.counts is None or self.counts.failed or self.counts.left
-        incomplete = incomplete or self.state == State.NOT_BEGUN
+        # A run that found no image has nothing left.
+        ending = self.run.ending if self.run is not None else None
+        incomplete = incomplete or self.state == State.NOT_BEGUN or (ending is not None and ending.exit_code)
         return ExitCode.SOME_FAILED if incomplete else ExitCode.OK
+
+    def is_older(self, seconds: float) -> bool:
+        """Say whether the last run ended longer ago, or never did; while one is going on it is not."""
+        if self.state in {State.STARTING, State.RUNNING}:
+            return False
+        if self.shards:
+            return any(one.is_older(seconds) for one in self.shards.values())
+        ending = self.run.ending if self.run is not None else None
+        ended = utc_time.seconds_of(ending.time) if ending is not None else None
+        return ended is None or time.time() - ended > seconds
 
     def as_json(self) -> dict[str, Any]:
         """Return the status by name."""
@@ -217,7 +235,8 @@ def _counted(output: Path, state: State, run: RunFile, shard: Shard | None, is_a
         first, last = first or record.finished, record.finished
     begun = run.counts
     counts = Counts(begun.done + done, begun.failed + failed, begun.left - done - failed)
-    rate = _rate(done + failed, first, last, is_alive)
+    # A watch rests when nothing is left: it has no rate.
+    rate = _rate(done + failed, first, last, is_alive) if counts.left else None
     return Status(output, state, counts, run, images_per_second=rate, last_record=last)
 
 

@@ -76,7 +76,11 @@ def read(output: Path) -> Contents:
     except OSError as error:
         raise RequestError(f"{output}: its journal cannot be read ({error.strerror})") from None
     labels, fingerprint = settings.get("labels"), settings.get("fingerprint")
-    run = _read_json(output / SUMMARY_FILE).get("run")
+    summary = _read_json(output / SUMMARY_FILE)
+    run = summary.get("run")
+    if isinstance(run, dict):
+        # The last run may have had nothing to segment: how the images were computed, another one says.
+        run |= summary.get("segmented") or {}
     return Contents(
         output,
         _read_looks(output),

@@ -220,7 +220,7 @@ def _sorts(collected: _Collected) -> list[dict[str, str]]:
     sorts = [{"id": "name", "label": "Name"}]
     if collected.has_confidence:
         sorts.append({"id": "confidence", "label": "Confidence"})
-    return [*sorts, {"id": "finished", "label": "Time finished"}, {"id": "seconds", "label": "Seconds taken"}]
+    return [*sorts, {"id": "finished", "label": "Time finished"}, {"id": "seconds", "label": "Wall time"}]
 
 
 def _class_options(found: Contents, totals: Totals) -> list[dict[str, Any]]:

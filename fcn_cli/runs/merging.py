@@ -172,6 +172,7 @@ def _add_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{key: sum(run[key] for run in runs) for key in _ADDED},
         "refused": [record for run in runs for record in run["refused"]],
         "stopped": next((run["stopped"] for run in runs if run["stopped"]), None),
+        "end": max((run["end"] for run in runs if run.get("end")), default=None),
         "seconds": round(seconds, 3),
         "images_per_second": round(segmented / seconds, 3) if segmented else None,
         "stage_seconds": {s: round(sum(run["stage_seconds"].get(s, 0) for run in runs), 3) for s in stages},

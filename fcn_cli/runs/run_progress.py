@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
-from ..common.errors import FcnError, OutputLost
+from ..common.errors import ExitCode, FcnError, OutputLost
 from ..common.shard import Shard
 from ..outputs.journal import Journal
 from ..outputs.output_store import OutputStore
@@ -17,8 +17,7 @@ from .summary import Summary
 class RunProgress:
     """Writes ``run.json`` when the work of a run, or a batch of a watch, begins, and when the context ends.
 
-    A run that finds nothing to do writes it only when the last one says something else: it leaves an output
-    directory as it was.
+    A run that finds nothing to do writes when it ended, too.
 
     Parameters
     ----------
@@ -63,22 +62,21 @@ class RunProgress:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if self._file is None or not (error is None or isinstance(error, FcnError)):
-            # After a bug, "killed" is what `fcn status` shall say.
+        if self._file is None or not (error is None or isinstance(error, Exception)):
             return
         summary = self._summary()
-        stopped = error or summary.stopped
+        code: int = summary.exit_code
+        stopped = str(summary.stopped) if summary.stopped is not None else None
+        if isinstance(error, FcnError):
+            code, stopped = error.exit_code, str(error)
+        elif error is not None:
+            code, stopped = ExitCode.BUG, f"a bug in fcn ({type(error).__name__}: {error})"
         ended = self._file.ended(
-            self._counts(),
-            error.exit_code if isinstance(error, FcnError) else summary.exit_code,
-            str(stopped) if stopped is not None else None,
-            summary.as_json() if self._shard is not None else None,
+            self._counts(), code, stopped, summary.as_json() if self._shard is not None else None
         )
-        last = RunFile.read(self._output, self._shard)
-        if last is None or not last.says_the_same(ended):
-            # The results do not depend on this file: a full disk was or will be reported by others.
-            with contextlib.suppress(OSError, OutputLost):
-                ended.save(self._output, self._shard)
+        # The results do not depend on this file: a full disk was or will be reported by others.
+        with contextlib.suppress(OSError, OutputLost):
+            ended.save_ending(self._output, self._shard)
 
     def _counts(self) -> Counts:
         summary = self._summary()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from .. import __version__
+from ..common import utc_time
 from ..common.errors import OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import SUMMARY_FILE
@@ -47,6 +48,8 @@ class RunReport:
         self._failed_before: dict[str, Record] = {}
         self._refused_before = _refused_last_time(self._output)
         self.first_failure: StoppedEarly | None = None
+        # Of a watch: it writes the projections now and then.
+        self.goes_on = False
         self.summary = Summary(
             str(self._output),
             palette=resolved.look.palette,
@@ -96,22 +99,24 @@ class RunReport:
         return self.summary.class_names or read_classes(self._output) or self._resolved.model.class_names
 
     def project(self, journal: Journal, *, changed: bool) -> None:
-        """Write stats.csv and summary.json from the journal, unless they are up to date."""
+        """Write stats.csv and summary.json from the journal; only the run if they are up to date."""
         names = self.describe()
         refused = {record.image for record in self.summary.refused}
         changed = changed or refused != self._refused_before
-        if not changed and statistics.up_to_date(self._output):
-            return
-        fingerprint = self._resolved.fingerprint
+        run, fingerprint = self.summary.as_json(), self._resolved.fingerprint
         try:
             with OutputLost.when_refused(self._output):
-                statistics.write(self._output, journal, fingerprint, names, self.summary.as_json())
+                if not changed and statistics.up_to_date(self._output):
+                    statistics.write_run(self._output, run)
+                else:
+                    statistics.write(self._output, journal, fingerprint, names, run)
         except OutputLost as error:
             self.summary.stopped = self.summary.stopped or error
 
     def describe(self) -> Sequence[str]:
         """Complete the summary with what its counts do not say; return the class names."""
         self.summary.class_names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
+        self.summary.end = None if self.goes_on else utc_time.now()
         self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
         return self.summary.class_names
 

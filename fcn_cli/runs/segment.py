@@ -51,9 +51,14 @@ def segment(
     request.check()
     output = request.output.store
     decoder.prepare_process(request.prediction.decoding.max_pixels)
-    if request.inputs.is_empty_list:
-        return Summary(str(output))
-    found, resolved = _find(request), request.resolve()
+    found = _find(request)
+    nothing = _why_nothing(request, found)
+    if nothing and (request.dry_run or settings.read_fingerprint(output) is None):
+        # There is no directory in which to say that this run has ended.
+        if request.inputs.is_empty_list:
+            return Summary(str(output))
+        raise NothingFound(nothing)
+    resolved = request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()
     with OutputLock(output, request.wait, observer.note, request.shard) as lock:
@@ -68,16 +73,22 @@ def segment(
                 merging.end_shard(lock, observer.note)
             except OutputLost as error:
                 summary.stopped = summary.stopped or error
+        if isinstance(summary.stopped, NothingFound):
+            raise summary.stopped
         return summary
 
 
 @resources.without_cycle_collection()
 def _find(request: SegmentRequest) -> Found:
     output = request.output
-    found = discover(request.inputs, output=str(output.store), keep_extension=output.keep_extension)
-    if not found.sources and request.resume.prune is None:
-        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
-    return found
+    return discover(request.inputs, output=str(output.store), keep_extension=output.keep_extension)
+
+
+def _why_nothing(request: SegmentRequest, found: Found) -> str:
+    """Say that no image was found, and where; empty when the run has something to do."""
+    if found.sources or request.resume.prune is not None:
+        return ""
+    return "; ".join(filter(None, ["nothing to segment was found", found.ignored_text()]))
 
 
 class Run:
@@ -143,6 +154,9 @@ class Run:
 
     def _sum_up(self, plan: ResumePlan, journal: Journal) -> None:
         summary = self.report.summary
+        nothing = _why_nothing(self.request, self.found)
+        if nothing and not self.request.inputs.is_empty_list:
+            summary.stopped = NothingFound(nothing)
         if summary.stopped is None and summary.left:
             summary.stopped = self.stop.error or self.report.first_failure
         try:

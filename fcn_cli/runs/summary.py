@@ -26,7 +26,7 @@ class Summary:
     `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
     `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
     how the run computed: device, precision and the like. All counts are those of its `shard`, if it is one.
-    `watched` says that it was a watch.
+    `watched` says that it was a watch. `end` is when it ended, in UTC; None while it goes on.
     """
 
     output: str
@@ -49,6 +49,7 @@ class Summary:
     how: dict[str, Any] = field(default_factory=dict)
     watched: bool = False
     shard: Shard | None = None
+    end: str | None = None
 
     @property
     def left(self) -> int:
@@ -82,6 +83,7 @@ class Summary:
                 for record in self.refused
             ],
             "stopped": printable_utf8(str(self.stopped)) if self.stopped else None,
+            "end": self.end,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(rate, 3) if rate else None,
             "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self.stage_seconds.items()},

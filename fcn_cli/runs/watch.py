@@ -20,6 +20,7 @@ from . import resume_plan
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
+from .resume_plan import Action
 from .run_progress import RunProgress
 from .run_report import RunReport
 from .segment import Run
@@ -227,6 +228,10 @@ class _Watch:
     def _do(self, batch: _Batch) -> None:
         self._batch, self._is_closed = batch, False
         plan = batch.prepare(self._journal)
+        # What is worked on again counts as left until it is recorded again.
+        for step in plan.of(Action.SEGMENT, Action.ADD, Action.REPAINT):
+            if step.source is not None:
+                self.tally.forget(os.path.abspath(step.source.path))
         self._progress.begin(self._journal, plan)
         batch.work(plan, self._journal)
         self._close_batch()
@@ -262,12 +267,13 @@ class _Watch:
         if rest >= _REFRESH_REST * self._refresh_cost and (
             not self._directories.waiting or rest >= _REFRESH_SECONDS
         ):
-            summary = self._project(left=0, changed=True)
+            summary = self._project(left=0, changed=True, goes_on=True)
             self._stopped = self._stopped or summary.stopped
 
-    def _project(self, *, left: int, changed: bool) -> Summary:
+    def _project(self, *, left: int, changed: bool, goes_on: bool = False) -> Summary:
         began = time.monotonic()
         report = RunReport(self.request, self.resolved, self._directories.found, self.observer)
+        report.goes_on = goes_on
         report.summary = self.tally.sum_up(self._batch.report.summary, left)
         report.project(self._journal, changed=changed)
         self._is_stale = False

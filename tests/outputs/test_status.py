@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from ..conftest import (
@@ -20,6 +23,7 @@ from ..conftest import (
     command,
     journal_of,
     python_with,
+    run_on_a_small_disk,
     start_and_wait_for_records,
     tree,
     wait_until,
@@ -126,6 +130,101 @@ def test_whose_directory_it_is(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
         found = status(fcn, code=4 if state == "starting" else 0)
         assert (found["state"], found["alive"]) == (state, alive), change
     assert "cannot tell" in fcn("status", "out", code=4).stdout
+
+
+def ended_ago(output: Path, hours: float) -> None:
+    """Have the last run have ended so many hours ago."""
+    run = json.loads((output / "run.json").read_text())
+    then = datetime.now(UTC) - timedelta(hours=hours)
+    (output / "run.json").write_text(json.dumps({**run, "end": f"{then:%Y-%m-%dT%H:%M:%SZ}"}))
+
+
+@pytest.mark.long
+def test_when_the_last_run_ended_also_with_nothing_to_do(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    out, line = tmp_path / "out", ("segment", "made", *SMALL, "-o", "out")
+    made = make_photos(["a.png"])
+    fcn(*line)
+    for hours, age, code in ((25, "26h", 0), (25, "24h", 1), (25, "1d", 1), (1, "61m", 0), (1, "3599s", 1)):
+        ended_ago(out, hours)
+        found = json.loads(fcn("status", "out", "--max-age", age, "--json", code=code).stdout)
+        assert found["too_old"] is bool(code), (hours, age)
+    assert "no run has ended in the last 1 h\n" in fcn("status", "out", "--max-age", "60m", code=1).stdout
+    assert status(fcn, code=0)["state"] == "ended"
+    # A run with nothing to do ends too, and so do an empty list and a directory without images.
+    (tmp_path / "list").touch()
+    for again, code in ((line, 0), (("segment", "--files-from", "list", *line[2:]), 0), (line, 3)):
+        ended_ago(out, 27)
+        fcn("status", "out", "--max-age", "26h", code=1)
+        if code == 3:
+            (made / "a.png").unlink()
+        fcn(*again, code=code)
+        assert fcn("status", "out", "--max-age", "26h", code=min(code, 1)).stdout.count("no run has") == 0
+        assert json.loads((out / "run.json").read_text())["exit_code"] == code
+        assert json.loads((out / "summary.json").read_text())["run"]["end"] is not None
+    assert "nothing to segment" in fcn("status", "out", code=1).stdout
+    assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 1
+    # What is refused is no run.
+    make_photos(["a.png"])
+    before = tree(out)
+    fcn(*line, "--tile", "64", code=2)
+    with filelock.FileLock(out / ".fcn.lock"):
+        fcn(*line, code=4)
+    assert tree(out) == before
+    # Without a run there is no end; while one goes on, it is not old.
+    (out / "run.json").unlink()
+    fcn("status", "out", "--max-age", "26h", code=1)
+    ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+    holder = {"pid": os.getppid(), "host": socket.gethostname(), "ticks": ticks}
+    (out / ".fcn.holder.json").write_text(json.dumps(holder))
+    assert "no run has" not in fcn("status", "out", "--max-age", "1s", code=4).stdout
+
+
+@pytest.mark.parametrize("age", ["26", "h", "1w", "-1h", "1.5h", ""])
+def test_ages_that_are_none(age: str, fcn: Fcn) -> None:
+    assert "as in 26h" in fcn("status", "out", f"--max-age={age}", code=2).stderr
+
+
+@pytest.mark.long
+def test_the_end_on_a_full_disk_is_known(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """The disk has no byte left when the run ends."""
+    make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
+    line = shlex.join(command("segment", "made", *SMALL, "-o", "out", "-q"))
+    # Whatever the run removes at its end leaves no room.
+    greedy = """
+import os
+real = os.unlink
+def unlink(path, **options):
+    real(path, **options)
+    try:
+        os.stat("out/manifest.jsonl")
+        with open("out/filler", "ab", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+    except OSError:
+        pass
+os.unlink = unlink
+"""
+    status = shlex.join(command("status", "out"))
+    script = f"{line}; code=$?; {status}; exit $code"
+    done = run_on_a_small_disk(["sh", "-c", script], tmp_path, env=python_with(greedy, tmp_path))
+    assert done.code == 5, done.stderr
+    assert re.search(r"ended \S+ \(\d+ s ago\) with exit code 5: .*No space left on device", done.stdout)
+
+
+def test_a_bug_is_an_end(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fcn_cli.runs.run_report import RunReport
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    make_photos(["a.png"])
+    monkeypatch.setattr(RunReport, "project", broken)
+    fcn("segment", "made", *SMALL, "-o", "out", code=70)
+    assert "with exit code 70: a bug in fcn (ZeroDivisionError: oh)" in fcn("status", "out", code=1).stdout
 
 
 def test_without_run_json_the_records_count(fcn: Fcn, tmp_path: Path) -> None:

@@ -40,10 +40,22 @@ def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
 PROJECTIONS = {"manifest.jsonl", "stats.csv", "summary.json", "settings.json", "classes.json", "run.json"}
 
 
-def test_the_second_run_touches_nothing(fcn: Fcn, out: Path) -> None:
+# What says when the last run ended, also when it had nothing to do.
+LAST_RUN = {"summary.json", "run.json"}
+
+
+def test_the_second_run_touches_only_what_says_when_it_ended(fcn: Fcn, out: Path) -> None:
     before = times(out)
+    summary = json.loads((out / "summary.json").read_text())
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
-    assert changed(out, before) == set()
+    assert changed(out, before) == LAST_RUN
+    after = json.loads((out / "summary.json").read_text())
+    assert after["totals"] == summary["totals"]
+    assert (after["run"]["ok"], after["run"]["skipped"]) == (0, len(NAMES))
+    assert after["run"]["end"] >= summary["run"]["end"]
+    # How the images were computed is not lost.
+    assert after["segmented"] == summary["segmented"]
+    assert after["segmented"]["device"] == summary["run"]["device"]
 
 
 def test_a_new_photo_is_done_alone(fcn: Fcn, out: Path, make_photos: MakePhotos) -> None:
@@ -80,7 +92,7 @@ def test_a_missing_kind_is_added_without_touching_the_others(fcn: Fcn, out: Path
     assert journal_of(out)["p0.png"]["outputs"] == ["masks/p0.png", "color/p0.png", "overlay/p0.jpg"]
     before = times(out)
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out", "--write", "overlay").stderr
-    assert changed(out, before) == set()
+    assert changed(out, before) == LAST_RUN
 
 
 def test_a_kind_is_added_through_the_network_when_the_mask_is_not_what_it_was(fcn: Fcn, out: Path) -> None:

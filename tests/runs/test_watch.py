@@ -42,6 +42,7 @@ from ..conftest import (
     command,
     journal_of,
     python_with,
+    run_process,
     tree,
     untimed,
     wait_until,
@@ -236,6 +237,38 @@ def test_the_projections_are_written_while_the_watch_is_idle(
         assert "a.png" in (tmp_path / "out/stats.csv").read_text()
 
     watching(act)
+
+
+@pytest.mark.long
+def test_the_status_of_a_watch_counts_each_image_once(
+    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """One that failed and is then completed, one that is replaced, and one that comes to fail."""
+    made = make_photos(["a.png", "c.png"])
+    more = make_photos(["a.png", "b.png"], folder="more", size=(70, 50))
+    (made / "b.png").write_bytes(b"?")
+    statuses: list[str] = []
+
+    def look(seen: Seen, **records: int) -> None:
+        for name, count in records.items():
+            seen.wait_for(f"{name}.png", count)
+        statuses.append(run_process("status", "out", code=4, cwd=tmp_path).stdout)
+
+    def act(seen: Seen) -> None:
+        look(seen, a=1, b=1, c=1)
+        put(more / "b.png", made / "b.png")
+        look(seen, b=2)
+        put(more / "a.png", made / "a.png")
+        (made / "c.png").write_bytes(b"???")
+        look(seen, a=2, c=2)
+
+    watching(act)
+    lines = [text.splitlines()[1:] for text in statuses]
+    assert lines == [
+        ["3 images: 2 done, 1 failed"],
+        ["3 images: 3 done, 0 failed"],
+        ["3 images: 2 done, 1 failed"],
+    ]
 
 
 @pytest.mark.long
