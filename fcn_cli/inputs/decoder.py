@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..common import store_urls
 from ..common.errors import FailureKind, ImageError
-from . import exif, file_content, formats, refusals, remote_photos
+from . import exif, file_content, formats, mending, refusals, remote_photos
 from .rgb import to_rgb
 from .tiff_strips import TiffStrips
 
@@ -134,23 +134,43 @@ def decode_with(
     ImageError
         The image cannot be decoded, or `use` raised it.
     """
+    has_begun = False
+
+    def made_of(opened: Image.Image) -> tuple[T, tuple[str, ...], int]:
+        nonlocal has_begun
+        _check_pixels(opened, max_pixels)
+        if begin is not None and not has_begun:
+            has_begun = True
+            begin(opened.width * opened.height)
+        strips = TiffStrips.of(opened) if use is not _whole else None
+        if strips is not None:
+            return use(LargeTiff(strips), 1), _notes(opened), 1
+        image, notes, turn = _load(opened, max_pixels)
+        return use(image, turn), notes, turn
+
     try:
-        with _opened(path, max_pixels, hashed) as photo, formats.open_image(photo.file, photo.name) as opened:
-            _check_pixels(opened, max_pixels)
-            if begin is not None:
-                begin(opened.width * opened.height)
-            strips = TiffStrips.of(opened) if use is not _whole else None
-            if strips is not None:
-                notes, turn = _notes(opened), 1
-                made = use(LargeTiff(strips), turn)
-            else:
-                image, notes, turn = _load(opened, max_pixels)
-                made = use(image, turn)
+        with _opened(path, max_pixels, hashed) as photo:
+            (made, notes, turn), more = _read(photo.file, photo.name, made_of)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         refusals.refuse(error, path, max_pixels)
-    return Decoded(made, notes, photo.size_bytes, photo.mtime_ns, turn, photo.etag)
+    return Decoded(made, notes + more, photo.size_bytes, photo.mtime_ns, turn, photo.etag)
+
+
+def _read(file: BinaryIO, name: str, use: Callable[[Image.Image], T]) -> tuple[T, tuple[str, ...]]:
+    """Open an image and make something of it, at the second try without a defect that can be mended."""
+    try:
+        with formats.open_image(file, name) as opened:
+            return use(opened), mending.notes_on(file, opened.format)
+    except (ImageError, MemoryError):
+        raise
+    except Exception:
+        mended = mending.mend(file)
+        if mended is None:
+            raise
+    with formats.open_image(mended.file, name) as opened:
+        return use(opened), (mended.note,)
 
 
 class LargeTiff:
@@ -184,18 +204,22 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
     ImageError
         As `decode`, as far as the header shows.
     """
+
+    def measured(opened: Image.Image) -> Measured:
+        _check_pixels(opened, max_pixels)
+        turn = exif.tiff_turn(opened)
+        if turn != 1:
+            return Measured(opened.size, turn)
+        turn = exif.known_turn(exif.orientation(opened))
+        return Measured(exif.turned_size(opened.size, turn), turn)
+
     try:
-        with _opened(path, max_pixels) as photo, formats.open_image(photo.file, photo.name) as opened:
-            _check_pixels(opened, max_pixels)
-            size, turn = opened.size, exif.tiff_turn(opened)
-            if turn == 1:
-                turn = exif.known_turn(exif.orientation(opened))
-                size = exif.turned_size(size, turn)
+        with _opened(path, max_pixels) as photo:
+            return _read(photo.file, photo.name, measured)[0]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in `decode`
         refusals.refuse(error, path, max_pixels)
-    return Measured(size, turn)
 
 
 def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -213,8 +237,10 @@ def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     if not data:
         raise ImageError(FailureKind.EMPTY_FILE, "the image is empty (0 bytes)")
     try:
-        with formats.open_image(io.BytesIO(data)) as opened:
-            return _load(opened, DEFAULT_MAX_PIXELS)[:2]
+        (image, notes, _), more = _read(
+            io.BytesIO(data), "", lambda opened: _load(opened, DEFAULT_MAX_PIXELS)
+        )
+        return image, notes + more
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode`
