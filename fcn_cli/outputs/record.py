@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ _CONTENT_KINDS = frozenset(
     }
 )
 """Failures whose cause is the photo's content: they come again in the next run unless the photo changes."""
+
+DECODING_CHANGED_IN = "0.2.0"
+"""The version that last began to read images which the ones before refused; records of 0.2.0 itself have no
+version. A release that reads more names itself here."""
 
 
 # Not frozen, though it is never changed: that makes it four times as slow to build, and a plan builds many.
@@ -87,8 +92,15 @@ class Record:
         recorded = self.size_bytes, self.mtime_ns, self.etag
         return known and recorded == (source.size_bytes, source.mtime_ns, source.etag)
 
+    def may_be_of(self, source: Source) -> bool:
+        """Say whether only the input file's time differs from the recorded one: then `content` decides."""
+        same_size = self.size_bytes is not None and self.size_bytes == source.size_bytes
+        return same_size and None not in {self.content, self.mtime_ns, source.mtime_ns}
+
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
         """Say whether the recorded failure will come again for an unchanged photo.
+
+        A version that reads more than the one that failed tries once more.
 
         Parameters
         ----------
@@ -96,6 +108,8 @@ class Record:
             Returns this run's limit behind a kind of failure, or None where there is none.
         """
         if self.error is None or self.error.kind not in _CONTENT_KINDS:
+            return False
+        if self.version is None or _numbers(self.version) < _numbers(DECODING_CHANGED_IN):
             return False
         limit = limit_of(self.error.kind)
         return limit is None or self.error.limit is None or limit <= self.error.limit
@@ -111,6 +125,10 @@ class Record:
     def moved_to(self, source: Source) -> Record:
         """Return this record for the same photo under another path."""
         return replace(self, path=store_urls.absolute(source.path), source=source.given)
+
+    def renewed(self, source: Source) -> Record:
+        """Return this record for a photo whose file has the recorded content, with its time and path."""
+        return replace(self.moved_to(source), mtime_ns=source.mtime_ns)
 
     def finished_seconds(self) -> float:
         """Return the time in `finished` in seconds since 1970, or 0 when it cannot be read."""
@@ -197,6 +215,10 @@ class Record:
             content=value.get("content"),
             version=value.get("version"),
         )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 @dataclass(frozen=True, slots=True)

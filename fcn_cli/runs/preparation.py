@@ -49,7 +49,7 @@ def repair(
 
 
 def bring_up_to_date(plan: ResumePlan, journal: Journal, folder: OutputDirectory, report: RunReport) -> None:
-    """Remove photos that are gone, first from the journal, then their files; note moves and colours."""
+    """Remove photos that are gone, journal first, then their files; note moves, times and colours."""
     records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
     journal.append(gone(record) for record in records)
     folder.remove_with_directories(
@@ -57,7 +57,7 @@ def bring_up_to_date(plan: ResumePlan, journal: Journal, folder: OutputDirectory
     )
     for record in records:
         report.pruned(record)
-    journal.append(step.record for step in plan.steps if step.moved and step.record is not None)
+    journal.append(step.record for step in plan.steps if step.renewed and step.record is not None)
     names = report.class_names()
     if len(journal) and names is not None and not plan.through_network:
         # Else the network says how many classes there are.

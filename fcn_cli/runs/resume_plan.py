@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn
 
@@ -12,13 +12,16 @@ from ..common import output_layout
 from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind, NameCollision
 from ..common.shard import Shard
-from ..inputs import collisions
+from ..inputs import collisions, file_content
 from ..inputs.discovery import Source
 from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
 from .name_owners import NameOwners
+
+_TIME_CHANGED = "the time changed"
+_UNKNOWN = "the content cannot be told"
 
 
 class Action(StrEnum):
@@ -40,7 +43,7 @@ class Step:
     `record` is the image's earlier record, for `Action.REFUSED` the failure to report; of an image to skip
     it is in the journal (`ResumePlan.record_of`), because all of them take much memory. `kinds` are the kinds
     of output to write; with a `label_file` they are made from that label map, otherwise by the network.
-    `moved` says that the recorded photo has a new path.
+    `renewed` says that the recorded photo has a new path or time.
     """
 
     action: Action
@@ -50,7 +53,7 @@ class Step:
     record: Record | None = None
     kinds: tuple[str, ...] = ()
     label_file: str | None = None
-    moved: bool = False
+    renewed: bool = False
 
 
 @dataclass
@@ -67,7 +70,7 @@ class ResumePlan:
 
     def record_of(self, step: Step) -> Record | None:
         """Return the record of a step's image."""
-        return self.records(step.image) if step.action == Action.SKIP and not step.moved else step.record
+        return self.records(step.image) if step.action == Action.SKIP and not step.renewed else step.record
 
     def of(self, *actions: Action) -> Iterator[Step]:
         """Return the steps with one of these actions, in the order of the photos."""
@@ -121,6 +124,7 @@ def make(
     folder: OutputDirectory,
     wanted: Wanted,
     pruned: Iterable[Record],
+    hashing: Callable[[int], None] = lambda _count: None,
 ) -> ResumePlan:
     """Decide what to do with each photo.
 
@@ -134,6 +138,8 @@ def make(
         What each photo needs to be done.
     pruned
         Records of removed photos, whose outputs are to be removed; they own no output names any more.
+    hashing
+        Is told how many photos have another time than recorded, before their files are read and hashed.
 
     Raises
     ------
@@ -161,7 +167,22 @@ def make(
             plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
         else:
             plan.steps.append(planner.step(source))
+    _compare_contents(plan, planner, hashing)
     return plan
+
+
+def _compare_contents(plan: ResumePlan, planner: _Planner, hashing: Callable[[int], None]) -> None:
+    """Decide again on the photos of which only the time has changed, by the content of their files."""
+    places = [place for place, step in enumerate(plan.steps) if step.reason == _TIME_CHANGED]
+    if not places:
+        return
+    hashing(len(places))
+    sources = [step.source for place in places if (step := plan.steps[place]).source is not None]
+    for place, source, content in zip(places, sources, file_content.of_sources(sources), strict=True):
+        step = planner.step(source, content or _UNKNOWN)
+        if step.action == Action.SKIP:
+            step = replace(step, reason="done before; only its time changed")
+        plan.steps[place] = step
 
 
 def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
@@ -201,38 +222,48 @@ class _Planner:
         record = finish(begin(source, self._wanted.fingerprint), failure)
         return Step(Action.REFUSED, source.image, message, source, record)
 
-    def step(self, source: Source) -> Step:
-        """Return the step of a photo whose name no other photo of this run has."""
+    def step(self, source: Source, content: str | None = None) -> Step:
+        """Return the step of a photo whose name no other photo of this run has.
+
+        `content` is the hash of its file, once it was asked for by a step with the reason `_TIME_CHANGED`.
+        """
         wanted = self._wanted
         record = self._journal.get(source.image)
         if foreign := self._owners.why_refused(source, record):
             return self.refused(source, foreign)
         if record is None or source.image in self._pruned:
             return Step(Action.SEGMENT, source.image, "new", source)
-        moved = record.path != self._absolute(source.path) and not self._owners.is_there(record.path)
-        if moved:
+        renewed = record.path != self._absolute(source.path) and not self._owners.is_there(record.path)
+        if renewed:
             record = record.moved_to(source)
         if wanted.overwrite:
             return Step(Action.SEGMENT, source.image, "--overwrite", source)
         if record.fingerprint != wanted.fingerprint:
             return Step(Action.SEGMENT, source.image, "done with other settings", source)
         if not record.is_of(source):
-            return Step(Action.SEGMENT, source.image, "the photo changed", source)
+            if content is None and record.may_be_of(source):
+                return Step(Action.SEGMENT, source.image, _TIME_CHANGED, source)
+            if content is None or content != record.content:
+                return Step(Action.SEGMENT, source.image, "the photo changed", source)
+            renewed, record = True, record.renewed(source)
         if record.ok:
             if record.device is not None:
                 self.executions[record.device.partition(":")[0], record.precision] += 1
-            return self._step_of_done(source, record, moved=moved)
+            return self._step_of_done(source, record, renewed=renewed)
+        return self._step_of_failed(source, record, renewed=renewed)
+
+    def _step_of_failed(self, source: Source, record: Record, *, renewed: bool) -> Step:
         message = record.error.message if record.error else "failed"
-        if wanted.retry_failed:
+        if self._wanted.retry_failed:
             return Step(Action.SEGMENT, source.image, f"--retry-failed: {message}", source)
-        if not record.stays_failed(wanted.limit_of):
+        if not record.stays_failed(self._wanted.limit_of):
             return Step(Action.SEGMENT, source.image, f"failed before, may do now: {message}", source)
-        return Step(Action.FAILED, source.image, message, source, record, moved=moved)
+        return Step(Action.FAILED, source.image, message, source, record, renewed=renewed)
 
     def _first_output(self, output: str) -> str:
         return output_layout.output_file(output, next(iter(self._wanted.kinds)))
 
-    def _step_of_done(self, source: Source, record: Record, *, moved: bool) -> Step:
+    def _step_of_done(self, source: Source, record: Record, *, renewed: bool) -> Step:
         folder = self._folder
         names = {kind: output_layout.output_file(source.output, kind) for kind in self._wanted.kinds}
         recorded = record.output_sizes()
@@ -243,9 +274,8 @@ class _Planner:
         looks = self._looks
         repaint = tuple(k for k in names if k not in missing and record.looks.get(k) != looks[k])
         if not missing and not repaint:
-            return Step(
-                Action.SKIP, source.image, "done before", source, record if moved else None, moved=moved
-            )
+            kept = record if renewed else None
+            return Step(Action.SKIP, source.image, "done before", source, kept, renewed=renewed)
         kinds = tuple(kind for kind in names if kind in missing or kind in repaint)
         if missing:
             action, reason = Action.ADD, f"{', '.join(missing)} missing"
@@ -258,7 +288,7 @@ class _Planner:
             if label_file is None:
                 reason = f"{reason}; no label map to make it from"
                 return Step(Action.SEGMENT, source.image, reason, source)
-        return Step(action, source.image, reason, source, record, kinds, label_file, moved)
+        return Step(action, source.image, reason, source, record, kinds, label_file, renewed)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
         names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())

@@ -206,7 +206,13 @@ class Run:
     @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> ResumePlan:
         pruned = self._to_prune(journal)
-        return resume_plan.make(self.found.sources, journal, self.folder, self._wanted(), pruned)
+        return resume_plan.make(
+            self.found.sources, journal, self.folder, self._wanted(), pruned, self._hashing
+        )
+
+    def _hashing(self, count: int) -> None:
+        images = "1 image has" if count == 1 else f"{count:,} images have"
+        self.observer.note(f"{images} another time than recorded: comparing the content")
 
     def _wanted(self) -> resume_plan.Wanted:
         return resume_plan.Wanted(

@@ -58,11 +58,15 @@ def test_a_photo_that_changes_while_it_is_read_is_redone_next_time(
 
 @pytest.mark.long
 def test_a_photo_with_an_older_time_is_redone_too(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    """A backup put back, or a clock that was wrong: another time is another photo, newer or not."""
+    """A backup put back, or a clock that was wrong: another content is another photo, newer or not."""
     made = make_photos(["a.png", "b.png", "c.png"])
+    with (made / "b.png").open("ab") as file:
+        file.write(bytes(9999))
     os.utime(made / "b.png", (4_000_000_000, 4_000_000_000))
     fcn("segment", "made", *SMALL, "-o", "out")
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    other = (made / "c.png").read_bytes()
+    (made / "b.png").write_bytes(other.ljust((made / "b.png").stat().st_size, b"\0"))
     os.utime(made / "b.png", (100_000_000, 100_000_000))
     assert "1 done, 2 done before" in fcn("segment", "made", *SMALL, "-o", "out").stderr
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr

@@ -133,7 +133,8 @@ def test_after_overwrite_with_another_network_the_stats_are_of_that_network(
 
 def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fcn, out: Path) -> None:
     made = out.parent / "made"
-    os.utime(made / "p0.png")
+    with (made / "p0.png").open("ab") as file:
+        file.write(b"\0")
     (made / "p1.png").write_bytes(b"broken")
     done = fcn("segment", "made", *SMALL, "-o", "out", code=1)
     assert "1 done, 2 done before, 1 failed" in done.stderr
