@@ -13,7 +13,7 @@ from typing import NoReturn, TextIO
 from .cli.app import app
 from .cli.command_line import UsageError, usage_message
 from .cli.console import close_log, print_message
-from .common import signals
+from .common import signals, swept_directory
 from .common.errors import ExitCode, FcnError, NameCollision
 from .common.redaction import redacted
 
@@ -67,6 +67,7 @@ def main() -> NoReturn:
             stream.flush()
     if "torch" in sys.modules:
         # The regular shutdown of torch takes more than a second, and all results are on disk.
+        swept_directory.remove_all()
         os._exit(code)
     sys.exit(code)
 

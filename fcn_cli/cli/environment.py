@@ -7,7 +7,6 @@ import platform
 
 import PIL
 import torch
-import torchvision
 from PIL import features
 
 from .. import __version__
@@ -15,7 +14,7 @@ from ..common import resources
 from ..common.wording import counted
 from ..cpu.kernels import simd_targets
 from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
-from ..models import weights
+from ..models import torchvision_models, weights
 
 
 def describe() -> list[tuple[str, str]]:
@@ -32,7 +31,7 @@ def describe() -> list[tuple[str, str]]:
         ("fcn", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", torch.__version__),
-        ("torchvision", torchvision.__version__),
+        ("torchvision", torchvision_models.VERSION),
         ("pillow", f"{PIL.__version__} with {', '.join(optional)}"),
         ("devices", ", ".join(["cpu", *cuda])),
         (

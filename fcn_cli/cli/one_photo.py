@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..common import store_urls
-from ..common.errors import ExitCode, ImageError, NothingFound, OutputLost, RequestError
+from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
+from ..common.swept_directory import SweptDirectory
 from .command_line import given_besides
 from .console import print_message, redirect_stdout_to_null
 
@@ -93,12 +92,14 @@ def segment_one(
     from ..runs import one_photo
 
     _check_streams(given)
-    with _opened(given) as source:
-        try:
+    name = "stdin"
+    try:
+        with _opened(given, prediction.decoding.max_pixels) as source:
+            name = source.given
             data = one_photo.segment_one(one_photo.OnePhotoRequest(source, kind, look, prediction), observer)
-        except ImageError as error:
-            print_message(f"nothing is written for {source.given}: {error}")
-            raise typer.Exit(ExitCode.SOME_FAILED) from None
+    except ImageError as error:
+        print_message(f"nothing is written for {name}: {error}")
+        raise typer.Exit(ExitCode.SOME_FAILED) from None
     _write(data)
 
 
@@ -115,15 +116,16 @@ def _check_streams(given: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(given: str) -> Iterator[Source]:
-    """Yield the photo as a file: what comes through stdin is copied into a temporary one."""
+def _opened(given: str, max_pixels: int) -> Iterator[Source]:
+    """Yield the image as a file: what comes through stdin is copied into a temporary one."""
     from ..inputs.discovery import InputRequest, Source, discover
 
     if given == STREAM:
-        with tempfile.TemporaryDirectory(prefix="fcn-") as folder:
-            path = Path(folder, "stdin")
+        with SweptDirectory() as folder:
+            path = Path(folder.path, "stdin")
             with OutputLost.when_refused(path), path.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+                for data in _stdin(max_pixels):
+                    file.write(data)
             status = path.stat()
             yield Source("stdin", str(path), "stdin", "stdin.png", status.st_size, status.st_mtime_ns)
         return
@@ -138,6 +140,24 @@ def _opened(given: str) -> Iterator[Source]:
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
     yield found.sources[0]
+
+
+def _stdin(max_pixels: int) -> Iterator[bytes]:
+    """Yield what comes through stdin, up to what an image of the largest allowed size can take."""
+    from ..inputs import refusals, remote_photos
+
+    limit, count = remote_photos.most_bytes(max_pixels), 0
+    while True:
+        try:
+            data = sys.stdin.buffer.read(1 << 20)
+        except OSError as error:
+            raise ImageError(FailureKind.UNREADABLE, f"cannot be read ({error.strerror or error})") from None
+        count += len(data)
+        if count > limit:
+            refusals.refuse_pixels(f"an image of more than {limit >> 20} MiB", max_pixels)
+        if not data:
+            return
+        yield data
 
 
 def _write(data: bytes) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded
+from ..models.torchvision_models import Bottleneck
 from .convolution import AddingConvolution, Convolution, Layers
 from .kernels import amx, amx_layout
 from .kernels.amx_blocks import BLOCK

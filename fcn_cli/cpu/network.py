@@ -14,10 +14,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import Folded, fold_chain
+from ..models.torchvision_models import Bottleneck, InvertedResidual
 from .convolution import (
     NO_CLAMP,
     RELU,

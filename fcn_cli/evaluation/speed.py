@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import segmentation
 
 from ..common import resources
 from ..common.class_names import VOC_CLASSES
@@ -28,6 +27,7 @@ from ..inference.device_network import DTYPES, MEAN, STD
 from ..inference.engine import Engine
 from ..inference.execution import ExecutionConfig
 from ..models import loading, registry
+from ..models.torchvision_models import segmentation
 from .matrix_product import MatrixProduct
 
 DEFAULT_SIZE = (693, 520)

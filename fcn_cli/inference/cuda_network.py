@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.resnet import Bottleneck
 
 from ..models.batchnorm_folding import ActivatedConv, fold_chain
+from ..models.torchvision_models import Bottleneck, InvertedResidual
 from .folded_layers import FoldedLayer
 
 Block = Callable[[Tensor], Tensor]

@@ -30,11 +30,11 @@ from torch.utils.data import DataLoader
 from ..common import store_urls
 from ..common.errors import Failure, FailureKind, FcnError
 from ..common.signals import ENDING_SIGNALS
+from ..common.swept_directory import SweptDirectory
 from . import start_methods
 from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
 from .discovery import Source
-from .pixel_directory import PixelDirectory
 from .pixel_files import LargePixelFiles, MappedFiles
 
 POLL_SECONDS = 0.5
@@ -80,7 +80,7 @@ class DecodePool:
         self._position = 0
         self._fruitless = 0
         # Where pixels wait for the network.
-        self._directory = PixelDirectory()
+        self._directory = SweptDirectory()
         start = start_methods.later if clean else start_methods.first
         self._pool = self._start(start(__name__)) if self.workers else None
 

@@ -87,7 +87,7 @@ class _Made:
         """Make a file of a size in bytes; return None where the disk has no room for it."""
         path = None
         try:
-            descriptor, path = tempfile.mkstemp(prefix=prefix, dir=directory)
+            descriptor, path = tempfile.mkstemp(prefix=f"pixels-{prefix}", dir=directory)
             with open(descriptor, "r+b") as file:
                 # Without it a full disk would be a signal (SIGBUS) instead of an error.
                 if hasattr(os, "posix_fallocate"):

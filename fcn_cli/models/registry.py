@@ -52,24 +52,26 @@ class Architecture:
 
 
 def _fcn_resnet50(classes: int) -> nn.Module:
-    from torchvision.models.segmentation import fcn_resnet50
+    from .torchvision_models import segmentation
 
-    model: nn.Module = fcn_resnet50(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
+    model: nn.Module = segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
+    )
     return model
 
 
 def _fcn_resnet101(classes: int) -> nn.Module:
-    from torchvision.models.segmentation import fcn_resnet101
+    from .torchvision_models import segmentation
 
-    model: nn.Module = fcn_resnet101(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
+    model: nn.Module = segmentation.fcn_resnet101(
+        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
+    )
     return model
 
 
 def _fcn_mobilenet_v2(classes: int) -> nn.Module:
     """Build an FCN head on MobileNetV2's features, dilated after block 13 so that its stride is 16."""
-    from torchvision.models import mobilenet_v2
-    from torchvision.models._utils import IntermediateLayerGetter
-    from torchvision.models.segmentation.fcn import FCN, FCNHead
+    from .torchvision_models import FCN, FCNHead, IntermediateLayerGetter, mobilenet_v2
 
     features = mobilenet_v2(weights=None).features[:18]
     for index in range(14, 18):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..common.errors import OutputLost
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard, shard_file
+from ..common.swept_directory import SweptDirectory
 from .journal_home import JournalHome
 from .part_files import fetch, remove_journal
 from .part_list import PartList
@@ -61,8 +61,8 @@ class PartedJournals(JournalHome):
     is_grouped = True
 
     def __init__(self, store: ObjectStore, shard: Shard | None, grouping: Grouping) -> None:
-        self._copies = tempfile.TemporaryDirectory(prefix="fcn-journal-", ignore_cleanup_errors=True)
-        super().__init__(Path(self._copies.name))
+        self._copies = SweptDirectory()
+        super().__init__(Path(self._copies.path))
         self._store = store
         self._grouping = grouping
         self._name = shard_file(JOURNAL_FILE, shard)
@@ -119,7 +119,7 @@ class PartedJournals(JournalHome):
         """Delete the copies."""
         with self._mutex:
             self._cancel_timer()
-        self._copies.cleanup()
+        self._copies.remove()
 
     def _flush_late(self) -> None:
         """Write what has waited long enough; the timer's thread, whose error the next call raises."""

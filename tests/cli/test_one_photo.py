@@ -16,9 +16,11 @@ import typer
 from PIL import Image
 
 from fcn_cli.__main__ import run
+from fcn_cli.cli import one_photo
 from fcn_cli.cli.app import app
 from fcn_cli.cli.one_photo import _PARAMETERS
 from fcn_cli.common import palettes
+from fcn_cli.inputs import remote_photos
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree
 from ..terminal import on_a_terminal
@@ -133,6 +135,29 @@ def test_a_photo_that_fails_writes_nothing_and_exits_with_1(
         done = fcn("segment", "-", *SMALL, "-o", "-", code=1)
     assert done.stdout == ""
     assert message in done.stderr
+
+
+def test_stdin_is_read_no_further_than_an_image_can_be_long(
+    piped: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(one_photo, "print_message", messages.append)
+    monkeypatch.setattr(remote_photos, "_BYTES", 0)
+    endless = Path("/dev/zero")
+    assert (
+        piped("segment", "-", *SMALL, "--max-image-pixels", "1000000", "-o", "-", stdin=endless, code=1)
+        == b""
+    )
+    assert messages == [
+        "nothing is written for stdin: an image of more than 7 MiB is more than 1000000 pixels; if that is "
+        "intended, raise --max-image-pixels"
+    ]
+
+
+def test_stdin_that_cannot_be_read_is_an_image_that_fails(tmp_path: Path) -> None:
+    done = shell("FCN segment - -o - 0> only-for-writing", tmp_path)
+    assert done.returncode == 1
+    assert b"fcn: nothing is written for stdin: cannot be read (Bad file descriptor)" in done.stderr
 
 
 @pytest.mark.long
