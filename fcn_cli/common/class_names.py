@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import files
 from .errors import RequestError
 from .label_map import VOID_INDEX
 
@@ -54,7 +55,7 @@ def load_class_names(option: str | None) -> tuple[str, ...] | None:
     if option == VOC_NAMES:
         return VOC_CLASSES
     try:
-        lines = Path(option).read_text(encoding="utf-8").splitlines()
+        lines = files.read_small(Path(option), follow=True).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RequestError(f"--class-names {option}: cannot be read ({reason})") from None

@@ -1,4 +1,4 @@
-"""Files on disk: atomic and durable writes, walking directories.
+"""Files on disk: atomic and durable writes, careful reads, walking directories.
 
 A file is written under a temporary name in its final directory, fsynced, and renamed. To make the new *name*
 durable as well, callers fsync the directories afterwards, once for many files (`sync_directories`).
@@ -7,12 +7,15 @@ durable as well, callers fsync the directories afterwards, once for many files (
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 _TEMPORARY_PREFIX = ".fcn-"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -21,12 +24,110 @@ _numbers = itertools.count()
 _token = secrets.token_hex(4)
 
 
-class ReadableFile(Protocol):
-    """A file that can be read, as a `Path` or in an object store; `str` of it names it in messages."""
+SMALL_BYTES = 1 << 20
+"""What a settings file, a palette or a list of class names has at most."""
+
+
+class StoredFile(Protocol):
+    """A file in an object store; `str` of it names it in messages.
+
+    Both methods raise OSError, of which FileNotFoundError says that there is no such file.
+    """
 
     def read_bytes(self) -> bytes:
-        """Return the whole content; raises OSError, of which FileNotFoundError says that there is none."""
+        """Return the whole content."""
         ...
+
+    def read_small(self, limit: int) -> bytes:
+        """Return the content, of at most `limit` bytes."""
+        ...
+
+
+ReadableFile = Path | StoredFile
+
+
+class UnfitFile(OSError):
+    """A file is not what is read here: a link, a pipe, a device, or far too large; nothing of it was read."""
+
+
+def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+    """Return a descriptor of a regular file; never waits for a pipe, never follows a link in the last place.
+
+    Parameters
+    ----------
+    path
+        The file.
+    flags
+        As of `os.open`; a file that they create gets the permissions that the umask says.
+    follow
+        Whether the file may be a link to a regular file: for files that the user names.
+
+    Raises
+    ------
+    UnfitFile
+        It is anything else.
+    OSError
+        It cannot be opened.
+    """
+    careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    careful |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags | careful, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise UnfitFile(errno.ELOOP, "it is a link", str(path)) from None
+        if error.errno == errno.ENXIO:
+            # A socket, or a pipe that nobody reads.
+            raise UnfitFile(errno.EINVAL, "not a regular file", str(path)) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise UnfitFile(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def read_small(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = False) -> bytes:
+    """Return the content of a file that is small by nature.
+
+    Parameters
+    ----------
+    file
+        A path, or a file in a store.
+    limit
+        The most bytes that it may have.
+    follow
+        As of `open_regular`.
+
+    Raises
+    ------
+    UnfitFile
+        It is too large, or no regular file. (What is in a store raises its own OSError.)
+    OSError
+        It cannot be read.
+    """
+    if not isinstance(file, Path):
+        return file.read_small(limit)
+    with open(open_regular(file, follow=follow), "rb") as stream:
+        data = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
+    if data is None or len(data) > limit:
+        raise UnfitFile(errno.EFBIG, f"more than {limit >> 10:,} KiB", str(file))
+    return data
+
+
+def read_small_json(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = False) -> Any:
+    """Return the value in a JSON file, as `read_small` reads it; ValueError where it is none."""
+    return parse_json(read_small(file, limit, follow=follow))
+
+
+def parse_json(data: bytes) -> Any:
+    """Return a JSON value; raise ValueError where it is none, or nested too deeply to be read."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def temporary_prefix() -> str:

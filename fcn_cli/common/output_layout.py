@@ -5,9 +5,10 @@ To add a kind of output, add an entry to `KINDS` and a writer to `outputs.writer
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import files
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_MARK = "fcn_settings"
@@ -18,6 +19,8 @@ JOURNAL_PARTS = "manifest.parts"
 CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
+SUMMARY_BYTES = 32 << 20
+"""What ``summary.json`` or a shard's ``run.json`` has at most: it lists the photos that were refused."""
 RUN_FILE = "run.json"
 LOCK_FILE = ".fcn.lock"
 HOLDER_FILE = ".fcn.holder.json"
@@ -99,7 +102,7 @@ def kind_of(path: str) -> str:
 def is_output_directory(directory: str) -> bool:
     """Say whether a directory is the output directory of some run; its settings file tells."""
     try:
-        return are_settings(Path(directory, SETTINGS_FILE).read_bytes())
+        return are_settings(files.read_small(Path(directory, SETTINGS_FILE)))
     except (OSError, ValueError):
         return False
 
@@ -107,7 +110,7 @@ def is_output_directory(directory: str) -> bool:
 def are_settings(content: bytes) -> bool:
     """Say whether this is the content of the settings file of some run."""
     try:
-        settings = json.loads(content)
+        settings = files.parse_json(content)
     except ValueError:
         return False
     return isinstance(settings, dict) and SETTINGS_MARK in settings

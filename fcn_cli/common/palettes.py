@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import files
 from .errors import RequestError
 from .label_map import VOID_INDEX
 from .wording import counted
@@ -103,7 +103,7 @@ def load(name: str, classes: int | None = None) -> Palette:
     if name in BUILT_IN:
         return BUILT_IN[name]()
     try:
-        given = json.loads(Path(name).read_text(encoding="utf-8"))
+        given = files.read_small_json(Path(name), follow=True)
         colors = np.array(given, dtype=np.int64)
     except FileNotFoundError:
         raise RequestError(

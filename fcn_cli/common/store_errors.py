@@ -6,6 +6,8 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from .files import UnfitFile
+
 _DRIVERS = ("botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs", "google", "adlfs", "azure", "fsspec")
 _DENIED = frozenset({401, 403})
 _MISSING = frozenset({404, 410})
@@ -37,7 +39,7 @@ class StoreConflict(StoreError):
         super().__init__(errno.EEXIST, "it was written by somebody else")
 
 
-class TooLarge(StoreError):
+class TooLarge(StoreError, UnfitFile):
     """An object is larger than its reader allows; nothing was read. `size` is in bytes."""
 
     def __init__(self, size: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from ..common import files
 from ..common.errors import RequestError
 from ..common.label_map import LabelMap
 from . import truth_files, wrong_calls
@@ -15,6 +16,7 @@ from .coco import CocoTruth
 from .label_folder import find_label_file, label_files
 from .orientation import Frame
 
+_LIST_BYTES = 16 << 20
 _VOC_LISTS = Path("ImageSets", "Segmentation")
 _VOC_MASKS = "SegmentationClass"
 DEFAULT_SPLIT = "val"
@@ -160,7 +162,7 @@ class VocTruth(FolderTruth):
     def __init__(self, root: Path, split: str, colors: TruthColors | None = None) -> None:
         lists = root / _VOC_LISTS
         try:
-            lines = (lists / f"{split}.txt").read_text(encoding="ascii").split()
+            lines = files.read_small(lists / f"{split}.txt", _LIST_BYTES, follow=True).decode("ascii").split()
         except (OSError, UnicodeDecodeError):
             splits = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
             raise RequestError(f"--split {split}: not a split of {root}; it has: {splits}") from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..common import files
 from ..common.errors import RequestError
 from ..common.files import walk
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
@@ -118,7 +118,7 @@ def _output_folder(root: Path) -> Path | None:
 
 def _settings(root: Path) -> dict[str, Any] | None:
     try:
-        labels = json.loads((root / SETTINGS_FILE).read_bytes())["labels"]
+        labels = files.read_small_json(root / SETTINGS_FILE)["labels"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return labels if isinstance(labels, dict) else None

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from ..common import store_urls
+from ..common import files, store_urls
 from ..common.errors import RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, are_settings
 from ..common.redaction import public_url
 from ..common.stores import Store, StoreObject, at
 from .patterns import to_regex
-
-_MAX_SETTINGS_BYTES = 1 << 20
 
 
 class Hit(NamedTuple):
@@ -153,6 +151,6 @@ class StoreSearch:
 
     def _has_settings(self, store: Store, name: str) -> bool:
         try:
-            return are_settings(store.read(name, max_bytes=_MAX_SETTINGS_BYTES).data)
+            return are_settings(store.read(name, max_bytes=files.SMALL_BYTES).data)
         except OSError:
             return False

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, output_file
@@ -125,7 +126,7 @@ class OutputDirectory:
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError, ValueError):
-            if (self.root / CLASSES_FILE).read_bytes().decode() == text:
+            if files.read_small(self.root / CLASSES_FILE).decode() == text:
                 return
         self.root.write_text(CLASSES_FILE, text)
 
@@ -147,7 +148,7 @@ def read_recorded_labels(root: Place, name: str, record: Record) -> LabelMap:
 def read_classes(root: Place) -> list[str] | None:
     """Return the class names in a ``classes.json``, by index, or None when it cannot be read."""
     try:
-        content = json.loads((root / CLASSES_FILE).read_bytes())
+        content = files.read_small_json(root / CLASSES_FILE)
         return [content[str(index)]["name"] for index in range(len(content) - 1)]
     except (OSError, ValueError, KeyError, TypeError):
         return None

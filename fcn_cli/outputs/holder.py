@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from ..common import files
 from ..common.output_layout import HOLDER_FILE
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file
@@ -38,12 +39,12 @@ class Holder:
     def read(cls, output: Place, shard: Shard | None = None) -> Holder | None:
         """Return who holds a directory or a shard; None without such a file."""
         try:
-            value = json.loads((output / shard_file(HOLDER_FILE, shard)).read_bytes())
+            value = files.read_small_json(output / shard_file(HOLDER_FILE, shard))
             return cls(
                 ProcessIdentity.from_json(value),
                 str(value.get("temporaries", "")),
                 str(value.get("settings", "")),
                 bool(value.get("merging", False)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None

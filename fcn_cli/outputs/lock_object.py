@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..common import files
 from ..common.processes import ProcessIdentity, process_table
 from ..common.store_errors import StoreConflict
 from ..common.stores import Content, WritableStore
@@ -56,7 +57,7 @@ class LockObject:
     def read(self) -> Content | None:
         """Return what is there, or None; raises OSError."""
         try:
-            return self.objects.read(self.name)
+            return self.objects.read(self.name, max_bytes=files.SMALL_BYTES)
         except FileNotFoundError:
             return None
 
@@ -119,7 +120,7 @@ def now() -> float:
 
 def _parsed(found: Content) -> dict[str, Any]:
     try:
-        value = json.loads(found.data)
+        value = files.parse_json(found.data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

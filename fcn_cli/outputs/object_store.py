@@ -33,6 +33,9 @@ class _Object:
     def read_bytes(self) -> bytes:
         return self.objects.read(self.name).data
 
+    def read_small(self, limit: int) -> bytes:
+        return self.objects.read(self.name, max_bytes=limit).data
+
 
 class ObjectStore:
     """An output directory whose files are objects; see `OutputStore`.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..common import utc_time
-from ..common.output_layout import RUN_FILE
+from ..common import files, utc_time
+from ..common.output_layout import RUN_FILE, SUMMARY_BYTES
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file, shard_files, shards_with
 from .json_text import printable_utf8
@@ -143,8 +143,8 @@ class RunFile:
     def read(cls, output: Place, shard: Shard | None = None) -> RunFile | None:
         """Return the run of an output directory or a shard; None when the file is missing or damaged."""
         try:
-            return cls._from_json(json.loads((output / shard_file(RUN_FILE, shard)).read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls._from_json(files.read_small_json(output / shard_file(RUN_FILE, shard), SUMMARY_BYTES))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
 
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common import files
 from ..common.errors import RequestError, SettingsMismatch
 from ..common.files import ReadableFile
 from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
@@ -183,8 +184,8 @@ def _read(path: ReadableFile) -> dict[str, Any] | None:
         It is there and cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        content = files.read_small_json(path)
+    except (FileNotFoundError, NotADirectoryError, files.UnfitFile, ValueError):
         return None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); use another --output") from None

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..common import files
 from ..common.class_names import class_name
-from ..common.output_layout import JOURNAL_FILE, STATS_FILE, SUMMARY_FILE
+from ..common.output_layout import JOURNAL_FILE, STATS_FILE, SUMMARY_BYTES, SUMMARY_FILE
 from .journal import Journal
 from .json_text import printable_utf8
 from .output_store import OutputStore
@@ -104,7 +105,7 @@ def _write_summary(output: OutputStore, summary: dict[str, Any], run: dict[str, 
 
 def _read_summary(output: OutputStore) -> dict[str, Any]:
     try:
-        summary = json.loads((output / SUMMARY_FILE).read_bytes())
+        summary = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)
     except (OSError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common import palettes
+from ..common import files, palettes
 from ..common.class_names import class_name
 from ..common.errors import RequestError
-from ..common.output_layout import CLASSES_FILE, SETTINGS_FILE, SUMMARY_FILE
+from ..common.output_layout import CLASSES_FILE, SETTINGS_FILE, SUMMARY_BYTES, SUMMARY_FILE
 from ..common.palettes import Palette
 from ..outputs.journal import Journal
 from ..outputs.record import Record
@@ -98,14 +97,14 @@ def _read_looks(output: Path) -> ClassLooks:
         try:
             palette[int(key)] = np.array(value["color"]).astype(np.uint8)
             names[int(key)] = str(value["name"])
-        except (ValueError, TypeError, KeyError, IndexError):
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError):
             continue
     return ClassLooks(names, palette)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = files.read_small_json(path, SUMMARY_BYTES)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -8,9 +8,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..common import files
 from ..common.errors import OutputLost, RequestError, SettingsMismatch
 from ..common.label_map import VOID_INDEX
-from ..common.output_layout import JOURNAL_FILE, RUN_FILE, SETTINGS_FILE, SUMMARY_FILE
+from ..common.output_layout import JOURNAL_FILE, RUN_FILE, SETTINGS_FILE, SUMMARY_BYTES, SUMMARY_FILE
 from ..common.shard import Shard, shards_with
 from ..outputs import statistics
 from ..outputs.directory import read_classes
@@ -156,7 +157,7 @@ def _shard_runs(output: OutputStore) -> Mapping[Shard, RunFile | None]:
 
 def _last_run(output: OutputStore) -> dict[str, Any]:
     try:
-        run = json.loads((output / SUMMARY_FILE).read_bytes())["run"]
+        run = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)["run"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return run if isinstance(run, dict) else {}

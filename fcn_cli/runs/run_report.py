@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from .. import __version__
-from ..common import utc_time
+from ..common import files, utc_time
 from ..common.errors import OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
-from ..common.output_layout import SUMMARY_FILE
+from ..common.output_layout import SUMMARY_BYTES, SUMMARY_FILE
 from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
@@ -136,7 +135,7 @@ class RunReport:
 def _refused_last_time(output: Place) -> set[str]:
     """Return the images that the last run refused; they are in no journal."""
     try:
-        refused = json.loads((output / SUMMARY_FILE).read_bytes())["run"]["refused"]
+        refused = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)["run"]["refused"]
         return {Record.image_of(record) for record in refused}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
