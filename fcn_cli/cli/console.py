@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from datetime import datetime
+from io import RawIOBase
 from pathlib import Path
 from typing import TextIO
 
@@ -17,26 +17,36 @@ class _Log:
     """A log file that is appended to; opened again when it was moved or removed, as logrotate does."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self.error: str | None = None
         self._stream = self._open()
 
     def write(self, line: str) -> None:
-        if self._is_away():
-            with contextlib.suppress(OSError):
+        """Write a line. The first that cannot be written is told on stderr; none stops the work."""
+        try:
+            if self._is_away():
                 moved, self._stream = self._stream, self._open()
                 moved.close()
-        print(line, file=self._stream, flush=True)
+            self._stream.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if self.error is None:
+                self.error = error.strerror or str(error)
+                text = f"--log-file {self.path}: cannot be written ({self.error}); the work goes on"
+                print_message(text, log=False)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             self._stream.close()
+        except OSError as error:
+            self.error = self.error or error.strerror or str(error)
 
-    def _open(self) -> TextIO:
-        return self._path.open("a", encoding="utf-8", errors="backslashreplace")
+    def _open(self) -> RawIOBase:
+        # Unbuffered: a disk that has room again takes whole lines, not what it refused before.
+        return self.path.open("ab", buffering=0)
 
     def _is_away(self) -> bool:
         try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._stream.fileno()))
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno()))
         except OSError:
             return True
 
@@ -66,32 +76,19 @@ def print_message(text: str, *, show: bool = True, log: bool = True) -> None:
     """
     text = one_line(redacted(text))
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    # A full or closed stderr cannot report its own failure, and must not stop the work.
-    with contextlib.suppress(OSError, ValueError):
-        if show:
-            time = "" if sys.stderr.isatty() else f"{now} "
-            print(f"{time}fcn: {text}", file=sys.stderr, flush=True)  # noqa: T201
-    with contextlib.suppress(OSError, ValueError):
-        if _log is not None and log:
-            _log.write(f"{now} {text}")
+    if show:
+        # In one file with stdout, lines shall stand in the order of their writing.
+        sys.stdout.flush()
+        time = "" if sys.stderr.isatty() else f"{now} "
+        print(f"{time}fcn: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    if _log is not None and log:
+        _log.write(f"{now} {text}")
 
 
 def write_line(text: str, stream: TextIO) -> None:
     """Write a line; escape the characters that the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-
-
-def redirect_stdout_to_null(error: OSError) -> str | None:
-    """Discard all further output to stdout.
-
-    Returns
-    -------
-    str or None
-        The reason of the error; None if the reader closed the pipe, as `head` does.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return None if isinstance(error, BrokenPipeError) else error.strerror
 
 
 def open_log(path: Path) -> None:
@@ -110,9 +107,11 @@ def open_log(path: Path) -> None:
         raise RequestError(f"--log-file {path}: cannot be written ({error.strerror})") from None
 
 
-def close_log() -> None:
-    """Close the log file, if one is open."""
+def close_log() -> str | None:
+    """Close the log file, if one is open; return a line about what it lacks, or None."""
     global _log
-    if _log is not None:
-        _log.close()
-        _log = None
+    log, _log = _log, None
+    if log is None:
+        return None
+    log.close()
+    return f"--log-file {log.path}: lines are missing ({log.error})" if log.error is not None else None

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..outputs.json_text import printable_utf8, to_line
 from ..outputs.record import begin
-from .console import one_line, redirect_stdout_to_null
+from .console import one_line
 
 if TYPE_CHECKING:
     from ..runs.resume_plan import ResumePlan, Step
 
 
 class DataLines:
-    """Writes lines to stdout. A stdout that is closed or full does not stop a run: the masks are its result.
-
-    `error` is the reason why stdout could not be written; None when it could, and when its reader went.
+    """Writes lines to stdout.
 
     Parameters
     ----------
@@ -26,8 +24,6 @@ class DataLines:
 
     def __init__(self, *, flush: bool) -> None:
         self._flush = flush
-        self._closed = False
-        self.error: str | None = None
 
     def write_json(self, value: dict[str, Any]) -> None:
         """Write an object as a line of JSON."""
@@ -35,15 +31,9 @@ class DataLines:
 
     def write(self, line: str) -> None:
         """Write a line."""
-        if self._closed:
-            return
-        try:
-            sys.stdout.write(line + "\n")
-            if self._flush:
-                sys.stdout.flush()
-        except OSError as error:
-            self._closed = True
-            self.error = redirect_stdout_to_null(error)
+        sys.stdout.write(line + "\n")
+        if self._flush:
+            sys.stdout.flush()
 
 
 def step_as_fields(step: Step) -> str:

@@ -7,7 +7,6 @@ import sys
 
 from . import directory_options
 from .console import print_message
-from .figures import writing_stdout
 
 
 def list_photos(
@@ -30,11 +29,10 @@ def list_photos(
     wanted = selection.Selection(status, classes or (), minimum, maximum)
     found = broken = 0
     end = b"\0" if null else b"\n"
-    with writing_stdout():
-        for record in selection.select(output, wanted):
-            sys.stdout.buffer.write(os.fsencode(record.path) + end)
-            found += 1
-            broken += "\n" in record.path
+    for record in selection.select(output, wanted):
+        sys.stdout.buffer.write(os.fsencode(record.path) + end)
+        found += 1
+        broken += "\n" in record.path
     if not found:
         print_message(f"{output}: no photo is selected")
     if broken and not null:

@@ -16,7 +16,7 @@ from ..common import store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
 from ..common.swept_directory import SweptDirectory
 from .command_line import given_besides
-from .console import print_message, redirect_stdout_to_null
+from .console import print_message
 
 if TYPE_CHECKING:
     from ..inputs.discovery import Source
@@ -84,8 +84,6 @@ def segment_one(
     ------
     RequestError
         The input is no single file, or stdin or stdout is a terminal.
-    OutputLost
-        stdout cannot be written.
     typer.Exit
         The photo cannot be segmented.
     """
@@ -100,7 +98,7 @@ def segment_one(
     except ImageError as error:
         print_message(f"nothing is written for {name}: {error}")
         raise typer.Exit(ExitCode.SOME_FAILED) from None
-    _write(data)
+    sys.stdout.buffer.write(data)
 
 
 def _check_streams(given: str) -> None:
@@ -158,13 +156,3 @@ def _stdin(max_pixels: int) -> Iterator[bytes]:
         if not data:
             return
         yield data
-
-
-def _write(data: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        # A reader that closed the pipe has what it wanted.
-        if reason := redirect_stdout_to_null(error):
-            raise OutputLost(f"stdout: cannot be written ({reason})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from ..common.errors import FailureKind
@@ -46,11 +45,6 @@ class Display:
         self._dry = dry
         self._progress = ProgressBar(quiet=quiet)
         self._data = DataLines(flush=not dry)
-
-    @property
-    def stdout_error(self) -> str | None:
-        """The reason why stdout could not be written, else None."""
-        return self._data.error
 
     def planned(self, plan: ResumePlan) -> None:
         """Print the number of images by action; in a dry run print every step of the plan."""
@@ -131,8 +125,7 @@ class Display:
                 print_message(summary.ignored, show=show)
             return
         if show and summary.done:
-            with contextlib.suppress(OSError):
-                tables.run(summary)
+            tables.run(summary)
         if summary.ignored:
             print_message(summary.ignored, show=show)
         self._print_failures(summary)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import typer
 
-from ..common.errors import ExitCode, OutputLost, RequestError
+from ..common.errors import RequestError
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
 from .merge_shards import merge_shards
@@ -77,7 +77,8 @@ def segment(
 
     Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
-    lost, --fail-fast); 70 a bug in fcn; 129, 130 and 143 ended by a signal (a --watch: 0 or 1).
+    lost, --fail-fast), or stdout or the log could not be written; 70 a bug in fcn; 129, 130 and 143 ended by
+    a signal (a --watch: 0 or 1).
     """
     from ..common.output_layout import DEFAULT_KINDS
     from ..inference.options import InferenceOptions, ViewOptions
@@ -125,7 +126,9 @@ def segment(
     summary = _run(request, display, watch=watch)
     display.summed_up(summary)
     if not dry_run:
-        _end(summary, display, report=report, quiet=quiet)
+        if report:
+            report_after(summary, quiet=quiet)
+        raise typer.Exit(summary.exit_code)
 
 
 def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:
@@ -135,14 +138,6 @@ def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:
 
     run = watching.watch if watch else on_ray.segment if request.ray else here.segment
     return run(request, display)
-
-
-def _end(summary: Summary, display: Display, *, report: bool, quiet: bool) -> NoReturn:
-    if report:
-        report_after(summary, quiet=quiet)
-    if summary.exit_code == ExitCode.OK and display.stdout_error:
-        raise OutputLost(f"stdout: cannot be written ({display.stdout_error}); the masks are done")
-    raise typer.Exit(summary.exit_code)
 
 
 def _check_classes(context: typer.Context, kinds: Sequence[str] | None) -> None:

@@ -14,7 +14,7 @@ from ..common import utc_time
 from ..common.wording import counted, duration
 from . import directory_options, options
 from .console import one_line, write_line
-from .figures import print_object, writing_stdout
+from .figures import print_object
 
 if TYPE_CHECKING:
     from ..outputs.status import Status
@@ -37,14 +37,13 @@ def status(
 
     found = read_status(output)
     too_old = max_age is not None and found.is_older(max_age)
-    with writing_stdout():
-        if as_json:
-            print_object({**found.as_json(), **({"too_old": too_old} if max_age is not None else {})})
-        else:
-            for line in _lines(found):
-                write_line(one_line(line), sys.stdout)
-            if too_old:
-                write_line(f"no run has ended in the last {duration(max_age)}", sys.stdout)
+    if as_json:
+        print_object({**found.as_json(), **({"too_old": too_old} if max_age is not None else {})})
+    else:
+        for line in _lines(found):
+            write_line(one_line(line), sys.stdout)
+        if too_old:
+            write_line(f"no run has ended in the last {duration(max_age)}", sys.stdout)
     raise typer.Exit(found.exit_code or int(too_old))
 
 

@@ -22,13 +22,6 @@ _MIN_NAME_COLUMNS = 8
 _MIN_BAR_COLUMNS, _MAX_BAR_COLUMNS = 8, 24
 
 
-class _Terminal(Console):
-    """A console that leaves the handling of a closed pipe to its caller."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def write_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -59,7 +52,7 @@ def write_table(
     if not can_draw(stream):
         _write_plain(headings, rows, stream)
         return
-    console = _Terminal(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False)
     colored = swatches is not None and console.color_system is not None and not console.no_color
     colors = swatches if colored and swatches is not None else None
     widths = _widths(headings, rows)

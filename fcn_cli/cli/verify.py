@@ -11,7 +11,7 @@ import typer
 from ..common.wording import counted
 from . import directory_options, options
 from .console import one_line, print_message, write_line
-from .figures import print_object, writing_stdout
+from .figures import print_object
 
 if TYPE_CHECKING:
     from ..outputs.verification import Verification
@@ -38,14 +38,11 @@ def verify(
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
         result = verification.verify(output, progress)
-    with writing_stdout():
-        if as_json:
-            print_object(result.as_json())
-        else:
-            for problem in result.problems:
-                write_line(
-                    one_line(f"{output / problem.file}: {problem.damage}; {problem.remedy}"), sys.stdout
-                )
+    if as_json:
+        print_object(result.as_json())
+    else:
+        for problem in result.problems:
+            write_line(one_line(f"{output / problem.file}: {problem.damage}; {problem.remedy}"), sys.stdout)
     _sum_up(result, show=not quiet)
     raise typer.Exit(result.exit_code)
 

@@ -46,7 +46,6 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
     assert "nowhere: no such file or directory" in text
     refused = fcn("segment", "made", *SMALL, "--log-file", "no/such/folder.log", code=2)
     assert "--log-file no/such/folder.log: cannot be written" in refused.stderr
-    fcn("segment", "made", *SMALL, "--log-file", "/dev/full", code=1)
 
 
 @pytest.mark.long

@@ -225,28 +225,6 @@ def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos,
 
 
 @pytest.mark.long
-def test_a_stdout_that_is_full_is_an_error_but_the_masks_are_done(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
-) -> None:
-    make_photos(["a.png", "b.png"])
-    fcn("segment", "made", *SMALL)
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            command("segment", "made", *SMALL, "--json", "-q"),
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 5
-    assert (
-        untimed(done.stderr)
-        == "fcn: stdout: cannot be written (No space left on device); the masks are done\n"
-    )
-
-
-@pytest.mark.long
 def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     script = f"{' '.join(command('segment', 'made', *SMALL))} <&- >&- 2>&-"
