@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-.PHONY: help setup hooks demo test-fast test test-slow test-all cluster-test coverage check fix docs crash-test fuzz soak gpu-test gpu-bench bench clean
+.PHONY: help setup hooks demo test-fast test test-slow test-all hostile-test cluster-test coverage check fix docs crash-test fuzz soak gpu-test gpu-bench bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,9 @@ test-slow: $(READY)  ## run the other tests: each skips, with a reason, where it
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## run all tests (under 20 minutes)
+
+hostile-test: $(READY)  ## run every command over output directories that somebody else prepared (test-slow has it, too)
+	$(PYTEST) tests/hostile
 
 coverage: $(READY)  ## run the tests and say what they miss; processes that they start are counted
 	rm -f .coverage .coverage.*
