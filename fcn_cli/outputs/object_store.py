@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from ..common.errors import OutputLost
 from ..common.shard import Shard
 from ..common.store_errors import StoreConflict
 from ..common.stores import StoreObject, WritableStore
-from .journal_parts import Grouping, PartedJournals
+from .bucket_journal import BucketJournals, Grouping
 from .lease import Lease, LeaseTimes
 
 _MAX_KEY_BYTES = 1024
@@ -100,23 +101,28 @@ class ObjectStore:
         self.objects.write(name, data)
         self._note_size(name, len(data))
 
-    def create(self, name: str, data: bytes) -> None:
-        """Create an object that nobody else may have created.
+    def write_if(self, name: str, data: bytes, etag: str | None) -> str | None:
+        """Create an object (`etag` None), or replace the one with this ETag; return the new one's ETag.
 
         Raises
         ------
         OutputLost
-            Another process did.
+            Another process has written it.
         """
         self._check_leases()
         try:
-            self.objects.create(name, data)
+            if etag is None:
+                return self.objects.create(name, data)
+            return self.objects.replace(name, data, etag)
         except StoreConflict:
             # Or the answer to the first attempt was lost, and the driver asked again.
-            if self.objects.read(name).data != data:
-                raise OutputLost(
-                    f"{self.objects}/{name}: another run has written it; this one has lost the directory"
-                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                found = self.objects.read(name)
+                if found.data == data:
+                    return found.object.etag
+        raise OutputLost(
+            f"{self.objects}/{name}: another run has written it; this one has lost the directory"
+        )
 
     def sync(self, names: Iterable[str]) -> None:
         """Do nothing: what is written is durable."""
@@ -168,9 +174,9 @@ class ObjectStore:
     def sweep(self, prefix: str | None = None, *, below: bool = True) -> None:
         """Do nothing: there are no temporary files."""
 
-    def journals(self, shard: Shard | None) -> PartedJournals:
+    def journals(self, shard: Shard | None) -> BucketJournals:
         """Return local copies of the journals, whose own one is written in parts."""
-        return PartedJournals(self, shard, self._grouping)
+        return BucketJournals(self, shard, self._grouping)
 
     def lock(self, name: str) -> Lease:
         """Return a lock that is an object."""

@@ -15,7 +15,7 @@ from fcn_cli.common import store_drivers
 from fcn_cli.common.store_drivers import Content, Driver, StoreObject
 from fcn_cli.common.store_errors import StoreConflict
 from fcn_cli.common.stores import WritableStore
-from fcn_cli.outputs.journal_parts import Grouping
+from fcn_cli.outputs.bucket_journal import Grouping
 from fcn_cli.outputs.lease import LeaseTimes
 from fcn_cli.outputs.object_store import ObjectStore
 
@@ -95,6 +95,11 @@ class MemoryBucket(Driver):
     def _object(self, path: str) -> StoreObject:
         data, written = self.objects[path]
         return StoreObject(path, len(data), hashlib.md5(data).hexdigest(), written)
+
+    def etag(self, path: str) -> str | None:
+        """Return an object's ETag."""
+        with self._mutex:
+            return self._object(path).etag
 
     def names(self, folder: str) -> dict[str, bytes]:
         """Return the objects below a folder with their bytes."""

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from fcn_cli.common.errors import OutputLost
 from fcn_cli.common.shard import Shard
 from fcn_cli.inputs.discovery import Source
-from fcn_cli.outputs import part_list
+from fcn_cli.outputs import bucket_journal
+from fcn_cli.outputs.bucket_journal import Grouping
 from fcn_cli.outputs.journal import Journal
-from fcn_cli.outputs.journal_parts import Grouping
+from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record, Written, begin, finish, gone
 
 from .memory_bucket import Killed, MemoryBucket, install
@@ -61,17 +62,18 @@ def append(bucket: MemoryBucket, groups: Sequence[Sequence[Record]], grouping: G
         journal.end_appending()
 
 
-def test_a_journal_ends_as_one_object_and_its_numbers_never_come_again(bucket: MemoryBucket) -> None:
+def test_a_journal_ends_as_one_object(bucket: MemoryBucket) -> None:
     groups = [[record("a"), record("b")], [record("c")], [record("a", 1)]]
     append(bucket, groups)
     lines = bucket.names("bucket/out")["manifest.jsonl"].splitlines()
     assert len(lines) == 4
-    assert parts_of(bucket) == ["manifest.parts/00000001-00000003.jsonl"]
-    assert bucket.names("bucket/out")[parts_of(bucket)[0]] == b""
+    assert parts_of(bucket) == []
     assert records_of(bucket) == [record("a", 1), record("b"), record("c")]
+    version = bucket.etag("bucket/out/manifest.jsonl")
     append(bucket, [[record("d")]])
-    assert ("create", "bucket/out/manifest.parts/00000004.jsonl") in bucket.log
-    assert parts_of(bucket) == ["manifest.parts/00000001-00000004.jsonl"]
+    assert ("create", f"bucket/out/manifest.parts/{version}-0001.jsonl") in bucket.log
+    assert parts_of(bucket) == []
+    assert records_of(bucket) == [record("a", 1), record("b"), record("c"), record("d")]
 
 
 def test_nothing_is_written_where_nothing_is_appended(bucket: MemoryBucket) -> None:
@@ -113,16 +115,17 @@ def test_records_wait_for_others_but_not_where_files_are_to_be_changed(bucket: M
     assert not parts_of(bucket)
     assert journal.get("a.png") == record("a")
     journal.append([record("c")])
-    assert len(parts_of(bucket)) == 1
+    assert records_of(bucket) == [record("a"), record("b"), record("c")]
     journal.append([record("d")])
+    assert len(records_of(bucket)) == 3
     # A record that takes a file back is there before the file is written again, and all before it.
     journal.append([record("a", only_mask=True)])
-    assert len(parts_of(bucket)) == 2
     assert records_of(bucket) == [record("a", only_mask=True), *map(record, "bcd")]
     journal.append([record("a", 1)])
-    assert len(parts_of(bucket)) == 2
+    assert records_of(bucket) == [record("a", only_mask=True), *map(record, "bcd")]
     journal.append([gone(record("b"))])
-    assert len(parts_of(bucket)) == 3
+    assert records_of(bucket) == [record("a", 1), *map(record, "cd")]
+    assert len(parts_of(bucket)) == 1
     journal.close()
 
 
@@ -154,20 +157,89 @@ def test_what_a_late_write_met_is_said_by_the_next_one(bucket: MemoryBucket) -> 
 
 
 def test_many_parts_stay_few_objects(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_list, "_FOLDED_AT_ONCE", 4)
+    line = len(to_line(record("p0000").as_json())) + 1
+    monkeypatch.setattr(bucket_journal, "PART_BYTES", 10 * line)
     journal = Journal(bucket.store(grouping=EVERY_ONE))
     for number in range(102):
         journal.append([record(f"p{number:04}")])
-        assert len(parts_of(bucket)) <= 3 * 3 + 1
-    # 102 = 1 * 64 + 2 * 16 + 1 * 4 + 2
-    assert len(parts_of(bucket)) == 6
+        assert len(parts_of(bucket)) == number // 10 + 1
     journal.index.close()
     bucket.reads = 0
     assert [found.image for found in records_of(bucket)] == [f"p{number:04}.png" for number in range(102)]
-    assert bucket.reads == 6
+    assert bucket.reads == 11
     append(bucket, [[record("z")]])
     assert len(records_of(bucket)) == 103
-    assert len(parts_of(bucket)) == 1
+    assert parts_of(bucket) == []
+
+
+def test_a_write_that_hangs_past_the_end_of_its_lease_changes_nothing(bucket: MemoryBucket) -> None:
+    """A whole journal whose put arrives when the successor has written more."""
+    append(bucket, [[record("z")]])
+    first = Journal(bucket.store(grouping=EVERY_ONE))
+    first.append([record("a")])
+    first.append([record("b")])
+    hung = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        bucket.before_write = lambda: None
+        hung[0].set()
+        # Without the bucket's lock, which others need meanwhile.
+        bucket._mutex.release()
+        hung[1].wait(30)
+        bucket._mutex.acquire()
+
+    bucket.before_write = hang
+    errors: list[BaseException] = []
+
+    def end() -> None:
+        try:
+            first.end_appending()
+        except OutputLost as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert hung[0].wait(30)
+    append(bucket, [[record("c")]])
+    hung[1].set()
+    thread.join(30)
+    assert [type(error) for error in errors] == [OutputLost]
+    assert records_of(bucket) == [*map(record, "abcz")]
+
+
+def test_a_late_part_of_another_version_does_not_count(bucket: MemoryBucket) -> None:
+    first = Journal(bucket.store(grouping=EVERY_ONE))
+    first.append([record("a")])
+    append(bucket, [[record("b")]])
+    # The killed run's next part arrives now.
+    bucket.write(
+        "bucket/out/manifest.parts/new-0002.jsonl", to_line(record("a", 7).as_json()).encode() + b"\n"
+    )
+    assert records_of(bucket) == [record("a"), record("b")]
+    append(bucket, [[record("c")]])
+    assert parts_of(bucket) == []
+    assert records_of(bucket) == [record("a"), record("b"), record("c")]
+    first.index.close()
+
+
+def test_parts_of_0_2_are_read_and_merged(bucket: MemoryBucket) -> None:
+    """They follow any version of the object; a range holds others, an empty one what the object has."""
+    append(bucket, [[record("a")]])
+
+    def part(name: str, *records: Record) -> None:
+        data = b"".join(to_line(one.as_json()).encode() + b"\n" for one in records)
+        bucket.write(f"bucket/out/manifest.parts/{name}.jsonl", data)
+
+    part("00000001-00000003")
+    part("00000002", record("a", 9))
+    part("00000004-00000005", record("b"), record("c"))
+    part("00000004", record("b"))
+    part("00000006", record("a", 1))
+    expected = [record("b"), record("c"), record("a", 1)]
+    assert sorted(records_of(bucket), key=str) == sorted(expected, key=str)
+    append(bucket, [[record("d")]])
+    assert parts_of(bucket) == []
+    assert sorted(records_of(bucket), key=str) == sorted([*expected, record("d")], key=str)
 
 
 NAMES = st.sampled_from("abc")
@@ -232,7 +304,7 @@ def test_a_kill_at_any_write_loses_the_last_group_at_most(
             history = [*history, *new[: len(possible) - 1 - possible[::-1].index(found)]]
         append(bucket, [[record("z")]])
         assert {one.image: one for one in records_of(bucket)} == replayed([*history, record("z")])
-        assert len(parts_of(bucket)) == 1
+        assert parts_of(bucket) == []
 
 
 def _timers() -> Iterator[threading.Timer]:
