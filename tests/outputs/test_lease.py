@@ -171,9 +171,9 @@ def test_a_holder_notices_at_its_next_refresh_that_the_lock_is_anothers(
     else:
         write_lock_of(bucket, ProcessIdentity(1, "other"), None)
     wait_until(lambda: held._lost)
-    works: list[Callable[[], None]] = [
+    works: list[Callable[[], object]] = [
         lambda: store.write_text("a", "after"),
-        lambda: store.create("b", b"after"),
+        lambda: store.write_if("b", b"after", None),
         lambda: store.remove("a"),
     ]
     for work in works:

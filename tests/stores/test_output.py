@@ -139,7 +139,7 @@ class Reader(threading.Thread):
 
 def compared(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what does not depend on where the photos are and when they were done."""
-    changing = {"source", "path", "finished", "seconds", "mtime_ns", "etag"}
+    changing = {"source", "path", "finished", "seconds", "mtime_ns", "etag", "content"}
     return {key: value for key, value in record.items() if key not in changing}
 
 
