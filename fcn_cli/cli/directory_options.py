@@ -27,6 +27,7 @@ class RecordStatus(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
+    GONE = "gone"
 
 
 def export_path(parameter: typer.CallbackParam, value: str) -> Path:
@@ -80,7 +81,7 @@ StatusOption = Annotated[
         metavar="STATUS",
         parser=option_values.choice(RecordStatus),
         autocompletion=option_values.complete(*RecordStatus),
-        help="Photos with a mask (ok), or those without (failed).",
+        help="Images with a mask (ok), without one (failed), or with one and gone themselves (gone).",
     ),
 ]
 MaxAge = Annotated[

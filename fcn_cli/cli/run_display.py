@@ -53,7 +53,7 @@ class Display:
         parts = [f"{counts[Action.SEGMENT]} to segment"]
         parts.append(f"{counts[Action.ADD] + counts[Action.REPAINT]} to complete")
         parts.append(f"{counts[Action.SKIP]} done before")
-        parts.append(f"{counts[Action.FAILED]} failed before and unchanged")
+        parts.append(f"{counts[Action.FAILED]} failed{'' if self._dry else ' before and unchanged'}")
         if counts[Action.REFUSED]:
             parts.append(f"{counts[Action.REFUSED]} refused")
         if counts[Action.PRUNE]:

@@ -57,6 +57,10 @@ class Found:
     ignored: Counter[str] = field(default_factory=Counter)
     directories: list[str] = field(default_factory=list)
 
+    def empty_directories(self) -> list[str]:
+        """Return the directories that were searched and have nothing in them, not even other files."""
+        return [directory for directory in self.directories if _is_empty(directory)]
+
     def ignored_text(self) -> str:
         """Return one line on the ignored files, with the hint for HEIC; empty if there are none."""
         if not self.ignored:
@@ -69,6 +73,14 @@ class Found:
         if any(reason in formats.HEIF_SUFFIXES for reason in self.ignored):
             text += f" (for HEIC photos {formats.HEIF_HINT})"
         return text
+
+
+def _is_empty(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 class Collector:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..common import files, store_urls
-from ..common.errors import RequestError
+from ..common.errors import FailureKind, RequestError
 from ..common.wording import counted
-from ..inputs.discovery import Source
+from ..inputs.discovery import Found, Source
+from .journal import Journal
 from .record import Record
 
 CAREFUL, FORCE = "careful", "force"
 """The two ways of ``--prune``: refuse what looks like a disk that is not mounted, or prune all the same."""
+
+
+_MOST_LOOKED_FOR = 2000
+"""Of how many recorded images that were not found a run asks whether they exist: half a second at most."""
 
 
 def find(
@@ -67,6 +73,78 @@ def find(
             "is a disk not mounted? If they are really gone, give --prune=force"
         )
     return pruned
+
+
+def over(journal: Journal, found: Found, *, listed: bool) -> list[Record]:
+    """Return the records of failures that were about no image, and are over.
+
+    They are of directories that could not be listed and can be now, or are gone, and of files that were not
+    there and are not asked for any more. They have no output files, so nothing is lost with them.
+
+    Parameters
+    ----------
+    journal
+        The records of the output directory.
+    found
+        What the run has found. Only records from below its directories are looked at.
+    listed
+        Also those of files that an earlier list named: this run has a list, too.
+    """
+    records = [record for record in journal.index.without_outputs() if _is_of_no_image(record)]
+    if not records:
+        return []
+    asked = {source.image for source in found.sources}
+    return [
+        record
+        for record in records
+        if record.image not in asked
+        and not store_urls.is_url(record.path)
+        and (_is_over(record, found.directories) or (listed and _exists(record.path) is False))
+    ]
+
+
+def _is_of_no_image(record: Record) -> bool:
+    if record.error is None:
+        return False
+    # A file that cannot be read has a size, unless its directory cannot be entered either.
+    unlisted = record.error.kind == FailureKind.UNREADABLE and record.size_bytes is None
+    return unlisted or record.error.kind == FailureKind.NOT_FOUND
+
+
+def _is_over(record: Record, directories: Sequence[str]) -> bool:
+    path = record.path
+    return any(
+        (files.is_within(path, directory) and os.path.isdir(path) and _can_be_listed(path))
+        or _is_gone(path, directory)
+        for directory in directories
+    )
+
+
+def absent(journal: Journal, found: Found) -> tuple[Counter[str], bool]:
+    """Count recorded images that are no longer there, by the searched directory that they were in.
+
+    Returns
+    -------
+    Counter, bool
+        The counts, and whether there may be more: only some of the images that were not found are looked for.
+    """
+    counts: Counter[str] = Counter()
+    if not found.directories:
+        return counts, False
+    there = {source.image for source in found.sources}
+    not_found = [image for image in journal.index.images() if image not in there]
+    for image in not_found[:_MOST_LOOKED_FOR]:
+        record = journal.get(image)
+        for directory in found.directories if record is not None else ():
+            if record is not None and _is_gone(record.path, directory):
+                counts[directory] += 1
+                break
+    return counts, len(not_found) > _MOST_LOOKED_FOR
+
+
+def is_gone(record: Record) -> bool:
+    """Say whether an image no longer exists, and the nearest directory above it that does can be listed."""
+    return not store_urls.is_url(record.path) and _is_gone(record.path, os.path.abspath(os.sep))
 
 
 def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from typing import BinaryIO
 
 from ..common.output_layout import kind_of
@@ -29,6 +29,7 @@ class RecordIndex:
         self._owners: dict[int, str] = {}
         self.kinds: set[str] = set()
         self._gone: dict[str, tuple[str, ...]] = {}
+        self._bare: set[str] = set()
         self._streams: list[BinaryIO] = []
         self.read_count = 0
 
@@ -53,9 +54,13 @@ class RecordIndex:
         for stream in self._streams:
             stream.close()
 
-    def images(self) -> Iterable[str]:
+    def images(self) -> KeysView[str]:
         """Return the names of all images."""
         return self._places.keys()
+
+    def without_outputs(self) -> list[Record]:
+        """Return the records that name no output file: those of failures."""
+        return [self._read(self._places[image]) for image in sorted(self._bare)]
 
     def lines(self, *, in_order: bool) -> Iterator[tuple[str, bytes]]:
         """Yield each image and its last line, with its line end, in order of images or as they came."""
@@ -90,6 +95,8 @@ class RecordIndex:
         self.forget(image)
         self._gone.pop(image, None)
         self._places[image] = file << _OFFSET_BITS | offset
+        if not keys:
+            self._bare.add(image)
         for output, key in zip(record.outputs, keys, strict=True):
             self._owners[key] = image
             self.kinds.add(kind_of(output))
@@ -97,6 +104,7 @@ class RecordIndex:
     def forget(self, image: str) -> None:
         """Remove an image."""
         place = self._places.pop(image, None)
+        self._bare.discard(image)
         if place is not None:
             for output in self._read(place).outputs:
                 key = hash(folded(output))

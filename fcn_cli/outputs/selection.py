@@ -9,11 +9,13 @@ from pathlib import Path
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import CLASSES_FILE
-from . import class_lookup
+from . import class_lookup, pruning
 from .directory import read_classes
 from .journal_snapshot import JournalSnapshot
 from .record import Record
 from .settings import read_fingerprint
+
+GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Selection:
     Parameters
     ----------
     status
-        ``ok`` for photos with a mask, ``failed`` for those without.
+        ``ok`` for images with a mask, ``failed`` for those without, ``gone`` for images with a mask that no
+        longer exist.
     classes
         Names or indices of classes. A photo is selected when each of them has a share within the bounds.
     minimum, maximum
@@ -60,8 +63,10 @@ def select(output: Path, selection: Selection) -> Iterator[Record]:
     with JournalSnapshot(output) as records:
         classes = class_indices(output, selection.classes) if selection.classes else ()
         fingerprint = read_fingerprint(output)
+        status = "ok" if selection.status == GONE else selection.status
         for record in records:
-            counts = record.status == selection.status and record.fingerprint == fingerprint
+            counts = record.status == status and record.fingerprint == fingerprint
+            counts = counts and (selection.status != GONE or pruning.is_gone(record))
             if counts and all(_is_within(record, index, selection) for index in classes):
                 yield record
 

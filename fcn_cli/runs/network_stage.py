@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..common import resources
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.engine import Engine
     from ..inference.execution import ExecutionConfig as Execution
+    from ..inputs.decoded_photo import DecodedPhoto
     from .prediction_stream import Prediction
 
 
@@ -90,6 +92,13 @@ class NetworkStage:
         # The workers start before the network is loaded, so before CUDA and torch's threads.
         watching = self.give_back is not None
         with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
+            photos = iter(pool)
+            doubtful = not self._request.resume.overwrite and report.all_failed_before(steps)
+            if self._engine is None and doubtful:
+                first = self._first_decoded(photos, writer, writes, report)
+                if first is None:
+                    return
+                photos = chain([first], photos)
             if file is not None:
                 self._engine = self._load_engine(
                     file, execution or _resolve(self._inference), plan, pool.workers
@@ -101,7 +110,7 @@ class NetworkStage:
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
             with self.stop, resources.without_old_objects_in_collections():
                 try:
-                    with contextlib.closing(predict(pool, engine, clock=clock)) as batches:
+                    with contextlib.closing(predict(photos, engine, clock=clock)) as batches:
                         self._write_all(clock.each("network", batches), writer, writes, clock, report)
                 except DeviceLost as error:
                     # The photos before are complete, and are recorded.
@@ -111,6 +120,28 @@ class NetworkStage:
             summary.stage_seconds = clock.seconds
             summary.seconds = time.monotonic() - started
             summary.segmented = summary.done - done_before
+
+    def _first_decoded(
+        self,
+        photos: Iterator[DecodedPhoto | None],
+        writer: PredictionWriter,
+        writes: WriteQueue,
+        report: RunReport,
+    ) -> DecodedPhoto | None:
+        """Record failures up to the first image that can be decoded; only that one needs the network."""
+        with self.stop:
+            for photo in photos:
+                if photo is None:
+                    self._observer.waiting()
+                elif photo.failure is None:
+                    return photo
+                else:
+                    writer.fail(photo, photo.failure)
+                writes.commit()
+                if self.stop.signum is not None or report.first_failure is not None:
+                    break
+            writes.commit(everything=True)
+        return None
 
     def _write_all(
         self,

@@ -16,6 +16,7 @@ from .resume_plan import Step
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.execution import ExecutionConfig
+    from ..inputs.decoded_photo import DecodedPhoto
     from .prediction_stream import Prediction
 
 GiveBack = Callable[[Source], bool]
@@ -64,14 +65,19 @@ class PredictionWriter:
         for prediction in batch:
             self._write_one(prediction, execution)
 
+    def fail(self, photo: DecodedPhoto, failure: Failure) -> None:
+        """Record a failure."""
+        source = photo.source
+        if failure.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
+            return
+        failed = record.finish(record.begin(source, self._fingerprint, photo), failure)
+        self._writes.add_record(failed, keep_on_failure=source.image in self._steps_to_complete)
+
     def _write_one(self, prediction: Prediction, execution: ExecutionConfig) -> None:
         photo, result = prediction.photo, prediction.result
         source = photo.source
         if isinstance(result, Failure):
-            if result.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
-                return
-            failed = record.finish(record.begin(source, self._fingerprint, photo), result)
-            self._writes.add_record(failed, keep_on_failure=source.image in self._steps_to_complete)
+            self.fail(photo, result)
             return
         kinds = self._kinds_of(prediction)
         earlier = self._record_to_complete(prediction)

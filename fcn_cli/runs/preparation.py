@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from ..common.output_layout import SETTINGS_FILE
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+
+from ..common.output_layout import RUN_FILE, SETTINGS_FILE, kind_of
 from ..common.wording import counted
+from ..inputs.discovery import Found
+from ..outputs import pruning
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.output_store import OutputStore
@@ -12,6 +21,11 @@ from .observers import RunObserver
 from .request import ResolvedRequest
 from .resume_plan import Action, ResumePlan
 from .run_report import RunReport
+
+_SAMPLE = 200
+"""From how many records, evenly among all, the size of what is to come is estimated."""
+_BLOCK = 4096
+"""What file systems give out, in bytes."""
 
 
 def repair(
@@ -48,8 +62,57 @@ def repair(
         observer.warn(f"{output / SETTINGS_FILE} was missing or damaged: written again")
 
 
+def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver) -> None:
+    """Name empty directories, and say how many recorded images are gone."""
+    counts, more = pruning.absent(journal, found)
+    for directory in found.empty_directories():
+        text = f"{directory}: this directory is empty; is its disk mounted?"
+        if count := counts.pop(directory, 0):
+            observer.warn(f"{text} {'More than ' if more else ''}{counted(count, 'recorded image')} of it")
+        else:
+            observer.note(text)
+    if number := counts.total():
+        is_gone = "recorded image is gone" if number == 1 else "recorded images are gone"
+        observer.note(f"{'at least ' if more else ''}{number} {is_gone}; see --prune")
+
+
+def warn_of_a_small_disk(
+    plan: ResumePlan, journal: Journal, output: OutputStore, observer: RunObserver, kinds: Sequence[str]
+) -> None:
+    """Warn when what is to come, at the size of what the records have so far, does not fit on the disk."""
+    known = journal.index.images()
+    new = sum(step.image not in known for step in plan.of(Action.SEGMENT)) if known else 0
+    wanted = Counter(dict.fromkeys(kinds, new))
+    for step in plan.of(Action.ADD):
+        there = set(map(kind_of, step.record.outputs)) if step.record is not None else set[str]()
+        wanted.update(kind for kind in step.kinds if kind not in there)
+    if not wanted.total() or not isinstance(output / RUN_FILE, Path):
+        return
+    sizes: dict[str, list[int]] = {}
+    for image in islice(known, 0, None, max(1, len(known) // _SAMPLE)):
+        record = journal.get(image)
+        for name, size in record.output_sizes().items() if record is not None else ():
+            sizes.setdefault(kind_of(name), []).append(-(-size // _BLOCK) * _BLOCK)
+    need = sum(count * fmean(sizes[kind]) for kind, count in wanted.items() if kind in sizes)
+    try:
+        free = shutil.disk_usage(str(output)).free
+    except OSError:
+        return
+    if need > free:
+        images = counted(max(wanted.values()), "image")
+        observer.warn(
+            f"{output}: {images} to come need about {_size(need)}, by the size of those before, and this disk "
+            f"has {_size(free)} free: the run will end early, with exit code 5"
+        )
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
 def bring_up_to_date(plan: ResumePlan, journal: Journal, folder: OutputDirectory, report: RunReport) -> None:
     """Remove photos that are gone, journal first, then their files; note moves, times and colours."""
+    journal.append(gone(record) for record in plan.over)
     records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
     journal.append(gone(record) for record in records)
     folder.remove_with_directories(

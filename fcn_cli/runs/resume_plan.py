@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,13 @@ from typing import NoReturn
 
 from ..common import output_layout
 from ..common.absolute_paths import AbsolutePaths
-from ..common.errors import Failure, FailureKind, NameCollision
+from ..common.errors import Failure, FailureKind, ImageError, NameCollision
 from ..common.shard import Shard
+from ..common.store_urls import is_url
+from ..common.wording import counted
 from ..inputs import collisions, file_content
 from ..inputs.discovery import Source
+from ..inputs.refusals import refuse
 from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
@@ -60,6 +64,7 @@ class Step:
 class ResumePlan:
     """One step for every photo of a run, and one for every photo to prune.
 
+    `over` are records of failures that were about no image and are over (see `pruning.over`).
     `records` returns the record of an image in the journal. `executions` counts the masks that are there by
     the type of device and the precision that computed them.
     """
@@ -67,6 +72,7 @@ class ResumePlan:
     steps: list[Step] = field(default_factory=list)
     records: Callable[[str], Record | None] = lambda _image: None
     executions: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    over: Sequence[Record] = ()
 
     def record_of(self, step: Step) -> Record | None:
         """Return the record of a step's image."""
@@ -106,7 +112,8 @@ class Wanted:
 
     `limit_of` returns this run's limit behind a kind of failure, or None where there is none. With a `shard`,
     only its photos are wanted. With `stop_at_collisions` photos that share names stop a run into an empty
-    journal: the user can still choose other names.
+    journal, and images that are recorded under other names any: the user can still choose other names. A
+    `dry` plan also says which images are not there.
     """
 
     kinds: Sequence[str]
@@ -116,6 +123,7 @@ class Wanted:
     limit_of: Callable[[FailureKind], float | None] = lambda _kind: None
     shard: Shard | None = None
     stop_at_collisions: bool = True
+    dry: bool = False
 
 
 def make(
@@ -151,6 +159,8 @@ def make(
     clashes = {clash.refused: clash for clash in collisions.find(sources, planner.has_its_name)}
     if clashes and wanted.stop_at_collisions and not len(journal):
         _refuse_all(list(clashes.values()))
+    if wanted.stop_at_collisions and not wanted.overwrite:
+        _refuse_second_names(list(planner.second_names(sources)))
     plan = ResumePlan(
         [
             Step(Action.PRUNE, record.image, "its photo is gone", record=record)
@@ -166,7 +176,8 @@ def make(
             clash = clashes[source]
             plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
         else:
-            plan.steps.append(planner.step(source))
+            step = planner.step(source)
+            plan.steps.append(planner.looked_for(step, source) if wanted.dry else step)
     _compare_contents(plan, planner, hashing)
     return plan
 
@@ -196,6 +207,42 @@ def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
     )
 
 
+def _refuse_second_names(pairs: Sequence[tuple[Source, str]]) -> None:
+    """Refuse images that have another name already: they would be segmented again, and count twice."""
+    if not pairs:
+        return
+    source, name = pairs[0]
+    images = counted(len(pairs), "image")
+    raise NameCollision(
+        f"{images} would be segmented again under another name, nothing is done: {source.given} is recorded as "
+        f"{name} and would be {source.image}; give the inputs as before, and others in a command of their own "
+        "(files with --root), or use another --output; --overwrite makes both"
+    )
+
+
+def _fails_again(source: Source, record: Record) -> bool:
+    """Say whether an image that could not be opened still cannot: that needs no decoder and no network."""
+    kind = record.error.kind if record.error else None
+    failure = source.problem
+    if failure is None and kind in {FailureKind.UNREADABLE, FailureKind.NOT_FOUND}:
+        failure = _why_not_opened(source.path)
+    return failure is not None and failure.kind == kind
+
+
+def _why_not_opened(path: str) -> Failure | None:
+    if is_url(path):
+        return None
+    try:
+        # Without waiting for a writer of what may be a named pipe.
+        os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+    except OSError as error:
+        try:
+            refuse(error, path, 0)
+        except ImageError as refused:
+            return refused.failure
+    return None
+
+
 class _Planner:
     """Decides the step of each photo of a run; see `make`."""
 
@@ -215,6 +262,33 @@ class _Planner:
         """Say whether a photo owns its output name since an earlier run."""
         names = (output_layout.output_file(source.output, kind) for kind in output_layout.kind_names())
         return any(self._journal.owner(name) == source.image for name in names)
+
+    def second_names(self, sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
+        """Yield new images whose file is recorded under another name, also the end of its path."""
+        known = self._journal.index.images()
+        for source in sources if known else ():
+            if source.image in known:
+                continue
+            path = self._absolute(source.path)
+            start = path.find("/")
+            while start >= 0:
+                name = path[start + 1 :]
+                if name in known and name not in self._pruned:
+                    record = self._journal.get(name)
+                    if record is not None and record.path == path:
+                        yield source, name
+                        break
+                start = path.find("/", start + 1)
+
+    def looked_for(self, step: Step, source: Source) -> Step:
+        """Return a failure instead of a step whose image is not there or cannot be listed."""
+        if step.action != Action.SEGMENT or source.size_bytes is not None:
+            return step
+        failure = source.problem or _why_not_opened(source.path)
+        if failure is None:
+            return step
+        record = finish(begin(source, self._wanted.fingerprint), failure)
+        return Step(Action.FAILED, source.image, failure.message, source, record)
 
     def refused(self, source: Source, message: str) -> Step:
         """Return the step of a photo whose name another photo has; its record never enters the journal."""
@@ -256,7 +330,7 @@ class _Planner:
         message = record.error.message if record.error else "failed"
         if self._wanted.retry_failed:
             return Step(Action.SEGMENT, source.image, f"--retry-failed: {message}", source)
-        if not record.stays_failed(self._wanted.limit_of):
+        if not record.stays_failed(self._wanted.limit_of) and not _fails_again(source, record):
             return Step(Action.SEGMENT, source.image, f"failed before, may do now: {message}", source)
         return Step(Action.FAILED, source.image, message, source, record, renewed=renewed)
 

@@ -20,7 +20,7 @@ from ..outputs.output_store import Place
 from ..outputs.record import Record
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, ResumePlan
+from .resume_plan import Action, ResumePlan, Step
 from .summary import Summary
 
 
@@ -76,6 +76,10 @@ class RunReport:
             if step.action == Action.REFUSED:
                 self.summary.refused.append(record)
             self.count(record, skipped=step.action != Action.REFUSED)
+
+    def all_failed_before(self, steps: Sequence[Step]) -> bool:
+        """Say whether every image to segment has failed in an earlier run and has not changed."""
+        return all(step.image in self._failed_before for step in steps)
 
     def finished(self, record: Record) -> None:
         """Count a photo whose record is in the journal."""

@@ -88,7 +88,18 @@ def _why_nothing(request: SegmentRequest, found: Found) -> str:
     """Say that no image was found, and where; empty when the run has something to do."""
     if found.sources or request.resume.prune is not None:
         return ""
-    return "; ".join(filter(None, ["nothing to segment was found", found.ignored_text()]))
+    empty = found.empty_directories()
+    where = f"nothing to segment in {', '.join(found.directories)}"
+    if empty and len(empty) == len(found.directories):
+        what = "the directory is empty; is its disk" if len(empty) == 1 else "all are empty; are their disks"
+        where = f"{where}: {what} mounted?"
+    elif empty:
+        where = (
+            f"{where}; {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: a disk not mounted?"
+        )
+    elif not found.directories:
+        where = "nothing to segment was found"
+    return "; ".join(filter(None, [where, found.ignored_text()]))
 
 
 class Run:
@@ -133,7 +144,9 @@ class Run:
             opened = Journal(self.output)
         with contextlib.closing(opened) as journal:
             self._check_settings(journal)
-            self.report.planned(self._plan(journal), count=False)
+            plan = self._plan(journal)
+            self.report.planned(plan, count=False)
+            self._warn_of_a_small_disk(plan, journal)
         return self.report.summary
 
     def execute(self) -> Summary:
@@ -146,6 +159,9 @@ class Run:
                 self.output, self.request.output.kinds, lambda: self.report.summary, self.request.shard
             ) as progress:
                 progress.begin(journal, plan)
+                self._warn_of_a_small_disk(plan, journal)
+                if self.found.sources and self.request.shard is None:
+                    preparation.tell_what_is_not_there(journal, self.found, self.observer)
                 self.work(plan, journal)
                 self._sum_up(plan, journal)
         finally:
@@ -178,6 +194,8 @@ class Run:
                 journal.set_aside()
             preparation.repair(self.output, journal, self.resolved, self.observer, described=described)
             preparation.bring_up_to_date(plan, journal, self.folder, self.report)
+        for record in plan.over:
+            self.observer.detail(f"{record.source}: no failure any more; its record goes")
         self.report.planned(plan)
         return plan
 
@@ -206,9 +224,12 @@ class Run:
     @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> ResumePlan:
         pruned = self._to_prune(journal)
-        return resume_plan.make(
+        plan = resume_plan.make(
             self.found.sources, journal, self.folder, self._wanted(), pruned, self._hashing
         )
+        if self.request.shard is None:
+            plan.over = pruning.over(journal, self.found, listed=self.request.inputs.listed is not None)
+        return plan
 
     def _hashing(self, count: int) -> None:
         images = "1 image has" if count == 1 else f"{count:,} images have"
@@ -222,6 +243,7 @@ class Run:
             self.request.resume.retry_failed,
             self._limit_of,
             self.request.shard,
+            dry=self.request.dry_run,
         )
 
     def _to_prune(self, journal: Journal) -> Sequence[Record]:
@@ -229,6 +251,10 @@ class Run:
             return ()
         force = self.request.resume.prune == pruning.FORCE
         return pruning.find(journal, self.found.sources, self.found.directories, force=force)
+
+    def _warn_of_a_small_disk(self, plan: ResumePlan, journal: Journal) -> None:
+        kinds = self.request.output.kinds
+        preparation.warn_of_a_small_disk(plan, journal, self.output, self.observer, kinds)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None

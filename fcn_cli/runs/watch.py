@@ -16,7 +16,7 @@ from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
-from . import resume_plan
+from . import preparation, resume_plan
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
@@ -183,6 +183,7 @@ class _Watch:
 
     def _work(self) -> None:
         self._do(self._batch)
+        preparation.tell_what_is_not_there(self._journal, self._directories.found, self.observer)
         self.network = self._batch.network
         self.network.give_back = self._give_back
         # What is wrong with the weights is said now, not when the first photo comes.
