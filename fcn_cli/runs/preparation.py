@@ -68,7 +68,8 @@ def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver
     for directory in found.empty_directories():
         text = f"{directory}: this directory is empty; is its disk mounted?"
         if count := counts.pop(directory, 0):
-            observer.warn(f"{text} {'More than ' if more else ''}{counted(count, 'recorded image')} of it")
+            are = "recorded image is" if count == 1 else "recorded images are"
+            observer.warn(f"{text} {'At least ' if more else ''}{count} {are} of it")
         else:
             observer.note(text)
     if number := counts.total():
@@ -101,8 +102,8 @@ def warn_of_a_small_disk(
     if need > free:
         images = counted(max(wanted.values()), "image")
         observer.warn(
-            f"{output}: {images} to come need about {_size(need)}, by the size of those before, and this disk "
-            f"has {_size(free)} free: the run will end early, with exit code 5"
+            f"{output}: {images} to come need about {_size(need)}, by the size of those before, and this "
+            f"disk has {_size(free)} free: the run will end early, with exit code 5"
         )
 
 

@@ -214,9 +214,9 @@ def _refuse_second_names(pairs: Sequence[tuple[Source, str]]) -> None:
     source, name = pairs[0]
     images = counted(len(pairs), "image")
     raise NameCollision(
-        f"{images} would be segmented again under another name, nothing is done: {source.given} is recorded as "
-        f"{name} and would be {source.image}; give the inputs as before, and others in a command of their own "
-        "(files with --root), or use another --output; --overwrite makes both"
+        f"{images} would be segmented again under another name, nothing is done: {source.given} is recorded "
+        f"as {name} and would be {source.image}; give the inputs as before, and others in a command of their "
+        "own (files with --root), or use another --output; --overwrite makes both"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,19 @@ import filelock
 import pytest
 from PIL import Image
 
-from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, need, python_with, tree, wait_until
+from ..conftest import (
+    HELD,
+    SMALL,
+    Fcn,
+    MakePhotos,
+    command,
+    journal_of,
+    need,
+    python_with,
+    run_on_a_small_disk,
+    tree,
+    wait_until,
+)
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
@@ -222,3 +235,52 @@ def test_figures_to_a_reader_that_goes_away_or_is_full(make_photos: MakePhotos, 
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long
+def test_a_dry_run_looks_whether_listed_images_are_there(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    made = make_photos(["a.png", "b.png"])
+    (made / "dead.png").symlink_to("nowhere")
+    (tmp_path / "list").write_text("made/a.png\nmade/lost.png\nmade/dead.png\nmade/b.png\n")
+    line = ("segment", "--files-from", "list", "--root", "made", *SMALL, "-o", "out")
+    fcn("segment", made / "b.png", *SMALL, "-o", "out")
+    (made / "b.png").unlink()
+    done = fcn(*line, "--dry-run")
+    lost = "failed\t{}.png\tno such file (or a broken link)"
+    assert done.stdout.splitlines() == [
+        "segment\ta.png\tnew",
+        *(lost.format(name) for name in ("b", "dead", "lost")),
+    ]
+    assert "4 images: 1 to segment, 0 to complete, 0 done before, 3 failed" in done.stderr
+    # As it is.
+    assert "4 images: 1 done, 3 failed" in fcn(*line, code=1).stderr
+
+
+@pytest.mark.long
+def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"{number}.png" for number in range(3)], folder="few", size=(200, 150))
+    make_photos([f"p{number:02}.png" for number in range(40)], size=(200, 150))
+    few, all_of_them = (
+        shlex.join(command("segment", name, *SMALL, "-o", "out", "-q")) for name in ("few", "made")
+    )
+    script = (
+        f"{few} && {all_of_them} --include 'p0?.png' --dry-run && echo fits >&2; {all_of_them} --dry-run;"
+        f"{all_of_them}; code=$?; {all_of_them} --write masks --shard 1/1; exit $code"
+    )
+    done = run_on_a_small_disk(["sh", "-c", script], tmp_path, kilobytes=240)
+    first, planned, ran, *_ = done.stderr.splitlines()
+    assert first == "fits"
+    sizes = [
+        -(-size // 4096) * 4096
+        for record in journal_of(tmp_path / "copy").values()
+        if not record["image"].startswith("p")
+        for size in record["output_bytes"]
+    ]
+    need = 40 * sum(sizes) / 3 / 1e6
+    assert planned == ran
+    assert (
+        f"out: 40 images to come need about {need:.1f} MB, by the size of those before, and this disk" in ran
+    )
+    assert done.code == 5

@@ -101,12 +101,12 @@ def test_hidden_files_and_other_outputs_are_not_taken(fcn: Fcn, make_photos: Mak
 def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_photos: MakePhotos) -> None:
     folder = make_photos(["a.png", "b.png"])
     fcn("segment", ".", *SMALL, "--write", "masks,color,overlay", cwd=folder)
-    before = tree(folder / "fcn_output")
+    before = tree(folder / "fcn_output/masks")
     assert (
         "nothing to do: all 2"
         in fcn("segment", ".", *SMALL, "--write", "masks,color,overlay", cwd=folder).stderr
     )
-    assert tree(folder / "fcn_output") == before
+    assert tree(folder / "fcn_output/masks") == before
 
 
 def test_the_output_directory_may_hold_the_photos_folder(fcn: Fcn, make_photos: MakePhotos) -> None:
@@ -237,7 +237,7 @@ def test_what_cannot_be_right_is_said_in_one_line(fcn: Fcn) -> None:
         (["segment", "https://me:pass@localhost/a.jpg"], 2, "a URL with a password is refused"),
         (["segment", "http://127.0.0.1:9/folder/"], 2, "web servers have no listings"),
         (["segment", "http://127.0.0.1:9/a.jpg"], 2, "no connection to the server"),
-        (["segment", "empty"], 3, "nothing to segment was found"),
+        (["segment", "empty"], 3, "empty: the directory is empty; is its disk mounted?"),
         (["segment", ""], 2, "an input name is empty"),
         (["segment", "b.txt", ""], 2, "an input name is empty"),
         (["segment", ".", "--root", ""], 2, "--root: the name is empty"),
@@ -346,7 +346,7 @@ def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
     assert fcn("segment", "--files-from", "list", "-q", *SMALL).stderr == ""
     assert not Path("fcn_output").exists()
     Path("empty").mkdir()
-    assert "nothing to segment was found" in fcn("segment", "empty", "--files-from", "list", code=3).stderr
+    assert "empty: the directory is empty" in fcn("segment", "empty", "--files-from", "list", code=3).stderr
     assert "1 images: 1 done" in fcn("segment", "made", "--files-from", "list", *SMALL).stderr.replace(
         "1 image:", "1 images:"
     )

@@ -115,7 +115,7 @@ def test_a_full_disk(output: Path, tmp_path: Path) -> None:
         ("--min 5%", "name it with --class"),
         ("--class cat --min 5% --max 1%", "--min 0.05 is more than --max 0.01"),
         ("--class cat --status failed", "leave --class or --status out"),
-        ("--status gone", "--status takes ok or failed"),
+        ("--status lost", "--status takes ok, failed or gone"),
     ],
 )
 def test_wrong_requests(fcn: Fcn, output: Path, options: str, message: str) -> None:

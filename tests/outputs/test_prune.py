@@ -37,9 +37,15 @@ def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path
         "prune\tsub/deep/f.png\tits photo is gone",
     ]
     assert len(stems(out)) == 6
-    # Without --prune they stay.
-    assert "nothing to do" in fcn(*line).stderr
+    # Without --prune they stay, and a line says so; which ones, `fcn list` does.
+    told = fcn(*line).stderr
+    assert told.count("2 recorded images are gone; see --prune") == 1
+    assert "nothing to do" in told
+    assert fcn(*line, "-q").stderr == ""
     assert len(stems(out)) == 6
+    missing = [str(tmp_path / "made" / name) for name in ("b.png", "sub/deep/f.png")]
+    assert fcn("list", "out", "--status", "gone").stdout.splitlines() == missing
+    assert len(fcn("list", "out").stdout.splitlines()) == 6
     done = fcn(*line, "--prune", "--json")
     assert "4 images: 0 done, 4 done before, 0 failed, 2 pruned" in done.stderr
     assert {r["image"] for r in done.records if r["status"] == "gone"} == {"b.png", "sub/deep/f.png"}
@@ -49,7 +55,9 @@ def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path
     rows = (out / "stats.csv").read_text().splitlines()[1:]
     assert {row.split(",")[0] for row in rows} == {"a.png", "c.png", "sub/d.png", "sub/e.png"}
     assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 4
-    assert "nothing to do" in fcn(*line, "--prune").stderr
+    told = fcn(*line, "--prune").stderr
+    assert "nothing to do" in told
+    assert "gone" not in told + fcn(*line).stderr
     # The name is free: the photo may come back.
     shutil.copy(tmp_path / "made/a.png", tmp_path / "made/b.png")
     assert "1 done, 4 done before" in fcn(*line, "--prune").stderr
@@ -136,3 +144,64 @@ def test_a_dangling_link_is_not_gone(fcn: Fcn, out: Path, tmp_path: Path) -> Non
     os.symlink("nowhere.png", tmp_path / "made/b.png")
     done = fcn("segment", "made", *SMALL, "-o", "out", "--prune", code=1)
     assert "pruned" not in done.stderr
+
+
+def test_what_is_left_out_or_elsewhere_is_not_called_gone(fcn: Fcn, out: Path, tmp_path: Path) -> None:
+    """Excluded images, those of other inputs, and those of a disk that is not mounted."""
+    line = ("segment", "made", *SMALL, "-o", "out")
+    assert "gone" not in fcn(*line, "--exclude", "sub/**").stderr
+    (tmp_path / "list").write_text("made/a.png\n")
+    (tmp_path / "made/b.png").unlink()
+    assert "gone" not in fcn("segment", "--files-from", "list", "--root", "made", *line[2:]).stderr
+    assert "gone" not in fcn("segment", "made/sub", *SMALL, "-o", "other").stderr
+    # Two inputs, one of them an empty directory where images were: it is named, also with --quiet.
+    (tmp_path / "made/sub").rename(tmp_path / "away")
+    (tmp_path / "made/sub").mkdir()
+    told = fcn("segment", "made/sub", "made/a.png", *SMALL, "--root", "made", "-o", "out", "-q").stderr
+    empty = f"{tmp_path / 'made/sub'}: this directory is empty; is its disk mounted?"
+    assert told == f"fcn: {empty} 3 recorded images are of it\n"
+    # One that never had any is no news to somebody who asked for quiet.
+    (tmp_path / "new").mkdir()
+    both = ("segment", "new", "made/a.png", *SMALL, "--root", "made", "-o", "out")
+    assert fcn(*both, "-q").stderr == ""
+    assert f"{tmp_path / 'new'}: this directory is empty" in fcn(*both).stderr
+
+
+@pytest.mark.long
+def test_a_failure_that_was_about_no_image_goes_when_it_is_over(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Of directories that can be listed now or are gone, of a dead link, and of a file of an earlier list."""
+    made = make_photos(["a.png", "locked/b.png", "hidden/c.png", "empty/d.png"])
+    (made / "empty/d.png").unlink()
+    (made / "dead.png").symlink_to("nowhere")
+    for name in ("locked", "hidden", "empty"):
+        (made / name).chmod(0)
+    line = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out")]
+    run_line(line, cwd=tmp_path, code=1)
+    make_photos(["e.png"], folder="more")
+    (tmp_path / "list").write_text("more/e.png\nmore/lost.png\n")
+    fcn("segment", "--files-from", "list", *SMALL, "-o", "out", code=1)
+
+    def failed() -> set[str]:
+        paths = fcn("list", "out", "--status", "failed").stdout.splitlines()
+        totals = json.loads((tmp_path / "out/summary.json").read_text())["totals"]
+        assert totals["failed"] == len(paths)
+        return {Path(path).name for path in paths}
+
+    assert failed() == {"locked", "hidden", "empty", "dead.png", "lost.png"}
+    # Nothing is new, yet what is over goes: one can be listed, one is gone, one link is.
+    (made / "empty").chmod(0o700)
+    (made / "hidden").rename(tmp_path / "elsewhere")
+    (made / "dead.png").unlink()
+    run_line(line, cwd=tmp_path, code=1)
+    assert failed() == {"locked", "lost.png"}
+    (made / "locked").chmod(0o700)
+    assert "2 images: 1 done, 1 done before, 0 failed" in run_line(line, cwd=tmp_path).stderr
+    assert failed() == {"lost.png"}
+    # A list that no longer names what was not there.
+    (tmp_path / "list").write_text("more/e.png\n")
+    fcn("segment", "--files-from", "list", *SMALL, "-o", "out")
+    assert failed() == set()
+    assert fcn("report", "out").code == 0
+    assert "0 failed" in fcn("status", "out").stdout

@@ -110,3 +110,43 @@ def test_a_new_name_that_is_taken_costs_only_its_photo(
     again = fcn("segment", "made", *SMALL, "-o", "out", "-q", code=1)
     assert "dog.png" in again.stderr
     assert "cat.png" not in again.stderr
+
+
+@pytest.mark.long
+def test_an_image_has_one_name(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """Inputs that would give recorded images other names stop a run before any work."""
+    made = make_photos(["a.png", "sub/b.png"])
+    make_photos(["c.png"], folder="more")
+    fcn("segment", "made", *SMALL, "-o", "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "list").write_text("made/a.png\nmade/sub/b.png\n")
+    for inputs, told in (
+        (
+            ["made", "more"],
+            "2 images would be segmented again under another name, nothing is done: "
+            "made/a.png is recorded as a.png and would be made/a.png; give the inputs as before",
+        ),
+        (
+            ["made/sub"],
+            "1 image would be segmented again under another name, nothing is done: "
+            "made/sub/b.png is recorded as sub/b.png and would be b.png",
+        ),
+        ([made / "sub/b.png"], "b.png is recorded as sub/b.png and would be b.png"),
+        (["--files-from", "list"], "made/a.png is recorded as a.png and would be made/a.png"),
+    ):
+        for extra in ([], ["-q"], ["--shard", "1/2"], ["--dry-run"]):
+            assert told in fcn("segment", *inputs, *SMALL, "-o", "out", *extra, code=2).stderr
+            assert tree(tmp_path / "out") == before
+    # The ways out: as before, others by themselves, a file with --root; a copy and a link are other images.
+    assert "nothing to do" in fcn("segment", "made/sub/b.png", "--root", "made", *SMALL, "-o", "out").stderr
+    assert "1 done" in fcn("segment", "more", *SMALL, "-o", "out").stderr
+    os.link(made / "a.png", made / "linked.png")
+    (made / "pointing.png").symlink_to("a.png")
+    shutil.copy(made / "a.png", made / "copy.png")
+    assert "3 done, 2 done before" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    # A directory that moved keeps its names.
+    made.rename(tmp_path / "moved")
+    assert "nothing to do" in fcn("segment", "moved", *SMALL, "-o", "out").stderr
+    assert "6 done" in fcn("segment", "moved", "more", *SMALL, "-o", "out", "--overwrite").stderr
+    # From then on both names are there, and both are done.
+    assert "nothing to do" in fcn("segment", "moved", "more", *SMALL, "-o", "out").stderr

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ..conftest import (
+    HELD,
     SMALL,
     Fcn,
     MakePhotos,
@@ -130,10 +131,60 @@ def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_photos: MakePh
     (made / "secret.png").chmod(0)
     line = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out", "-q")]
     assert "secret.png" in run_line(line, cwd=tmp_path, code=1).stderr
-    before = (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n")
     assert run_line(line, cwd=tmp_path, code=1).stderr == ""
-    # It was tried, all the same.
-    assert (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n") == before + 1
+    # It is tried, all the same.
+    (made / "secret.png").chmod(0o600)
+    assert run_line(line, cwd=tmp_path).stderr == ""
+    assert journal_of(tmp_path / "out")["secret.png"]["status"] == "ok"
+
+
+NO_TORCH = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise RuntimeError("torch is imported")
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.long
+def test_images_that_fail_again_do_not_load_the_network(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """What still cannot be opened or listed needs no PyTorch, what still cannot be decoded no weights."""
+    made = make_photos(["a.png", "secret.png", "held.png", "locked/b.png"])
+    (made / "secret.png").chmod(0)
+    (made / "locked").chmod(0)
+    roots = without_roots_rights(tmp_path)
+    line = [*command("segment", "made", *SMALL, "-o", "out", "--workers", "1", "-v")]
+    hang = ["--decode-timeout", "1"]
+    site = python_with(HELD, tmp_path)
+    first = run_line([*roots, *line, *hang], cwd=tmp_path, code=1, env=site)
+    assert "4 images: 4 to segment" in first.stderr
+    # What is said of the network once it is loaded.
+    assert "mobilenet_v2 on cpu" in first.stderr
+    second = run_line([*roots, *line, *hang], cwd=tmp_path, code=1, env=site).stderr
+    assert "4 images: 1 to segment, 0 to complete, 1 done before, 2 failed before and unchanged" in second
+    assert "4 images: 0 done, 1 done before, 3 failed" in second
+    assert "mobilenet_v2 on cpu" not in second
+    # Without the one whose decoder hangs, nothing is imported.
+    (made / "held.png").unlink()
+    (tmp_path / "site/sitecustomize.py").write_text(NO_TORCH)
+    third = run_line([*roots, *line], cwd=tmp_path, code=1, env=site).stderr
+    assert "3 images: 0 to segment, 0 to complete, 1 done before, 2 failed before and unchanged" in third
+    # One that can be decoded now is.
+    (made / "secret.png").chmod(0o600)
+    (made / "locked").chmod(0o700)
+    (tmp_path / "site/sitecustomize.py").write_text("")
+    last = run_line([*roots, *line], cwd=tmp_path, env=site).stderr
+    assert "3 images: 2 done, 1 done before, 0 failed" in last
+    records = journal_of(tmp_path / "out")
+    assert {name: record["status"] for name, record in records.items()} == {
+        "a.png": "ok",
+        "secret.png": "ok",
+        "locked/b.png": "ok",
+        "held.png": "failed",
+        "locked": "gone",
+    }
 
 
 @pytest.mark.long
@@ -204,7 +255,7 @@ def test_a_dry_run_names_the_images_and_why(
     assert more_kinds == "add\ta.png\toverlay missing\n"
 
 
-def test_verbose_and_the_log_file_have_a_line_for_every_image(
+def test_verbose_and_the_log_file_have_a_line_for_every_image_worked_on(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     make_photos(["a.png", "b.png"])
@@ -215,7 +266,7 @@ def test_verbose_and_the_log_file_have_a_line_for_every_image(
         for text in (done.stderr, log.read_text()):
             for name in ("a.png", "b.png"):
                 lines = [line for line in text.splitlines() if f"made/{name}: " in line]
-                assert len(lines) == 1
-                assert ("done before" if again else "done, 6") in lines[0]
-            assert "made/bad.png: not an image" in text
+                assert [": done, 6" in line for line in lines] == ([] if again else [True])
+            assert "2 done before" in text or not again
+            assert text.count("no mask for made/bad.png: not an image") == 1
     assert json.loads((tmp_path / "out/summary.json").read_text())["run"]["failed"] == 1
