@@ -86,9 +86,9 @@ def print_message(text: str, *, show: bool = True, log: bool = True) -> None:
 
 
 def write_line(text: str, stream: TextIO) -> None:
-    """Write a line; escape the characters that the stream's encoding lacks."""
+    """Write a line for people; escape the characters that the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(redacted(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def open_log(path: Path) -> None:

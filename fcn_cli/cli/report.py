@@ -32,6 +32,9 @@ def check_place(output: str) -> None:
             f"--report: a report is written into a local directory, not to {output}; leave it out, and use "
             "fcn report on a copy"
         )
+    from ..report import page
+
+    page.refuse_foreign(Path(store_urls.local_path(output)))
 
 
 def report_after(summary: Summary, *, quiet: bool) -> None:

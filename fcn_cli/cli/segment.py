@@ -114,7 +114,7 @@ def segment(
         InputRequest(
             inputs or (), _listed(inputs, files_from, null=null), root, include or (), exclude or ()
         ),
-        OutputRequest(output, write or DEFAULT_KINDS, look, keep_extension),
+        OutputRequest(output, write or DEFAULT_KINDS, look, keep_extension, log_file),
         prediction,
         ResumeOptions(overwrite, retry_failed, prune),
         wait=wait,

@@ -117,6 +117,12 @@ def read_small(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = F
     return data
 
 
+def read_start(path: Path, size: int = 1 << 16) -> bytes:
+    """Return the first bytes of a file, which need not be small; raises what `open_regular` does."""
+    with open(open_regular(path), "rb") as file:
+        return file.read(size)
+
+
 def read_small_json(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = False) -> Any:
     """Return the value in a JSON file, as `read_small` reads it; ValueError where it is none."""
     return parse_json(read_small(file, limit, follow=follow))

@@ -149,6 +149,10 @@ class ObjectStore:
         """Return the names of the objects without a slash in their names."""
         return [found.name for found in self.list(deep=False)]
 
+    def contents(self) -> Iterator[str]:
+        """Yield the first part of each object's name."""
+        return (found.name.partition("/")[0] for found in self.list())
+
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:
         """Yield objects as `Store.list` does; of a missing bucket none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -82,6 +82,10 @@ class OutputStore(Place, Protocol):
 
     def top_names(self) -> list[str]:
         """Return the names of the files at the top; of a missing directory none."""
+        ...
+
+    def contents(self) -> Iterator[str]:
+        """Yield the names of what is there, of directories too, until one is enough; raises OSError."""
         ...
 
     def modified(self, name: str) -> float:
@@ -181,6 +185,10 @@ class LocalStore:
             return os.listdir(self.root)
         except FileNotFoundError:
             return []
+
+    def contents(self) -> Iterator[str]:
+        """Yield the names of what is in the directory."""
+        yield from self.top_names()
 
     def modified(self, name: str) -> float:
         """Return a file's mtime."""

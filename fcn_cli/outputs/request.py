@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..common.output_layout import DEFAULT_KINDS
+from . import settings
 from .looks import LookRequest
 from .open_store import open_store
 from .output_store import OutputStore
@@ -18,13 +20,15 @@ class OutputRequest:
     """An output directory, and what it shall hold of each photo.
 
     `directory` is a path, or the URL of a place in an object store. `kinds` are kinds of output, `look` is
-    how they look. With `keep_extension` outputs are called ``cat.jpg.png`` instead of ``cat.png``.
+    how they look. With `keep_extension` outputs are called ``cat.jpg.png`` instead of ``cat.png``. The run's
+    own `log_file` may lie in the directory.
     """
 
     directory: str = "fcn_output"
     kinds: Sequence[str] = DEFAULT_KINDS
     look: LookRequest = field(default_factory=LookRequest)
     keep_extension: bool = False
+    log_file: Path | None = None
 
     @cached_property
     def store(self) -> OutputStore:
@@ -36,6 +40,10 @@ class OutputRequest:
             It is a URL of something that cannot be written.
         """
         return open_store(self.directory)
+
+    def check(self) -> None:
+        """Raise RequestError when the directory holds what is not ours."""
+        settings.refuse_foreign(self.store, self.log_file)
 
     def __getstate__(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in fields(self)}

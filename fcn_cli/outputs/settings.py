@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from ..common import files
 from ..common.errors import RequestError, SettingsMismatch
 from ..common.files import ReadableFile
-from ..common.output_layout import SETTINGS_FILE, SETTINGS_MARK
+from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, SETTINGS_FILE, SETTINGS_MARK
+from ..common.shard import shards_with
 from .output_store import LocalStore, OutputStore, Place
 
 SCHEMA = 2
@@ -110,8 +112,6 @@ class RequestedSettings:
         ------
         SettingsMismatch
             They differ, or this cannot be told; the message names the settings that differ.
-        RequestError
-            Another program wrote the settings file.
         """
         path = output / SETTINGS_FILE
         content = _read(path)
@@ -122,12 +122,11 @@ class RequestedSettings:
                     "Use another --output, or --overwrite to redo everything"
                 )
             return False
-        if SETTINGS_MARK not in content:
-            raise RequestError(f"{path}: not written by fcn; use another --output")
-        if content[SETTINGS_MARK] != SCHEMA:
+        if content.get(SETTINGS_MARK) != SCHEMA:
             raise SettingsMismatch(
-                f"{output} was written by another version of fcn (schema {_text(content[SETTINGS_MARK])}, "
-                f"this one writes {SCHEMA}). Use another --output, or --overwrite to redo everything"
+                f"{output} was written by another version of fcn (schema "
+                f"{_text(content.get(SETTINGS_MARK))}, this one writes {SCHEMA}). "
+                "Use another --output, or --overwrite to redo everything"
             )
         self._compare(output, {**_mapping(content.get("labels")), **_mapping(content.get("names"))})
         return True
@@ -144,6 +143,54 @@ class RequestedSettings:
                 f"{output} was written with other settings: {'; '.join(texts)}. "
                 "Use another --output, or --overwrite to redo everything"
             )
+
+
+def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
+    """Raise RequestError where a run must not write: the directory holds something, and it is not ours.
+
+    Ours has our settings, journal or lock. Hidden files, ``lost+found`` and the run's own log do not count.
+    """
+    content = _read(output / SETTINGS_FILE)
+    if content is not None:
+        if SETTINGS_MARK not in content:
+            raise RequestError(f"{output / SETTINGS_FILE}: not written by fcn; give another --output")
+        return
+    try:
+        if _has_lock_or_journal(output):
+            return
+        beside = {"lost+found", _name_below(output, log_file)}
+        foreign = next((n for n in output.contents() if n[:1] != "." and n not in beside), None)
+    except OSError:
+        # Whoever writes there says why that is not possible.
+        return
+    if foreign is not None:
+        raise RequestError(
+            f"{output}: holds files that fcn did not write ({foreign}); give a new or an empty --output"
+        )
+
+
+def _has_lock_or_journal(output: OutputStore) -> bool:
+    names = output.top_names()
+    if LOCK_FILE in names or shards_with(names, LOCK_FILE):
+        return True
+    journals = [name for _, name in shards_with(names, JOURNAL_FILE)]
+    journals += [JOURNAL_FILE] if JOURNAL_FILE in names else []
+    return any(_is_journal(output / name) for name in journals)
+
+
+def _is_journal(path: ReadableFile) -> bool:
+    """Say whether a file is a journal: others have files of that name, too."""
+    try:
+        start = files.read_start(path) if isinstance(path, Path) else path.read_bytes()
+    except OSError:
+        return False
+    return any(line.startswith(b'{"image": ') and b'"fingerprint": ' in line for line in start.split(b"\n"))
+
+
+def _name_below(output: OutputStore, path: Path | None) -> str | None:
+    """Return the name, in a directory, of what a path is or lies in."""
+    top, real = os.path.realpath(str(output)), os.path.realpath(path or "")
+    return os.path.relpath(real, top).split(os.sep)[0] if path and files.is_within(real, top) else None
 
 
 def has_other_schema(output: Place) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 from .. import __version__
 from ..common import files, palettes
 from ..common.errors import OutputLost, RequestError
-from ..common.output_layout import is_output_directory
+from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE, is_output_directory
 from ..evaluation.result import Evaluation
 from ..outputs.json_text import printable_utf8
 from ..runs.observers import ProgressObserver
 from .compared_photos import WRONG_COLOR, ComparedPhotos
 from .contents import ClassLooks
-from .page import Page
+from .page import Page, is_page
 from .table import Table
 
 FIGURES_FILE = "evaluation.json"
@@ -57,8 +58,8 @@ class EvaluationReport:
     Raises
     ------
     RequestError
-        The directory is an output directory, which has a report of its own, or lies among the photos, where
-        the next run would take the report's pictures for photos.
+        The directory is an output directory, which has a report of its own, or holds what is not ours; or it
+        lies among the photos, where the next run would take the report's pictures for photos.
     OutputLost
         It cannot be written. It is better to know that before the evaluation.
     """
@@ -72,12 +73,13 @@ class EvaluationReport:
             raise RequestError(
                 f"--report {directory}: below {images} its pictures would be taken for photos; name another"
             )
+        _refuse_foreign(directory)
+        self._page = Page(directory)
         with OutputLost.when_refused(directory):
             files.make_directories(directory)
             probe = files.temporary_in(directory)
             probe.touch()
             probe.unlink()
-        self._page = Page(directory)
         self._photos = ComparedPhotos(self._page.images)
         self.add = self._photos.add
 
@@ -105,6 +107,20 @@ class EvaluationReport:
         )
         self._photos.pictures.sweep(self._photos.keys)
         return self._page.path
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Raise RequestError for a directory that holds something and no report of an evaluation."""
+    try:
+        names = {name for name in os.listdir(directory) if name[:1] != "."} - {"lost+found"}
+    except OSError:
+        return
+    # A report that was killed has no page yet.
+    is_begun = REPORT_DIRECTORY in names and names <= {REPORT_DIRECTORY, FIGURES_FILE}
+    if names and not is_begun and not is_page(directory / REPORT_FILE):
+        raise RequestError(
+            f"--report {directory}: holds files that fcn did not write ({min(names)}); give a new directory"
+        )
 
 
 def _data(table: Table, looks: ClassLooks, photos: ComparedPhotos) -> dict[str, Any]:

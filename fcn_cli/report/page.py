@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from ..common import files
-from ..common.errors import OutputLost
+from ..common.errors import OutputLost, RequestError
 from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE
 from .image_store import GRACE_SECONDS, ImageStore
 from .scripts import to_json
@@ -23,7 +23,30 @@ from .scripts import to_json
 _HERE = Path(__file__).parent
 _ASSETS = ("report.css", "core.js", "table.js", "filters.js", "grid.js", "viewer.js", "main.js")
 """In the order in which the page loads them."""
+_IMAGES = "images"
 _EDITION = re.compile(r"page-[0-9a-f]{16}")
+_MARK = b'<meta name="generator" content="fcn '
+
+
+def is_page(path: Path) -> bool:
+    """Say whether a file is a page of ours."""
+    try:
+        return _MARK in files.read_start(path)
+    except OSError:
+        return False
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Raise RequestError where somebody else's ``report.html`` or ``report/`` is in the way of a report."""
+    page, folder = directory / REPORT_FILE, directory / REPORT_DIRECTORY
+    foreign = page if os.path.lexists(page) and not is_page(page) else None
+    with contextlib.suppress(OSError):
+        names = (entry.name for entry in os.scandir(folder) if entry.name[:1] != ".")
+        foreign = foreign or next(
+            (folder / name for name in names if name != _IMAGES and not _EDITION.fullmatch(name)), None
+        )
+    if foreign is not None:
+        raise RequestError(f"{foreign}: not written by fcn, and in the way of a report; move it away")
 
 
 class Page:
@@ -40,6 +63,8 @@ class Page:
 
     Raises
     ------
+    RequestError
+        Something there is not ours.
     OutputLost
         The directory cannot be listed, or is a link to elsewhere.
     """
@@ -47,8 +72,9 @@ class Page:
     def __init__(self, directory: Path) -> None:
         self.path = directory / REPORT_FILE
         self._folder = directory / REPORT_DIRECTORY
-        images = self._folder / "images"
-        if os.path.realpath(images) != os.path.join(os.path.realpath(directory), REPORT_DIRECTORY, "images"):
+        refuse_foreign(directory)
+        images = self._folder / _IMAGES
+        if os.path.realpath(images) != os.path.join(os.path.realpath(directory), REPORT_DIRECTORY, _IMAGES):
             raise OutputLost(f"{self._folder} is a link; a report is never written through links")
         self.images = ImageStore(images)
 
@@ -85,7 +111,7 @@ class Page:
                 base=base,
                 scripts=[name for name in _ASSETS if name.endswith(".js")],
                 # Nothing is decoded in a script element, and nothing in this text can end it; see `to_json`.
-                data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/images"})),  # noqa: S704
+                data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/{_IMAGES}"})),  # noqa: S704
             )
         )
         with OutputLost.when_refused(folder):

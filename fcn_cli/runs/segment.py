@@ -58,6 +58,7 @@ def segment(
         if request.inputs.is_empty_list:
             return Summary(str(output))
         raise NothingFound(nothing)
+    request.output.check()
     resolved = request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()

@@ -302,6 +302,9 @@ def test_a_mirror_is_named_without_its_password(
             done = fcn(*arguments, code=2)
             assert f"http://{urlsplit(mirror).hostname}" in done.stderr
             assert "5ecret" not in done.stdout + done.stderr
+        listed = fcn("weights", "list")
+        assert f"http://{urlsplit(mirror).hostname}" in listed.stdout
+        assert "5ecret" not in listed.stdout
 
 
 def test_lists_need_a_root_that_is_above(fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path) -> None:

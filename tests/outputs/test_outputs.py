@@ -158,6 +158,7 @@ def test_outputs_are_not_written_through_links(fcn: Fcn, make_photos: MakePhotos
     elsewhere.mkdir()
     (tmp_path / "out/masks").mkdir(parents=True)
     (tmp_path / "out/masks/sub").symlink_to(elsewhere)
+    (tmp_path / "out/.fcn.lock").touch()
     victim = tmp_path / "victim.png"
     victim.write_bytes(b"precious")
     (tmp_path / "out/masks/b.png").symlink_to(victim)

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...common import files
@@ -21,6 +22,8 @@ from ...outputs.json_text import name_fields
 from ...outputs.record import Record
 from .exporter import BACKGROUND_INDEX, Destination, Results
 from .run_lengths import encode_classes
+
+_WRITTEN_BY = "Written by fcn export"
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -32,6 +35,8 @@ class CocoExporter:
         path = destination.path
         if path.is_dir():
             raise RequestError(f"--output {path}: is a directory; give the JSON file to write")
+        if path.exists() and not _is_ours(path):
+            raise RequestError(f"--output {path}: not written by fcn export; give another file")
         if path.exists() and not destination.overwrite:
             raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
         self._path = path
@@ -56,7 +61,7 @@ class CocoExporter:
             for index, name in enumerate(self._names)
             if index != BACKGROUND_INDEX
         ]
-        info = {"description": "Written by fcn export: one region for each class in a photo"}
+        info = {"description": f"{_WRITTEN_BY}: one region for each class in a photo"}
         stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
         stream.write(_dumped(categories) + b',\n"annotations": [')
         annotation_id = 0
@@ -70,6 +75,13 @@ class CocoExporter:
         images.seek(0)
         shutil.copyfileobj(images, stream)
         stream.write(b"]}\n")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _WRITTEN_BY.encode() in files.read_start(path)
+    except OSError:
+        return False
 
 
 def _encode(record: Record, labels: LabelMap) -> _Result:
