@@ -247,6 +247,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
 
     settings = {
         **prediction.label_settings(model).as_json(),
+        "class_names": model.asked_names,
         "precision": chosen.precision,
         "kernels": chosen.kernels,
     }

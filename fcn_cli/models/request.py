@@ -40,9 +40,7 @@ class ModelRequest:
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, known_names = checkpoint.sha256, None
-        return ResolvedModel(
-            architecture, identity, checkpoint, asked_names, asked_names or known_names, self.offline
-        )
+        return ResolvedModel(architecture, identity, checkpoint, asked_names, known_names, self.offline)
 
     def _weights_path(self, given: str) -> Path:
         if store_urls.is_url(local := store_urls.local_path(given)):
@@ -56,15 +54,20 @@ class ResolvedModel:
 
     `identity` is the sha256 of the weights; of official ones, known without the file, its published first 8
     digits. `checkpoint` is the user's own file, hashed. `asked_names` are the class names that were asked
-    for; `class_names` those that are known, or None where the checkpoint's number of classes gives them.
+    for; `own_names` those that the classes have otherwise, or None where their number gives them.
     """
 
     architecture: registry.Architecture
     identity: str
     checkpoint: weights.WeightsFile | None
     asked_names: tuple[str, ...] | None
-    class_names: tuple[str, ...] | None
+    own_names: tuple[str, ...] | None
     offline: bool = False
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, as far as they are known."""
+        return self.asked_names or self.own_names
 
     def weights_file(self, progress: download.Progress | None = None) -> weights.WeightsFile:
         """Return the weights, verified: the user's checkpoint, the bundled ones, or official ones.

@@ -23,7 +23,9 @@ class Look:
 
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
     is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are
-    called ``class_<index>``. `cutout_classes` are the classes that a cutout keeps; None is all but class 0.
+    called ``class_<index>``. `legend_mark` stands for them in records, and is empty for the names that need
+    no mark (see `LookRequest.resolve`). `cutout_classes` are the classes that a cutout keeps; None is all but
+    class 0.
     """
 
     palette: Palette
@@ -32,6 +34,7 @@ class Look:
     borders: bool = True
     legend: bool = False
     class_names: Sequence[str] = ()
+    legend_mark: str = ""
     cutout_classes: frozenset[int] | None = None
 
     def color(self, index: int) -> tuple[int, int, int]:
@@ -53,13 +56,15 @@ class LookRequest:
     legend: bool = False
     classes: Sequence[str] | None = None
 
-    def resolve(self, class_names: Sequence[str] | None) -> Look:
+    def resolve(self, class_names: Sequence[str] | None, unmarked_names: Sequence[str] | None = None) -> Look:
         """Look up the palette and the classes.
 
         Parameters
         ----------
         class_names
             The names of the network's classes; None where they are not known yet (`check` follows then).
+        unmarked_names
+            The names that a recorded legend has where its record does not say it; None is `class_names`.
 
         Raises
         ------
@@ -71,12 +76,17 @@ class LookRequest:
         if name not in palettes.BUILT_IN:
             name = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
         kept = None if self.classes is None else find_classes(self.classes, class_names)
+        names = tuple(class_names or ())
+        mark = ""
+        if unmarked_names is not None and names != tuple(unmarked_names):
+            mark = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         return Look(
             colors,
             name,
             self.opacity,
             legend=self.legend,
-            class_names=class_names or (),
+            class_names=names,
+            legend_mark=mark,
             cutout_classes=kept,
         )
 

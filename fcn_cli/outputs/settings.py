@@ -28,6 +28,8 @@ class LabelSettings:
     `weights` is the sha256 of the checkpoint; for official weights, which need not be on disk, its published
     first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
     probability than `min_confidence` are void. `tile` and `overlap` are in pixels, or None without tiles.
+    Class names shape no labels: `class_names` has those with which 0.2 began the directory, because they are
+    in the fingerprint of its records (see `recorded_class_names`); it is None in every other directory.
     """
 
     backbone: str
@@ -35,7 +37,7 @@ class LabelSettings:
     resize: int | None
     precision: str
     kernels: str
-    class_names: tuple[str, ...] | None
+    class_names: tuple[str, ...] | None = None
     min_confidence: float = 0.0
     tile: int | None = None
     overlap: int | None = None
@@ -191,6 +193,15 @@ def _name_below(output: OutputStore, path: Path | None) -> str | None:
     """Return the name, in a directory, of what a path is or lies in."""
     top, real = os.path.realpath(str(output)), os.path.realpath(path or "")
     return os.path.relpath(real, top).split(os.sep)[0] if path and files.is_within(real, top) else None
+
+
+def recorded_class_names(output: Place) -> tuple[str, ...] | None:
+    """Return the class names that are part of an output directory's fingerprint; see `LabelSettings`."""
+    try:
+        names = _mapping((_read(output / SETTINGS_FILE) or {}).get("labels")).get("class_names")
+    except RequestError:
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def has_other_schema(output: Place) -> bool:

@@ -111,16 +111,25 @@ def _read_summary(output: OutputStore) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def up_to_date(output: OutputStore) -> bool:
-    """Say whether both projections exist and match ``manifest.jsonl``, whose last line is whole."""
+def up_to_date(output: OutputStore, class_names: Sequence[str]) -> bool:
+    """Say whether both projections have these class names and match ``manifest.jsonl``, all lines whole."""
     try:
         names = output.top_names()
     except OSError:
         return False
-    size = _read_summary(output).get("journal_bytes")
-    if not isinstance(size, int) or STATS_FILE not in names:
+    summary = _read_summary(output)
+    size = summary.get("journal_bytes")
+    if not isinstance(size, int) or STATS_FILE not in names or not _has_names(summary, class_names):
         return False
     return output.has_size(JOURNAL_FILE, size) if JOURNAL_FILE in names else size == 0
+
+
+def _has_names(summary: dict[str, Any], class_names: Sequence[str]) -> bool:
+    try:
+        classes = summary["totals"]["classes"].items()
+        return all(entry["name"] == class_name(class_names, int(index)) for index, entry in classes)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) -> str:

@@ -52,7 +52,7 @@ _LEGEND = "legend"
 
 def has_legend(look: str | None) -> bool:
     """Say whether outputs of a recorded look have a legend, which makes them higher than their photo."""
-    return look is not None and _LEGEND in look.split(", ")
+    return look is not None and any(part.startswith(_LEGEND) for part in look.split(", "))
 
 
 class MaskWriter:
@@ -105,7 +105,8 @@ class OverlayWriter:
         """Return palette, opacity, borders and legend; see `Writer`."""
         parts = [look.palette_name, f"opacity {look.opacity:g}"]
         parts += ["borders"] if look.borders else []
-        parts += [_LEGEND] if look.legend else []
+        if look.legend:
+            parts.append(f"{_LEGEND} of names {look.legend_mark}" if look.legend_mark else _LEGEND)
         return ", ".join(parts)
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:

@@ -132,17 +132,21 @@ def _merge(output: OutputStore) -> statistics.Totals:
         return _write_projections(output, journal)
 
 
+def _class_names(output: OutputStore) -> Sequence[str]:
+    return read_classes(output) or [f"class_{index}" for index in range(VOID_INDEX)]
+
+
 def _write_projections(output: OutputStore, journal: Journal) -> statistics.Totals:
-    names = read_classes(output) or [f"class_{index}" for index in range(VOID_INDEX)]
     runs = [
         run.summary for run in _shard_runs(output).values() if run is not None and run.summary is not None
     ]
     run = _add_up(runs) if runs else _last_run(output)
-    return statistics.write(output, journal, read_fingerprint(output) or "", names, run)
+    return statistics.write(output, journal, read_fingerprint(output) or "", _class_names(output), run)
 
 
 def _is_merged(output: OutputStore) -> bool:
-    return not shards_with(output.top_names(), JOURNAL_FILE) and statistics.up_to_date(output)
+    is_one = not shards_with(output.top_names(), JOURNAL_FILE)
+    return is_one and statistics.up_to_date(output, _class_names(output))
 
 
 def _shard_runs(output: OutputStore) -> Mapping[Shard, RunFile | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..common.errors import RequestError
 from ..common.shard import Shard
@@ -12,7 +12,7 @@ from ..inputs.discovery import InputRequest
 from ..models.request import ModelRequest, ResolvedModel
 from ..outputs.looks import Look
 from ..outputs.request import OutputRequest
-from ..outputs.settings import LabelSettings, RequestedSettings
+from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_names
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class PredictionRequest:
             resize=self.decoding.short_side,
             precision=self.inference.precision,
             kernels=self.inference.kernels,
-            class_names=model.asked_names,
             min_confidence=self.inference.min_confidence,
             tile=self.inference.views.tile,
             overlap=self.inference.views.shared,
@@ -96,9 +95,11 @@ class SegmentRequest:
             A backbone, palette, class, names file or checkpoint does not exist or cannot be read.
         """
         model = self.prediction.model.resolve()
-        labels = self.prediction.label_settings(model)
+        recorded = recorded_class_names(self.output.store)
+        labels = replace(self.prediction.label_settings(model), class_names=recorded)
         settings = RequestedSettings(labels, self.output.keep_extension)
-        return ResolvedRequest(settings, model, self.output.look.resolve(model.class_names))
+        look = self.output.look.resolve(model.class_names, recorded or model.own_names or ())
+        return ResolvedRequest(settings, model, look)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from .. import __version__
 from ..common import files, utc_time
+from ..common.class_names import class_name
 from ..common.errors import OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import SUMMARY_BYTES, SUMMARY_FILE
@@ -98,8 +99,11 @@ class RunReport:
         self._observer.pruned(record)
 
     def class_names(self) -> Sequence[str] | None:
-        """Return the class names, from the network, an earlier run or the request; None if unknown."""
-        return self.summary.class_names or read_classes(self._output) or self._resolved.model.class_names
+        """Return the class names, from the network or the request; None if not even their number is known."""
+        names = self.summary.class_names or self._resolved.model.class_names
+        if names is None and (recorded := read_classes(self._output)) is not None:
+            return [class_name((), index) for index in range(len(recorded))]
+        return names
 
     def project(self, journal: Journal, *, changed: bool) -> None:
         """Write stats.csv and summary.json from the journal; only the run if they are up to date."""
@@ -109,7 +113,7 @@ class RunReport:
         run, fingerprint = self.summary.as_json(), self._resolved.fingerprint
         try:
             with OutputLost.when_refused(self._output):
-                if not changed and statistics.up_to_date(self._output):
+                if not changed and statistics.up_to_date(self._output, names):
                     statistics.write_run(self._output, run)
                 else:
                     statistics.write(self._output, journal, fingerprint, names, run)

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from ..common import resources
-from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost
+from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost, RequestError
 from ..common.signals import Stop
+from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.discovery import Found, discover
 from ..outputs import pruning, settings
-from ..outputs.directory import OutputDirectory
+from ..outputs.directory import OutputDirectory, read_classes
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
@@ -220,6 +221,10 @@ class Run:
         """Refuse a directory with other settings; say whether its settings file is there."""
         if self.request.resume.overwrite:
             return True
+        names, recorded = self.resolved.model.asked_names, read_classes(self.output)
+        if names is not None and recorded is not None and len(names) != len(recorded):
+            count = counted(len(names), "name")
+            raise RequestError(f"--class-names: {count} for the {len(recorded)} classes of {self.output}")
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
     @resources.without_cycle_collection()
