@@ -184,7 +184,9 @@ class _Watch:
 
     def _work(self) -> None:
         self._do(self._batch)
-        preparation.tell_what_is_not_there(self._journal, self._directories.found, self.observer)
+        # An empty directory is what many a watch begins with.
+        if self._directories.found.sources:
+            preparation.tell_what_is_not_there(self._journal, self._directories.found, self.observer)
         self.network = self._batch.network
         self.network.give_back = self._give_back
         # What is wrong with the weights is said now, not when the first photo comes.

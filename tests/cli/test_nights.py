@@ -1,6 +1,6 @@
 """Nights of cron, as somebody reads them in the morning: the mail, ``fcn status --max-age`` and the log.
 
-``pytest -s`` prints them.
+The test leaves them in ``mornings.txt`` in its temporary directory.
 """
 
 from __future__ import annotations
@@ -32,20 +32,28 @@ class Log:
         return STAMP.sub("", text).splitlines()
 
 
-def morning(title: str, night: Finished, status: Finished, log: list[str]) -> None:
-    for name, text in (("mail", night.stderr), ("status", status.stdout), ("log", "\n".join(log))):
-        print(f"--- {title}: {name}, exit code {status.code if name == 'status' else night.code}\n{text}")
+class Mornings:
+    """What somebody reads each morning, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, title: str, night: Finished, status: Finished, log: list[str]) -> None:
+        with self._path.open("a") as stream:
+            stream.write(f"== night {title}: exit code {night.code}\n-- mail\n{night.stderr}")
+            stream.write(f"-- status, exit code {status.code}\n{status.stdout}")
+            stream.write("\n".join(["-- log", *log, ""]))
 
 
 @pytest.mark.long
 def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "b.png"])
-    log = Log(tmp_path / "fcn.log")
+    mornings, log = Mornings(tmp_path / "mornings.txt"), Log(tmp_path / "fcn.log")
     line = ("segment", made, *SMALL, "-o", "out", "-q", "--log-file", tmp_path / "fcn.log")
     ask = ("status", "out", "--max-age", "26h")
 
     night, status = fcn(*line), fcn(*ask)
-    morning("1, two new images", night, status, lines := log.new())
+    mornings.add("1, two new images", night, status, lines := log.new())
     assert night.stderr == ""
     assert "with exit code 0\n2 images: 2 done, 0 failed\n" in status.stdout
     assert [bool(re.search(rf"{made}/{name}.png: done, 6", "\n".join(lines))) for name in "ab"] == [
@@ -56,7 +64,7 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
 
     first_end = json.loads((tmp_path / "out/run.json").read_text())["end"]
     night, status = fcn(*line), fcn(*ask)
-    morning("2, nothing new", night, status, lines := log.new())
+    mornings.add("2, nothing new", night, status, lines := log.new())
     assert night.stderr == ""
     assert "with exit code 0\n2 images: 2 done, 0 failed\n" in status.stdout
     assert json.loads((tmp_path / "out/run.json").read_text())["end"] >= first_end
@@ -68,7 +76,7 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     (made / "broken.png").write_bytes(b"?")
     (made / "b.png").unlink()
     night, status = fcn(*line, code=1), fcn(*ask, code=1)
-    morning("3, one broken image, one is gone", night, status, lines := log.new())
+    mornings.add("3, one broken image, one is gone", night, status, lines := log.new())
     failure = f"no mask for {made}/broken.png: not an image in a supported format or variant"
     assert night.stderr == f"fcn: {failure}\n"
     assert "with exit code 1\n2 images: 1 done, 1 failed\n" in status.stdout
@@ -86,7 +94,7 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     night = run_on_a_small_disk(["sh", "-c", script], small, kilobytes=240)
     text, _, code = night.stdout[:-1].rpartition("\n")
     status = Finished(int(code), f"{text}\n", "")
-    morning("4, a full disk", night, status, lines := log.new())
+    mornings.add("4, a full disk", night, status, lines := log.new())
     assert night.code == 5
     warning, full = night.stderr.splitlines()
     assert warning.startswith("fcn: out: 60 images to come need about ")
@@ -105,5 +113,4 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     ended = datetime.now(UTC) - timedelta(hours=27)
     (tmp_path / "out/run.json").write_text(json.dumps({**run, "end": f"{ended:%Y-%m-%dT%H:%M:%SZ}"}))
     status = fcn(*ask, code=1)
-    print(status.stdout)
     assert status.stdout.endswith("no run has ended in the last 1 d 2 h\n")
