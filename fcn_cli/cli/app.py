@@ -13,7 +13,7 @@ from .compare import compare
 from .evaluate import evaluate
 from .export import export
 from .info import info
-from .list_photos import list_photos
+from .list_images import list_images
 from .report import report
 from .segment import segment
 from .status import status
@@ -61,7 +61,7 @@ app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
 app.command(cls=command_line.Command)(export)
 app.command(cls=command_line.Command)(status)
-app.command("list", cls=command_line.Command)(list_photos)
+app.command("list", cls=command_line.Command)(list_images)
 app.command(cls=command_line.Command)(verify)
 app.command(cls=command_line.Command)(report)
 app.command(cls=command_line.Command)(bench)

@@ -10,6 +10,7 @@ import typer
 
 from ..common import store_urls
 from ..common.errors import RequestError
+from ..common.wording import alternatives
 from . import option_values
 from .input_options import not_empty
 
@@ -20,6 +21,16 @@ class ExportFormat(StrEnum):
     COCO = "coco"
     VOC = "voc"
     YOLO = "yolo"
+
+
+class OutputType(StrEnum):
+    """The values of ``--outputs``; a test holds them equal to those of ``--write``."""
+
+    MASKS = "masks"
+    COLOR = "color"
+    OVERLAY = "overlay"
+    CONFIDENCE = "confidence"
+    CUTOUT = "cutout"
 
 
 class RecordStatus(StrEnum):
@@ -55,7 +66,7 @@ Classes = Annotated[
     typer.Option(
         "--class",
         metavar="NAME",
-        help="Only photos that show this class, by name or index. Repeatable: photos that show all of them.",
+        help="Only images that show this class, by name or index. Repeatable: images that show all of them.",
     ),
 ]
 Minimum = Annotated[
@@ -64,8 +75,8 @@ Minimum = Annotated[
         "--min",
         metavar="SHARE",
         parser=option_values.share,
-        help="Least share of the photo's pixels that each class has: 5% or 0.05. "
-        "With 0, also photos without the class.",
+        help="Least share of the image's pixels that each class has: 5% or 0.05. "
+        "With 0, also images without the class.",
     ),
 ]
 Maximum = Annotated[
@@ -93,7 +104,20 @@ MaxAge = Annotated[
         help="Exit with 1 also when the last run ended longer ago: 26h, 90m, 2d.",
     ),
 ]
-NullOutput = Annotated[bool, typer.Option("--null", help="End each path with a NUL byte, for xargs -0.")]
+OutputsOption = Annotated[
+    Any,
+    typer.Option(
+        "--outputs",
+        metavar="TYPE",
+        parser=option_values.choice(OutputType),
+        autocompletion=option_values.complete(*OutputType),
+        help=f"Print the paths of the images' outputs of this type instead: {alternatives(OutputType)} "
+        "(only where something is kept).",
+    ),
+]
+NullOutput = Annotated[
+    bool, typer.Option("--null", "-0", help="End each path with a NUL byte, for xargs -0.")
+]
 FormatOption = Annotated[
     Any,
     typer.Option(

@@ -21,6 +21,10 @@ def export(
     output: directory_options.OutputDirectory,
     format_name: directory_options.FormatOption,
     destination: directory_options.ExportDestination,
+    classes: directory_options.Classes = None,
+    minimum: directory_options.Minimum = None,
+    maximum: directory_options.Maximum = None,
+    status: directory_options.StatusOption = directory_options.RecordStatus.OK,
     overwrite: directory_options.ReplaceExport = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -28,17 +32,26 @@ def export(
 
     coco: a JSON file with run lengths. voc: a tree with JPEGs and paletted masks. yolo: a directory with
     JPEGs and polygons. An export appears under its name when it is whole. It takes no lock and needs no
-    network. A photo that is gone or has changed is reported, and not exported to voc and yolo.
+    network. An image that is gone or has changed is reported, and not exported to voc and yolo. --class,
+    --min, --max and --status select images as in fcn list.
 
-    Exit codes: 0 every photo with a mask is exported; 1 some are not, the rest are; 2 the request is wrong; 5
-    DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.
+    Exit codes: 0 every selected image with a mask is exported; 1 some are not, the rest are; 2 the request is
+    wrong; 5 DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.
     """
+    from ..outputs.selection import Selection
     from ..report.exports import export as exporting
     from .progress_bar import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
-        result = exporting.export(output, format_name, destination, progress, overwrite=overwrite)
+        result = exporting.export(
+            output,
+            format_name,
+            destination,
+            progress,
+            overwrite=overwrite,
+            selection=Selection(status, classes or (), minimum, maximum),
+        )
     _sum_up(result, show=not quiet)
     raise typer.Exit(result.exit_code)
 
@@ -51,6 +64,8 @@ def _sum_up(result: Export, *, show: bool) -> None:
     parts = [f"{result.exported} exported"]
     if result.skipped:
         parts.append(f"{result.skipped} without a mask skipped")
+    if result.unselected:
+        parts.append(f"{result.unselected} not selected")
     if result.failures:
         parts.append(f"{len(result.failures)} failed")
     print_message(

@@ -74,7 +74,9 @@ Watch = Annotated[
         "is taken when it has not changed for 2 s; one that is replaced is done again.",
     ),
 ]
-Null = Annotated[bool, typer.Option("--null", help="NUL bytes separate the list, as from find -print0.")]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="NUL bytes separate the list, as from find -print0.")
+]
 Root = Annotated[
     str | None,
     typer.Option(

@@ -132,3 +132,14 @@ def _find_class(text: str, names: Sequence[str]) -> int:
             f"{len(names) - 1}; void is never kept"
         )
     raise RequestError(f"--classes {text}: no such class; {class_lookup.hint(text, names)}")
+
+
+def describe_cutout(classes: frozenset[int] | None) -> str:
+    """Return the look of a cutout that keeps these classes; None is all but class 0."""
+    return "all classes" if classes is None else f"classes {', '.join(map(str, sorted(classes)))}"
+
+
+def cutout_shows(look: str, index: int) -> bool:
+    """Say whether a cutout of this look keeps a class."""
+    kept = look.removeprefix("classes ").split(", ")
+    return index != VOID_INDEX and (str(index) in kept if look.startswith("classes ") else index != 0)

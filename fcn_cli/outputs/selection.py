@@ -1,17 +1,19 @@
-"""Select photos of an output directory by their records: by class, share of the pixels, and status."""
+"""Select images of an output directory by their records: by class, share of the pixels, and status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
-from ..common.output_layout import CLASSES_FILE
+from ..common.output_layout import CLASSES_FILE, kind_of
 from . import class_lookup, pruning
 from .directory import read_classes
 from .journal_snapshot import JournalSnapshot
+from .looks import cutout_shows
 from .record import Record
 from .settings import read_fingerprint
 
@@ -20,7 +22,7 @@ GONE = "gone"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which photos to select.
+    """Which images to select; without a parameter, all that have a mask.
 
     Parameters
     ----------
@@ -28,9 +30,9 @@ class Selection:
         ``ok`` for images with a mask, ``failed`` for those without, ``gone`` for images with a mask that no
         longer exist.
     classes
-        Names or indices of classes. A photo is selected when each of them has a share within the bounds.
+        Names or indices of classes. An image is selected when each of them has a share within the bounds.
     minimum, maximum
-        The bounds of a class's share of the photo's pixels, 0 to 1. Without `minimum` each class must have at
+        The bounds of a class's share of the image's pixels, 0 to 1. Without `minimum` each class must have at
         least one pixel; 0 also selects photos that do not show it.
     """
 
@@ -44,31 +46,70 @@ class Selection:
         if not self.classes and (self.minimum is not None or self.maximum is not None):
             raise RequestError("--min and --max are about a class; name it with --class")
         if self.classes and self.status == "failed":
-            raise RequestError("photos that failed have no classes; leave --class or --status out")
+            raise RequestError("images that failed have no classes; leave --class or --status out")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise RequestError(f"--min {self.minimum:g} is more than --max {self.maximum:g}")
 
 
-def select(output: Path, selection: Selection) -> Iterator[Record]:
-    """Yield the selected records of an output directory, in the order of its journal.
+def matching(output: Path, selection: Selection) -> Callable[[Record], bool]:
+    """Return what says of a record of an output directory whether it is selected.
 
     Records of other settings than the directory's do not count, as in ``stats.csv``.
 
     Raises
     ------
     RequestError
-        It is no output directory, it has no such class, or the selection is wrong.
+        The directory has no such class, or the selection is wrong.
     """
     selection.check()
+    classes = class_indices(output, selection.classes) if selection.classes else ()
+    fingerprint = read_fingerprint(output)
+    status = "ok" if selection.status == GONE else selection.status
+
+    def matches(record: Record) -> bool:
+        counts = record.status == status and record.fingerprint == fingerprint
+        counts = counts and (selection.status != GONE or pruning.is_gone(record))
+        return counts and all(_is_within(record, index, selection) for index in classes)
+
+    return matches
+
+
+def select(output: Path, selection: Selection) -> Iterator[Record]:
+    """Yield the selected records of an output directory, in the order of its journal.
+
+    Raises
+    ------
+    RequestError
+        It is no output directory, it has no such class, or the selection is wrong.
+    """
     with JournalSnapshot(output) as records:
-        classes = class_indices(output, selection.classes) if selection.classes else ()
-        fingerprint = read_fingerprint(output)
-        status = "ok" if selection.status == GONE else selection.status
-        for record in records:
-            counts = record.status == status and record.fingerprint == fingerprint
-            counts = counts and (selection.status != GONE or pruning.is_gone(record))
-            if counts and all(_is_within(record, index, selection) for index in classes):
-                yield record
+        yield from filter(matching(output, selection), records)
+
+
+def paths(output: Path, selection: Selection, kind: str | None = None) -> Iterator[str]:
+    """Yield the absolute paths of selected images, or of their files of one output type.
+
+    A cutout in which nothing is kept, because the image has no such class, is left out.
+
+    Raises
+    ------
+    RequestError
+        As by `select`; or images that failed are selected, which have no files.
+    """
+    if kind is not None and selection.status == "failed":
+        raise RequestError("images that failed have no outputs; leave --outputs or --status out")
+    directory = os.path.abspath(output)
+    for record in select(output, selection):
+        if kind is None:
+            yield record.path
+        for name in record.outputs:
+            if kind_of(name) == kind and (kind != "cutout" or _keeps_something(record)):
+                yield os.path.join(directory, name)
+
+
+def _keeps_something(record: Record) -> bool:
+    look = record.looks.get("cutout", "")
+    return any(pixels and cutout_shows(look, index) for index, pixels in (record.classes or {}).items())
 
 
 def _is_within(record: Record, index: int, selection: Selection) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
 from . import index_png
-from .looks import Look
+from .looks import Look, describe_cutout
 from .overlay import colored, cutout, overlay
 
 FileFormat = Mapping[str, Any]
@@ -143,9 +143,7 @@ class CutoutWriter:
     @staticmethod
     def describe(look: Look) -> str:
         """Return the indices of the classes that are kept; see `Writer`."""
-        if look.cutout_classes is None:
-            return "all classes"
-        return f"classes {', '.join(map(str, sorted(look.cutout_classes)))}"
+        return describe_cutout(look.cutout_classes)
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
         """Return the photo with its background transparent; see `Writer`."""

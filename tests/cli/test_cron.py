@@ -22,11 +22,13 @@ from ..conftest import (
     journal_of,
     need,
     python_with,
+    run_line,
     run_on_a_small_disk,
     tree,
     wait_until,
 )
 
+README = Path(__file__).parents[2] / "README.md"
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
 
@@ -284,3 +286,31 @@ def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhoto
         f"out: 40 images to come need about {need:.1f} MB, by the size of those before, and this disk" in ran
     )
     assert done.code == 5
+
+
+@pytest.mark.long
+def test_the_readmes_line_runs_in_crons_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """As cron runs it: by sh, with its short PATH, and mail only when something went wrong."""
+    line = next(line for line in README.read_text().splitlines() if line.startswith("    15 2 * * *  "))
+    assert "%" not in line  # cron takes it for a line end
+    home = tmp_path / "home"
+    (home / "fcn-env/bin").mkdir(parents=True)
+    script = home / "fcn-env/bin/fcn"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={README.parent} exec {shlex.join(command())} "$@"\n')
+    script.chmod(0o755)
+    made = make_photos(["a.png", "b.png"])
+    called = line.split(None, 5)[5].replace("/data/photos", str(made)).replace("/data/", f"{tmp_path}/")
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "somebody"}
+    whole = ["/bin/sh", "-c", f"{called} {shlex.join(SMALL)}"]
+    mails = []
+    for code in (0, 0, 1, 1):
+        done = run_line(whole, code=code, cwd=home, env=environment)
+        assert done.stdout == ""
+        mails.append(done.stderr)
+        if len(mails) == 2:
+            (made / "broken.png").write_bytes(b"?")
+    # New images, nothing new, a broken one, nothing new.
+    assert [mail.count("\n") for mail in mails] == [0, 0, 1, 0]
+    assert f"no mask for {made}/broken.png: not an image" in mails[2]
+    assert set(tree(tmp_path / "segmented/masks")) == {"a.png", "b.png"}
+    assert (home / "fcn.log").read_text().count("a.png: done, ") == 1

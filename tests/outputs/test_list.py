@@ -5,15 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fcn_cli.cli.directory_options import OutputType
+from fcn_cli.common.output_layout import kind_names
 from fcn_cli.outputs.selection import class_indices
 
-from ..conftest import Fcn, run_line
+from ..conftest import SMALL, Fcn, command, run_line, tree
 from ..made_output import VOC, failed_record, make_output
 
 
@@ -55,7 +61,7 @@ def output(tmp_path: Path) -> Path:
 def test_which_photos(fcn: Fcn, output: Path, options: str, expected: list[int]) -> None:
     done = fcn("list", "out", *options.split())
     assert done.stdout == "".join(f"/nowhere/sub/cats {rows}.jpg\n" for rows in expected)
-    assert ("no photo is selected" in done.stderr) == (not expected)
+    assert ("no image is selected" in done.stderr) == (not expected)
 
 
 def test_a_class_of_the_network_goes_before_void(output: Path) -> None:
@@ -92,6 +98,30 @@ def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
     assert fcn("list", "out", "--null").stderr == ""
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/exports.md"])
+def test_the_recipes_that_copy_keep_files_of_equal_names(document: str, tmp_path: Path) -> None:
+    """The documents' lines, run as they stand there, with names that shells and tools trip over."""
+    cat = np.full((4, 4), VOC.index("cat"), np.uint8)
+    names = ["a/1.png", "b/1.png", "b/-x y.png", "b/line\nend.png"]
+    make_output(
+        tmp_path / "fcn_output", {**dict.fromkeys(names, cat), "dog.png": cat * 0}, tmp_path / "photos"
+    )
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    recipes = re.findall(r"^    (mkdir .* fcn list .*)$", text, re.MULTILINE)
+    assert recipes
+    for recipe in recipes:
+        line = recipe.replace("fcn list", f"{shlex.join(command())} list")
+        run_line(["sh", "-c", line], cwd=tmp_path)
+        copied = tmp_path / "cats" / str(tmp_path / "photos").lstrip("/")
+        assert sorted(tree(copied)) == sorted(names), recipe
+        assert all(
+            (copied / name).read_bytes() == (tmp_path / "photos" / name).read_bytes() for name in names
+        )
+        # Nothing is selected: nothing happens.
+        run_line(["sh", "-c", line.replace("5%", "5% --class dog")], cwd=tmp_path)
+        shutil.rmtree(tmp_path / "cats")
+
+
 def test_a_reader_that_goes_is_no_error(output: Path, tmp_path: Path) -> None:
     line = ["sh", "-c", '("$0" -m fcn_cli list out; echo $? >code) | head -c 1', sys.executable]
     assert run_line(line, cwd=tmp_path).stdout == "/"
@@ -103,9 +133,65 @@ def test_a_full_disk(output: Path, tmp_path: Path) -> None:
     assert "stdout: cannot be written" in run_line(line, cwd=tmp_path, code=5).stderr
 
 
+def test_the_files_of_one_output_type(fcn: Fcn, output: Path, tmp_path: Path) -> None:
+    cats = fcn("list", "out", "--class", "cat", "--min", "70%", "--outputs", "masks").stdout
+    assert cats == "".join(f"{tmp_path}/out/masks/sub/cats {rows}.png\n" for rows in (7, 8, 9))
+    colours = fcn("list", "out", "--class", "cat", "--min", "90%", "-0", "--outputs", "color").stdout
+    assert colours == f"{tmp_path}/out/color/sub/cats 9.png\0"
+    # The images are gone, their files are there.
+    assert len(fcn("list", "out", "--status", "gone", "--outputs", "color").stdout.splitlines()) == 10
+    nothing = fcn("list", "out", "--outputs", "overlay")
+    assert nothing.stdout == ""
+    assert "no image is selected that has overlay" in nothing.stderr
+
+
+def test_cutouts_only_where_something_is_kept(fcn: Fcn, output: Path, tmp_path: Path) -> None:
+    """What a cutout keeps is in its record; the images with 1, 2, … rows of cat, the even ones with a dog."""
+    journal = output / "manifest.jsonl"
+    looks = {
+        1: "all classes",
+        2: "classes 12",
+        3: "classes 12",
+        4: "classes 8, 12",
+        5: "classes 0",
+        0: "classes 8",
+    }
+    lines = []
+    for record in map(json.loads, journal.read_text().splitlines()):
+        rows = int(record["image"][9:-4]) if record["image"].startswith("sub/") else None
+        if rows in looks:
+            record["outputs"].append(f"cutout/sub/cats {rows}.png")
+            record["output_bytes"].append(1)
+            record["looks"]["cutout"] = looks[rows]
+        lines.append(json.dumps(record) + "\n")
+    journal.write_text("".join(lines))
+    # 0: no cat; 3: no dog. Background, if it is kept, is something.
+    expected = [f"{tmp_path}/out/cutout/sub/cats {rows}.png" for rows in (1, 2, 4, 5)]
+    assert fcn("list", "out", "--outputs", "cutout").stdout.splitlines() == expected
+    dogs = fcn("list", "out", "--outputs", "cutout", "--class", "dog").stdout.splitlines()
+    assert dogs == [expected[1], expected[2]]
+
+
+@pytest.mark.long
+def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
+    """Each of them, from a real run: the files exist, and the cutouts are those with a visible pixel."""
+    types = ",".join(OutputType)
+    assert tuple(OutputType) == kind_names()
+    fcn("segment", photos, *SMALL, "-o", "out2", "--write", types, "--classes", "cat")
+    for name in OutputType:
+        listed = fcn("list", "out2", "--outputs", name).stdout.splitlines()
+        there = sorted(map(str, (tmp_path / "out2" / name).iterdir()))
+        if name == OutputType.CUTOUT:
+            there = [path for path in there if np.asarray(Image.open(path))[..., 3].any()]
+            assert 0 < len(there) < 4
+        assert sorted(listed) == there
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--outputs masks --status failed", "images that failed have no outputs; leave --outputs or"),
+        ("--outputs mask", "--outputs takes masks, color, overlay, confidence or cutout, not 'mask'"),
         ("--class cot", "--class cot: out has no such class; did you mean cow or cat?"),
         ("--class qqqq", "the classes are __background__, aeroplane"),
         ("--class 21", "no such class"),

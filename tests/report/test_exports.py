@@ -109,6 +109,43 @@ def test_voc_as_torchvision_reads_it(fcn: Fcn, maps: dict[str, Labels], tmp_path
         assert line.split(":")[1] == ",".join(map(str, palette[3 * index : 3 * index + 3]))
 
 
+@pytest.mark.parametrize("form", list(ExportFormat))
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [("--class cat", (1e-9, 1)), ("--class 8 --min 30%", (0.3, 1)), ("--class cat --max 0.4", (1e-9, 0.4))],
+)
+def test_what_list_selects_is_exported(
+    fcn: Fcn, tmp_path: Path, form: str, options: str, share: tuple[float, float]
+) -> None:
+    maps = {f"sub/{rows}.png": np.zeros((10, 10), np.uint8) for rows in range(0, 10, 3)}
+    for rows, labels in zip(range(0, 10, 3), maps.values(), strict=True):
+        labels[:rows] = VOC.index("cat")
+    make_output(tmp_path / "out", maps, tmp_path / "photos")
+    wanted = [name for name, labels in maps.items() if share[0] <= (labels == 8).mean() <= share[1]]
+    listed = fcn("list", "out", *options.split()).stdout.splitlines()
+    assert listed == [str(tmp_path / "photos" / name) for name in wanted]
+    done = fcn("export", "out", "--format", form, "-o", "to", *options.split())
+    assert f"4 records: {len(wanted)} exported, {4 - len(wanted)} not selected; see to" in done.stderr
+    if form == "coco":
+        assert [one["file_name"] for one in json.loads(Path("to").read_text())["images"]] == wanted
+    elif form == "yolo":
+        assert len(list(Path("to/images").rglob("*.jpg"))) == len(wanted)
+    else:
+        with next(Path("to").rglob("images.csv")).open() as table:
+            assert [row["image"] for row in csv.DictReader(table)] == wanted
+
+
+def test_a_wrong_selection_of_an_export(fcn: Fcn, maps: dict[str, Labels], tmp_path: Path) -> None:
+    for options, message in (
+        ("--class cot", "out has no such class; did you mean cow or cat?"),
+        ("--min 5%", "name it with --class"),
+        ("--status failed", "images that failed have no mask to export; leave --status out"),
+    ):
+        with nothing_else_in(tmp_path, set()):
+            done = fcn("export", "out", "--format", "coco", "-o", "to", *options.split(), code=2)
+        assert message in done.stderr
+
+
 def lines_of(text: str, labels: Labels) -> Iterator[tuple[int, Any]]:
     """Yield the class and the pixels of each polygon in YOLO's format."""
     coco = pytest.importorskip("pycocotools.mask")

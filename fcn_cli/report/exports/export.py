@@ -17,6 +17,7 @@ from ...inputs import decoder
 from ...outputs.directory import read_classes, read_recorded_labels
 from ...outputs.journal_snapshot import JournalSnapshot
 from ...outputs.record import Record
+from ...outputs.selection import Selection, matching
 from ...outputs.settings import read_fingerprint
 from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
@@ -27,21 +28,24 @@ from .yolo import YoloExporter
 FORMATS: dict[str, type[Exporter]] = {"coco": CocoExporter, "voc": VocExporter, "yolo": YoloExporter}
 """The class of each format by its name."""
 
+EVERY_MASK = Selection()
+
 _ANY_PIXELS = 1 << 40
 
 
 @dataclass
 class Export:
-    """The result: `records` = `exported` + `skipped` + the number of `failures`.
+    """The result: `records` = `exported` + `skipped` + `unselected` + the number of `failures`.
 
-    Photos without a mask, and those of other settings than the directory's, are skipped. `failures` are the
-    photos that have a mask and could not be exported, with the reason.
+    Images without a mask, and those of other settings than the directory's, are skipped. `failures` are the
+    images that have a mask and could not be exported, with the reason.
     """
 
     destination: Path
     records: int = 0
     exported: int = 0
     skipped: int = 0
+    unselected: int = 0
     failures: list[tuple[str, Failure]] = field(default_factory=list)
 
     @property
@@ -51,9 +55,15 @@ class Export:
 
 
 def export(
-    output: Path, format_name: str, path: Path, observer: ProgressObserver, *, overwrite: bool = False
+    output: Path,
+    format_name: str,
+    path: Path,
+    observer: ProgressObserver,
+    *,
+    overwrite: bool = False,
+    selection: Selection = EVERY_MASK,
 ) -> Export:
-    """Export every photo of an output directory that has a mask.
+    """Export the images of an output directory that have a mask.
 
     Parameters
     ----------
@@ -67,22 +77,27 @@ def export(
         Is told the progress.
     overwrite
         Replace an earlier export at `path`.
+    selection
+        Which of them.
 
     Raises
     ------
     RequestError
-        It is no output directory, or `path` must not be written.
+        It is no output directory, the selection is wrong, or `path` must not be written.
     OutputLost
         `path` cannot be written.
     """
+    if selection.status == "failed":
+        raise RequestError("images that failed have no mask to export; leave --status out")
     decoder.prepare_process(_ANY_PIXELS)
     with JournalSnapshot(output) as records:
         names = read_classes(output)
         if names is None:
             raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
+        is_selected = matching(output, selection)
         exporter = FORMATS[format_name](Destination(path, overwrite, names))
         observer.begin(len(records))
-        run = _Run(output, exporter, observer, Export(path))
+        run = _Run(output, exporter, observer, Export(path), is_selected)
         exporter.write(run.results(records))
     return run.result
 
@@ -90,12 +105,20 @@ def export(
 class _Run:
     """Passes photos through an exporter's jobs, and counts them."""
 
-    def __init__(self, output: Path, exporter: Exporter, observer: ProgressObserver, result: Export) -> None:
+    def __init__(
+        self,
+        output: Path,
+        exporter: Exporter,
+        observer: ProgressObserver,
+        result: Export,
+        is_selected: Callable[[Record], bool],
+    ) -> None:
         self._output = output
         self._fingerprint = read_fingerprint(output)
         self._exporter = exporter
         self._observer = observer
         self.result = result
+        self._is_selected = is_selected
 
     def results(self, records: JournalSnapshot) -> Results:
         """Yield the results of the jobs that succeed, in order."""
@@ -105,6 +128,10 @@ class _Run:
                 self.result.records += 1
                 if not record.ok or record.fingerprint != self._fingerprint or not label_files(record):
                     self.result.skipped += 1
+                    self._observer.step()
+                    continue
+                if not self._is_selected(record):
+                    self.result.unselected += 1
                     self._observer.step()
                     continue
                 work.submit(record, partial(self._do, record, self._exporter.job(record)))
