@@ -1,4 +1,4 @@
-"""The documents for developers name modules that exist, and all documents link to files that exist."""
+"""The documents name modules, tests and files that exist."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def test_the_kernels_page_names_modules_that_exist() -> None:
         if not (directory / f"{name}.py").is_file() and not (directory / "kernels" / f"{name}.py").is_file()
     ]
     assert missing == []
+
+
+def test_the_promises_on_security_name_tests_that_exist() -> None:
+    cited = re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(cited) > 20
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in cited if f"def {name}(" not in sources] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

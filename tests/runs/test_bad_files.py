@@ -164,6 +164,44 @@ def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePh
 
 
 @pytest.mark.long
+def test_no_name_steers_a_terminal(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """Escape codes in names of images, directories, classes, options and files come out escaped."""
+    evil = "\x1b]0;owned\x07\x9b31m\r\u202e"
+    images = make_photos([f"{evil}/{evil}.png", f"{evil}2.png"])
+    (images / f"{evil}3.png").write_bytes(b"?")
+    out, run = f"out{evil}", ("segment", images, *SMALL, "--workers", "0")
+    (tmp_path / "names").write_text("\n".join(f"{evil}{number}" for number in range(21)))
+    lines: list[tuple[str | Path, ...]] = [
+        (*run, "-o", out, "--class-names", "names", "-v", "--log-file", f"log{evil}", "--report"),
+        (*run, "-o", out, "--class-names", "names", "--dry-run"),
+        (*run, "-o", out, "--dry-run", "--json", "--resize", "32"),
+        (*run, "-o", out, "--weights", evil),
+        (*run, "-o", evil, "--palette", evil),
+        (*run, "-o", str(images)),
+        ("segment", f"{evil}.png", "-o", out),
+        ("segment", "--files-from", evil, "-o", out),
+        ("segment", evil, f"--{evil}", "-o", out),
+        ("status", out),
+        ("verify", out),
+        ("report", out),
+        ("export", out, "--format", "yolo", "-o", f"yolo{evil}"),
+        ("export", out, "--format", evil, "-o", "x"),
+        ("evaluate", images, f"{out}/masks", "--predictions", out, "--report", f"found{evil}"),
+        ("weights", evil),
+        (evil,),
+    ]
+    first = Path(out, "masks", f"{evil}2.png")
+    for line in lines:
+        done = fcn(*line, code=None)
+        assert done.code != 70, done
+        for character in "\x1b\x07\x9b\r\u202e":
+            assert character not in done.stdout + done.stderr, line
+        if first.exists() and line[0] == "status":
+            first.write_bytes(b"damaged")
+    assert "\x1b" not in (tmp_path / f"log{evil}").read_text()
+
+
+@pytest.mark.long
 def test_all_done_before_but_one_failed_is_not_success(fcn: Fcn, make_photos: MakePhotos) -> None:
     (make_photos(["good.png"]) / "bad.png").write_bytes(b"?")
     fcn("segment", "made", *SMALL, code=1)
