@@ -1,7 +1,7 @@
 # Targets do their own set-up: a virtual environment in .venv, made once and reused.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
@@ -15,7 +15,7 @@ help:  ## list the targets
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcn needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	test -e $(BIN)/python -o -e $(BIN)/python.exe || $(PYTHON) -m venv $(VENV)
+	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
 

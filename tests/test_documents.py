@@ -64,3 +64,17 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_what_has_not_been_tried_is_said_up_front() -> None:
+    sentence = "GPU support is experimental and has never run on a device"
+    for page in ("README.md", "docs/gpu.md"):
+        start = (ROOT / page).read_text(encoding="utf-8").split("\n## ")[0]
+        assert sentence in start, page
+    assert "Windows is not supported" in (ROOT / "README.md").read_text(encoding="utf-8")
+    # Nothing tries it, with a result that nobody looks at.
+    for name in ("Makefile", "pyproject.toml", ".github/workflows/tests.yml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "windows" not in text.casefold(), name
+        assert "continue-on-error" not in text, name
+        assert "GPU :: NVIDIA" not in text, name
