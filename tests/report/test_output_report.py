@@ -476,3 +476,24 @@ def test_a_name_that_is_not_utf8_keeps_its_record(fcn: Fcn, make_photos: MakePho
         == b"\xff.png"
     )
     assert row["has"] == 3
+
+
+@pytest.mark.long
+def test_times_have_names_and_outlive_a_run_with_nothing_to_do(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    line = ("segment", make_photos(["a.png", "b.png"]), *SMALL, "-o", "out", "--report")
+    fcn(*line)
+    seconds = [record["seconds"] for record in journal_of(tmp_path / "out").values()]
+    rate = json.loads((tmp_path / "out/summary.json").read_text())["run"]["images_per_second"]
+    for _ in range(2):
+        page = (tmp_path / "out/report.html").read_text()
+        for name, value in (
+            ("images per second, last run that segmented", rate),
+            ("wall time per image (s), decoding to writing", sum(seconds) / 2),
+        ):
+            assert f"<dt>{name}</dt><dd>{value:.3g}</dd>" in page
+        assert "<dt>device</dt><dd>cpu</dd>" in page
+        # Nothing to do: how the images were computed stays.
+        (tmp_path / "out/report.html").unlink()
+        fcn(*line)
