@@ -11,6 +11,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,8 @@ from typing import Any, BinaryIO, Protocol
 
 _TEMPORARY_PREFIX = ".fcn-"
 _TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\.fcn-[0-9]+-([0-9a-f]+-)?[0-9]+\.tmp")
+"""As `_temporary_name` makes them, and as 0.1 did."""
 _numbers = itertools.count()
 # Machines that share a directory, and containers above all, have processes of equal numbers.
 _token = secrets.token_hex(4)
@@ -75,18 +78,36 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = F
         descriptor = os.open(path, flags | careful, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
-            raise UnfitFile(errno.ELOOP, "it is a link", str(path)) from None
+            raise _a_link(path) from None
         if error.errno == errno.ENXIO:
             # A socket, or a pipe that nobody reads.
-            raise UnfitFile(errno.EINVAL, "not a regular file", str(path)) from None
+            raise _not_regular(path) from None
         raise
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise UnfitFile(errno.EINVAL, "not a regular file", str(path))
+        raise _not_regular(path)
     return descriptor
+
+
+def require_regular(path: Path) -> None:
+    """Raise UnfitFile where a path is a link or anything else that is no file; there need not be one."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise _a_link(path)
+        if not stat.S_ISREG(mode):
+            raise _not_regular(path)
+
+
+def _a_link(path: str | Path) -> UnfitFile:
+    return UnfitFile(errno.ELOOP, "it is a link, which fcn does not follow here", str(path))
+
+
+def _not_regular(path: str | Path) -> UnfitFile:
+    return UnfitFile(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_small(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = False) -> bytes:
@@ -237,16 +258,25 @@ def sync_directories(folders: Iterable[Path]) -> None:
 
 
 def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX, *, below: bool = True) -> None:
-    """Delete the temporary files that killed runs, or one with this prefix, left in or `below` a folder."""
+    """Delete the temporary files that killed runs, or one with this prefix, left in or `below` a folder.
+
+    What is behind a link stays, and so does all that has another name or is no file.
+    """
     if not prefix.startswith(_TEMPORARY_PREFIX):
         return
     for parent, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(prefix) and name.endswith(_TEMPORARY_SUFFIX):
-                with contextlib.suppress(OSError):
-                    (Path(parent) / name).unlink()
+            if name.startswith(prefix) and _TEMPORARY.fullmatch(name):
+                remove_regular(Path(parent) / name)
         if not below:
             return
+
+
+def remove_regular(path: Path) -> None:
+    """Delete a file, if it is one and can be deleted; its directory is not behind a link."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
 
 
 def walk(

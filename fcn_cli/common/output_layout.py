@@ -5,6 +5,7 @@ To add a kind of output, add an entry to `KINDS` and a writer to `outputs.writer
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,7 @@ REPORT_DIRECTORY = "report"
 IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
+_NO_NAMES = frozenset({"", ".", ".."})
 _SUFFIXES = {kind.name: kind.suffix for kind in KINDS}
 
 
@@ -97,6 +99,21 @@ def output_file(output: str, kind: str) -> str:
 def kind_of(path: str) -> str:
     """Return the kind of an output file from its path relative to the output directory."""
     return path.partition("/")[0]
+
+
+def is_output_file(name: str) -> bool:
+    """Say whether a recorded name is one of `output_file`: below the directory of its kind, and not above.
+
+    A journal may come from anybody; names in it are opened and removed.
+    """
+    kind, _, rest = name.partition("/")
+    return (
+        kind in _SUFFIXES
+        and rest.endswith(_SUFFIXES[kind])
+        and "\0" not in rest
+        and (os.sep == "/" or os.sep not in rest)
+        and _NO_NAMES.isdisjoint(rest.split("/"))
+    )
 
 
 def is_output_directory(directory: str) -> bool:

@@ -131,7 +131,7 @@ class OutputDirectory:
         self.root.write_text(CLASSES_FILE, text)
 
 
-def read_recorded_labels(root: Place, name: str, record: Record) -> LabelMap:
+def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelMap:
     """Return the label map in an output file.
 
     Raises
@@ -159,6 +159,7 @@ _THIS_PHOTO_ONLY = frozenset(
         errno.ENAMETOOLONG,
         errno.EINVAL,
         errno.EILSEQ,
+        errno.ELOOP,
         errno.EISDIR,
         errno.ENOTDIR,
         errno.EEXIST,

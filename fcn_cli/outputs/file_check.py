@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import stat
 import zlib
-from pathlib import Path
 
 from PIL import Image
 
 from ..common.output_layout import kind_of, label_kinds
+from .output_store import LocalStore
 from .record import Record
 from .writers import has_legend
 
@@ -19,7 +19,7 @@ _MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "cuto
 _MEAN_SLACK = 1.01e-4
 
 
-def find_damage(output: Path, name: str, size: int, record: Record) -> str | None:
+def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str | None:
     """Return what is wrong with an output file, or None when it is as its record says.
 
     Every byte of a PNG counts, because all its chunks have checksums. JPEG has none: a flipped byte is found
@@ -34,14 +34,13 @@ def find_damage(output: Path, name: str, size: int, record: Record) -> str | Non
     record
         The record that names the file.
     """
-    path = output / name
     try:
-        status = path.lstat()
+        status = output.safe_path(name).lstat()
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
         if status.st_size != size:
             return f"{status.st_size} bytes, its record says {size}"
-        data = path.read_bytes()
+        data = (output / name).read_bytes()
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from ..common import files
 from ..common.errors import OutputLost
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard
-from .journal_files import journal_path
+from .journal_files import journal_path, open_for_reading
 from .json_text import to_line
 from .output_store import OutputStore, as_store
 from .record import Record
@@ -100,7 +100,7 @@ class Journal:
                 superseded, self._others = self._others, []
         if _cut(self._file, self._whole_bytes) and self._number is not None:
             # Its buffer has the torn line, in the place of the next one.
-            self.index.replace_file(self._number, self._file.open("rb"))
+            self.index.replace_file(self._number, open_for_reading(self._file))
         self._home.mended(superseded)
 
     def set_aside(self) -> None:
@@ -126,7 +126,7 @@ class Journal:
         self._home.appended(lines, len(pairs), at_once=at_once)
         self._line_count += len(pairs)
         if self._number is None:
-            self._number = self.index.add_file(self._file.open("rb"))
+            self._number = self.index.add_file(open_for_reading(self._file))
         for record, line in pairs:
             self.index.remember(record, self._number, self._whole_bytes)
             self._whole_bytes += len(line)
@@ -165,14 +165,14 @@ class Journal:
 
         self._whole_bytes = files.write_whole(self._file, write)
         files.sync_directories([self._file.parent])
-        self.index.move_to(self._file.open("rb"), offsets)
+        self.index.move_to(open_for_reading(self._file), offsets)
         self._number, self._line_count = 0, len(offsets)
 
 
 def open_for_appending(path: Path) -> BinaryIO:
     """Open a journal at its end, without a buffer; a new one's name survives a power cut."""
-    new = not path.exists()
-    stream: BinaryIO = path.open("ab", buffering=0)
+    new = not os.path.lexists(path)
+    stream: BinaryIO = open(path, "ab", buffering=0, opener=files.open_regular)  # noqa: SIM115 - returned
     if new:
         files.sync_directories([path.parent])
     return stream
@@ -193,7 +193,7 @@ def _append(stream: BinaryIO, lines: bytes, whole_bytes: int) -> None:
 
 def _cut(path: Path, whole_bytes: int) -> bool:
     """Cut a torn line off the end of a file; say whether there was one."""
-    with contextlib.suppress(FileNotFoundError), path.open("r+b") as stream:
+    with contextlib.suppress(FileNotFoundError), open(path, "r+b", opener=files.open_regular) as stream:
         if stream.seek(0, os.SEEK_END) > whole_bytes:
             stream.truncate(whole_bytes)
             os.fsync(stream.fileno())

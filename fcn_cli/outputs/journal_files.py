@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ..common import files
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard, shard_file, shard_files
+
+MAX_LINE_BYTES = 1 << 20
+"""Far more than any record has."""
 
 
 def journal_path(output: Path, shard: Shard | None = None) -> Path:
@@ -39,11 +44,36 @@ def open_journals(output: Path) -> list[BinaryIO]:
         with contextlib.ExitStack() as undo:
             for path in _paths(output):
                 with contextlib.suppress(FileNotFoundError):
-                    streams.append(undo.enter_context(path.open("rb")))
+                    streams.append(undo.enter_context(open_for_reading(path)))
             opened = [os.fstat(stream.fileno()) for stream in streams]
             if _identities(opened) == _identities(_on_disk(output)):
                 undo.pop_all()
                 return streams
+
+
+def open_for_reading(path: Path) -> BinaryIO:
+    """Open a journal; `files.UnfitFile`, an OSError, where it is a link or no file."""
+    return open(path, "rb", opener=files.open_regular)
+
+
+def whole_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield each line of a journal from where its stream is, and where the line ends in the file.
+
+    A torn last line is left out. Of a line with more than `MAX_LINE_BYTES` the beginning comes: it can tell
+    its image, and ends so that the line is damaged.
+    """
+    end = stream.tell()
+    while line := stream.readline(MAX_LINE_BYTES):
+        end += len(line)
+        if not line.endswith(b"\n"):
+            rest = line
+            while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = stream.readline(MAX_LINE_BYTES)
+                end += len(rest)
+            if not rest.endswith(b"\n"):
+                return
+            line += b"\0"
+        yield line, end
 
 
 def are_current(output: Path, before: list[os.stat_result]) -> bool:
@@ -63,7 +93,7 @@ def _on_disk(output: Path) -> list[os.stat_result]:
     found = []
     for path in _paths(output):
         with contextlib.suppress(FileNotFoundError):
-            found.append(path.stat())
+            found.append(path.lstat())
     return found
 
 

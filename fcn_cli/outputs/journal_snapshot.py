@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import RequestError
 from ..inputs.collisions import folded
-from .journal_files import are_current, open_journals
+from .journal_files import are_current, open_journals, whole_lines
 from .output_store import LocalStore
 from .record import Record
 from .record_line import read_outline, read_record
@@ -71,7 +71,7 @@ class JournalSnapshot:
         """Yield the lines that were read, again."""
         for stream, count in zip(self._streams, self._line_counts, strict=True):
             stream.seek(0)
-            yield from itertools.islice(stream, count)
+            yield from (line for line, _ in itertools.islice(whole_lines(stream), count))
 
     def __enter__(self) -> JournalSnapshot:
         return self
@@ -89,9 +89,7 @@ class JournalSnapshot:
         """Return for each line whether its record counts."""
         for stream in self._streams:
             before = self._line
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
+            for line, _ in whole_lines(stream):
                 self._line += 1
                 self._read(line)
             self._line_counts.append(self._line - before)

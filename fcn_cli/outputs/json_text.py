@@ -36,9 +36,18 @@ def name_fields(key: str, name: str) -> dict[str, str]:
 def read_name(value: Mapping[str, Any], key: str) -> str:
     """Return the file name in fields as of `name_fields`; KeyError, TypeError or ValueError when damaged."""
     data = value.get(_BYTES_KEYS[key])
-    name = value[key] if data is None else from_base64(data)
+    return usable_name(value[key] if data is None else from_base64(data))
+
+
+def usable_name(name: object) -> str:
+    """Return a file name that the system can be asked for; TypeError or ValueError where it is none."""
     if not isinstance(name, str):
-        raise TypeError(key)
+        raise TypeError(name)
+    if "\0" in name:
+        raise ValueError("a name with a NUL")
+    if not name.isascii():
+        # ValueError for half of a surrogate pair.
+        os.fsencode(name)
     return name
 
 

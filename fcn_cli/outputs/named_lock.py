@@ -7,6 +7,8 @@ from typing import Protocol
 
 import filelock
 
+from ..common import files
+
 
 class NamedLock(Protocol):
     """A lock that one process at a time holds."""
@@ -63,6 +65,8 @@ class FileLock:
         return False
 
     def _try(self) -> bool:
+        # filelock creates, empties or opens whatever is there, the target of a link too.
+        files.require_regular(self._path)
         try:
             self._lock.acquire(timeout=0)
         except (filelock.Timeout, FileNotFoundError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ..common import files
-from ..common.errors import FailureKind, ImageError
 from ..common.shard import Shard
 from .journal_home import JournalHome
 from .named_lock import FileLock, NamedLock
@@ -69,7 +71,7 @@ class OutputStore(Place, Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Delete a file; does nothing where there is none, or where it lies behind a link."""
+        """Delete a file; does nothing where there is none. What lies behind a link is not ours: OSError."""
         ...
 
     def remove_directory(self, name: str) -> None:
@@ -77,7 +79,7 @@ class OutputStore(Place, Protocol):
         ...
 
     def has_size(self, name: str, size: int) -> bool:
-        """Say whether a file exists and has a size in bytes."""
+        """Say whether a file exists, not behind a link, and has a size in bytes."""
         ...
 
     def top_names(self) -> list[str]:
@@ -105,10 +107,30 @@ class OutputStore(Place, Protocol):
         ...
 
 
-class LocalStore:
-    """An output directory on a disk.
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file below an output directory on a disk, for reading; see `files.StoredFile`."""
 
-    Every file is written under a temporary name in its final folder, fsynced and renamed.
+    store: LocalStore
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.store}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        with open(files.open_regular(self.store.safe_path(self.name)), "rb") as stream:
+            return stream.read()
+
+    def read_small(self, limit: int) -> bytes:
+        return files.read_small(self.store.safe_path(self.name), limit)
+
+
+class LocalStore:
+    """An output directory on a disk, which anybody may have prepared.
+
+    Every file is written under a temporary name in its final folder, fsynced and renamed. Nothing below the
+    directory is read, written or removed through a link, so that nothing outside is; the directory itself
+    may be one. Names come from records, too: see `output_layout.is_output_file`.
     """
 
     poll_seconds = 0.05
@@ -120,12 +142,20 @@ class LocalStore:
         self._root_text = str(root)
         self._real = os.path.realpath(root)
         self._ready: set[str] = set()
+        self._inside: dict[str, bool] = {"": True}
         self._created: list[Path] = []
 
     def __str__(self) -> str:
         return self._root_text
 
-    def __truediv__(self, name: str) -> Path:
+    def __truediv__(self, name: str) -> LocalFile:
+        return LocalFile(self, name)
+
+    def safe_path(self, name: str) -> Path:
+        """Return the path of a file whose directory is not behind a link; else raise `files.UnfitFile`."""
+        folder = name.rpartition("/")[0]
+        if not self._is_inside(folder):
+            raise _behind_a_link(f"{self._root_text}/{folder}")
         return self.root / name
 
     @property
@@ -146,10 +176,9 @@ class LocalStore:
 
     def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
         """Write a file as `files.write_whole` does; see `OutputStore`."""
+        self._make_directory(name.rpartition("/")[0])
         # Without pathlib, which is slow.
-        path = f"{self._root_text}/{name}"
-        self._make_directory(os.path.dirname(path))
-        return files.write_whole(path, write)
+        return files.write_whole(f"{self._root_text}/{name}", write)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file as `files.write_text` does."""
@@ -161,23 +190,25 @@ class LocalStore:
 
     def remove(self, name: str) -> None:
         """Delete a file of ours; see `OutputStore`."""
-        path = self.root / name
-        # A file behind a link is not ours.
-        if os.path.realpath(path.parent) == os.path.normpath(os.path.join(self._real, os.path.dirname(name))):
-            path.unlink(missing_ok=True)
+        path = self.safe_path(name)
+        path.unlink(missing_ok=True)
 
     def remove_directory(self, name: str) -> None:
         """Delete a directory that is empty."""
-        (self.root / name).rmdir()
+        self.safe_path(name).rmdir()
 
     def has_size(self, name: str, size: int) -> bool:
-        """Say whether a file exists and has a size in bytes."""
+        """Say whether a file exists, not behind a link, and has a size in bytes."""
+        folder = name.rpartition("/")[0]
+        # Remembered, and without pathlib, which is slow: a plan asks this for every file.
+        inside = self._inside.get(folder)
+        if inside is None:
+            inside = self._inside[folder] = self._is_inside(folder)
         try:
-            # Without pathlib, which is slow: a plan asks this for every file.
             status = os.lstat(f"{self._root_text}/{name}")
         except (OSError, ValueError):
             return False
-        return status.st_size == size
+        return inside and status.st_size == size and stat.S_ISREG(status.st_mode)
 
     def top_names(self) -> list[str]:
         """Return the names of what is in the directory, subdirectories too."""
@@ -209,19 +240,34 @@ class LocalStore:
         """Return a lock that the kernel keeps."""
         return FileLock(self.root / name)
 
-    def _make_directory(self, directory: str) -> None:
-        if directory in self._ready and os.path.isdir(directory):
+    def _is_inside(self, folder: str) -> bool:
+        """Say whether a directory, or what exists of its path, has no link in it, and is below this one."""
+        if not folder:
+            return True
+        # A real path has no `..`, so a name that has one is never inside.
+        inside = os.path.join(self._real, folder.replace("/", os.sep))
+        return os.path.realpath(f"{self._root_text}/{folder}") == inside
+
+    def _make_directory(self, folder: str) -> None:
+        directory = f"{self._root_text}/{folder}"
+        if folder in self._ready and os.path.isdir(directory):
             return
         # Do not create a lost output directory again: its journal and its lock are lost too.
         self.root.stat()
+        # Before and after: neither a directory nor a file is made behind a link.
+        if not self._is_inside(folder):
+            raise _behind_a_link(directory)
         changed = files.make_directories(Path(directory))
-        inside = os.path.normpath(os.path.join(self._real, directory[len(self._root_text) :].lstrip("/")))
-        if os.path.realpath(directory) != inside:
-            raise ImageError(
-                FailureKind.OUTPUT_REFUSED, f"{directory} is a link; outputs are never written through links"
-            )
+        if not self._is_inside(folder):
+            raise _behind_a_link(directory)
         files.sync_directories(changed)
-        self._ready.add(directory)
+        self._ready.add(folder)
+
+
+def _behind_a_link(directory: str) -> files.UnfitFile:
+    return files.UnfitFile(
+        errno.ELOOP, f"{directory} is a link; fcn never reads or writes through links there"
+    )
 
 
 def as_store(output: Path | OutputStore) -> OutputStore:

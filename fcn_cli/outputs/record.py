@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
 from ..common import store_urls, utc_time
 from ..common.errors import Failure, FailureKind
-from ..common.output_layout import kind_of
+from ..common.output_layout import is_output_file, kind_of
 from ..common.redaction import public_url, redacted
 from ..inputs.discovery import Source
-from .json_text import from_base64, name_fields, printable_utf8, read_name, to_base64
+from .json_text import from_base64, name_fields, printable_utf8, read_name, to_base64, usable_name
 
 if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
     from ..inputs.decoded_photo import DecodedPhoto
 
+T = TypeVar("T")
+_CLASSES = {str(index): index for index in range(256)}
 _CONTENT_KINDS = frozenset(
     {
         FailureKind.EMPTY_FILE,
@@ -183,38 +186,85 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
-        """Read a record; raise KeyError, TypeError or ValueError when it is damaged."""
+        """Read a record; raise KeyError, TypeError, ValueError or AttributeError when it is damaged.
+
+        A journal may come from anybody. What this accepts has the types and the bounds that all code relies
+        on, and no name that leads out of its output directory. `record_line` accepts exactly the same.
+        """
         error = value["error"]
         names = value.get("output_names_bytes")
+        outputs = tuple(map(from_base64, names) if names is not None else map(usable_name, value["outputs"]))
+        output_bytes = tuple(map(_count, value["output_bytes"]))
         status = value["status"]
         if status not in {"ok", "failed", "gone"}:
             raise ValueError(status)
+        if len(outputs) != len(output_bytes) or not all(map(is_output_file, outputs)):
+            raise ValueError(outputs)
         return cls(
             image=read_name(value, "image"),
             # Of an earlier version they may have more of a URL.
             source=_written_down(read_name(value, "source")),
             path=_written_down(read_name(value, "path")),
             status=status,
-            fingerprint=value["fingerprint"],
-            size_bytes=value["size_bytes"],
-            mtime_ns=value["mtime_ns"],
-            width=value["width"],
-            height=value["height"],
-            classes={int(index): int(pixels) for index, pixels in value["classes"].items()},
-            outputs=tuple(map(from_base64, names) if names is not None else value["outputs"]),
-            output_bytes=tuple(value["output_bytes"]),
-            looks=dict(value["looks"]),
-            device=value["device"],
-            precision=value["precision"],
-            mean_confidence=value["mean_confidence"],
-            finished=value["finished"],
-            seconds=value["seconds"],
-            notes=tuple(value["notes"]),
-            error=Failure(FailureKind(error["kind"]), error["message"], error["limit"]) if error else None,
-            etag=value.get("etag"),
-            content=value.get("content"),
-            version=value.get("version"),
+            fingerprint=_text(value["fingerprint"]),
+            size_bytes=_optional(_count, value["size_bytes"]),
+            mtime_ns=_optional(_time, value["mtime_ns"]),
+            width=_optional(_side, value["width"]),
+            height=_optional(_side, value["height"]),
+            classes={_CLASSES[index]: _count(pixels) for index, pixels in value["classes"].items()},
+            outputs=outputs,
+            output_bytes=output_bytes,
+            looks={kind: _text(look) for kind, look in value["looks"].items()},
+            device=_optional(_text, value["device"]),
+            precision=_optional(_text, value["precision"]),
+            mean_confidence=_optional(_number, value["mean_confidence"]),
+            finished=_text(value["finished"]),
+            seconds=_number(value["seconds"]),
+            notes=tuple(map(_text, value["notes"])),
+            error=_failure(error) if error is not None else None,
+            etag=_optional(_text, value.get("etag")),
+            content=_optional(_text, value.get("content")),
+            version=_optional(_text, value.get("version")),
         )
+
+
+def _optional(read: Callable[[object], T], value: object) -> T | None:
+    return None if value is None else read(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _time(value: object) -> int:
+    # In JSON, true is no number.
+    if type(value) is not int or abs(value) >= 10**19:
+        raise ValueError(value)
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 10**19:
+        raise ValueError(value)
+    return value
+
+
+def _side(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 10**9:
+        raise ValueError(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
+    return _time(value)
+
+
+def _failure(value: Mapping[str, Any]) -> Failure:
+    return Failure(FailureKind(value["kind"]), _text(value["message"]), _optional(_number, value["limit"]))
 
 
 def _numbers(version: str) -> list[int]:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from ..common.output_layout import kind_of
 from ..inputs.collisions import folded
+from .journal_files import MAX_LINE_BYTES
 from .record import Record
 from .record_line import RecordOutline, read_record
 
@@ -124,4 +125,4 @@ class RecordIndex:
         self.read_count += 1
         stream = self._streams[place >> _OFFSET_BITS]
         stream.seek(place & ((1 << _OFFSET_BITS) - 1))
-        return stream.readline()
+        return stream.readline(MAX_LINE_BYTES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common import resources
-from .journal_files import open_journals
+from .journal_files import open_journals, whole_lines
 from .output_store import OutputStore
 from .record import Record
 from .record_index import RecordIndex
@@ -71,11 +71,9 @@ def replay(store: OutputStore, journals: Path) -> Replayed:
 def _replay_one(stream: BinaryIO, journal: ReplayedJournal, result: Replayed, doubtful: set[str]) -> None:
     index, number = result.index, journal.number
     assert number is not None  # noqa: S101 - the index has given it
-    for line in stream:
-        if not line.endswith(b"\n"):
-            break
+    for line, end in whole_lines(stream):
         begin, reads = journal.whole_bytes, index.read_count
-        journal.whole_bytes += len(line)
+        journal.whole_bytes = end
         journal.line_count += 1
         try:
             record = read_outline(line)

@@ -14,7 +14,7 @@ from ..common.output_layout import RUN_FILE, SUMMARY_BYTES
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file, shard_files, shards_with
 from .json_text import printable_utf8
-from .output_store import OutputStore, Place
+from .output_store import LocalStore, OutputStore, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ class RunFile:
         try:
             self.save(output, shard)
         except OSError:
-            path = output / shard_file(RUN_FILE, shard)
-            if not isinstance(path, Path):
+            if not isinstance(output, LocalStore):
                 raise
-            with path.open("r+b", buffering=0) as stream:
+            path = output.safe_path(shard_file(RUN_FILE, shard))
+            with open(path, "r+b", buffering=0, opener=files.open_regular) as stream:
                 stream.write(self._text().encode())
                 stream.truncate()
                 os.fsync(stream.fileno())
@@ -152,12 +152,13 @@ class RunFile:
         total, done, failed = int(value["total"]), int(value["done"]), int(value["failed"])
         ending = None
         if value["end"] is not None:
-            ending = Ending(str(value["end"]), int(value["exit_code"]), value["stopped"])
+            stopped = value["stopped"]
+            ending = Ending(str(value["end"]), int(value["exit_code"]), stopped and str(stopped))
         return cls(
             ProcessIdentity.from_json(value),
             str(value["start"]),
-            tuple(value["kinds"]),
-            int(value["journal_bytes"]),
+            tuple(map(str, value["kinds"])),
+            min(max(int(value["journal_bytes"]), 0), 1 << 62),
             Counts(done, failed, total - done - failed),
             ending,
             value.get("summary"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,10 @@ from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_files
 from .holder import Holder
-from .journal_files import journal_path
+from .journal_files import journal_path, open_for_reading, whole_lines
 from .journal_snapshot import JournalSnapshot
 from .record import Record
+from .record_line import read_record
 from .run_file import Counts, RunFile
 from .settings import require_output_directory
 
@@ -243,16 +243,14 @@ def _counted(output: Path, state: State, run: RunFile, shard: Shard | None, is_a
 def _appended(journal: Path, begin: int) -> Iterator[Record]:
     """Yield the records that a run has appended after the journal's first `begin` bytes."""
     try:
-        stream = journal.open("rb")
+        stream = open_for_reading(journal)
     except FileNotFoundError:
         return
     with stream:
         stream.seek(begin)
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
+        for line, _ in whole_lines(stream):
             try:
-                yield Record.from_json(json.loads(line))
+                yield read_record(line)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
 

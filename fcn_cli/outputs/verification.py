@@ -21,6 +21,7 @@ from ..inputs import decoder
 from .file_check import find_damage
 from .journal_snapshot import JournalSnapshot
 from .json_text import name_fields
+from .output_store import LocalStore
 from .record import Record
 from .run_file import read_any_run
 
@@ -139,7 +140,7 @@ class _Checker:
     """Checks the files of records in threads; `kinds` are those that the last run wrote, if that is known."""
 
     def __init__(self, output: Path, kinds: tuple[str, ...] | None) -> None:
-        self._output = output
+        self._store = LocalStore(output)
         self._kinds = kinds
 
     def check(self, records: Iterable[Record]) -> Iterator[tuple[Record, list[Problem]]]:
@@ -155,8 +156,7 @@ class _Checker:
 
     def _check_one(self, record: Record) -> list[Problem]:
         damages = {
-            name: find_damage(self._output, name, size, record)
-            for name, size in record.output_sizes().items()
+            name: find_damage(self._store, name, size, record) for name, size in record.output_sizes().items()
         }
         return [
             Problem(record.image, name, damage, self._remedy(record, name, record.output_sizes()[name]))
@@ -172,11 +172,8 @@ class _Checker:
         # What the last command asked for need not be in run.json, if it found nothing to do.
         if self._kinds is None or kind not in self._kinds or kind not in DEFAULT_KINDS:
             command += f", with --write {kind},"
-        try:
-            # A run looks at existence and size only.
-            seems_whole = (self._output / name).lstat().st_size == size
-        except OSError:
-            seems_whole = False
+        # A run looks at existence and size only.
+        seems_whole = self._store.has_size(name, size)
         return f"delete it; then {command} makes it again" if seems_whole else f"{command} makes it again"
 
 
@@ -190,7 +187,8 @@ def _find_orphans(output: Path, promised: NDArray[np.int64]) -> list[str]:
     for kind in sorted(kind_names()):
         if not (output / kind).is_dir():
             continue
-        for directory, names in files.walk(str(output / kind), lambda *_: True, failed):
+        # What is behind a link is not of this directory.
+        for directory, names in files.walk(str(output / kind), lambda *_: True, failed, os.path.islink):
             relative = os.path.relpath(directory, output).replace(os.sep, "/")
             # Hidden files are a run's temporary ones, or the system's.
             found = [f"{relative}/{name}" for name in names if not name.startswith(".")]

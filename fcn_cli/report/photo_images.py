@@ -15,6 +15,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.label_map import LabelMap, count_classes, read_label_map
 from ..common.output_layout import kind_of, label_kinds
 from ..inputs import decoder
+from ..outputs.output_store import LocalStore
 from ..outputs.record import Record
 from .image_store import key_of
 from .pictures import Pictures, make_in_threads, try_photo
@@ -53,11 +54,11 @@ def show_all(records: Iterable[Record], output: Path, pictures: Pictures) -> Ite
     OutputLost
         A picture cannot be written.
     """
-    show = partial(_show, output=output, pictures=pictures)
+    show = partial(_show, output=LocalStore(output), pictures=pictures)
     return make_in_threads(records, show, lambda record: (record.width or 0) * (record.height or 0))
 
 
-def _show(record: Record, output: Path, pictures: Pictures) -> Shown:
+def _show(record: Record, output: LocalStore, pictures: Pictures) -> Shown:
     key, notes = picture_key(record), []
     has_labels = pictures.has_labels(key)
     if not has_labels:
@@ -70,7 +71,7 @@ def _show(record: Record, output: Path, pictures: Pictures) -> Shown:
     overlay = next((name for name in record.outputs if kind_of(name) == "overlay"), None)
     if overlay is not None and not has_labels:
         # The colours cannot be taken off it, so it stands for the photo.
-        key, open_photo = key_of(key, "overlay"), partial(_open_overlay, output / overlay)
+        key, open_photo = key_of(key, "overlay"), partial(_open_overlay, output, record, overlay)
         notes.append("The picture is the overlay.")
     problem = try_photo(pictures, key, open_photo)
     if problem is not None:
@@ -78,7 +79,7 @@ def _show(record: Record, output: Path, pictures: Pictures) -> Shown:
     return Shown(record, key, problem is None, has_labels, tuple(notes))
 
 
-def _read_labels(output: Path, record: Record) -> LabelMap:
+def _read_labels(output: LocalStore, record: Record) -> LabelMap:
     """Return the label map of a record: its mask, else its colours."""
     names = {kind_of(name): name for name in record.outputs}
     kinds = [kind for kind in label_kinds() if kind in names]
@@ -96,9 +97,11 @@ def _read_labels(output: Path, record: Record) -> LabelMap:
     )
 
 
-def _open_overlay(path: Path) -> Image.Image:
+def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
+    if not output.has_size(name, record.output_sizes()[name]):
+        raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or not what its record says.")
     try:
-        return decoder.decode(path).image
+        return decoder.decode(output.root / name).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The overlay cannot be read: {error}.") from None
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_cli.common.errors import Failure, FailureKind
+from fcn_cli.common.output_layout import is_output_file
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
@@ -116,13 +117,14 @@ def test_names_that_are_not_utf8_are_escaped_and_kept(
 
 
 names = st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name).map(os.fsdecode)
+outputs_of_masks = names.map(lambda name: f"masks/{name}.png").filter(is_output_file)
 
 
 @given(
     image=names,
     source=names,
     path=names,
-    outputs=st.lists(names, max_size=3, unique=True),
+    outputs=st.lists(outputs_of_masks, max_size=3, unique=True),
     kind=st.sampled_from(FailureKind),
     message=st.text(max_size=5),
     limit=st.none() | st.integers(0, 2**40),

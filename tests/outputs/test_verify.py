@@ -13,6 +13,7 @@ from PIL import Image
 
 from fcn_cli.common import output_layout
 from fcn_cli.outputs import file_check, verification
+from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import Record
 
 from ..conftest import SMALL, Fcn, MakePhotos, tree
@@ -146,7 +147,7 @@ def test_what_a_run_changed_meanwhile_is_no_problem(
     record = json.loads(journal.read_text().splitlines()[0])
     real = file_check.find_damage
 
-    def find_damage(output: Path, name: str, size: int, recorded: Record) -> str | None:
+    def find_damage(output: LocalStore, name: str, size: int, recorded: Record) -> str | None:
         if name == "masks/a.png":
             (out / name).unlink()
             with journal.open("a") as stream:

@@ -16,6 +16,7 @@ from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
 from ...inputs import decoder
 from ...outputs.directory import read_classes, read_recorded_labels
 from ...outputs.journal_snapshot import JournalSnapshot
+from ...outputs.output_store import LocalStore
 from ...outputs.record import Record
 from ...outputs.selection import Selection, matching
 from ...outputs.settings import read_fingerprint
@@ -113,7 +114,7 @@ class _Run:
         result: Export,
         is_selected: Callable[[Record], bool],
     ) -> None:
-        self._output = output
+        self._store = LocalStore(output)
         self._fingerprint = read_fingerprint(output)
         self._exporter = exporter
         self._observer = observer
@@ -141,7 +142,7 @@ class _Run:
                 yield from self._taken(task)
 
     def _do(self, record: Record, job: Callable[[LabelMap], Any]) -> Any:
-        return job(_read_labels(self._output, record))
+        return job(_read_labels(self._store, record))
 
     def _taken(self, task: Task[Record, Any]) -> Iterator[Any]:
         try:
@@ -166,7 +167,7 @@ def label_files(record: Record) -> list[str]:
     return [by_kind[kind] for kind in label_kinds() if kind in by_kind]
 
 
-def _read_labels(output: Path, record: Record) -> LabelMap:
+def _read_labels(output: LocalStore, record: Record) -> LabelMap:
     """Return a photo's label map from its mask, or else from its colours."""
     first: ImageError | None = None
     for name in label_files(record):
