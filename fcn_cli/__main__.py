@@ -12,7 +12,7 @@ from .cli import streams
 from .cli.app import app
 from .cli.command_line import UsageError, usage_message
 from .cli.console import close_log, print_message
-from .common import signals, swept_directory
+from .common import openmp, signals, swept_directory
 from .common.errors import ExitCode, FcnError, NameCollision
 from .common.redaction import redacted
 
@@ -66,6 +66,7 @@ def _outcome(arguments: Sequence[str] | None) -> int:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     streams.occupy_closed()
+    openmp.let_waiting_threads_sleep()
     code = run()
     if "torch" in sys.modules:
         # The regular shutdown of torch takes more than a second, and all results are on disk.

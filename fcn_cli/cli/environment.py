@@ -10,7 +10,7 @@ import torch
 from PIL import features
 
 from .. import __version__
-from ..common import resources
+from ..common import openmp, resources
 from ..common.wording import counted
 from ..cpu.kernels import simd_targets
 from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
@@ -41,8 +41,14 @@ def describe() -> list[tuple[str, str]]:
         ),
         ("cpu", f"{resources.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
         ("cpu limits", f"affinity {resources.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
+        ("openmp", f"waiting threads: {_wait_policy()}"),
         ("kernels", simd_targets.describe()),
         ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
         ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
         ("weights in", ", ".join(str(directory) for directory in weights.search_directories())),
     ]
+
+
+def _wait_policy() -> str:
+    chosen = [f"{name}={os.environ[name]}" for name in openmp.VARIABLES if name in os.environ]
+    return ", ".join(chosen) or "as OpenMP decides"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -28,6 +29,9 @@ STD = (0.229, 0.224, 0.225)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The type that autocast computes in, by the name of the precision; float32 uses no autocast."""
 
+_GFLOP_OF_ONE_THREAD = 0.3
+"""One thread computes an image that takes less work: handing it out costs more than it saves."""
+
 T = TypeVar("T")
 
 Photo: TypeAlias = NDArray[np.uint8]
@@ -50,6 +54,8 @@ class DeviceNetwork:
         An FCN of torchvision's structure (`backbone` and `classifier`) in eval mode.
     execution
         The device, precision, kernels and number of threads.
+    gflop_per_megapixel
+        The network's work (see `Architecture`): of small images on a CPU one thread does it all.
 
     Raises
     ------
@@ -57,8 +63,11 @@ class DeviceNetwork:
         The device fails, or has not enough memory for the network.
     """
 
-    def __init__(self, model: nn.Module, execution: ExecutionConfig) -> None:
+    def __init__(
+        self, model: nn.Module, execution: ExecutionConfig, gflop_per_megapixel: float = math.inf
+    ) -> None:
         torch.set_num_threads(execution.threads)
+        self._gflop_per_pixel = gflop_per_megapixel / 1e6
         # oneDNN reads this at its first computation.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_PRIMITIVES))
         # Photos have many shapes: searching an algorithm for each shape costs more than it saves.
@@ -123,15 +132,21 @@ class DeviceNetwork:
         Tensor
             float32, shape (images, classes, h / stride, w / stride) rounded up, on the device.
         """
-        if not self._on_cuda and torch.get_num_threads() != self.execution.threads:
+        if not self._on_cuda and torch.get_num_threads() != (threads := self._threads_for(batch)):
             # OpenMP keeps this number per thread: the calling thread may have another one.
-            torch.set_num_threads(self.execution.threads)
+            torch.set_num_threads(threads)
         with ieee_float32() if self._on_cuda else contextlib.nullcontext():
             if precision not in self._forwards:
                 # A fallback is made when the first photo needs it.
                 make = self._cuda_forward if self._on_cuda else self._plain_forward
                 self._forwards[precision] = make(precision)
             return self._forwards[precision](self._normalised(batch)).float()
+
+    def _threads_for(self, batch: Tensor) -> int:
+        """Return how many threads compute a batch; it follows from the shape of one image alone."""
+        height, width = batch.shape[1:3]
+        is_small = height * width * self._gflop_per_pixel < _GFLOP_OF_ONE_THREAD
+        return 1 if is_small else self.execution.threads
 
     def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
         """Copy uint8 and bool tensors from the device to NumPy arrays, and wait for the device once."""

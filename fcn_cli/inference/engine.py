@@ -58,7 +58,7 @@ class Engine:
         self.network = network
         self._lock = threading.Lock()
         limits = BatchLimits(execution, network.backbone.bytes_per_pixel)
-        self._device_network = DeviceNetwork(network.model, execution)
+        self._device_network = DeviceNetwork(network.model, execution, network.backbone.gflop_per_megapixel)
         self._launcher = Launcher(self._device_network, limits, options)
         self.views = ViewNetwork(self._device_network, limits, views, options, network.backbone.stride)
 

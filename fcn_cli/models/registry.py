@@ -35,13 +35,15 @@ class Architecture:
 
     `build` takes the number of classes and returns the torchvision model without auxiliary head or weights.
     `stride` is the stride of its logits in pixels. `bytes_per_pixel` is the peak memory of a forward pass in
-    float32 on a CPU, per input pixel of one image: measured, and rounded up.
+    float32 on a CPU, per input pixel of one image: measured, and rounded up. `gflop_per_megapixel` is the
+    work of a forward pass, in 10^9 floating-point operations by direct convolution.
     """
 
     name: str
     weights: OfficialWeights | BundledWeights
     stride: int
     bytes_per_pixel: int
+    gflop_per_megapixel: float
     build: Callable[[int], nn.Module]
     note: str = ""
 
@@ -93,6 +95,7 @@ BACKBONES = {
             OfficialWeights(f"{_RELEASE}/fcn_resnet50_coco-1167a1af.pth", "1167a1af"),
             stride=8,
             bytes_per_pixel=700,
+            gflop_per_megapixel=1056,
             build=_fcn_resnet50,
         ),
         Architecture(
@@ -100,6 +103,7 @@ BACKBONES = {
             OfficialWeights(f"{_RELEASE}/fcn_resnet101_coco-7ecb50ca.pth", "7ecb50ca"),
             stride=8,
             bytes_per_pixel=700,
+            gflop_per_megapixel=1648,
             build=_fcn_resnet101,
         ),
         Architecture(
@@ -110,6 +114,7 @@ BACKBONES = {
             ),
             stride=16,
             bytes_per_pixel=400,
+            gflop_per_megapixel=20,
             build=_fcn_mobilenet_v2,
             note=(
                 "mobilenet_v2 is a small preview network for trying the tool: it mixes classes up; "
