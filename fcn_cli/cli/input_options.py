@@ -28,6 +28,11 @@ Exclude = Annotated[
     ),
 ]
 
+IgnoreCase = Annotated[
+    bool,
+    typer.Option("--ignore-case", help="--include and --exclude match in upper and lower case."),
+]
+
 
 def not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
     """Refuse an empty name, which usually comes from an unset variable in a script."""

@@ -28,6 +28,7 @@ def segment(
     null: input_options.Null = False,
     include: input_options.Include = None,
     exclude: input_options.Exclude = None,
+    ignore_case: input_options.IgnoreCase = False,
     root: input_options.Root = None,
     output: output_options.Output = "fcn_output",
     backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
@@ -112,7 +113,12 @@ def segment(
         return
     request = SegmentRequest(
         InputRequest(
-            inputs or (), _listed(inputs, files_from, null=null), root, include or (), exclude or ()
+            inputs or (),
+            _listed(inputs, files_from, null=null),
+            root,
+            include or (),
+            exclude or (),
+            ignore_case=ignore_case,
         ),
         OutputRequest(output, write or DEFAULT_KINDS, look, keep_extension, log_file),
         prediction,

@@ -9,6 +9,7 @@ from ..common import files
 from ..common.errors import RequestError
 from ..common.files import walk
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
+from ..inputs.sources import system_directory
 from ..outputs.directory import read_classes
 
 _SUFFIX = ".png"
@@ -18,7 +19,8 @@ def label_files(root: Path) -> dict[str, Path]:
     """Return the PNGs below a directory: name (relative POSIX path without its suffix) → file, sorted.
 
     The suffix may be in upper or lower case. Hidden files and directories are ignored: macOS, for example,
-    writes a hidden ``._cat.png`` beside each ``cat.png`` on a network drive.
+    writes a hidden ``._cat.png`` beside each ``cat.png`` on a network drive. So are directories that systems
+    keep for themselves (`system_directory`).
 
     Raises
     ------
@@ -33,7 +35,11 @@ def label_files(root: Path) -> dict[str, Path]:
         raise RequestError(f"{folder}: cannot be listed ({error.strerror})") from None
 
     files: dict[str, Path] = {}
-    for folder, names in walk(str(root), enter, failed):
+
+    def leave_out(folder: str) -> bool:
+        return folder != str(root) and system_directory(f"{Path(folder).name}/") is not None
+
+    for folder, names in walk(str(root), enter, failed, leave_out):
         for file_name in names:
             path = Path(folder, file_name)
             if file_name.startswith(".") or path.suffix.lower() != _SUFFIX or not path.is_file():

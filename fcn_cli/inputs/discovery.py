@@ -13,8 +13,18 @@ from ..common.errors import RequestError
 from ..common.output_layout import SETTINGS_FILE, is_output_directory
 from ..common.store_urls import is_url, local_path, name_in
 from ..common.stores import StoreObject
+from .patterns import PathFilter
 from .roots import Root
-from .sources import EXCLUDED_DIRECTORY, LISTED_DIRECTORY, Collector, Found, Source
+from .sources import (
+    EXCLUDED_DIRECTORY,
+    LISTED_DIRECTORY,
+    SNAPSHOT_DIRECTORY,
+    Collector,
+    Found,
+    Source,
+    is_snapshot_directory,
+    system_directory,
+)
 
 __all__ = ["Found", "InputRequest", "Source", "discover"]
 
@@ -34,6 +44,8 @@ class InputRequest:
         relative.
     include, exclude
         Patterns (see `patterns`) that narrow what directories and patterns are searched for.
+    ignore_case
+        Whether these patterns match in upper and lower case.
     several
         Name photos as with several inputs, although some of the directories are not there now.
     """
@@ -44,6 +56,7 @@ class InputRequest:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     several: bool = False
+    ignore_case: bool = False
 
     @property
     def is_empty_list(self) -> bool:
@@ -68,7 +81,8 @@ def discover(request: InputRequest, *, output: str | None = None, keep_extension
     RequestError
         An input does not exist, is not supported, or is outside ``--root``; or a pattern is wrong.
     """
-    collector = Collector(request.include, request.exclude, output, keep_extension=keep_extension)
+    chosen = PathFilter(request.include, request.exclude, ignore_case=request.ignore_case)
+    collector = Collector(chosen, output, keep_extension=keep_extension)
     return _Discovery(request, collector).run()
 
 
@@ -126,6 +140,9 @@ class _Discovery:
         self.found.directories.append(os.path.abspath(given))
 
         def leave_out(folder: str) -> bool:
+            if folder != given and is_snapshot_directory(os.path.basename(folder)):
+                self.collector.ignore(SNAPSHOT_DIRECTORY)
+                return True
             if not self.collector.filter.leaves_out_all_below(_below(folder, given)):
                 return False
             self.collector.ignore(EXCLUDED_DIRECTORY)
@@ -153,10 +170,11 @@ class _Discovery:
     def _add_unlistable(self, given: str, folder: str, prefix: str, error: OSError) -> None:
         if folder == given:
             raise RequestError(f"{given}: cannot be listed ({error.strerror})")
-        if Path(folder).name == "lost+found":
-            self.collector.ignore("lost+found")
+        below = _below(folder, given)
+        if (kept_by_system := system_directory(f"{below}/")) is not None:
+            self.collector.ignore(f"in {kept_by_system}")
             return
-        self.collector.add_unlistable(folder, str(PurePosixPath(prefix, _below(folder, given))), error)
+        self.collector.add_unlistable(folder, str(PurePosixPath(prefix, below)), error)
 
     def _add_glob(self, pattern: str) -> None:
         fixed = pattern

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..common.errors import RequestError
 
+NOT_INCLUDED = "not included"
 _BELOW = "/**"
 _MAGIC = re.compile(r"[*?\[\\]")
 
@@ -79,6 +80,8 @@ class PathFilter:
         Only paths that match one of these patterns are selected; without any, all paths.
     exclude
         Paths that match one of these patterns are not selected, even if included.
+    ignore_case
+        Whether they match in upper and lower case.
 
     Raises
     ------
@@ -86,15 +89,21 @@ class PathFilter:
         A pattern is empty or cannot match any path.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self, include: Sequence[str] = (), exclude: Sequence[str] = (), *, ignore_case: bool = False
+    ) -> None:
+        flags = re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG)
         excluded = _as_paths("--exclude", exclude)
-        self._include = _union(_as_paths("--include", include))
-        self._exclude = _union(excluded)
+        self._include = _union(_as_paths("--include", include), flags)
+        self._exclude = _union(excluded, flags)
         self._everything = "**" in excluded
         self._pruned = _union(
-            pattern.removesuffix(_BELOW)
-            for pattern in excluded
-            if pattern.endswith(_BELOW) and not pattern.endswith(f"\\{_BELOW}")
+            (
+                pattern.removesuffix(_BELOW)
+                for pattern in excluded
+                if pattern.endswith(_BELOW) and not pattern.endswith(f"\\{_BELOW}")
+            ),
+            flags,
         )
 
     def left_out(self, path: str) -> str:
@@ -102,7 +111,7 @@ class PathFilter:
         if self._exclude is not None and self._exclude.fullmatch(path):
             return "excluded"
         if self._include is not None and not self._include.fullmatch(path):
-            return "not included"
+            return NOT_INCLUDED
         return ""
 
     def leaves_out_all_below(self, directory: str) -> bool:
@@ -135,6 +144,6 @@ def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
     return normalised
 
 
-def _union(patterns: Iterable[str]) -> re.Pattern[str] | None:
+def _union(patterns: Iterable[str], flags: re.RegexFlag) -> re.Pattern[str] | None:
     alternatives = [f"(?:{to_regex(pattern)})" for pattern in patterns]
-    return re.compile("|".join(alternatives), re.DOTALL) if alternatives else None
+    return re.compile("|".join(alternatives), flags) if alternatives else None

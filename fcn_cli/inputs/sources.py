@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +16,40 @@ from ..common.output_layout import IMAGE_DIRECTORIES, is_output_directory
 from ..common.redaction import public_url
 from ..common.stores import StoreObject
 from . import formats, remote_photos
-from .patterns import PathFilter
+from .patterns import NOT_INCLUDED, PathFilter
 from .store_search import StoreSearch
 
 EXCLUDED_DIRECTORY = "excluded directory"
 LISTED_DIRECTORY = "directory in the list"
-_PLURALS = {EXCLUDED_DIRECTORY: "excluded directories", LISTED_DIRECTORY: "directories in the list"}
+SNAPSHOT_DIRECTORY = "snapshot directory"
+_PLURALS = {
+    EXCLUDED_DIRECTORY: "excluded directories",
+    LISTED_DIRECTORY: "directories in the list",
+    SNAPSHOT_DIRECTORY: "snapshot directories",
+}
 _IN_OUTPUT = "in an output directory of fcn"
+_SYSTEM_DIRECTORIES = (
+    # Thumbnails, and what was deleted: of Synology, QNAP, Windows, macOS.
+    *("@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
+    *("lost+found", "__MACOSX", "Network Trash Folder"),
+)
+_SNAPSHOT_DIRECTORIES = ("#snapshot", "@Recently-Snapshot", "~snapshot")
+_SYSTEM_DIRECTORY = re.compile(
+    f"(?:^|/)({'|'.join(map(re.escape, _SYSTEM_DIRECTORIES + _SNAPSHOT_DIRECTORIES))})/", re.IGNORECASE
+)
+_EXAMPLES = 1000
 _UNSAFE_PARTS = frozenset({"", ".", ".."})
+
+
+def system_directory(below: str) -> str | None:
+    """Return the directory, on the path of a file below what is searched, that a system keeps for itself."""
+    found = _SYSTEM_DIRECTORY.search(below)
+    return found[1] if found is not None else None
+
+
+def is_snapshot_directory(name: str) -> bool:
+    """Say whether a directory of this name has earlier states of the whole volume, too many to list."""
+    return name.casefold() in map(str.casefold, _SNAPSHOT_DIRECTORIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +76,14 @@ class Source:
 class Found:
     """The photos in the inputs, in order, and the number of ignored files by reason.
 
-    `directories` holds the absolute paths of the input directories that were searched.
+    `directories` holds the absolute paths of the input directories that were searched, `not_included` the
+    first paths that no ``--include`` matches.
     """
 
     sources: list[Source] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     directories: list[str] = field(default_factory=list)
+    not_included: list[str] = field(default_factory=list)
 
     def empty_directories(self) -> list[str]:
         """Return the directories that were searched and have nothing in them, not even other files."""
@@ -88,19 +116,17 @@ class Collector:
 
     Parameters
     ----------
-    include, exclude
-        Patterns that what is searched for must match, see `patterns`.
+    chosen
+        Selects among what is found by searching.
     output
         The run's output directory or its URL, or None.
     keep_extension
         See `discovery.discover`.
     """
 
-    def __init__(
-        self, include: Sequence[str], exclude: Sequence[str], output: str | None, *, keep_extension: bool
-    ) -> None:
+    def __init__(self, chosen: PathFilter, output: str | None, *, keep_extension: bool) -> None:
         self.found = Found()
-        self.filter = PathFilter(include, exclude)
+        self.filter = chosen
         self.stores = StoreSearch(output)
         self.output = os.path.realpath(output) if output is not None else None
         self._keep_extension = keep_extension
@@ -132,6 +158,9 @@ class Collector:
 
         `below` is its path below what was searched, and `prefix` comes before that in its name.
         """
+        if "/" in below and (kept_by_system := system_directory(below)) is not None:
+            self.ignore(f"in {kept_by_system}")
+            return
         if below.startswith(".") or "/." in below:
             self.ignore("hidden")
             return
@@ -140,6 +169,8 @@ class Collector:
             self.ignore(suffix or "without a suffix")
         elif left_out := self.filter.left_out(below):
             self.ignore(left_out)
+            if left_out == NOT_INCLUDED and len(self.found.not_included) < _EXAMPLES:
+                self.found.not_included.append(below)
         else:
             image = f"{prefix}/{below}" if prefix else below
             if found is None:

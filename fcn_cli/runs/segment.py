@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
-from ..common import resources
+from ..common import redaction, resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost, RequestError
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inputs import decoder
-from ..inputs.discovery import Found, discover
+from ..inputs.discovery import Found, InputRequest, discover
+from ..inputs.patterns import NOT_INCLUDED, PathFilter
 from ..outputs import pruning, settings
 from ..outputs.directory import OutputDirectory, read_classes
 from ..outputs.journal import Journal
@@ -101,7 +102,21 @@ def _why_nothing(request: SegmentRequest, found: Found) -> str:
         )
     elif not found.directories:
         where = "nothing to segment was found"
-    return "; ".join(filter(None, [where, found.ignored_text()]))
+    return "; ".join(filter(None, [where, _why_not_included(request.inputs, found), found.ignored_text()]))
+
+
+def _why_not_included(request: InputRequest, found: Found) -> str:
+    """Say what the patterns of ``--include`` looked at, when they match nothing."""
+    if not found.not_included:
+        return ""
+    places = ", ".join(map(redaction.public_url, request.inputs[:3])) + (" …" if request.inputs[3:] else "")
+    paths = counted(found.ignored[NOT_INCLUDED], "path")
+    text = f"--include looked at {paths} below {places}, for example"
+    any_case = PathFilter(request.include, request.exclude, ignore_case=True)
+    for example in found.not_included:
+        if not any_case.left_out(example):
+            return f"{text} {example}, which matches with --ignore-case"
+    return f"{text} {found.not_included[0]}"
 
 
 class Run:

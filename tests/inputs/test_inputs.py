@@ -70,6 +70,45 @@ def test_files_and_patterns() -> None:
     assert outputs(["d/[1].jpg"]) == ["[1].png"]
 
 
+def test_what_systems_keep_beside_photos_is_ignored_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(
+        "d/a.jpg",
+        "d/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "d/@eaDir/a.jpg@SynoResource",
+        "d/sub/@eadir/b.jpg",
+        "d/#recycle/old/c.png",
+        "d/$Recycle.Bin/S-1-5/d.png",
+        "d/__MACOSX/d/._a.jpg",
+        "d/System Volume Information/e.jpg",
+        "d/#snapshot/GMT-01/d/a.jpg",
+        "d/my #recycle/f.jpg",
+        "d/.Trash-1000/files/g.jpg",
+    )
+    listed, real = [], os.scandir
+
+    def scandir(path: str) -> object:
+        listed.append(path)
+        if Path(path).name == "System Volume Information":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    got = found(["d"])
+    assert [source.image for source in got.sources] == ["a.jpg", "my #recycle/f.jpg"]
+    assert not [source for source in got.sources if source.problem]
+    assert got.ignored_text() == (
+        "ignored 9: 1 hidden, 1 in #recycle, 1 in $Recycle.Bin, 2 in @eaDir, 1 in @eadir, "
+        "1 in System Volume Information, 1 in __MACOSX, 1 snapshot directory"
+    )
+    assert not any("GMT-01" in path for path in listed)
+    # What is given itself is searched, and a list says what it wants.
+    assert outputs(["d/@eaDir"]) == ["a.jpg/SYNOPHOTO_THUMB_M.png"]
+    assert outputs(["d/#snapshot"]) == ["GMT-01/d/a.png"]
+    assert outputs(["d/#recycle/**/*.png"]) == ["old/c.png"]
+    assert outputs(["d/**/*.png"]) == []
+    assert outputs([], ["d/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg"]) == ["d/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.png"]
+
+
 def test_listed_files_are_named_below_the_root() -> None:
     touch("d/a.jpg", "d/sub/b.jpg")
     assert outputs([], ["d/a.jpg", "./d/sub/../sub/b.jpg"]) == ["d/a.png", "d/sub/b.png"]

@@ -135,6 +135,10 @@ def test_exclude_wins_and_include_only_narrows() -> None:
         assert PathFilter(exclude=[pattern]).leaves_out_all_below("raw")
         assert not PathFilter(exclude=[pattern]).left_out("raw2/a.jpg")
         assert not PathFilter([pattern]).left_out("raw/deep/a.jpg")
+        assert PathFilter(exclude=[pattern]).left_out("RAW/a.jpg") == ""
+        any_case = PathFilter(exclude=[pattern], ignore_case=True)
+        assert any_case.left_out("RAW/a.jpg") == "excluded"
+        assert any_case.leaves_out_all_below("Raw")
     assert PathFilter(exclude=["."]).leaves_out_all_below("")
     assert not PathFilter(exclude=["*"]).leaves_out_all_below("sub")
 
@@ -193,6 +197,14 @@ def test_the_command_line_takes_several_patterns(fcn: Fcn, make_photos: MakePhot
     assert "3 images: 3 done" in done.stderr
     nothing = fcn("segment", "made", "--include", "x*", "--exclude", "[rs]*/**", code=3).stderr
     assert "ignored 4: 2 excluded directories, 2 not included" in nothing
+    assert "--include looked at 2 paths below made, for example a.png;" in nothing
+    (tmp_path / "made/sub").rename(tmp_path / "made/Sub")
+    line = ("segment", "made", "--include", "sub/D.*", "--exclude", "RAW/**", *SMALL, "-o", "cased")
+    nothing = fcn(*line, code=3).stderr
+    looked_at = "--include looked at 5 paths below made, for example Sub/d.png, which matches"
+    assert f"{looked_at} with --ignore-case; ignored 5" in nothing
+    assert "1 image: 1 done" in fcn(*line, "--ignore-case").stderr
+    assert sorted(tree(tmp_path / "cased/masks")) == ["Sub/d.png"]
     for pattern, text in (
         ("", "the pattern is empty"),
         ("/made/**", "can match nothing"),

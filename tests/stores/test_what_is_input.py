@@ -48,6 +48,15 @@ def test_outputs_of_fcn_in_a_bucket_are_not_input(s3: S3Server) -> None:
     assert images(find(listed=listed, root="s3://photos/in")) == ["a.png"]
 
 
+def test_directories_that_systems_keep_for_themselves_are_not_input(s3: S3Server) -> None:
+    keys = ["a.png", "@eaDir/a.png/thumb.jpg", "sub/#recycle/b.png", "sub/#snapshot/now/c.png"]
+    s3.put("photos", dict.fromkeys(keys, b"x"))
+    found = find("s3://photos")
+    assert images(found) == ["a.png"]
+    assert dict(found.ignored) == {"in @eaDir": 1, "in #recycle": 1, "in #snapshot": 1}
+    assert images(find("s3://photos/sub/#recycle")) == ["b.png"]
+
+
 def test_searching_follows_the_rules_for_files(s3: S3Server) -> None:
     keys = ["a.png", ".hidden.png", "b/.c/d.png", "b/e.txt", "b/f", "b/g.JPG", "g/", "raw/h.png"]
     s3.put("photos", dict.fromkeys(keys, b"x"))
