@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .common import palettes
+from .common import limits, palettes
 from .common.class_names import class_name
 from .common.errors import Failure, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
@@ -290,10 +290,17 @@ def _check(options: SegmenterOptions) -> None:
     unknown = options.keys() - SegmenterOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"Segmenter has no option {', '.join(sorted(unknown))}")
-    numbers = {name: options.get(name) for name in ("resize", "threads", "batch_size", "tile")}
-    for name, number in numbers.items():
-        if isinstance(number, int) and number < 1:
-            raise RequestError(f"{name} {number}: a whole number from 1 up is needed")
+    side = limits.LONGEST_SIDE
+    most = {
+        "resize": side,
+        "threads": limits.MOST_THREADS,
+        "batch_size": limits.MOST_IN_A_BATCH,
+        "tile": side,
+    }
+    for name, maximum in most.items():
+        number = options.get(name)
+        if isinstance(number, int) and not 1 <= number <= maximum:
+            raise RequestError(f"{name} {number}: a whole number from 1 to {maximum} is needed")
     confidence = options.get("min_confidence", 0.0)
     if not 0 <= confidence <= 1:
         raise RequestError(f"min_confidence {confidence}: a probability is from 0 to 1")

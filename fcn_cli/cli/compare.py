@@ -10,13 +10,19 @@ import typer
 
 from . import options
 from .figures import print_figures
+from .option_values import local
 
 
 def compare(
     dir_a: Annotated[
-        Path, typer.Argument(metavar="DIR_A", help="An output directory, or a directory of index PNGs.")
+        str,
+        typer.Argument(
+            metavar="DIR_A", parser=local, help="An output directory, or a directory of index PNGs."
+        ),
     ],
-    dir_b: Annotated[Path, typer.Argument(metavar="DIR_B", help="The directory to compare it with.")],
+    dir_b: Annotated[
+        str, typer.Argument(metavar="DIR_B", parser=local, help="The directory to compare it with.")
+    ],
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -30,6 +36,6 @@ def compare(
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
-        result = comparison.compare(dir_a, dir_b, progress)
+        result = comparison.compare(Path(dir_a), Path(dir_b), progress)
     print_figures(result.as_json(), tables.comparison, as_json=as_json)
     raise typer.Exit(result.exit_code)

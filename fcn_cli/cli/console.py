@@ -42,13 +42,21 @@ class _Log:
 
     def _open(self) -> RawIOBase:
         # Unbuffered: a disk that has room again takes whole lines, not what it refused before.
-        return self.path.open("ab", buffering=0)
+        return open(self.path, "ab", buffering=0, opener=_without_waiting)
 
     def _is_away(self) -> bool:
         try:
             return not os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno()))
         except OSError:
             return True
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file for writing; a pipe that nobody reads is an error."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if os.name == "posix":
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 _log: _Log | None = None

@@ -8,13 +8,14 @@ import typer
 
 from ..evaluation.choices import Orientation, Protocol, TruthColors
 from .input_options import not_a_file
-from .option_values import choice, complete
+from .option_values import choice, complete, local
 
 Images = Annotated[str, typer.Argument(metavar="IMAGES", help="A directory of photos.")]
 Truth = Annotated[
     str,
     typer.Argument(
         metavar="TRUTH",
+        parser=local,
         help="A directory of index PNGs with the photos' names (255 is void), a Pascal VOC root "
         "(VOCdevkit/VOC2012), or a COCO instances_*.json. A label map must have its photo's size.",
     ),
@@ -22,7 +23,9 @@ Truth = Annotated[
 Predictions = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR", help="Measure these masks (an output directory, or index PNGs) instead of a network."
+        metavar="DIR",
+        parser=local,
+        help="Measure these masks (an output directory, or index PNGs) instead of a network.",
     ),
 ]
 Split = Annotated[
@@ -55,6 +58,7 @@ Report = Annotated[
     typer.Option(
         metavar="DIR",
         callback=_not_a_file,
+        parser=local,
         help="Write DIR/report.html (per-class bars, confusion matrix, the photos, worst first) and "
         "DIR/evaluation.json.",
     ),

@@ -10,6 +10,7 @@ import typer
 
 from ..common import store_urls
 from ..common.errors import RequestError
+from .option_values import local
 
 Include = Annotated[
     list[str] | None,
@@ -68,6 +69,7 @@ FilesFrom = Annotated[
     typer.Option(
         metavar="FILE",
         callback=not_empty,
+        parser=local,
         help="Read image files or URLs from a list, one per line; '-' is stdin.",
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..common import limits
 from ..common.wording import alternatives
 from . import option_values
 
@@ -69,6 +70,7 @@ ClassNames = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="FCN_CLASS_NAMES",
+        parser=option_values.local,
         help="The class names of your checkpoint, one per line; 'voc' means the 21 of Pascal VOC.",
     ),
 ]
@@ -87,7 +89,7 @@ Threads = Annotated[
     typer.Option(
         envvar="FCN_THREADS",
         metavar="N",
-        parser=option_values.whole(1, word="auto"),
+        parser=option_values.whole(1, limits.MOST_THREADS, word="auto"),
         autocompletion=option_values.complete("auto"),
         help="CPU threads of the network; auto: as many as CPU affinity and cgroup quota allow.",
     ),
@@ -123,7 +125,7 @@ BatchSize = Annotated[
         "-b",
         envvar="FCN_BATCH_SIZE",
         metavar="N",
-        parser=option_values.whole(1, word="auto"),
+        parser=option_values.whole(1, limits.MOST_IN_A_BATCH, word="auto"),
         autocompletion=option_values.complete("auto"),
         help="Images of one shape per forward pass; auto: 1 on a CPU, up to 16 on a GPU.",
     ),
@@ -135,7 +137,7 @@ Workers = Annotated[
         "-j",
         envvar="FCN_WORKERS",
         metavar="N",
-        parser=option_values.whole(0, word="auto"),
+        parser=option_values.whole(0, limits.MOST_WORKERS, word="auto"),
         autocompletion=option_values.complete("auto"),
         help="Decoding processes; auto: one per CPU, at most 16; 0: decode in the main process.",
     ),
@@ -165,7 +167,7 @@ Tile = Annotated[
     typer.Option(
         envvar="FCN_TILE",
         metavar="N",
-        parser=option_values.whole(1, word="none"),
+        parser=option_values.whole(1, limits.LONGEST_SIDE, word="none"),
         autocompletion=option_values.complete("520"),
         show_default="the whole photo at once",
         help="For large photos: feed the network overlapping tiles of N pixels a side, rounded up to a "
@@ -177,7 +179,7 @@ Overlap = Annotated[
     typer.Option(
         envvar="FCN_OVERLAP",
         metavar="N",
-        parser=option_values.whole(0, word="auto"),
+        parser=option_values.whole(0, limits.LONGEST_SIDE, word="auto"),
         show_default="a quarter of the tile",
         help="Pixels that neighbouring tiles share, rounded up like the tile; at most half of it.",
     ),
@@ -214,7 +216,7 @@ MaxImagePixels = Annotated[
     typer.Option(
         envvar="FCN_MAX_IMAGE_PIXELS",
         metavar="N",
-        parser=option_values.whole(1),
+        parser=option_values.whole(1, limits.MOST_PIXELS),
         show_default="178956970, Pillow's error limit",
         help="Refuse larger photos before decoding them.",
     ),
@@ -224,7 +226,7 @@ DecodeTimeout = Annotated[
     typer.Option(
         envvar="FCN_DECODE_TIMEOUT",
         metavar="SECONDS",
-        parser=option_values.number(0.1),
+        parser=option_values.number(0.1, limits.MOST_SECONDS),
         help="Maximum time to decode a photo; it fails after that.",
     ),
 ]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 
-from ..common import output_layout
+from ..common import output_layout, store_urls
 from ..common.errors import RequestError
+from ..common.limits import LONGEST_SIDE, MOST_SHARDS
 from ..common.shard import Shard
 from ..common.wording import alternatives
 
-_LONGEST_SIDE = 16384
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _Choices = TypeVar("_Choices", bound=StrEnum)
 
@@ -36,10 +37,10 @@ def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     return parse
 
 
-def _whole_number(text: str, minimum: int, maximum: int = 2**63 - 1) -> int | None:
+def _whole_number(text: str, minimum: int, maximum: int) -> int | None:
     """Return the whole number that `text` writes in ASCII digits, or None if it is out of range."""
-    # Python refuses to convert thousands of digits; 20 digits exceed any range here.
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
+    # Python refuses to convert thousands of digits; 19 exceed any range here.
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
         return None
     return int(text) if minimum <= int(text) <= maximum else None
 
@@ -52,16 +53,16 @@ def age(text: str) -> float:
     return int(number) * _UNITS[text[-1]]
 
 
-def whole(minimum: int, *, word: str = "") -> Callable[[Any], int | None]:
-    """Return a parser for a whole number of at least `minimum`; `word` becomes None."""
-    takes = f"a whole number of at least {minimum}"
+def whole(minimum: int, maximum: int, *, word: str = "") -> Callable[[Any], int | None]:
+    """Return a parser for a whole number from `minimum` to `maximum`; `word` becomes None."""
+    takes = f"a whole number from {minimum} to {maximum}"
     if word:
         takes = f"{word} or {takes}"
 
     def parse(text: Any) -> int | None:
         if word and text == word:
             return None
-        value = _whole_number(str(text), minimum)
+        value = _whole_number(str(text), minimum, maximum)
         if value is None:
             raise refused(takes, text)
         return value
@@ -73,9 +74,9 @@ def short_side(text: str) -> int | None:
     """Parse the short side of the network's input in pixels; ``none`` becomes None."""
     if text == "none":
         return None
-    side = _whole_number(text, 1, _LONGEST_SIDE)
+    side = _whole_number(text, 1, LONGEST_SIDE)
     if side is None:
-        raise refused(f"none or a short side of 1 to {_LONGEST_SIDE} pixels", text)
+        raise refused(f"none or a short side of 1 to {LONGEST_SIDE} pixels", text)
     return side
 
 
@@ -84,34 +85,39 @@ def scales(text: Any) -> tuple[float, ...]:
     from ..inputs.decode_options import check_scales
 
     try:
-        return check_scales(float(part) for part in str(text).split(","))
+        return check_scales(_number(part) for part in str(text).split(","))
     except (ValueError, RequestError):
         raise refused("numbers from 0.25 to 4, separated by commas", text) from None
 
 
-def number(minimum: float, maximum: float | None = None) -> Callable[[Any], float]:
+def number(minimum: float, maximum: float) -> Callable[[Any], float]:
     """Return a parser for a number from `minimum` to `maximum`."""
-    takes = f"a number of at least {minimum:g}"
-    if maximum is not None:
-        takes = f"a number from {minimum:g} to {maximum:g}"
+    takes = f"a number from {minimum:.15g} to {maximum:.15g}"
 
     def parse(text: Any) -> float:
         try:
-            value = float(text)
+            value = _number(str(text))
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < minimum or (maximum is not None and value > maximum):
+        if not minimum <= value <= maximum:
             raise refused(takes, text)
         return value
 
     return parse
 
 
+def _number(text: str) -> float:
+    """Return the number that a text writes in ASCII, which `float` does not ask for."""
+    if not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
 def share(text: str) -> float:
     """Parse a share, as a percentage or a fraction; return the fraction."""
     percent = text.strip().endswith("%")
     try:
-        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+        value = _number(text.strip().removesuffix("%")) / (100 if percent else 1)
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
@@ -121,7 +127,7 @@ def share(text: str) -> float:
 
 def size(text: str) -> tuple[int, int]:
     """Parse a (width, height) in pixels."""
-    sides = [_whole_number(part, 1, _LONGEST_SIDE) for part in text.split("x")]
+    sides = [_whole_number(part, 1, LONGEST_SIDE) for part in text.split("x")]
     if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise refused("WIDTHxHEIGHT in pixels, as 693x520", text)
     return sides[0], sides[1]
@@ -129,10 +135,27 @@ def size(text: str) -> tuple[int, int]:
 
 def shard(text: str) -> Shard:
     """Parse a shard: its number, which counts from 1, a slash, and the number of shards."""
-    index, _, count = (_whole_number(part, 0) for part in text.partition("/"))
+    index, _, count = (_whole_number(part, 0, MOST_SHARDS) for part in text.partition("/"))
     if index is None or count is None or "/" not in text or not 1 <= index <= count:
-        raise refused("I/N, share I of N with I from 1 to N (a scheduler that counts from 0: add 1)", text)
+        raise refused(
+            f"I/N, share I of N, with I from 1 to N and N up to {MOST_SHARDS} (a scheduler that counts from "
+            "0: add 1)",
+            text,
+        )
     return Shard(index, count)
+
+
+def local_file(text: Any) -> Path:
+    """Parse the path of a file on this machine; see `local`."""
+    return Path(local(text))
+
+
+def local(text: Any) -> str:
+    """Parse a path on this machine: a URL would be taken for a strange one."""
+    path = store_urls.local_path(str(text))
+    if store_urls.is_url(path):
+        raise refused("a path on this machine", text)
+    return path
 
 
 def ray_address(text: str) -> str:

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from ..common import limits
 from . import option_values
 
-Rounds = Annotated[int, typer.Option(metavar="N", parser=option_values.whole(1), help="Timed rounds.")]
+Rounds = Annotated[
+    int, typer.Option(metavar="N", parser=option_values.whole(1, limits.MOST_ROUNDS), help="Timed rounds.")
+]
 LogFile = Annotated[
     Path | None,
     typer.Option(
-        envvar="FCN_LOG_FILE", metavar="FILE", help="Append the messages of -v to this file, also with -q."
+        envvar="FCN_LOG_FILE",
+        metavar="FILE",
+        parser=option_values.local_file,
+        help="Append the messages of -v to this file, also with -q.",
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed image.")]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..common import limits
 from . import option_values
 from .input_options import not_a_file
 
@@ -46,6 +47,7 @@ Palette = Annotated[
     typer.Option(
         envvar="FCN_PALETTE",
         metavar="NAME",
+        parser=option_values.local,
         autocompletion=option_values.complete_palettes,
         help="Class colours: hub (as on the PyTorch Hub page), voc, bright (easy to tell apart, also for "
         "colour-blind people), or a JSON file of [r, g, b] triples.",
@@ -139,7 +141,7 @@ Wait = Annotated[
     typer.Option(
         envvar="FCN_WAIT",
         metavar="SECONDS",
-        parser=option_values.number(0),
+        parser=option_values.number(0, limits.MOST_SECONDS),
         help="Maximum time to wait for another run in the output directory; then exit with 4.",
     ),
 ]

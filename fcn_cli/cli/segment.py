@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -154,7 +152,7 @@ def _check_classes(context: typer.Context, kinds: Sequence[str] | None) -> None:
 
 
 def _listed(inputs: Sequence[str] | None, files_from: str | None, *, null: bool) -> list[str] | None:
-    from ..inputs.file_lists import parse_list
+    from ..inputs.file_lists import parse_list, read_list
 
     if files_from is None:
         if null:
@@ -165,10 +163,8 @@ def _listed(inputs: Sequence[str] | None, files_from: str | None, *, null: bool)
             )
         return None
     try:
-        data = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()
+        return parse_list(read_list(files_from), null=null)
     except OSError as error:
-        raise RequestError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
-    try:
-        return parse_list(data, null=null)
+        raise RequestError(f"--files-from {files_from}: cannot be read ({error.strerror or error})") from None
     except RequestError as error:
         raise RequestError(f"--files-from {files_from}: {error}") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import command_line, network_options, options
+from . import command_line, network_options, option_values, options
 from .console import write_line
 
 app = typer.Typer(
@@ -42,7 +42,10 @@ def fetch(
     directory: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="DIR", help="Store them here, to copy to another machine's FCN_WEIGHTS_DIR."
+            "--to",
+            metavar="DIR",
+            parser=option_values.local,
+            help="Store them here, to copy to another machine's FCN_WEIGHTS_DIR.",
         ),
     ] = None,
     quiet: options.Quiet = False,

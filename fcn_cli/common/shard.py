@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .limits import MOST_SHARDS
 from .output_layout import LOCK_FILE
 
 _LABEL = re.compile(r"([1-9][0-9]*)-of-([1-9][0-9]*)")
@@ -48,7 +49,7 @@ def shards_with(names: Iterable[str], name: str) -> list[tuple[Shard, str]]:
     for one in names:
         if (label := _LABEL.search(one)) is not None:
             shard = Shard(int(label[1]), int(label[2]))
-            if shard.index <= shard.count and one == shard_file(name, shard):
+            if shard.index <= shard.count <= MOST_SHARDS and one == shard_file(name, shard):
                 found.append((shard, one))
     return sorted(found, key=lambda entry: (entry[0].count, entry[0].index))
 

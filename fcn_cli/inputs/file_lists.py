@@ -1,11 +1,56 @@
-"""Parse the lists of ``--files-from``."""
+"""Read and parse the lists of ``--files-from``."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import io
 import os
+import stat
+import sys
+from typing import BinaryIO
 
 from ..common.errors import RequestError
+
+MOST_BYTES = 1 << 30
+"""A longer list is none."""
+
+
+def read_list(name: str) -> bytes:
+    """Return the content of a file, or of a pipe, or with ``-`` of stdin.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    RequestError
+        It is a device, or longer than any list.
+    """
+    if name == "-":
+        return _read(sys.stdin.buffer)
+    with open(name, "rb", buffering=0) as stream:
+        return _read(stream)
+
+
+def _read(stream: BinaryIO | io.RawIOBase) -> bytes:
+    too_long = RequestError(f"more than {MOST_BYTES >> 20} MiB; split the list")
+    with contextlib.suppress(io.UnsupportedOperation):
+        status = os.fstat(stream.fileno())
+        is_empty_device = os.path.exists(os.devnull) and os.path.samestat(status, os.stat(os.devnull))
+        if not stream.isatty() and not is_empty_device and _is_device(status.st_mode):
+            raise RequestError("a device is no list of files")
+        if status.st_size > MOST_BYTES:
+            raise too_long
+    data = bytearray()
+    while chunk := stream.read(1 << 20):
+        data += chunk
+        if len(data) > MOST_BYTES:
+            raise too_long
+    return bytes(data)
+
+
+def _is_device(mode: int) -> bool:
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def parse_list(data: bytes, *, null: bool) -> list[str]:

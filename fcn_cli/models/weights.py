@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common import files
 from ..common.errors import WeightsError
 
 
@@ -44,7 +45,7 @@ def sha256_of(path: Path) -> str:
         The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open(files.open_regular(path, follow=True), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
