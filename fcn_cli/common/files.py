@@ -257,6 +257,11 @@ def sync_directories(folders: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
+def is_temporary(name: str) -> bool:
+    """Say whether a file has the name of a temporary file, which is nobody's once its process has ended."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX, *, below: bool = True) -> None:
     """Delete the temporary files that killed runs, or one with this prefix, left in or `below` a folder.
 
@@ -266,7 +271,7 @@ def sweep_temporaries(folder: Path, prefix: str = _TEMPORARY_PREFIX, *, below: b
         return
     for parent, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(prefix) and _TEMPORARY.fullmatch(name):
+            if name.startswith(prefix) and is_temporary(name):
                 remove_regular(Path(parent) / name)
         if not below:
             return

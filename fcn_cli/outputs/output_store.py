@@ -180,6 +180,11 @@ class LocalStore:
         # Without pathlib, which is slow.
         return files.write_whole(f"{self._root_text}/{name}", write)
 
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Create or replace a file atomically, with its directories; `sync` makes it survive a power cut."""
+        self._make_directory(name.rpartition("/")[0])
+        files.write_bytes(self.root / name, data)
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file as `files.write_text` does."""
         files.write_text(self.root / name, text)
@@ -220,6 +225,14 @@ class LocalStore:
     def contents(self) -> Iterator[str]:
         """Yield the names of what is in the directory."""
         yield from self.top_names()
+
+    def entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return what is in a directory below this one, not behind a link; nothing where it is missing."""
+        try:
+            with os.scandir(self.safe_path(f"{folder}/*").parent) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def modified(self, name: str) -> float:
         """Return a file's mtime."""

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from ..common import files
 from ..common.errors import OutputLost, RequestError
 from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE
+from ..outputs.output_store import LocalStore
 from .image_store import GRACE_SECONDS, ImageStore
 from .scripts import to_json
 
@@ -25,6 +26,8 @@ _ASSETS = ("report.css", "core.js", "table.js", "filters.js", "grid.js", "viewer
 """In the order in which the page loads them."""
 _IMAGES = "images"
 _EDITION = re.compile(r"page-[0-9a-f]{16}")
+_FILE_OF_EDITION = re.compile(r"[a-z]+(-[0-9]+)?\.(css|js)")
+"""An asset, or a part of a table."""
 _MARK = b'<meta name="generator" content="fcn '
 
 
@@ -71,12 +74,9 @@ class Page:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / REPORT_FILE
-        self._folder = directory / REPORT_DIRECTORY
+        self._store = LocalStore(directory)
         refuse_foreign(directory)
-        images = self._folder / _IMAGES
-        if os.path.realpath(images) != os.path.join(os.path.realpath(directory), REPORT_DIRECTORY, _IMAGES):
-            raise OutputLost(f"{self._folder} is a link; a report is never written through links")
-        self.images = ImageStore(images)
+        self.images = ImageStore(self._store, f"{REPORT_DIRECTORY}/{_IMAGES}")
 
     def write(
         self, template: str, context: Mapping[str, Any], data: Mapping[str, Any], parts: Mapping[str, bytes]
@@ -101,7 +101,6 @@ class Page:
         """
         content = {name: (_HERE / "assets" / name).read_bytes() for name in _ASSETS} | dict(parts)
         edition = f"page-{_digest(content)}"
-        folder = self._folder / edition
         base = f"{REPORT_DIRECTORY}/{edition}"
         html = (
             _environment()
@@ -114,28 +113,34 @@ class Page:
                 data=Markup(to_json({**data, "base": base, "images": f"{REPORT_DIRECTORY}/{_IMAGES}"})),  # noqa: S704
             )
         )
-        with OutputLost.when_refused(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # One that is used again is new: no other report shall delete it now.
-            os.utime(folder)
-            for name, text in content.items():
-                if not (folder / name).exists():
-                    files.write_bytes(folder / name, text)
-            files.sync_directories([folder, self._folder])
+        written = {f"{base}/{name}": text for name, text in content.items()}
+        with OutputLost.when_refused(self._store / base):
+            with contextlib.suppress(FileNotFoundError):
+                # One that is used again is new: no other report shall delete it now.
+                os.utime(self._store.safe_path(next(iter(written))).parent)
+            for name, text in written.items():
+                if not self._store.has_size(name, len(text)):
+                    self._store.write_bytes(name, text)
+            self._store.sync(written)
         with OutputLost.when_refused(self.path):
-            files.write_text(self.path, html)
-        self._sweep(keep=edition)
+            self._store.write_text(REPORT_FILE, html)
+        with contextlib.suppress(OSError):
+            self._sweep(keep=edition)
 
     def _sweep(self, keep: str) -> None:
+        """Delete the files of old editions, and what this leaves empty; nothing that fcn did not write."""
         old = time.time() - GRACE_SECONDS
-        for folder in self._folder.iterdir():
+        for edition in self._store.entries(REPORT_DIRECTORY):
+            if not _EDITION.fullmatch(edition.name) or edition.name == keep:
+                continue
+            base = f"{REPORT_DIRECTORY}/{edition.name}"
             with contextlib.suppress(OSError):
-                if not _EDITION.fullmatch(folder.name) or folder.name == keep:
-                    continue
-                if folder.lstat().st_mtime < old:
-                    for file in folder.iterdir():
-                        file.unlink()
-                    folder.rmdir()
+                if edition.stat(follow_symlinks=False).st_mtime < old:
+                    for file in self._store.entries(base):
+                        ours = _FILE_OF_EDITION.fullmatch(file.name) or files.is_temporary(file.name)
+                        if ours and file.is_file(follow_symlinks=False):
+                            self._store.remove(f"{base}/{file.name}")
+                    self._store.remove_directory(base)
 
 
 def _digest(content: Mapping[str, bytes]) -> str:

@@ -190,3 +190,54 @@ def test_a_line_without_an_end_needs_no_memory(fcn: Fcn, out: Path) -> None:
         journal.write(b'{"image": "b.png", "source": "' + b"x" * (3 << 20) + b'"}\n')
     assert "1 damaged line" in fcn("segment", "made", *SMALL, "-o", "out").stderr
     fcn("verify", "out")
+
+
+def _age(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        old = path.lstat().st_mtime - 100 * HOUR
+        os.utime(path, (old, old), follow_symlinks=False)
+
+
+@pytest.mark.long
+def test_a_report_deletes_and_writes_nothing_behind_links_and_nothing_of_others(
+    fcn: Fcn, out: Path, outside: Outside
+) -> None:
+    fcn("report", "out")
+    report = out / "report"
+    page = next(report.glob("page-*"))
+    pictures = {path.name for path in report.rglob("images/*/*")}
+    # Old editions: a link, and a directory with a file of ours, one of others, and links.
+    (report / "page-0123456789abcdef").symlink_to(outside.folder)
+    old = report / "page-00000000000000ff"
+    old.mkdir()
+    for name in ("core.js", "photos-0.js", ".fcn-1-12345678-1.tmp", "notes.txt"):
+        (old / name).write_text("…")
+    (old / "table.js").symlink_to(outside.folder / "core.js")
+    # Pictures: a directory that is a link, one that the page needs, and an old one that is a link.
+    first, second = sorted({name[:2] for name in pictures})[:2]
+    behind = outside.folder.parent / "behind"
+    shutil.move(report / "images" / first, behind)
+    (report / "images" / first).symlink_to(behind)
+    unneeded = f"{second}{'0' * 18}-s.jpg"
+    (behind / f"{first}{'0' * 18}-s.jpg").write_text("…")
+    (report / "images" / second / unneeded).symlink_to(outside.folder / "a.png")
+    (report / "images" / second / "keep.jpg").write_text("…")
+    (report / "images" / second / f"{second}{'1' * 18}-s.jpg").write_text("…")
+    _age(report)
+    _age(behind)
+    before = tree(behind)
+    done = fcn("report", "out", code=5)
+    assert f"report/images/{first} is a link" in done.stderr
+    assert tree(behind) == before
+    (report / "images" / first).unlink()
+    fcn("report", "out")
+    outside.check()
+    assert tree(behind) == before
+    assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "table.js"]
+    left = {path.name for path in (report / "images" / second).iterdir()} - pictures
+    assert left == {unneeded, "keep.jpg"}
+    # The edition that a page needs is a link.
+    shutil.rmtree(page)
+    page.symlink_to(outside.folder)
+    assert f"{page.name} is a link" in fcn("report", "out", code=5).stderr
+    outside.check()
