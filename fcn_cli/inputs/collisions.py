@@ -23,11 +23,23 @@ class Collision:
         """A message for users, without the remedy."""
         owner, name, other = self.owner.given, self.refused.output, self.owner.output
         if folded(name) == folded(other):
-            return f"{owner} and {self.refused.given} would both be written as {name}"
+            return f"{owner} and {self.refused.given} would both be written as {name}{self._likeness}"
         return (
             f"{owner} and {self.refused.given} would both be written as {min(name, other, key=len)}, "
             "one of them as a directory"
         )
+
+    @property
+    def _likeness(self) -> str:
+        """In what the two names differ, where people or file systems take them for one; else empty."""
+        name, other = self.refused.image, self.owner.image
+        if self.is_of_suffixes:
+            return ""
+        if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+            return " (their names look alike: they differ only in Unicode form, NFC or NFD)"
+        if name.casefold() == other.casefold():
+            return " (their names differ only in upper and lower case)"
+        return " (their names differ only in upper and lower case and in Unicode form, NFC or NFD)"
 
     @property
     def is_of_suffixes(self) -> bool:

@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +46,60 @@ def load_state_dict(file: WeightsFile) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(data, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        finding = f"asks to run {named[1]}" if named else "contains more than weights"
-        raise WeightsError(
-            f"{file.path}: refused, it {finding}; a checkpoint must be a state dict (save model.state_dict())"
-        ) from None
     except Exception as error:  # noqa: BLE001 - torch.load raises anything on broken data
-        raise WeightsError(
-            f"{file.path}: not a checkpoint that PyTorch can load ({_first_line(error)})"
-        ) from None
+        raise WeightsError(f"{file.path}: {_why_refused(data, error)}") from None
     return _clean(content, file.path)
+
+
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How the files of ``torch.save`` begin that are no zip archives."""
+
+_OTHER_FILES = (
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file itself with git lfs pull"),
+    (re.compile(rb"(\xef\xbb\xbf)?\s*<"), "a web page; download the file itself"),
+    (
+        re.compile(rb".{8}\{", re.DOTALL),
+        "a safetensors file; save what safetensors.torch.load_file returns with torch.save",
+    ),
+)
+"""How files begin that people take for checkpoints, and what they are."""
+
+
+def _why_refused(data: io.BytesIO, error: Exception) -> str:
+    """Return why torch.load has refused a file. What the file is says more than the error."""
+    start, size = data.getvalue()[:64], len(data.getbuffer())
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    damaged = f"truncated or damaged ({counted(size, 'byte', grouped=True)}); copy it again"
+    if start.startswith(b"PK"):
+        finding = _zip_finding(data)
+        if finding is not None:
+            return finding or damaged
+    elif not start.startswith(_LEGACY_START) and not named:
+        what = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "")
+        return f"no PyTorch file{f' but {what}' if what else ''}" if size else "the file is empty"
+    elif not isinstance(error, pickle.UnpicklingError):
+        return damaged
+    if named or isinstance(error, pickle.UnpicklingError):
+        finding = f"asks to run {named[1]}" if named else "contains more than weights"
+        return f"refused, it {finding}; a checkpoint must be a state dict (save model.state_dict())"
+    return f"not a checkpoint that PyTorch can load ({_first_line(error)})"
+
+
+def _zip_finding(data: io.BytesIO) -> str | None:
+    """Return what a zip archive is if it is no checkpoint, empty when it is damaged; else None."""
+    try:
+        with zipfile.ZipFile(data) as archive:
+            members = archive.infolist()
+            # torch.save compresses nothing; what is larger unpacked may take forever to unpack.
+            is_small = sum(member.file_size for member in members) <= len(data.getbuffer())
+            if not is_small or archive.testzip() is not None:
+                return ""
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except Exception:  # noqa: BLE001 - zipfile raises anything on broken data
+        return ""
+    if "constants.pkl" in names:
+        return "a TorchScript archive, not a checkpoint; save model.state_dict()"
+    return None if "data.pkl" in names else "no PyTorch file but a zip archive of something else"
 
 
 def _read(file: WeightsFile) -> io.BytesIO:
@@ -147,10 +191,23 @@ def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] |
     return LoadedModel(backbone, model.eval(), names)
 
 
+_LAST_LAYER = "classifier.4.weight"
+
+
+def _prefix(state: dict[str, Tensor]) -> str:
+    """Return what the keys begin with where another module holds the network, or nothing."""
+    return next((key.removesuffix(_LAST_LAYER) for key in state if key.endswith(f".{_LAST_LAYER}")), "")
+
+
 def _class_count(state: dict[str, Tensor], file: WeightsFile) -> int:
-    final = state.get("classifier.4.weight")
+    final = state.get(_LAST_LAYER)
+    if final is None and (prefix := _prefix(state)):
+        raise WeightsError(
+            f"{file.path}: the keys begin with '{prefix}'; save the network inside, or its entries without "
+            f"that: {{key.removeprefix('{prefix}'): value for key, value in state_dict.items()}}"
+        )
     if final is None or final.ndim != 4:
-        raise WeightsError(f"{file.path}: has no FCN classifier (classifier.4.weight is missing)")
+        raise WeightsError(f"{file.path}: has no FCN classifier ({_LAST_LAYER} is missing)")
     if not 2 <= len(final) <= MAX_CLASSES:
         raise WeightsError(
             f"{file.path}: has {counted(len(final), 'class', 'classes')}; 2 to {MAX_CLASSES} are supported"

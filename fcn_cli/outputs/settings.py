@@ -138,7 +138,8 @@ class RequestedSettings:
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [
-                f"--{name.replace('_', '-')} was {_text(recorded.get(name))}, is {_text(requested[name])}"
+                f"--{name.replace('_', '-')} was {_setting(name, recorded.get(name))}, "
+                f"is {_setting(name, requested[name])}"
                 for name in differing
             ]
             raise SettingsMismatch(
@@ -252,6 +253,16 @@ def _read(path: ReadableFile) -> dict[str, Any] | None:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _setting(name: str, value: object) -> str:
+    """Return a setting's value as users gave it."""
+    # The whole image without tiles is a default that has no value to give; `--resize none` is one.
+    if value is None or (value == "none" and name in {"tile", "overlap"}):
+        return "not given"
+    if isinstance(value, bool):
+        return "given" if value else "not given"
+    return _text(value)
 
 
 def _text(value: object) -> str:

@@ -186,19 +186,26 @@ def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_ph
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("first", "second", "why"),
     [
-        ("d/Cat.jpg", "d/cat.jpg"),
-        ("d/STRASSE.jpg", "d/straße.jpg"),
-        ("d/caf\u00e9.jpg", "d/cafe\u0301.png"),
-        ("d/x.jpg", "d/x.png/y.jpg"),
-        ("d/Sub/a.jpg", "d/sub/A.png"),
+        ("d/Cat.jpg", "d/cat.jpg", "differ only in upper and lower case"),
+        ("d/STRASSE.jpg", "d/straße.jpg", "differ only in upper and lower case"),
+        ("d/caf\u00e9.jpg", "d/cafe\u0301.jpg", "look alike: they differ only in Unicode form, NFC or NFD"),
+        ("d/\u00e9/a.jpg", "d/e\u0301/a.jpg", "look alike: they differ only in Unicode form, NFC or NFD"),
+        ("d/caf\u00e9.jpg", "d/CAFE\u0301.jpg", "differ only in upper and lower case and in Unicode form"),
+        ("d/caf\u00e9.jpg", "d/cafe\u0301.png", None),
+        ("d/x.jpg", "d/x.png/y.jpg", None),
+        ("d/Sub/a.jpg", "d/sub/A.png", None),
     ],
 )
-def test_case_normal_forms_and_folders_collide_too(fcn: Fcn, first: str, second: str) -> None:
+def test_case_normal_forms_and_folders_collide_too(
+    fcn: Fcn, first: str, second: str, why: str | None
+) -> None:
     touch(first, second)
     done = fcn("segment", "d", code=2)
     assert "would both be written as" in done.stderr
+    assert ("differ only" in done.stderr) == (why is not None)
+    assert (why or "") in done.stderr
 
 
 @pytest.mark.long

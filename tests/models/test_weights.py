@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +35,7 @@ from fcn_cli.models.download import Timeouts
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, tree, wait_until
+from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree, wait_until
 
 assert isinstance(BACKBONES["mobilenet_v2"].weights, BundledWeights)
 BUNDLED = BACKBONES["mobilenet_v2"].weights.path
@@ -390,16 +391,22 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     )
     assert "refused, it asks to run" in done.stderr
     assert "system" in done.stderr
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(victim)))
-    done = fcn("segment", "made", *SMALL, "--weights", "raw.pth", "-o", "o", code=2)
-    assert "refused" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    for protocol, text in ((2, "refused, it asks to run"), (4, "no PyTorch file")):
+        (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(victim), protocol))
+        done = fcn("segment", "made", *SMALL, "--weights", "raw.pth", "-o", "o", code=2)
+        assert text in done.stderr
+        assert len(done.stderr.splitlines()) == 1
     assert not victim.exists()
     assert not (tmp_path / "o").exists()
 
 
 def without(key: str) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state().items() if k != key}
+
+
+def under(prefix: str) -> dict[str, torch.Tensor]:
+    """As another module that holds the network saves it: a trainer's, a compiled one."""
+    return {prefix + key: value for key, value in state().items()}
 
 
 @pytest.mark.long
@@ -410,6 +417,9 @@ def without(key: str) -> dict[str, torch.Tensor]:
         (lambda: {**state(), "extra.weight": torch.zeros(1)}, "extra.weight unexpected"),
         (lambda: {**state(), "backbone.0.0.weight": torch.zeros(32, 3, 5, 5)}, "of another shape"),
         (lambda: without("classifier.4.weight"), "classifier.4.weight is missing"),
+        (lambda: under("model."), "the keys begin with 'model.'; save the network inside"),
+        (lambda: under("_orig_mod."), "{key.removeprefix('_orig_mod.'): value for key, value in state_dict"),
+        (lambda: {"state_dict": under("net.fcn.")}, "the keys begin with 'net.fcn.'"),
         (lambda: state(256), "256 classes; 2 to 255"),
         (lambda: state(1), "1 class; 2 to 255"),
         (lambda: {**state(), "classifier.4.bias": torch.full((21,), float("nan"))}, "not finite"),
@@ -429,13 +439,51 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+def old_format(content: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+def zip_of(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"mine/{name.replace('_', '.')}", content)
+    return stream.getvalue()
+
+
 def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
+    """What the file is, or that it is damaged, and how many bytes there are."""
     make_photos(["a.png"])
-    whole = save(state()).read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"text", b"PK\x03\x04 not a zip"):
+    whole, old = save(state()).read_bytes(), old_format({"x": torch.zeros(9)})
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    place = whole.index(b"OrderedDict")
+    for content, text in (
+        (whole[: len(whole) // 2], f"truncated or damaged ({len(whole) // 2:,} bytes); copy it again"),
+        (whole[:place] + b"0" + whole[place + 1 :], f"truncated or damaged ({len(whole):,} bytes)"),
+        (b"PK\x03\x04 not a zip", "truncated or damaged (14 bytes)"),
+        (old[:-7], f"truncated or damaged ({len(old) - 7} bytes)"),
+        (b"", "the file is empty"),
+        (b"text", "no PyTorch file"),
+        (pickle.dumps({"a": 1}), "no PyTorch file"),
+        ((SAMPLES / "chelsea.png").read_bytes(), "no PyTorch file"),
+        (
+            b"<!DOCTYPE html>\n<html>Sign in</html>",
+            "no PyTorch file but a web page; download the file itself",
+        ),
+        (
+            len(header).to_bytes(8, "little") + header + b"1234",
+            "no PyTorch file but a safetensors file; save",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "no PyTorch file but a Git LFS pointer; fetch"),
+        (zip_of(a_txt=b"hello"), "no PyTorch file but a zip archive of something else"),
+        (zip_of(data_pkl=b"", constants_pkl=b""), "a TorchScript archive, not a checkpoint"),
+    ):
         (tmp_path / "bad.pth").write_bytes(content)
         done = fcn("segment", "made", *SMALL, "--weights", "bad.pth", code=2)
-        assert "bad.pth" in done.stderr
+        assert f"bad.pth: {text}" in done.stderr
+        assert "more than weights" not in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert "nowhere.pth: cannot be read" in fcn("segment", "made", "--weights", "nowhere.pth", code=2).stderr
 

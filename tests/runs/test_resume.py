@@ -112,6 +112,10 @@ def test_changed_settings_are_refused_by_name(fcn: Fcn, out: Path) -> None:
     assert "--precision was auto, is bf16" in done.stderr
     assert "--keep-extension" in done.stderr
     assert "--backbone was mobilenet_v2, is resnet50" in fcn("segment", "made", "-o", "out", code=2).stderr
+    done = fcn("segment", "made", *SMALL, "--tile", "512", "--flip", "-o", "out", code=2)
+    assert "--tile was not given, is 512" in done.stderr
+    assert "--flip was not given, is given" in done.stderr
+    assert "None" not in done.stderr
     assert changed(out, before) == set()
     done = fcn("segment", "made", *small, "80", "-o", "out", "--overwrite")
     assert "4 done, 0 failed" in done.stderr
