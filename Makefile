@@ -73,8 +73,9 @@ docs: $(READY)  ## write docs/options.md, the table of all options, from the com
 cluster-test: $(READY)  ## run on Ray clusters on this machine; actors, a node and the driver die (5 minutes)
 	$(BIN)/python -m pytest tests/cluster tests/modes
 
-crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, resume them, compare (some minutes)
+crash-test: $(READY)  ## kill runs at 40 moments and interrupt others, also as they start, resume them, compare (20 minutes)
 	$(BIN)/python -m tests.moments --signals
+	$(BIN)/python -m tests.interrupts
 
 fuzz: $(READY)  ## segment thousands of broken and hostile images (some minutes)
 	$(BIN)/python -m tests.fuzz

@@ -13,9 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .common.errors import DeviceLost, Failure, FailureKind, FcnError, ImageError, RequestError, WeightsError
-
 if TYPE_CHECKING:
+    from .common.errors import DeviceLost as DeviceLost
+    from .common.errors import Failure as Failure
+    from .common.errors import FailureKind as FailureKind
+    from .common.errors import FcnError as FcnError
+    from .common.errors import ImageError as ImageError
+    from .common.errors import RequestError as RequestError
+    from .common.errors import WeightsError as WeightsError
     from .segmenter import ClassShare as ClassShare
     from .segmenter import Result as Result
     from .segmenter import Segmenter as Segmenter
@@ -35,17 +40,24 @@ __all__ = [
     "__version__",
 ]
 
-_FROM_SEGMENTER = frozenset({"ClassShare", "Result", "Segmenter"})
+_MODULES = {
+    ".segmenter": ("ClassShare", "Result", "Segmenter"),
+    ".common.errors": (
+        *("DeviceLost", "Failure", "FailureKind", "FcnError"),
+        *("ImageError", "RequestError", "WeightsError"),
+    ),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # The command line imports this package for `--version`; torch must not come with it.
-    if name in _FROM_SEGMENTER:
-        from . import segmenter
+    # The command line imports this package, for `--version` too, and before it handles signals.
+    for module, names in _MODULES.items():
+        if name in names:
+            from importlib import import_module
 
-        return getattr(segmenter, name)
+            return getattr(import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_SEGMENTER})
+    return sorted({*globals(), *__all__})

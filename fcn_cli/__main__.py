@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .cli import streams
-from .cli.app import app
-from .cli.command_line import UsageError, usage_message
-from .cli.console import close_log, print_message
-from .common import openmp, signals, swept_directory
-from .common.errors import ExitCode, FcnError, NameCollision
-from .common.redaction import redacted
+# All else that takes time to import comes when `signals.handle` has been called.
+from .common import signals
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +19,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments
         The arguments after the command's name; None takes them from `sys.argv`.
     """
-    signals.raise_on_signals()
+    from .cli import streams
+    from .cli.console import close_log, print_message
+    from .common.errors import ExitCode
+
     with streams.guarded() as stdout:
         code = _outcome(arguments)
         sys.stdout.flush()
@@ -41,12 +38,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcome(arguments: Sequence[str] | None) -> int:
+    from .cli.app import app
+    from .cli.command_line import UsageError, usage_message
+    from .cli.console import print_message
+    from .common.errors import ExitCode, FcnError, NameCollision
+
     try:
-        code = app(args=arguments, prog_name="fcn", standalone_mode=False)
+        with signals.raised():
+            code = app(args=arguments, prog_name="fcn", standalone_mode=False)
     except UsageError as error:
         print_message(usage_message(error))
         return ExitCode.BAD_REQUEST
-    except FcnError as error:
+    except (FcnError, signals.Interrupted) as error:
         for line in error.each if isinstance(error, NameCollision) else ():
             print_message(line)
         print_message(str(error))
@@ -55,6 +58,10 @@ def _outcome(arguments: Sequence[str] | None) -> int:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:  # noqa: BLE001 - whatever is not handled above is a bug
         if {"-v", "--verbose"} & set(arguments or sys.argv):
+            import traceback
+
+            from .common.redaction import redacted
+
             sys.stderr.write(redacted(traceback.format_exc()))
         kind = type(error).__name__
         print_message(f"this is a bug in fcn ({kind}: {error}); please report it with the output of -v")
@@ -65,11 +72,17 @@ def _outcome(arguments: Sequence[str] | None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    signals.handle()
+    from .cli import streams
+    from .common import openmp
+
     streams.occupy_closed()
     openmp.let_waiting_threads_sleep()
     code = run()
     if "torch" in sys.modules:
         # The regular shutdown of torch takes more than a second, and all results are on disk.
+        from .common import swept_directory
+
         swept_directory.remove_all()
         os._exit(code)
     sys.exit(code)

@@ -73,9 +73,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 
 @pytest.fixture
-def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fcn]:
+def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fcn:
     """Run the entry point in this process; fail on an unexpected exit code (None: any) or a traceback."""
-    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str | Path, code: int | None = 0, cwd: Path | None = None) -> Finished:
@@ -87,9 +86,7 @@ def fcn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         out, err = capfd.readouterr()
         return _checked(Finished(got, out, err), code)
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 _TABLE = re.compile(r"class +images +pixels +share|\S.* +[\d,]+ +[\d,]+ +\d+\.\d%")

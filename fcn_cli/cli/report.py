@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common import store_urls
-from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
+from ..common.errors import FcnError, OutputLost, RequestError
 from ..common.output_layout import is_output_directory
 from . import directory_options, options
 from .console import print_message
@@ -56,8 +56,6 @@ def report_after(summary: Summary, *, quiet: bool) -> None:
     try:
         write_report(Path(summary.output), quiet=quiet)
     except FcnError as error:
-        if isinstance(error, Interrupted):
-            raise
         raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common import resources
-from ..common.errors import FcnError, Interrupted, RequestError
-from ..common.signals import ENDING_SIGNALS
+from ..common.errors import FcnError, RequestError
+from ..common.signals import ENDING_SIGNALS, Interrupted
 from .address import Address
 
 _OBJECT_STORE_BYTES = 512 << 20

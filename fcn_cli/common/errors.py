@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -95,14 +94,6 @@ class StoppedEarly(FcnError):
     """The run stopped early on request (``--fail-fast``)."""
 
     exit_code = ExitCode.STOPPED
-
-
-class Interrupted(FcnError):
-    """A signal asked the process to end."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted ({signal.Signals(signum).name})")
-        self.exit_code = ExitCode(128 + signum)
 
 
 class FailureKind(StrEnum):

@@ -1,14 +1,20 @@
-"""Signals that end a run: the first after the current batch, a second one at once."""
+"""Signals that end the process: raised as `Interrupted`, or kept by a `Stop` until the batch in hand is done.
+
+Only the command line handles them (`handle`). It does so before it imports anything that takes time, so this
+module imports next to nothing.
+"""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
 import signal
-import threading
+import sys
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-
-from .errors import Interrupted
+from typing import Any
 
 ENDING_SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
@@ -16,42 +22,139 @@ ENDING_SIGNALS = tuple(
 """The termination signals that this system has."""
 
 _ECHO_SECONDS = 0.2
+_REMINDER_SECONDS = 0.05
 
 
-class Stop:
-    """A context manager (in the main thread) that stores the first signal in `signum` and raises nothing.
+class Interrupted(BaseException):
+    """A signal asked the process to end; as for KeyboardInterrupt, `except Exception` does not catch it."""
 
-    A second signal ends the process at once, with the exit code of that signal; files under their final names
-    are complete then, as after a power cut. One that comes within `_ECHO_SECONDS` is taken for the first one
-    again: timeout(1) and others signal the process and then its whole group.
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted ({signal.Signals(signum).name})")
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
+class _Received:
+    """What this process has received, and what a signal does now. There is one, as there is one process.
+
+    `signum` is the first signal, `since` when it came. `is_taken`: somebody ends the run in order because of
+    it. `stop` keeps it; otherwise it is raised while `raises`, and before and after that it ends the process.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._first = 0.0
-        self._previous: dict[int, object] = {}
+        self.since = 0.0
+        self.is_taken = False
+        self.raises = False
+        self.stop: Stop | None = None
+        self._main = _thread.get_ident()
+        self._is_reminder = False
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._is_reminder:
+            self._is_reminder = False
+            if self._is_lost():
+                raise Interrupted(signum)
+        elif self.signum is not None:
+            if time.monotonic() - self.since > _ECHO_SECONDS:
+                os._exit(128 + signum)
+        else:
+            self.signum, self.since = signum, time.monotonic()
+            if self.stop is not None:
+                self.stop.signum, self.is_taken = signum, True
+            elif self.raises:
+                # Not `threading`: the signal may have come while that holds its own lock.
+                _thread.start_new_thread(self._remind, (signum,))
+                raise Interrupted(signum)
+            else:
+                _end(signum)
+
+    def _remind(self, signum: int) -> None:
+        """Send the signal again as long as nobody has taken what it raised.
+
+        An exception out of a handler can be lost anywhere: in a `__del__` or another callback, in C code that
+        clears errors, in an ``except:`` around an import.
+        """
+        while True:
+            time.sleep(_REMINDER_SECONDS)
+            if self.is_taken or not self.raises:
+                return
+            self._is_reminder = True
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(self._main, signum)
+            else:
+                signal.raise_signal(signum)
+
+    def _is_lost(self) -> bool:
+        """Say whether what was raised is gone, rather than caught for a moment, to put things in order."""
+        if self.is_taken or not self.raises:
+            return False
+        error = sys.exception()
+        while error is not None and not isinstance(error, Interrupted):
+            error = error.__context__
+        return error is None
+
+
+_received = _Received()
+
+
+def handle() -> None:
+    """Let termination signals, SIGINT included, end this process from now on, but for those it ignores.
+
+    A second signal ends it at once, with the exit code of that signal; files under their final names are
+    complete then, as after a power cut. One that comes within `_ECHO_SECONDS` is taken for the first one
+    again: timeout(1) and others signal the process and then its whole group.
+    """
+    global _received  # one for the process, like its handlers
+    _received = _Received()
+    for number in ENDING_SIGNALS:
+        # nohup ignores SIGHUP, and it must stay ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _received.handle)
+    sys.unraisablehook = _report_unraisable
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Raise `Interrupted` when a signal comes in the context, where things may have to be put in order.
+
+    It is raised at the end at the latest, whatever became of it before; also in the place of an error, such
+    as that of a module whose import it interrupted.
+    """
+    _received.raises = True
+    try:
+        yield
+    finally:
+        _received.raises = False
+        if _received.signum is not None and not _received.is_taken:
+            take()
+            raise Interrupted(_received.signum) from None
+
+
+def take() -> None:
+    """Say that an `Interrupted` was caught, and that the process ends in order: it is not raised again."""
+    _received.is_taken = True
+
+
+class Stop:
+    """A context manager (in the main thread) that stores the first signal in `signum` and raises nothing."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._outer: Stop | None = None
 
     def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in _handled_signals():
-                self._previous[number] = signal.signal(number, self._handle)
+        self._outer, _received.stop = _received.stop, self
+        if _received.signum is not None and not _received.is_taken:
+            # It was raised, and got lost.
+            self.signum = _received.signum
+            take()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.signum is not None:
-            # The run ends, and the signal's echo shall not interrupt how.
-            return
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        now = time.monotonic()
-        if self.signum is None:
-            self.signum, self._first = signum, now
-        elif now - self._first > _ECHO_SECONDS:
-            os._exit(128 + signum)
+        _received.stop = self._outer
 
     @property
     def error(self) -> Interrupted | None:
@@ -59,16 +162,16 @@ class Stop:
         return Interrupted(self.signum) if self.signum is not None else None
 
 
-def raise_on_signals() -> None:
-    """Make termination signals, SIGINT included, raise `Interrupted` from now on."""
+def _end(signum: int) -> None:
+    """End the process at once: there is nothing to put in order."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    with contextlib.suppress(OSError):
+        written = "" if os.isatty(2) else f"{now[:-2]}:{now[-2:]} "
+        os.write(2, f"{written}fcn: {Interrupted(signum)}\n".encode())
+    os._exit(128 + signum)
 
-    def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise Interrupted(signum)
 
-    for number in _handled_signals():
-        signal.signal(number, handle)
-
-
-def _handled_signals() -> list[signal.Signals]:
-    """Return the termination signals that are not ignored: nohup ignores SIGHUP, and it must stay ignored."""
-    return [number for number in ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+def _report_unraisable(unraisable: Any) -> None:
+    """Print what Python cannot raise, as it would; but an `Interrupted` is raised again."""
+    if not isinstance(unraisable.exc_value, Interrupted):
+        sys.__unraisablehook__(unraisable)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from types import NoneType
 
 from ..common.errors import ExitCode, FcnError, OutputLost
 from ..common.shard import Shard
+from ..common.signals import Interrupted
 from ..outputs.journal import Journal
 from ..outputs.output_store import OutputStore
 from ..outputs.run_file import Counts, RunFile
@@ -62,12 +64,12 @@ class RunProgress:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if self._file is None or not (error is None or isinstance(error, Exception)):
+        if self._file is None or not isinstance(error, (Exception, Interrupted, NoneType)):
             return
         summary = self._summary()
         code: int = summary.exit_code
         stopped = str(summary.stopped) if summary.stopped is not None else None
-        if isinstance(error, FcnError):
+        if isinstance(error, (FcnError, Interrupted)):
             code, stopped = error.exit_code, str(error)
         elif error is not None:
             code, stopped = ExitCode.BUG, f"a bug in fcn ({type(error).__name__}: {error})"

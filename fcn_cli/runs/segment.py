@@ -190,8 +190,9 @@ class Run:
         nothing = _why_nothing(self.request, self.found)
         if nothing and not self.request.inputs.is_empty_list:
             summary.stopped = NothingFound(nothing)
-        if summary.stopped is None and summary.left:
-            summary.stopped = self.stop.error or self.report.first_failure
+        if summary.stopped is None:
+            # After a signal there is no report either, even if every image is done.
+            summary.stopped = self.stop.error or (self.report.first_failure if summary.left else None)
         try:
             with OutputLost.when_refused(journal.path):
                 journal.end_appending()

@@ -9,6 +9,7 @@ from typing import Any
 from ..common.errors import ExitCode, FcnError
 from ..common.palettes import Palette
 from ..common.shard import Shard
+from ..common.signals import Interrupted
 from ..outputs.json_text import printable_utf8
 from ..outputs.record import Record
 from ..outputs.statistics import Totals
@@ -45,7 +46,7 @@ class Summary:
     pruned: int = 0
     totals: Totals = field(default_factory=Totals)
     ignored: str = ""
-    stopped: FcnError | None = None
+    stopped: FcnError | Interrupted | None = None
     how: dict[str, Any] = field(default_factory=dict)
     watched: bool = False
     shard: Shard | None = None

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..common import store_urls
-from ..common.errors import FcnError, Interrupted, OutputLost, RequestError
+from ..common import signals, store_urls
+from ..common.errors import FcnError, OutputLost, RequestError
+from ..common.signals import Interrupted
 from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.arrivals import SETTLE_SECONDS
@@ -149,7 +150,7 @@ class _Watch:
         self._journal = journal
         self._directories = WatchedDirectories(request, observer, settle)
         self._pruning = WatchPruning(request.resume.prune, journal, observer)
-        self._stopped: FcnError | None = None
+        self._stopped: FcnError | Interrupted | None = None
         self._ended: Interrupted | None = None
         self._is_stale, self._is_closed = False, True
         self._refreshed, self._refresh_cost = time.monotonic(), 0.0
@@ -170,6 +171,7 @@ class _Watch:
             with self._directories:
                 self._work()
         except Interrupted as error:
+            signals.take()
             self._ended = error
         self._close_batch()
         self._ended = self._ended or self._stop.error

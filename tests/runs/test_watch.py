@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ import pytest
 from PIL import Image
 
 from fcn_cli.common import signals
-from fcn_cli.common.errors import Interrupted, NameCollision, RequestError
+from fcn_cli.common.errors import NameCollision, RequestError
+from fcn_cli.common.signals import Interrupted
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decoder
 from fcn_cli.inputs.decode_options import DecodeOptions
@@ -106,9 +108,9 @@ class Seen:
 
 
 @pytest.fixture
-def ending_signals() -> Iterator[None]:
+def ending_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in signals.ENDING_SIGNALS}
-    signals.raise_on_signals()
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -154,15 +156,15 @@ def watching(ending_signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ResumeOptions(**resume),
             fail_fast=fail_fast,
         )
-        # As a process has it when a watch begins: the last one left its own.
-        signals.raise_on_signals()
         thread = threading.Thread(target=scenario)
-        thread.start()
-        try:
-            summary = watch(request, seen, settle=SETTLE)
-        finally:
-            over.set()
-            with contextlib.suppress(Interrupted):
+        # As a process has it when a watch begins.
+        signals.handle()
+        with contextlib.suppress(Interrupted), signals.raised():
+            thread.start()
+            try:
+                summary = watch(request, seen, settle=SETTLE)
+            finally:
+                over.set()
                 thread.join()
         assert not problems, problems
         return summary, seen
