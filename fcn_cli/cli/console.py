@@ -9,6 +9,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TextIO
 
+from ..common import files
 from ..common.errors import RequestError
 from ..common.redaction import redacted
 
@@ -16,8 +17,11 @@ from ..common.redaction import redacted
 class _Log:
     """A log file that is appended to; opened again when it was moved or removed, as logrotate does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, output: str) -> None:
         self.path = path
+        # Somebody may have prepared the output directory, but not where other logs are.
+        folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+        self._is_in_output = files.is_within(folder, os.path.realpath(output))
         self.error: str | None = None
         self._stream = self._open()
 
@@ -42,21 +46,22 @@ class _Log:
 
     def _open(self) -> RawIOBase:
         # Unbuffered: a disk that has room again takes whole lines, not what it refused before.
-        return open(self.path, "ab", buffering=0, opener=_without_waiting)
+        return open(self.path, "ab", buffering=0, opener=self._open_carefully)
+
+    def _open_carefully(self, path: str, flags: int) -> int:
+        """Open the file; a pipe that nobody reads is an error, and so is a link in the output directory."""
+        if self._is_in_output:
+            return files.open_regular(path, flags)
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+        if os.name == "posix":
+            os.set_blocking(descriptor, True)
+        return descriptor
 
     def _is_away(self) -> bool:
         try:
             return not os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno()))
         except OSError:
             return True
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file for writing; a pipe that nobody reads is an error."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    if os.name == "posix":
-        os.set_blocking(descriptor, True)
-    return descriptor
 
 
 _log: _Log | None = None
@@ -99,8 +104,10 @@ def write_line(text: str, stream: TextIO) -> None:
     stream.write(redacted(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def open_log(path: Path) -> None:
+def open_log(path: Path, output: str) -> None:
     """Append all further messages to a file, also those that ``--quiet`` hides.
+
+    Below the output directory it must not be a link.
 
     Raises
     ------
@@ -110,7 +117,7 @@ def open_log(path: Path) -> None:
     global _log  # one for the process, like stderr
     close_log()
     try:
-        _log = _Log(path)
+        _log = _Log(path, output)
     except OSError as error:
         raise RequestError(f"--log-file {path}: cannot be written ({error.strerror})") from None
 

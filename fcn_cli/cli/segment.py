@@ -91,7 +91,7 @@ def segment(
     from .run_display import Display
 
     if log_file is not None:
-        open_log(log_file)
+        open_log(log_file, output)
     _check_classes(context, write)
     if report:
         check_place(output)

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import stat
 import sys
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from ..common.errors import RequestError
 
 MOST_BYTES = 1 << 30
 """A longer list is none."""
+_MOST_NAME_BYTES = 1 << 14
+"""More than any system takes for a path."""
 
 
 def read_list(name: str) -> bytes:
@@ -69,17 +72,27 @@ def parse_list(data: bytes, *, null: bool) -> list[str]:
     Raises
     ------
     RequestError
-        The list contains NUL bytes but `null` is false, or is UTF-16 text.
+        The list contains NUL bytes but `null` is false, is UTF-16 text, or has something that is no name.
     """
     if null:
-        return [os.fsdecode(name) for name in data.split(b"\0") if name]
+        return _names(rb"[^\0]+", data)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in data:
         raise RequestError("the list is UTF-16 text; save it as UTF-8")
     if b"\0" in data:
         raise RequestError("the list contains NUL bytes; use --null for the output of `find -print0`")
-    names = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    names = _names(rb"[^\n]+", data.removeprefix(codecs.BOM_UTF8))
     # The last line may have no line end.
-    ended = [name for name in names[:-1] if name]
-    if ended and all(name.endswith(b"\r") for name in ended):
-        names = [name.removesuffix(b"\r") for name in names]
-    return [os.fsdecode(name) for name in names if name]
+    ended = names if data.endswith(b"\n") else names[:-1]
+    if ended and all(name.endswith("\r") for name in ended):
+        names = [name.removesuffix("\r") for name in names]
+    return [name for name in names if name]
+
+
+def _names(pattern: bytes, data: bytes) -> list[str]:
+    names = []
+    # Unlike `split`, this makes nothing of what is empty, be it a gigabyte.
+    for match in re.finditer(pattern, data):
+        if match.end() - match.start() > _MOST_NAME_BYTES:
+            raise RequestError(f"not a list of names: a name has more than {_MOST_NAME_BYTES >> 10} KiB")
+        names.append(os.fsdecode(match[0]))
+    return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -396,6 +397,26 @@ def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
     assert "1 images: 1 done" in fcn("segment", "made", "--files-from", "list", *SMALL).stderr.replace(
         "1 image:", "1 images:"
     )
+
+
+@pytest.mark.parametrize("options", [(), ("--null",)])
+def test_what_is_no_list_of_names_is_refused(fcn: Fcn, tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "list").write_bytes(b"x" * (100 << 20))
+    done = fcn("segment", "--files-from", "list", *SMALL, *options, code=2)
+    assert done.stderr == "fcn: --files-from list: not a list of names: a name has more than 16 KiB\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory")
+@pytest.mark.parametrize(("byte", "options"), [("\\n", ()), ("\\0", ("--null",))])
+def test_a_list_of_nothing_needs_no_memory(tmp_path: Path, byte: str, options: tuple[str, ...]) -> None:
+    line = [
+        "sh",
+        "-c",
+        f"head -c 300000000 /dev/zero | tr '\\0' '{byte}' | (ulimit -v 2500000; exec \"$@\")",
+        "sh",
+    ]
+    line += command("segment", "--files-from", "-", *SMALL, *options)
+    assert "nothing to do: the list is empty" in run_line(line, cwd=tmp_path).stderr
 
 
 def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -> None:

@@ -241,3 +241,17 @@ def test_a_report_deletes_and_writes_nothing_behind_links_and_nothing_of_others(
     page.symlink_to(outside.folder)
     assert f"{page.name} is a link" in fcn("report", "out", code=5).stderr
     outside.check()
+
+
+@pytest.mark.parametrize("make", [_link, _dangling])
+def test_a_log_file_below_the_output_directory_is_no_link(
+    fcn: Fcn, out: Path, outside: Outside, make: Callable[[Path, Outside], None]
+) -> None:
+    make(out / "run.log", outside)
+    done = fcn("segment", "made", *SMALL, "-o", "out", "--log-file", "out/run.log", code=2)
+    assert "--log-file out/run.log: cannot be written (it is a link, which fcn" in done.stderr
+    outside.check()
+    # Elsewhere it may be one, as in /var/log.
+    (out.parent / "run.log").symlink_to(out.parent / "real.log")
+    fcn("segment", "made", *SMALL, "-o", "out", "--log-file", "run.log")
+    assert "nothing to do" in (out.parent / "real.log").read_text()
