@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from difflib import SequenceMatcher
 from typing import Any
 
 import typer
@@ -81,13 +82,27 @@ def _problem(error: Any) -> str:
         if variable and getattr(parameter, "is_flag", False):
             text = f"takes {_BOOLEANS}, not {os.environ[variable]!r}"
         return f"{variable or name} {text}" if text.startswith("takes ") else f"{variable or name}: {text}"
-    possible = getattr(error, "possibilities", None)
-    if possible and hasattr(error, "option_name"):
-        return f"no such option: {error.option_name} (did you mean {alternatives(sorted(possible))}?)"
+    if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        return f"no such option: {option}{_hint(option, error.possibilities or ())}"
     text = " ".join(error.format_message().split())
-    text = re.sub(r"\. Did you mean (.*)\?$", r" (did you mean \1?)", text)
+    if guess := re.fullmatch(r"No such command '(.*)'\. Did you mean (.*)\?", text):
+        hint = _hint(guess[1], re.findall(r"'(.*?)'", guess[2]), quote="'")
+        return f"no such command '{guess[1]}'{hint}"
     text = re.sub(r"^Got unexpected extra argument[s()]* \((.*)\)$", r"too many arguments: \1", text)
     return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _hint(given: str, possible: Iterable[str], quote: str = "") -> str:
+    """Return the names that are meant for sure, out of those that click finds alike; empty without any."""
+    close = [f"{quote}{name}{quote}" for name in sorted(possible) if _is_close(given, name)]
+    return f" (did you mean {alternatives(close)}?)" if close else ""
+
+
+def _is_close(given: str, name: str) -> bool:
+    """Say whether a name is the given one with a slip, cut short, or with something added."""
+    one, other = (text.replace("-", "").casefold() for text in (given, name))
+    begins = one.startswith(other) or other.startswith(one)
+    return (begins and min(len(one), len(other)) >= 3) or SequenceMatcher(None, one, other).ratio() >= 0.8
 
 
 def _variable(error: Any) -> str | None:

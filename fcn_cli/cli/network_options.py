@@ -70,7 +70,7 @@ ClassNames = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="FCN_CLASS_NAMES",
-        parser=option_values.local,
+        parser=option_values.class_names,
         help="The class names of your checkpoint, one per line; 'voc' means the 21 of Pascal VOC.",
     ),
 ]
@@ -80,6 +80,7 @@ Device = Annotated[
     typer.Option(
         envvar="FCN_DEVICE",
         metavar="NAME",
+        parser=option_values.device,
         autocompletion=option_values.complete("auto", "cpu", "cuda"),
         help="Device of the network: auto, cpu, cuda or cuda:N. auto: cuda if available.",
     ),

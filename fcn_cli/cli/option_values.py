@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +26,22 @@ def refused(takes: str, text: object) -> typer.BadParameter:
     return typer.BadParameter(f"takes {takes}, not {str(text)!r}")
 
 
+def in_any_case(text: str, words: Iterable[str]) -> str:
+    """Return the one of some words that a text is, in upper or lower case; else the text."""
+    return next((word for word in words if word.casefold() == text.casefold()), text)
+
+
+def device(text: str) -> str:
+    """Parse a device's name, ``cuda:1`` for example; PyTorch says later whether there is one."""
+    return text.lower()
+
+
 def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     """Return a parser for the names of an enumeration."""
 
     def parse(text: str) -> _Choices:
         try:
-            return choices(text)
+            return choices(in_any_case(text, choices))
         except ValueError:
             raise refused(alternatives(choices), text) from None
 
@@ -47,10 +58,10 @@ def _whole_number(text: str, minimum: int, maximum: int) -> int | None:
 
 def age(text: str) -> float:
     """Parse a time such as 26h; return it in seconds."""
-    number = text[:-1]
-    if text[-1:] not in _UNITS or not number.isascii() or not number.isdigit() or len(number) > 9:
+    number, unit = text[:-1], text[-1:].lower()
+    if unit not in _UNITS or not number.isascii() or not number.isdigit() or len(number) > 9:
         raise refused("a whole number and a unit (s, m, h or d), as in 26h", text)
-    return int(number) * _UNITS[text[-1]]
+    return int(number) * _UNITS[unit]
 
 
 def whole(minimum: int, maximum: int, *, word: str = "") -> Callable[[Any], int | None]:
@@ -60,7 +71,7 @@ def whole(minimum: int, maximum: int, *, word: str = "") -> Callable[[Any], int 
         takes = f"{word} or {takes}"
 
     def parse(text: Any) -> int | None:
-        if word and text == word:
+        if word and str(text).casefold() == word:
             return None
         value = _whole_number(str(text), minimum, maximum)
         if value is None:
@@ -72,7 +83,7 @@ def whole(minimum: int, maximum: int, *, word: str = "") -> Callable[[Any], int 
 
 def short_side(text: str) -> int | None:
     """Parse the short side of the network's input in pixels; ``none`` becomes None."""
-    if text == "none":
+    if text.casefold() == "none":
         return None
     side = _whole_number(text, 1, LONGEST_SIDE)
     if side is None:
@@ -158,10 +169,30 @@ def local(text: Any) -> str:
     return path
 
 
+def palette(text: Any) -> str:
+    """Parse the name of a built-in palette, or the path of a file."""
+    from ..common.palettes import BUILT_IN
+
+    return _word_or_file(text, BUILT_IN)
+
+
+def class_names(text: Any) -> str:
+    """Parse ``voc``, or the path of a file."""
+    from ..common.class_names import VOC_NAMES
+
+    return _word_or_file(text, (VOC_NAMES,))
+
+
+def _word_or_file(text: Any, words: Iterable[str]) -> str:
+    path = local(text)
+    return path if os.path.exists(path) else in_any_case(path, words)
+
+
 def ray_address(text: str) -> str:
     """Parse where Ray runs: ``local``, or HOST:PORT; return the text."""
     from ..cluster import address
 
+    text = in_any_case(text, ("local",))
     try:
         address.parse(text)
     except ValueError:
@@ -172,7 +203,7 @@ def ray_address(text: str) -> str:
 def kinds(text: str) -> tuple[str, ...]:
     """Parse a list of output kinds; return them in the order of writing."""
     names = output_layout.kind_names()
-    given = {part.strip() for part in text.split(",")} - {""}
+    given = {in_any_case(part.strip(), names) for part in text.split(",")} - {""}
     if not given or given - set(names):
         raise refused(f"one or more of {', '.join(names)}, separated by commas", text)
     return tuple(name for name in names if name in given)
@@ -183,7 +214,7 @@ def classes(text: str) -> tuple[str, ...] | None:
     given = tuple(part for part in (part.strip() for part in text.split(",")) if part)
     if not given:
         raise refused("all, or names or indices of classes, separated by commas", text)
-    return None if given == ("all",) else given
+    return None if given[0].casefold() == "all" and len(given) == 1 else given
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:

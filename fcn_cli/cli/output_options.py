@@ -47,7 +47,7 @@ Palette = Annotated[
     typer.Option(
         envvar="FCN_PALETTE",
         metavar="NAME",
-        parser=option_values.local,
+        parser=option_values.palette,
         autocompletion=option_values.complete_palettes,
         help="Class colours: hub (as on the PyTorch Hub page), voc, bright (easy to tell apart, also for "
         "colour-blind people), or a JSON file of [r, g, b] triples.",
@@ -94,6 +94,7 @@ Prune = Annotated[
     typer.Option(
         "--prune",
         metavar="[=force]",
+        case_sensitive=False,
         help="Remove the outputs and records of photos that no longer exist in the input directories. "
         "Refused if a directory has no photo or more than half of the records would go, as with an unmounted "
         "disk; --prune=force removes them anyway.",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import typer
 from hypothesis import given
@@ -19,6 +20,7 @@ from fcn_cli.cli.command_line import UsageError, usage_message
 from fcn_cli.common.wording import alternatives, counted
 
 from ..conftest import SMALL, Fcn, MakePhotos
+from ..made_output import make_output
 from ..terminal import BOXES
 
 BACKBONES = "resnet50, resnet101 or mobilenet_v2"
@@ -44,6 +46,15 @@ PARSERS_OWN_WORDS = re.compile("Value error|Input should|Invalid value|Usage:|va
         ),
         ("segment --write mask x", "--write takes one or more of masks, color, .*, not 'mask'"),
         ("segment --outptu o x", r"no such option: --outptu \(did you mean --output\?\)"),
+        ("segment x --xyz", r"no such option: --xyz"),
+        ("segment x --gpu", r"no such option: --gpu"),
+        ("segment x --jobs 3", r"no such option: --jobs"),
+        ("segment x --masks", r"no such option: --masks"),
+        ("segment x --dryrun", r"no such option: --dryrun \(did you mean --dry-run\?\)"),
+        ("segment x --batchsize 3", r"no such option: --batchsize \(did you mean --batch-size\?\)"),
+        ("segment x --output-dir o", r"no such option: --output-dir \(did you mean --output\?\)"),
+        ("start x", "no such command 'start'"),
+        ("seg x", r"no such command 'seg' \(did you mean 'segment'\?\)"),
         ("segment x --resize", "option '--resize' requires an argument"),
         ("segment x --overwrite=1", "option '--overwrite' does not take a value"),
         ("segmnt x", r"no such command 'segmnt' \(did you mean 'segment'\?\)"),
@@ -59,6 +70,41 @@ def test_a_wrong_command_line_is_answered_in_one_line(fcn: Fcn, line: str, said:
     assert place is not None
     of_it = f" {place[0]}" if line.split()[0] == place[0].split(" ")[0] else ""
     assert re.fullmatch(f"fcn: {said}; see fcn{of_it} --help\n", done.stderr), done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--backbone MobileNet_V2 --device CPU --precision FP32 --kernels Torch --threads AUTO --resize 64",
+        "--write Masks,COLOR --palette Hub --workers Auto --batch-size AUTO --tile None --overlap Auto",
+        "--class-names VOC --prune=FORCE --legend --write overlay --palette BRIGHT",
+    ],
+)
+def test_words_are_taken_in_upper_and_lower_case(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, options: str
+) -> None:
+    """The same settings, names and looks as in lower case: with these nothing is left to do."""
+    make_photos(["a.png"])
+    line = ("segment", "made", *SMALL, "-o", "out")
+    fcn(*line, *options.split())
+    assert "nothing to do" in fcn(*line, *options.lower().split()).stderr
+
+
+def test_more_words_in_upper_and_lower_case(fcn: Fcn, tmp_path: Path) -> None:
+    make_output(tmp_path / "out", {"a.png": np.full((4, 4), 8, np.uint8)}, tmp_path / "photos")
+    assert fcn("list", "out", "--status", "OK", "--outputs", "Masks").stdout.endswith("/out/masks/a.png\n")
+    fcn("export", "out", "--format", "COCO", "-o", "coco.json")
+    assert fcn("weights", "fetch", "MOBILENET_V2").stdout.endswith(".pth\n")
+    figures = ("evaluate", "photos", "out/masks", "--predictions", "out")
+    fcn(*figures, "--protocol", "Original", "--orientation", "AUTO")
+    assert fcn("status", "out", "--max-age", "26H", code=1).stderr == ""
+    # A file's name is its own: a palette of that name is that file.
+    (tmp_path / "HUB").write_text("no JSON")
+    assert "HUB" in fcn("segment", "photos", *SMALL, "--palette", "HUB", code=2).stderr
+    # The message has what was given.
+    done = fcn("export", "out", "--format", "COCOS", "-o", "x", code=2)
+    assert "--format takes coco, voc or yolo, not 'COCOS'" in done.stderr
 
 
 @pytest.mark.parametrize("flags", ["-qv", "-vq", "--quiet --verbose", "-v -q"])
