@@ -50,5 +50,5 @@ def describe() -> list[tuple[str, str]]:
 
 
 def _wait_policy() -> str:
-    chosen = [f"{name}={os.environ[name]}" for name in openmp.VARIABLES if name in os.environ]
-    return ", ".join(chosen) or "as OpenMP decides"
+    chosen = openmp.chosen().items()
+    return ", ".join(f"{name}={value}" for name, value in chosen) or "as OpenMP decides"

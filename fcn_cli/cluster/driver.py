@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..common import store_urls
+from ..common import openmp, store_urls
 from ..common.errors import ExitCode, Failure, FailureKind, FcnError, StoppedEarly
 from ..common.output_layout import output_file
 from ..common.wording import counted
@@ -302,7 +302,7 @@ class _Crew:
             # One thread segments, the other takes `go_on` and `stop`.
             "max_concurrency": 2,
             # Otherwise Ray gives OpenMP one thread.
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads), **openmp.chosen()}},
         }
         handle = ray.remote(Worker).options(**options).remote(self._job, [self._network])
         return _Actor(handle, handle.prepare.remote())

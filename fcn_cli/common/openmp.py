@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def let_waiting_threads_sleep() -> None:
@@ -12,5 +12,10 @@ def let_waiting_threads_sleep() -> None:
 
     On a machine that does other work, whoever computes then waits for whoever waits.
     """
-    if not any(name in os.environ for name in VARIABLES):
+    if not chosen():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def chosen() -> dict[str, str]:
+    """Return the variables that say what waiting threads do; processes elsewhere need them too."""
+    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 ENDING_SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
@@ -50,30 +50,32 @@ class _Received:
         self._main = _thread.get_ident()
         self._is_reminder = False
 
-    def handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def handle(self, signum: int, frame: FrameType | None) -> None:
         if self._is_reminder:
             self._is_reminder = False
-            if self._is_lost():
-                raise Interrupted(signum)
+            if self.is_taken or not self.raises or _is_on_its_way():
+                return
         elif self.signum is not None:
             if time.monotonic() - self.since > _ECHO_SECONDS:
                 os._exit(128 + signum)
+            return
         else:
             self.signum, self.since = signum, time.monotonic()
             if self.stop is not None:
                 self.stop.signum, self.is_taken = signum, True
-            elif self.raises:
-                # Not `threading`: the signal may have come while that holds its own lock.
-                _thread.start_new_thread(self._remind, (signum,))
-                raise Interrupted(signum)
-            else:
+                return
+            if not self.raises:
                 _end(signum)
+            # Not `threading`: the signal may have come while that holds its own lock.
+            _thread.start_new_thread(self._remind, (signum,))
+        if not _is_in_import(frame):
+            raise Interrupted(signum)
 
     def _remind(self, signum: int) -> None:
         """Send the signal again as long as nobody has taken what it raised.
 
         An exception out of a handler can be lost anywhere: in a `__del__` or another callback, in C code that
-        clears errors, in an ``except:`` around an import.
+        clears errors, in an ``except:``.
         """
         while True:
             time.sleep(_REMINDER_SECONDS)
@@ -84,15 +86,6 @@ class _Received:
                 signal.pthread_kill(self._main, signum)
             else:
                 signal.raise_signal(signum)
-
-    def _is_lost(self) -> bool:
-        """Say whether what was raised is gone, rather than caught for a moment, to put things in order."""
-        if self.is_taken or not self.raises:
-            return False
-        error = sys.exception()
-        while error is not None and not isinstance(error, Interrupted):
-            error = error.__context__
-        return error is None
 
 
 _received = _Received()
@@ -118,8 +111,7 @@ def handle() -> None:
 def raised() -> Iterator[None]:
     """Raise `Interrupted` when a signal comes in the context, where things may have to be put in order.
 
-    It is raised at the end at the latest, whatever became of it before; also in the place of an error, such
-    as that of a module whose import it interrupted.
+    While a module is imported it waits. It is raised at the end at the latest, whatever became of it before.
     """
     _received.raises = True
     try:
@@ -162,7 +154,22 @@ class Stop:
         return Interrupted(self.signum) if self.signum is not None else None
 
 
-def _end(signum: int) -> None:
+def _is_on_its_way() -> bool:
+    """Say whether an `Interrupted` has been caught for a moment, to put things in order."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
+
+
+def _is_in_import(frame: FrameType | None) -> bool:
+    """Say whether a module is being imported: at some moments in PyTorch's own, an exception aborts."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _end(signum: int) -> NoReturn:
     """End the process at once: there is nothing to put in order."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ from PIL import Image
 from fcn_cli.cluster.shares import SMALLEST_BLOCK
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, stray_lines, tree
-from .running import KILLER, RayCluster
+from .running import KILLER, TELLS, RayCluster
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,18 @@ def how(output: Path) -> dict[str, Any]:
 def plant(made: Path, *names: str) -> None:
     for name in names:
         Image.new("RGB", KILLER, (90, 120, 30)).save(made / name)
+
+
+def test_waiting_threads_of_actors_sleep_too(
+    ray_cluster: RayCluster, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """The cluster was started by somebody else, without the variable."""
+    make_photos([f"{TELLS}.png"])
+    for given, found in (None, "PASSIVE"), ("ACTIVE", "ACTIVE"):
+        environment = ray_cluster.environment | ({"OMP_WAIT_POLICY": given} if given else {})
+        line = ray_cluster.segment("made", *SMALL, "-o", f"out-{given}")
+        run_line(line, cwd=tmp_path, env=environment)
+        assert (tmp_path / f"made/{TELLS}.png.txt").read_text() == found
 
 
 def test_an_actor_killer_costs_only_itself(

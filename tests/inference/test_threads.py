@@ -26,9 +26,9 @@ real = console.close_log
 def close_log():
     print({name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}, file=sys.stderr)
     real()
-import fcn_cli.__main__ as entry
-entry.close_log = close_log
-entry.main()
+console.close_log = close_log
+from fcn_cli.__main__ import main
+main()
 """
 
 

@@ -54,6 +54,23 @@ LOST = {
 }
 
 
+# The same when inputs are searched for.
+AT_SEARCH = """
+import os, signal, time
+from fcn_cli.runs import segment
+real = segment.discover
+def discover(*arguments, **options):
+    if True:
+        if True:
+            def send():
+                os.kill(os.getpid(), {number})
+                time.sleep(0.05)
+            {how}
+    return real(*arguments, **options)
+segment.discover = discover
+"""
+
+
 def interrupted(cwd: Path, module: str, how: str, number: int, *arguments: str | Path) -> str:
     """Run a command that gets a signal as it imports a module; return what it wrote to stderr."""
     code = AT_IMPORT.format(module=module, number=int(number), how=LOST[how])
@@ -68,13 +85,18 @@ def test_before_the_command_line_is_read(number: signal.Signals, tmp_path: Path)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("where", [AT_IMPORT, AT_SEARCH], ids=["import", "search"])
 @pytest.mark.parametrize("how", LOST)
-def test_what_is_raised_in_an_import_does_not_get_lost(
-    how: str, make_photos: MakePhotos, tmp_path: Path
-) -> None:
+def test_it_does_not_get_lost(how: str, where: str, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
-    errors = interrupted(tmp_path, "torch", how, signal.SIGTERM, "segment", "made", *SMALL, "-q", "-o", "out")
-    assert errors == "fcn: interrupted (SIGTERM)\n"
+    code = where.format(module="torch", number=int(signal.SIGTERM), how=LOST[how])
+    done = run_process(
+        *("segment", "made", *SMALL, "-q", "-o", "out"),
+        code=143,
+        cwd=tmp_path,
+        env=python_with(code, tmp_path),
+    )
+    assert done.stderr == "fcn: interrupted (SIGTERM)\n"
     assert not (tmp_path / "out/manifest.jsonl").exists() or not journal_of(tmp_path / "out")
 
 
@@ -82,7 +104,6 @@ def test_what_is_raised_in_an_import_does_not_get_lost(
 def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     run_process("segment", "made", *SMALL, "-o", "out", cwd=tmp_path)
-    before = {path.name for path in (*tmp_path.iterdir(), *(tmp_path / "out").iterdir())}
     for module, *arguments in (
         ("fcn_cli.report.page", "report", "out"),
         ("fcn_cli.report.exports.coco", "export", "out", "--format", "coco", "-o", "exported"),
@@ -91,7 +112,8 @@ def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
         errors = interrupted(tmp_path, module, "another error", signal.SIGINT, *arguments)
         assert errors == "fcn: interrupted (SIGINT)\n"
         shutil.rmtree(tmp_path / "site")
-        assert {path.name for path in (*tmp_path.iterdir(), *(tmp_path / "out").iterdir())} == before
+        assert not (tmp_path / "exported").exists()
+        assert not (tmp_path / "out/report.html").exists()
 
 
 @pytest.mark.long
