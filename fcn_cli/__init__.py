@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .segmenter import ClassShare as ClassShare
     from .segmenter import Result as Result
     from .segmenter import Segmenter as Segmenter
+    from .segmenter import SegmenterOptions as SegmenterOptions
 
 __version__ = "0.2.0"
 __all__ = [
@@ -36,12 +37,13 @@ __all__ = [
     "RequestError",
     "Result",
     "Segmenter",
+    "SegmenterOptions",
     "WeightsError",
     "__version__",
 ]
 
 _MODULES = {
-    ".segmenter": ("ClassShare", "Result", "Segmenter"),
+    ".segmenter": ("ClassShare", "Result", "Segmenter", "SegmenterOptions"),
     ".common.errors": (
         *("DeviceLost", "Failure", "FailureKind", "FcnError"),
         *("ImageError", "RequestError", "WeightsError"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -16,7 +19,7 @@ from PIL import Image
 
 from .common import limits, palettes
 from .common.class_names import class_name
-from .common.errors import Failure, ImageError, RequestError
+from .common.errors import Failure, FcnError, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
 from .inference.execution import resolve_execution
@@ -32,6 +35,7 @@ from .models.request import ModelRequest
 from .outputs import overlay
 from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 
+_SHOWN_CLASSES = 5
 _NOTEBOOK_SIDE = 800
 """The longest side in pixels of what a notebook shows; it is kept in the notebook's file."""
 
@@ -46,25 +50,37 @@ class ClassShare:
     fraction: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a network sees in one photo.
 
     `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
     `image` is the upright RGB photo, `notes` what was done to it beyond decoding. `confidence`, if it was
     asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
-    In a notebook it shows its overlay and the classes in it.
+    `source` is the photo's path, ``image 3`` for the fourth one of a batch that has no path, or empty. In a
+    notebook it shows its overlay and the classes in it; as text, its source, size and classes.
     """
 
-    labels: NDArray[np.uint8] = field(repr=False)
+    labels: NDArray[np.uint8]
     image: Image.Image
-    class_names: tuple[str, ...] = field(repr=False)
+    class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    confidence: NDArray[np.uint8] | None = field(default=None, repr=False)
+    confidence: NDArray[np.uint8] | None = None
+    source: str = ""
+
+    def __repr__(self) -> str:
+        name = f"{self.source}, " if self.source else ""
+        shares = sorted(self.stats(), key=lambda share: -share.pixels)
+        shown = [f"{share.class_name} {share.fraction:.1%}" for share in shares[:_SHOWN_CLASSES]]
+        more = f" and {len(shares) - _SHOWN_CLASSES} more" if len(shares) > _SHOWN_CLASSES else ""
+        height, width = self.labels.shape
+        return f"<Result {name}{width}x{height}: {', '.join(shown)}{more}>"
 
     def color(self, palette: str = "hub") -> Image.Image:
         """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
-        return overlay.colored(self.labels, palettes.load(palette))
+        with _in_api_terms():
+            colors = palettes.load(palette)
+        return overlay.colored(self.labels, colors)
 
     def overlay(
         self,
@@ -81,15 +97,20 @@ class Result:
         """
         if not 0 <= opacity <= 1:
             raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
-        look = LookRequest(palette, opacity, legend).resolve(self.class_names)
+        with _in_api_terms():
+            look = LookRequest(palette, opacity, legend).resolve(self.class_names)
         return overlay.overlay(self.image, self.labels, replace(look, borders=borders))
 
-    def cutout(self, classes: Sequence[str | int] | None = None) -> Image.Image:
-        """Return the photo as RGBA, transparent but for some classes, given by name or index.
+    def cutout(self, classes: str | int | Sequence[str | int] | None = None) -> Image.Image:
+        """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
 
         None is all classes but 0. Raises RequestError when there is no such class.
         """
-        kept = None if classes is None else find_classes([str(name) for name in classes], self.class_names)
+        kept = None
+        if classes is not None:
+            wanted = [classes] if isinstance(classes, str | int) else classes
+            with _in_api_terms():
+                kept = find_classes(list(map(str, wanted)), self.class_names)
         return overlay.cutout(self.image, self.labels, kept)
 
     def stats(self) -> list[ClassShare]:
@@ -117,32 +138,38 @@ class Result:
 
 
 class SegmenterOptions(TypedDict, total=False):
-    """The keyword arguments of `Segmenter`, with the defaults and meanings of ``fcn segment``'s options.
-
-    `weights` is a checkpoint file instead of the official weights; `class_names` a file of class names, or
-    ``voc``. `resize` is the short side in pixels fed to the network, or None for the photo's own size (the
-    default with tiles). For `threads` and `batch_size` None is auto. `offline` forbids to download weights.
-    With `confidence` results also say how probable the winning class is. Pixels whose class has a smaller
-    probability than `min_confidence` (0 to 1) become void (255). `tile` is the side of the tiles of a large
-    photo in pixels, `overlap` what neighbours share; predictions are averaged over `scales`, factors of the
-    network's input size, and with `flip` over the photo and its mirror image.
-    """
+    """The keyword arguments of `Segmenter`, each as the option of ``fcn segment``; any may be left out."""
 
     weights: str | os.PathLike[str] | None
-    class_names: str | None
-    resize: int | None
-    device: str
-    precision: str
-    kernels: str
-    threads: int | None
-    batch_size: int | None
+    """A checkpoint file; None: the official weights."""
+    class_names: str | os.PathLike[str] | None
+    """A file with a class name on each line, or ``voc``; None: the official ones, or ``class_0`` …"""
     offline: bool
-    confidence: bool
-    min_confidence: float
+    """Never download weights. Default: False."""
+    resize: int | None
+    """The short side fed to the network, in pixels; None: the photo's own. Default: 520, with `tile` None."""
     tile: int | None
+    """The side in pixels (from 128) of the tiles that a large photo is cut into; None: no tiles."""
     overlap: int | None
+    """How many pixels neighbouring tiles share; None: a quarter of `tile`."""
     scales: Sequence[float]
+    """Factors of the network's input size (0.25 to 4) to average predictions over. Default: 1."""
     flip: bool
+    """Average over the photo and its mirror image. Default: False."""
+    min_confidence: float
+    """Pixels whose class has a smaller probability (0 to 1) become void (255). Default: 0."""
+    confidence: bool
+    """Results also have the probability of the winning class. Default: False."""
+    device: str
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Default: ``auto``."""
+    precision: str
+    """``auto``, ``fp32``, ``bf16`` or ``fp16``. Default: ``auto``."""
+    kernels: str
+    """``auto``, ``fast`` (ours) or ``torch``. Default: ``auto``."""
+    threads: int | None
+    """The network's CPU threads; None: as many as this process may use CPUs."""
+    batch_size: int | None
+    """The most images of one shape in a forward pass; None: by the device."""
 
 
 class Segmenter:
@@ -158,17 +185,21 @@ class Segmenter:
     Raises
     ------
     RequestError, WeightsError
-        What is asked for does not exist, or the weights cannot be had or do not fit.
+        What is asked for does not exist or is out of range, or the weights cannot be had or do not fit.
     DeviceLost
         The device fails, or has not enough memory for the network.
     TypeError
-        An option has another name.
+        An option has another name, or is of another type.
     """
 
     def __init__(
         self, backbone: str = registry.DEFAULT_BACKBONE, **options: Unpack[SegmenterOptions]
     ) -> None:
-        _check(options)
+        _check(backbone, options)
+        with _in_api_terms():
+            self._load(backbone, options)
+
+    def _load(self, backbone: str, options: SegmenterOptions) -> None:
         inference = InferenceOptions(
             options.get("device", "auto"),
             options.get("precision", "auto"),
@@ -181,11 +212,11 @@ class Segmenter:
         self._scales = check_scales(options.get("scales", ONE_SCALE))
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
-        weights = options.get("weights")
+        weights, class_names = options.get("weights"), options.get("class_names")
         model = ModelRequest(
             backbone,
             os.fspath(weights) if weights is not None else None,
-            options.get("class_names"),
+            os.fspath(class_names) if class_names is not None else None,
             options.get("offline", False),
         ).resolve()
         self.network: LoadedModel = model.load(model.weights_file())
@@ -211,9 +242,13 @@ class Segmenter:
         DeviceLost
             The device cannot compute anything more.
         """
-        outcome = self._segment([photos.prepare(photos.take(photo), self.resize, self._scales)])[0]
-        if isinstance(outcome, ImageError):
-            raise outcome
+        source = photos.source_of(photo)
+        with _in_api_terms():
+            with photos.naming(source):
+                decode = photos.take(photo)
+            outcome = self._segment([photos.prepare(source, decode, self.resize, self._scales)])[0]
+            if isinstance(outcome, ImageError):
+                raise outcome
         return outcome
 
     @overload
@@ -246,12 +281,16 @@ class Segmenter:
         Raises
         ------
         ImageError, TypeError, DeviceLost
-            As for a call; TypeError whatever `on_error` is.
+            As for a call; TypeError whatever `on_error` is, and when `photos` is a single photo.
         ValueError
             `on_error` is something else.
         """
         if on_error not in {"raise", "return"}:
             raise ValueError(f"on_error is {on_error!r}; 'raise' or 'return' is needed")
+        if isinstance(photos, str | bytes | bytearray | os.PathLike | Image.Image | io.IOBase):
+            raise TypeError(
+                f"batch takes several photos, this is one {type(photos).__name__}; call the segmenter with it"
+            )
         return self._in_order(photos, on_error)
 
     def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
@@ -265,8 +304,10 @@ class Segmenter:
                         one.outcome = outcome
                 ahead.drop_first()
                 assert entry.outcome is not None  # noqa: S101 - the first is among those together
-                if isinstance(entry.outcome, ImageError) and on_error == "raise":
-                    raise entry.outcome
+                if isinstance(entry.outcome, ImageError):
+                    _put_in_api_terms(entry.outcome)
+                    if on_error == "raise":
+                        raise entry.outcome
                 yield entry.outcome
 
     def _segment(self, prepared: Sequence[Prepared]) -> list[Result | ImageError]:
@@ -280,16 +321,66 @@ class Segmenter:
 
     def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
-            return ImageError(*predicted)
+            return ImageError(*predicted, source=photo.source)
         notes = photo.notes + self._engine.views.describe(photo.pixels)
-        return Result(predicted.labels, photo.image, self.network.class_names, notes, predicted.confidence)
+        return Result(
+            predicted.labels,
+            photo.image,
+            self.network.class_names,
+            notes,
+            predicted.confidence,
+            photo.source,
+        )
 
 
-def _check(options: SegmenterOptions) -> None:
-    """Refuse options that nobody knows, and numbers out of range."""
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and all(map(_is_number, value))
+
+
+_TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(("weights", "class_names"), (_is_path, "a path")),
+    **dict.fromkeys(("resize", "tile", "overlap", "threads", "batch_size"), (_is_whole, "a whole number")),
+    **dict.fromkeys(("offline", "confidence", "flip"), (_is_flag, "True or False")),
+    **dict.fromkeys(("device", "precision", "kernels", "backbone"), (_is_text, "a name")),
+    "min_confidence": (_is_number, "a number"),
+    "scales": (_are_numbers, "a list of numbers"),
+}
+_MAY_BE_NONE = frozenset({"weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"})
+
+
+def _check(backbone: str, options: SegmenterOptions) -> None:
+    """Refuse options that nobody knows or of another type, and numbers out of range."""
     unknown = options.keys() - SegmenterOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"Segmenter has no option {', '.join(sorted(unknown))}")
+    for name, value in {"backbone": backbone, **options}.items():
+        is_right, needed = _TYPES[name]
+        if name in _MAY_BE_NONE:
+            if value is None:
+                continue
+            needed = f"{needed} or None"
+        if not is_right(value):
+            raise TypeError(f"{name} is {value!r}; {needed} is needed")
     side = limits.LONGEST_SIDE
     most = {
         "resize": side,
@@ -299,8 +390,35 @@ def _check(options: SegmenterOptions) -> None:
     }
     for name, maximum in most.items():
         number = options.get(name)
-        if isinstance(number, int) and not 1 <= number <= maximum:
+        if isinstance(number, Integral) and not 1 <= int(number) <= maximum:
             raise RequestError(f"{name} {number}: a whole number from 1 to {maximum} is needed")
     confidence = options.get("min_confidence", 0.0)
     if not 0 <= confidence <= 1:
         raise RequestError(f"min_confidence {confidence}: a probability is from 0 to 1")
+
+
+# What to do instead of giving an option of the command line that the API does not have.
+_OTHER_WAYS = {"raise --max-image-pixels": "give its pixels as an array"}
+_OPTION = re.compile(r"(?<![\w/-])--([a-z]+(?:-[a-z]+)*)")
+
+
+def _put_in_api_terms(error: FcnError) -> None:
+    """Name options in an error's message as the API does: ``class_names``, not ``--class-names``."""
+
+    def told(text: str) -> str:
+        for command_line, api in _OTHER_WAYS.items():
+            text = text.replace(command_line, api)
+        return _OPTION.sub(lambda option: option[1].replace("-", "_"), text)
+
+    if isinstance(error, ImageError):
+        error.failure = error.failure._replace(message=told(error.failure.message))
+    error.args = tuple(told(text) if isinstance(text, str) else text for text in error.args)
+
+
+@contextlib.contextmanager
+def _in_api_terms() -> Iterator[None]:
+    try:
+        yield
+    except FcnError as error:
+        _put_in_api_terms(error)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import re
 import subprocess
@@ -20,10 +21,10 @@ from PIL import Image, ImageSequence
 
 import fcn_cli
 from benchmarks.material import randomise
-from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, WeightsError
+from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, SegmenterOptions, WeightsError
 from fcn_cli.common import resources
 from fcn_cli.inference import engine
-from fcn_cli.inputs import look_ahead, photos
+from fcn_cli.inputs import decoder, look_ahead, photos, refusals
 from fcn_cli.inputs.photos import Photo
 from fcn_cli.models import registry
 
@@ -424,7 +425,7 @@ def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(
     with pytest.raises(RequestError, match="no usable CUDA device") as raised:
         Segmenter("resnet50", device="cuda", offline=True)
     assert not isinstance(raised.value, WeightsError)
-    with pytest.raises(WeightsError, match="--offline"):
+    with pytest.raises(WeightsError, match="and offline forbids"):
         Segmenter("resnet50", device="cpu", offline=True)
 
 
@@ -438,12 +439,111 @@ def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(
         ({"precision": "fp8"}, "fp8: not one of auto, fp32, bf16, fp16"),
         ({"kernels": "slow"}, "slow: not one of auto, fast, torch"),
         ({"device": "cpu:1"}, "cpu:1: not one of"),
-        ({"backbone": "vgg"}, "vgg"),
+        ({"backbone": "vgg"}, "backbone vgg: not one of"),
+        ({"overlap": 8}, "overlap says how far tiles overlap: add tile"),
+        ({"tile": 200, "overlap": 150}, "overlap 150: at most half of tile 200"),
+        ({"scales": [9.0]}, "scales are numbers from 0.25 to 4"),
+        ({"class_names": "nowhere.txt"}, "class_names nowhere.txt: cannot be read"),
+        ({"class_names": Path(__file__).parent / "conftest.py"}, "needs one name per line"),
     ],
 )
 def test_options_that_are_wrong_are_said(options: dict[str, Any], text: str) -> None:
-    with pytest.raises(RequestError, match=re.escape(text)):
+    with pytest.raises(RequestError, match=re.escape(text)) as raised:
         Segmenter(**{"backbone": "mobilenet_v2", **options})
+    assert "--" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"resize": "520"}, "resize is '520'; a whole number or None is needed"),
+        ({"resize": 520.0}, "resize is 520.0; a whole number or None is needed"),
+        ({"threads": True}, "threads is True; a whole number or None is needed"),
+        ({"device": 0}, "device is 0; a name is needed"),
+        ({"device": None}, "device is None; a name is needed"),
+        ({"scales": 1.5}, "scales is 1.5; a list of numbers is needed"),
+        ({"scales": "1,2"}, "scales is '1,2'; a list of numbers is needed"),
+        ({"min_confidence": None}, "min_confidence is None; a number is needed"),
+        ({"flip": "no"}, "flip is 'no'; True or False is needed"),
+        ({"class_names": ["cat"]}, "class_names is ['cat']; a path or None is needed"),
+        ({"backbone": None}, "backbone is None; a name is needed"),
+    ],
+)
+def test_options_of_another_type_are_said_before_weights_are_looked_for(
+    options: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    with pytest.raises(TypeError, match=re.escape(text)):
+        Segmenter(**{"backbone": "resnet50", "offline": True, **options})
+
+
+def test_options_are_documented_and_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    source = inspect.getsource(SegmenterOptions)
+    for name in SegmenterOptions.__annotations__:
+        assert re.search(rf'    {name}: .*\n    """', source)
+    options: Any = {"resize": np.int64(SIDE), "scales": np.array([0.5, 1.0])}
+    labels = Segmenter("mobilenet_v2", **options)(CHELSEA).labels
+    expected = Segmenter("mobilenet_v2", resize=SIDE, scales=[0.5, 1.0])(CHELSEA).labels
+    assert np.array_equal(labels, expected)
+    (tmp_path / "names").write_text("one\ntwo\n")
+    with pytest.raises(RequestError, match=r"^class_names: 2 names for the 21 classes of the official"):
+        Segmenter("resnet50", class_names=tmp_path / "names", offline=True)
+
+
+# ---- results and errors name their photo
+
+
+def test_results_and_errors_carry_and_print_their_photo(segmenter: Segmenter) -> None:
+    pixels = np.array(Image.open(CHELSEA))
+    with CHELSEA.open("rb") as file:
+        given: list[Photo] = [CHELSEA, pixels, b"no image", "nowhere.png", file, Image.open(CHELSEA)]
+        got = list(segmenter.batch(given, on_error="return"))
+    sources = [str(CHELSEA), "image 1", "image 2", "nowhere.png", str(CHELSEA), str(CHELSEA)]
+    assert [one.source for one in got] == sources
+    for one, source in zip(got, sources, strict=True):
+        assert source in str(one)
+    error = got[2]
+    assert isinstance(error, ImageError)
+    assert str(error) == f"image 2: {error.failure.message}"
+    assert error.failure.message.startswith("not an image")
+    first = got[0]
+    assert isinstance(first, Result)
+    shares = sorted(first.stats(), key=lambda share: -share.pixels)
+    classes = ", ".join(f"{share.class_name} {share.fraction:.1%}" for share in shares[:5])
+    assert str(first).startswith(f"<Result {CHELSEA}, 451x300: {classes}")
+    assert str(segmenter(pixels)).startswith(f"<Result 451x300: {classes}")
+    with pytest.raises(ImageError, match=r"^nowhere\.png: no such file"):
+        segmenter("nowhere.png")
+    with pytest.raises(ImageError, match=r"^not an image") as raised:
+        segmenter(b"no image")
+    assert raised.value.source == ""
+
+
+def test_errors_of_calls_are_in_terms_of_the_api(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = segmenter(CHELSEA)
+    assert result.cutout("cat").tobytes() == result.cutout(["cat"]).tobytes() == result.cutout(8).tobytes()
+    assert result.cutout("cat").tobytes() != result.cutout("dog").tobytes()
+    with pytest.raises(RequestError, match=r"^classes unicorn: no such class"):
+        result.cutout("unicorn")
+    for call in (result.color, result.overlay):
+        with pytest.raises(RequestError, match=r"^palette mauve: no such palette"):
+            call("mauve")
+    monkeypatch.setattr(decoder, "_check_pixels", lambda *_: refusals.refuse_pixels("9x9", 10))
+    for photo in (CHELSEA, CHELSEA.read_bytes()):
+        (error,) = segmenter.batch([photo], on_error="return")
+        assert isinstance(error, ImageError)
+        assert "if that is intended, give its pixels as an array" in str(error)
+        assert "--" not in error.failure.message
+
+
+@pytest.mark.parametrize(
+    "photo", ["cat.jpg", Path("cat.jpg"), b"data", io.BytesIO(), Image.new("RGB", (9, 9))]
+)
+def test_a_batch_of_one_photo_that_is_no_list_is_refused_at_once(photo: Any, segmenter: Segmenter) -> None:
+    with pytest.raises(TypeError, match="batch takes several photos, this is one"):
+        segmenter.batch(photo)
 
 
 # ---- in a notebook

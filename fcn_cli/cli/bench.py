@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..models.registry import DEFAULT_BACKBONE
 from . import network_options, options
 from .figures import print_figures
 
 
 def bench(
-    backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
+    backbone: network_options.BackboneOption = DEFAULT_BACKBONE,
     size: network_options.Size = None,
     tile: network_options.Tile = None,
     overlap: network_options.Overlap = None,

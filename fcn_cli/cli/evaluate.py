@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from ..evaluation.choices import Orientation, Protocol
+from ..models.registry import DEFAULT_BACKBONE
 from . import evaluate_options, network_options, options
 from .console import print_message
 from .figures import print_figures
@@ -22,7 +23,7 @@ def evaluate(
     truth_colors: evaluate_options.TruthColorsOption = None,
     protocol: evaluate_options.ProtocolOption = Protocol.ORIGINAL,
     orientation: evaluate_options.OrientationOption = Orientation.AUTO,
-    backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
+    backbone: network_options.BackboneOption = DEFAULT_BACKBONE,
     weights: network_options.Weights = None,
     class_names: network_options.ClassNames = None,
     offline: network_options.Offline = False,

@@ -9,15 +9,8 @@ import typer
 
 from ..common import limits
 from ..common.wording import alternatives
+from ..models.registry import BACKBONES
 from . import option_values
-
-
-class BackboneName(StrEnum):
-    """The registry's names, without importing it for ``--help``; a test checks that they are equal."""
-
-    RESNET50 = "resnet50"
-    RESNET101 = "resnet101"
-    MOBILENET_V2 = "mobilenet_v2"
 
 
 class Precision(StrEnum):
@@ -38,23 +31,23 @@ class Kernels(StrEnum):
 
 
 BackboneOption = Annotated[
-    BackboneName,
+    str,
     typer.Option(
         envvar="FCN_BACKBONE",
         metavar="NAME",
-        parser=option_values.choice(BackboneName),
-        autocompletion=option_values.complete(*BackboneName),
-        help=f"The network: {alternatives(BackboneName)}. mobilenet_v2 is a small bundled preview for trying "
+        parser=option_values.one_of(BACKBONES),
+        autocompletion=option_values.complete(*BACKBONES),
+        help=f"The network: {alternatives(BACKBONES)}. mobilenet_v2 is a small bundled preview for trying "
         "the tool; it confuses classes, so use a ResNet for real work.",
     ),
 ]
 Backbones = Annotated[
-    list[BackboneName] | None,
+    list[str] | None,
     typer.Argument(
         metavar="[BACKBONE]...",
-        parser=option_values.choice(BackboneName),
-        autocompletion=option_values.complete(*BackboneName),
-        help=f"One or more of {', '.join(BackboneName)}; all of them if none is given.",
+        parser=option_values.one_of(BACKBONES),
+        autocompletion=option_values.complete(*BACKBONES),
+        help=f"One or more of {', '.join(BACKBONES)}; all of them if none is given.",
     ),
 ]
 Weights = Annotated[

@@ -48,6 +48,18 @@ def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     return parse
 
 
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Return a parser for some names."""
+    known = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise refused(alternatives(known), text)
+        return text
+
+    return parse
+
+
 def _whole_number(text: str, minimum: int, maximum: int) -> int | None:
     """Return the whole number that `text` writes in ASCII digits, or None if it is out of range."""
     # Python refuses to convert thousands of digits; 19 exceed any range here.

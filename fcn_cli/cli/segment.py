@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..common.errors import RequestError
+from ..models.registry import DEFAULT_BACKBONE
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
 from .merge_shards import merge_shards
@@ -29,7 +30,7 @@ def segment(
     ignore_case: input_options.IgnoreCase = False,
     root: input_options.Root = None,
     output: output_options.Output = "fcn_output",
-    backbone: network_options.BackboneOption = network_options.BackboneName.RESNET50,
+    backbone: network_options.BackboneOption = DEFAULT_BACKBONE,
     weights: network_options.Weights = None,
     class_names: network_options.ClassNames = None,
     offline: network_options.Offline = False,

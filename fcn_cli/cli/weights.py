@@ -54,8 +54,8 @@ def fetch(
     from ..models import download, registry
     from .progress_bar import ProgressBar
 
-    for name in names or list(network_options.BackboneName):
-        official = registry.find(name.value).weights
+    for name in names or registry.BACKBONES:
+        official = registry.find(name).weights
         if isinstance(official, registry.BundledWeights):
             write_line(str(official.path), sys.stdout)
             continue

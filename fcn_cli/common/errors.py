@@ -132,10 +132,20 @@ class Failure(NamedTuple):
 
 
 class ImageError(FcnError):
-    """One image cannot be segmented; the others are not affected."""
+    """One image cannot be segmented; the others are not affected.
+
+    `failure` says why. In the Python API `source` is the image: its path, or ``image 3`` for the fourth of a
+    batch that has no path; the error's text begins with it.
+    """
 
     exit_code = ExitCode.SOME_FAILED
 
-    def __init__(self, kind: FailureKind, message: str, limit: float | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, message: str, limit: float | None = None, *, source: str = ""
+    ) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, str(self), limit)
+        self.failure = Failure(kind, super().__str__(), limit)
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.failure.message}" if self.source else self.failure.message

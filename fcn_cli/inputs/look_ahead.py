@@ -60,6 +60,7 @@ class LookAhead(Generic[Outcome]):
             max_count=self._max_count,
             low_priority=True,
         )
+        self._taken = 0
         self._largest = 0
         self._exhausted = False
         self._broken: Exception | None = None
@@ -128,8 +129,12 @@ class LookAhead(Generic[Outcome]):
 
     def _start(self, photo: Photo) -> None:
         entry = Entry[Outcome]()
+        source = photos.source_of(photo, self._taken)
+        self._taken += 1
         try:
-            work = partial(photos.prepare, photos.take(photo), self._short_side, self._scales)
+            with photos.naming(source):
+                decode = photos.take(photo)
+            work = partial(photos.prepare, source, decode, self._short_side, self._scales)
         except (TypeError, ImageError) as error:
             entry.future = self._work.submit_result(entry, error)
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
+from ..common.redaction import public_url
 from . import decoder, resizing
 from .decode_options import ONE_SCALE
 
@@ -32,9 +34,11 @@ class Upright(NamedTuple):
 class Prepared:
     """A photo, and its pixels at the size of the network's input: uint8, shape (h, w, 3).
 
-    With several sizes `pixels` is the largest, and `smaller` has the others, in descending order.
+    With several sizes `pixels` is the largest, and `smaller` has the others, in descending order. `source`
+    is from `source_of`.
     """
 
+    source: str
     image: Image.Image
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...]
@@ -45,6 +49,27 @@ class Prepared:
         """The memory it takes in bytes; Pillow stores four bytes per pixel."""
         arrays = sum(part.nbytes for part in (self.pixels, *self.smaller))
         return 4 * self.image.width * self.image.height + arrays
+
+
+def source_of(photo: Photo, place: int | None = None) -> str:
+    """Return what a photo is called: its path, if it has one, or its place in a batch; else nothing."""
+    named = photo if isinstance(photo, str | os.PathLike) else None
+    for attribute in ("filename", "name"):
+        # Of a Pillow image, and of an open file, which may have a number.
+        named = named or getattr(photo, attribute, None)
+    if isinstance(named, str | os.PathLike) and os.fspath(named):
+        return public_url(os.fsdecode(named))
+    return f"image {place}" if place is not None else ""
+
+
+@contextlib.contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Give the ImageError that is raised inside its source."""
+    try:
+        yield
+    except ImageError as error:
+        error.source = source
+        raise
 
 
 def take(photo: Photo) -> Callable[[], Upright]:
@@ -81,7 +106,10 @@ def take(photo: Photo) -> Callable[[], Upright]:
 
 
 def prepare(
-    decode: Callable[[], Upright], short_side: int | None, scales: Sequence[float] = ONE_SCALE
+    source: str,
+    decode: Callable[[], Upright],
+    short_side: int | None,
+    scales: Sequence[float] = ONE_SCALE,
 ) -> Prepared:
     """Decode a photo that `take` returned, and resize it for the network.
 
@@ -90,12 +118,13 @@ def prepare(
     ImageError
         The photo cannot be decoded.
     """
-    try:
-        image, notes = decode()
-        (pixels, *smaller), more = resizing.network_inputs(image, short_side, scales)
-    except MemoryError:
-        raise ImageError(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it") from None
-    return Prepared(image, pixels, notes + more, tuple(smaller))
+    with naming(source):
+        try:
+            image, notes = decode()
+            (pixels, *smaller), more = resizing.network_inputs(image, short_side, scales)
+        except MemoryError:
+            raise ImageError(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it") from None
+    return Prepared(source, image, pixels, notes + more, tuple(smaller))
 
 
 def _decoder(data: bytes) -> Callable[[], Upright]:

@@ -56,6 +56,9 @@ _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _OTHER_FILES = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file itself with git lfs pull"),
+    (re.compile(rb"\x1f\x8b"), "compressed with gzip; unpack it"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array; save model.state_dict() with torch.save"),
+    (re.compile(rb"\x89HDF"), "an HDF5 file, as Keras writes; a checkpoint of PyTorch is needed"),
     (re.compile(rb"(\xef\xbb\xbf)?\s*<"), "a web page; download the file itself"),
     (
         re.compile(rb".{8}\{", re.DOTALL),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..common import store_urls
 from ..common.class_names import VOC_CLASSES, load_class_names
+from ..common.errors import RequestError
+from ..common.wording import counted
 from . import download, loading, registry, remote_weights, weights
 
 
@@ -40,6 +42,11 @@ class ModelRequest:
             checkpoint = weights.WeightsFile(path, weights.sha256_of(path))
             if not checkpoint.sha256.startswith(identity):
                 identity, known_names = checkpoint.sha256, None
+        if asked_names and known_names and len(asked_names) != len(known_names):
+            count = counted(len(asked_names), "name")
+            raise RequestError(
+                f"--class-names: {count} for the {len(known_names)} classes of the official weights"
+            )
         return ResolvedModel(architecture, identity, checkpoint, asked_names, known_names, self.offline)
 
     def _weights_path(self, given: str) -> Path:

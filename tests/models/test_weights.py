@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ from PIL import Image
 from fcn_cli import __version__
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
-from fcn_cli.models import download, loading, registry
+from fcn_cli.models import download, loading
 from fcn_cli.models.download import Timeouts
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 from fcn_cli.models.weights import OfficialWeights
@@ -94,10 +95,7 @@ def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Make mobilenet_v2 a backbone whose weights are downloaded from the server."""
     injected = OfficialWeights(f"{server.url}/models/net-{DIGEST[:8]}.pth", DIGEST[:8])
     backbone = BACKBONES["mobilenet_v2"]
-    fields = {
-        name: getattr(backbone, name) for name in ("name", "stride", "bytes_per_pixel", "build", "note")
-    }
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", registry.Architecture(weights=injected, **fields))
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", dataclasses.replace(backbone, weights=injected))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return injected
 
@@ -477,6 +475,8 @@ def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: S
             "no PyTorch file but a safetensors file; save",
         ),
         (b"version https://git-lfs.github.com/spec/v1\noid", "no PyTorch file but a Git LFS pointer; fetch"),
+        (b"\x1f\x8b\x08\0\0\0\0\0{", "no PyTorch file but compressed with gzip; unpack it"),
+        (b"\x93NUMPY\x01\0", "no PyTorch file but a NumPy array; save model.state_dict()"),
         (zip_of(a_txt=b"hello"), "no PyTorch file but a zip archive of something else"),
         (zip_of(data_pkl=b"", constants_pkl=b""), "a TorchScript archive, not a checkpoint"),
     ):
