@@ -11,9 +11,10 @@ from typing import Any
 import typer
 
 from fcn_cli.cli.app import app
+from fcn_cli.common import limits
 
 PAGE = Path(__file__).with_suffix(".md")
-_INTRODUCTION = """\
+_INTRODUCTION = f"""\
 # All commands and options
 
 `make docs` writes this page from the command line; do not edit it by hand. `fcn COMMAND --help` prints the
@@ -21,7 +22,12 @@ same texts.
 
 The last column names the environment variable that sets an option:
 `FCN_BACKBONE=resnet101 fcn segment photos/`. The command line wins over the environment. `--overwrite`,
-`--prune` and other options that redo or delete something have no variable."""
+`--prune` and other options that redo or delete something have no variable.
+
+Numbers have largest values, beyond which a command exits with 2 at once: {limits.MOST_THREADS} threads,
+{limits.MOST_WORKERS} workers, batches of {limits.MOST_IN_A_BATCH}, {limits.LONGEST_SIDE} pixels for a side
+of the network's input or of a tile, {limits.MOST_PIXELS:,} pixels for an image,
+{limits.MOST_SECONDS:,} seconds, {limits.MOST_SHARDS:,} shards."""
 
 
 def page() -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from ..common.limits import MOST_MASK_PIXELS
+from . import network_options, options
 from .figures import print_figures
 from .option_values import local
 
@@ -23,6 +24,7 @@ def compare(
     dir_b: Annotated[
         str, typer.Argument(metavar="DIR_B", parser=local, help="The directory to compare it with.")
     ],
+    max_image_pixels: network_options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -36,6 +38,6 @@ def compare(
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
-        result = comparison.compare(Path(dir_a), Path(dir_b), progress)
+        result = comparison.compare(Path(dir_a), Path(dir_b), progress, max_image_pixels)
     print_figures(result.as_json(), tables.comparison, as_json=as_json)
     raise typer.Exit(result.exit_code)

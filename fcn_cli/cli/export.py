@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.wording import counted
-from . import directory_options, options
+from . import directory_options, network_options, options
 from .console import print_message
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def export(
     maximum: directory_options.Maximum = None,
     status: directory_options.StatusOption = directory_options.RecordStatus.OK,
     overwrite: directory_options.ReplaceExport = False,
+    max_image_pixels: network_options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
 ) -> None:
     """Export the masks of an output directory in another tool's format.
@@ -51,6 +53,7 @@ def export(
             progress,
             overwrite=overwrite,
             selection=Selection(status, classes or (), minimum, maximum),
+            max_pixels=max_image_pixels,
         )
     _sum_up(result, show=not quiet)
     raise typer.Exit(result.exit_code)

@@ -215,6 +215,16 @@ MaxImagePixels = Annotated[
         help="Refuse larger photos before decoding them.",
     ),
 ]
+MaxMaskPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-image-pixels",
+        envvar="FCN_MAX_IMAGE_PIXELS",
+        metavar="N",
+        parser=option_values.whole(1, limits.MOST_PIXELS),
+        help="Refuse larger masks and images before decoding them; never less than 500000000.",
+    ),
+]
 DecodeTimeout = Annotated[
     float,
     typer.Option(

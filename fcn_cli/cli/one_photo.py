@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..common import store_urls
+from ..common import limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
 from ..common.swept_directory import SweptDirectory
 from .command_line import given_besides
@@ -142,9 +142,9 @@ def _opened(given: str, max_pixels: int) -> Iterator[Source]:
 
 def _stdin(max_pixels: int) -> Iterator[bytes]:
     """Yield what comes through stdin, up to what an image of the largest allowed size can take."""
-    from ..inputs import refusals, remote_photos
+    from ..inputs import refusals
 
-    limit, count = remote_photos.most_bytes(max_pixels), 0
+    limit, count = limits.most_bytes(max_pixels), 0
     while True:
         try:
             data = sys.stdin.buffer.read(1 << 20)

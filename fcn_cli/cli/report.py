@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING
 
 from ..common import store_urls
 from ..common.errors import FcnError, OutputLost, RequestError
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.output_layout import is_output_directory
-from . import directory_options, options
+from . import directory_options, network_options, options
 from .console import print_message
 
 if TYPE_CHECKING:
     from ..runs.summary import Summary
 
 
-def report(output: directory_options.OutputDirectory, quiet: options.Quiet = False) -> None:
+def report(
+    output: directory_options.OutputDirectory,
+    max_image_pixels: network_options.MaxMaskPixels = MOST_MASK_PIXELS,
+    quiet: options.Quiet = False,
+) -> None:
     """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
 
     It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
 
     Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
     """
-    write_report(output, quiet=quiet)
+    write_report(output, max_image_pixels, quiet=quiet)
 
 
 def check_place(output: str) -> None:
@@ -37,7 +42,7 @@ def check_place(output: str) -> None:
     page.refuse_foreign(Path(store_urls.local_path(output)))
 
 
-def report_after(summary: Summary, *, quiet: bool) -> None:
+def report_after(summary: Summary, max_pixels: int, *, quiet: bool) -> None:
     """Write the report at the end of a run, also of one that had nothing to do.
 
     A run that ended early writes none: it was interrupted, or its output directory or device is lost.
@@ -54,12 +59,12 @@ def report_after(summary: Summary, *, quiet: bool) -> None:
         print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
         return
     try:
-        write_report(Path(summary.output), quiet=quiet)
+        write_report(Path(summary.output), max_pixels, quiet=quiet)
     except FcnError as error:
         raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
 
 
-def write_report(output: Path, *, quiet: bool) -> None:
+def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
     """Write the report of an output directory, show the progress, and say where the page is."""
     from ..common.wording import counted
     from ..report import output_report
@@ -67,7 +72,7 @@ def write_report(output: Path, *, quiet: bool) -> None:
 
     progress = ProgressBar(quiet=quiet)
     try:
-        written = output_report.write_report(output, progress)
+        written = output_report.write_report(output, progress, max_pixels)
     finally:
         progress.close()
     text = f"report of {counted(written.photos, 'photo')}"

@@ -132,7 +132,7 @@ def segment(
     display.summed_up(summary)
     if not dry_run:
         if report:
-            report_after(summary, quiet=quiet)
+            report_after(summary, prediction.decoding.max_pixels, quiet=quiet)
         raise typer.Exit(summary.exit_code)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.wording import counted
-from . import directory_options, options
+from . import directory_options, network_options, options
 from .console import one_line, print_message, write_line
 from .figures import print_object
 
@@ -21,6 +22,7 @@ _SHOWN_ORPHANS = 10
 
 def verify(
     output: directory_options.OutputDirectory,
+    max_image_pixels: network_options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -37,7 +39,7 @@ def verify(
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
-        result = verification.verify(output, progress)
+        result = verification.verify(output, progress, max_image_pixels)
     if as_json:
         print_object(result.as_json())
     else:

@@ -132,8 +132,12 @@ def read_small(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: bool = F
     if not isinstance(file, Path):
         return file.read_small(limit)
     with open(open_regular(file, follow=follow), "rb") as stream:
-        data = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
-    if data is None or len(data) > limit:
+        size = os.fstat(stream.fileno()).st_size
+        # Not `limit` bytes at once: they would be allocated. Some file systems say 0, and files grow.
+        data = stream.read(size + 1) if size <= limit else b""
+        while len(data) > size and len(data) <= limit and (more := stream.read(1 << 16)):
+            data += more
+    if size > limit or len(data) > limit:
         raise UnfitFile(errno.EFBIG, f"more than {limit >> 10:,} KiB", str(file))
     return data
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import Failure, FailureKind, ImageError, RequestError
-from ..common.label_map import VOID_INDEX, LabelMap
+from ..common.label_map import VOID_INDEX, LabelMap, Size
 from . import coco_file
 from .choices import Orientation
 from .orientation import Frame
@@ -83,18 +83,25 @@ class CocoTruth:
         """Return the (width, height) of an image, or the failure if its entry is invalid."""
         return self._file.images[name].size
 
-    def load(self, name: str) -> LabelMap:
+    def load(self, name: str, *sizes: Size) -> LabelMap:
         """Return the label map of an image: uint8, shape (height, width).
 
         Raises
         ------
         ImageError
-            The image's entry or one of its annotations is invalid; the message says which and why.
+            The image's entry or one of its annotations is invalid, or it has none of these sizes, if there
+            are any; the message says which and why.
         """
         image = self._file.images[name]
         if isinstance(image.size, Failure):
             raise ImageError(*image.size)
         width, height = image.size
+        if sizes and image.size not in sizes:
+            wanted = f"{sizes[0][0]}x{sizes[0][1]}"
+            raise ImageError(
+                FailureKind.SIZES_DIFFER,
+                f"{self.path}: {name} has {width}x{height} pixels, not {wanted}",
+            )
         labels = np.zeros((height, width), np.uint8)
         count = np.zeros((height, width), np.uint8)
         for instance in self._file.instances.get(image.identity, ()):

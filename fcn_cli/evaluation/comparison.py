@@ -15,7 +15,8 @@ from PIL import Image
 from ..common import resources
 from ..common.class_names import VOC_CLASSES, class_name
 from ..common.errors import ExitCode, Failure, FailureKind, ImageError, NothingFound, RequestError
-from ..common.label_map import VOID_INDEX, read_label_map
+from ..common.label_map import VOID_INDEX, allow_pixels, open_png, read_label_map
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.ordered_work import OrderedWork, Task
 from ..runs.observers import ProgressObserver
 from .label_folder import LabelFolder
@@ -105,7 +106,9 @@ class Comparison:
         }
 
 
-def compare(dir_a: Path, dir_b: Path, observer: ProgressObserver) -> Comparison:
+def compare(
+    dir_a: Path, dir_b: Path, observer: ProgressObserver, max_pixels: int = MOST_MASK_PIXELS
+) -> Comparison:
     """Compare the label maps whose names are in both directories.
 
     Raises
@@ -115,6 +118,7 @@ def compare(dir_a: Path, dir_b: Path, observer: ProgressObserver) -> Comparison:
     NothingFound
         No name is in both directories.
     """
+    allow_pixels(max_pixels)
     folder_a, folder_b = LabelFolder(dir_a), LabelFolder(dir_b)
     if folder_a.class_names and folder_b.class_names and folder_a.class_names != folder_b.class_names:
         raise RequestError(f"{dir_a} and {dir_b} have different classes (see their classes.json)")
@@ -166,12 +170,12 @@ def _add(result: Comparison, task: Task[str, _Counted], observer: ProgressObserv
 
 
 def _count(path_a: Path, path_b: Path) -> _Counted:
-    a, b = read_label_map(path_a), read_label_map(path_b)
-    if a.shape != b.shape:
-        raise ImageError(
-            FailureKind.SIZES_DIFFER,
-            f"{a.shape[1]}x{a.shape[0]} pixels in A, {b.shape[1]}x{b.shape[0]} in B",
-        )
+    with open_png(path_a) as one, open_png(path_b) as other:
+        size = one.size
+        if size != other.size:
+            in_a, in_b = (f"{width}x{height}" for width, height in (size, other.size))
+            raise ImageError(FailureKind.SIZES_DIFFER, f"{in_a} pixels in A, {in_b} in B")
+    a, b = read_label_map(path_a, size), read_label_map(path_b, size)
     # A full histogram of value pairs takes longer than decoding; most pixels are equal.
     total_a = np.array(Image.fromarray(a).histogram(), np.int64)
     lost, gained = np.zeros(_VALUES, np.int64), np.zeros(_VALUES, np.int64)

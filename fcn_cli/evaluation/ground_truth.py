@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..common import files
 from ..common.errors import RequestError
-from ..common.label_map import LabelMap
+from ..common.label_map import LabelMap, Size
 from . import truth_files, wrong_calls
 from .choices import Orientation, TruthColors
 from .coco import CocoTruth
@@ -55,13 +55,13 @@ class Truth(Protocol):
         """Return the size of the label map with a name from `find`, or where to read it."""
         ...
 
-    def load(self, name: str) -> LabelMap:
+    def load(self, name: str, *sizes: Size) -> LabelMap:
         """Return the label map with a name from `find`: uint8, shape (height, width).
 
         Raises
         ------
         ImageError
-            The label map is missing, damaged or invalid.
+            The label map is missing, damaged or invalid, or of none of these sizes, if there are any.
         """
         ...
 
@@ -147,9 +147,9 @@ class FolderTruth:
         """Return the label map's file."""
         return self.root / name
 
-    def load(self, name: str) -> LabelMap:
+    def load(self, name: str, *sizes: Size) -> LabelMap:
         """Return the label map; see `truth_files.read`."""
-        return truth_files.read(self.root / name, self._colors)
+        return truth_files.read(self.root / name, self._colors, *sizes)
 
     def is_black_and_white(self, name: str, labels: LabelMap) -> bool:
         """Return whether a label map looks like a mask of one object; see `truth_files`."""

@@ -14,7 +14,7 @@ from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
-from ..common import store_urls
+from ..common import label_map, store_urls
 from ..common.errors import FailureKind, ImageError
 from . import exif, file_content, formats, mending, refusals, remote_photos
 from .rgb import to_rgb
@@ -57,11 +57,12 @@ class Measured(NamedTuple):
 
 
 def prepare_process(max_pixels: int) -> None:
-    """Configure Pillow in a process of our own.
+    """Configure Pillow, and how large label maps may be, in a process of our own.
 
     Silences the warnings of Pillow and its native decoders (what matters becomes a note in the record), and
     raises the limit of Pillow's own bomb check, because `decode` checks the user's limit.
     """
+    label_map.allow_pixels(max_pixels)
     formats.prepare_process()
     warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 from typing import NamedTuple
 
-from ..common import store_urls, stores
+from ..common import limits, store_urls, stores
 from ..common.errors import FailureKind, ImageError, RequestError
 from ..common.store_errors import TooLarge
 from . import refusals
-
-_BYTES = 64 << 20
-_BYTES_PER_PIXEL = 8
 
 
 class Fetched(NamedTuple):
@@ -21,15 +18,6 @@ class Fetched(NamedTuple):
     size_bytes: int | None
     mtime_ns: int | None
     etag: str | None
-
-
-def most_bytes(max_pixels: int) -> int:
-    """Return how many bytes are read of an image whose size no file system tells.
-
-    A fixed part, and a part per pixel of the largest allowed image: no format stores more for what
-    becomes RGB with 8 bits, but for floating point.
-    """
-    return _BYTES + _BYTES_PER_PIXEL * max_pixels
 
 
 def identity(found: stores.StoreObject) -> tuple[int | None, int | None, str | None]:
@@ -49,7 +37,7 @@ def fetch(url: str, max_pixels: int) -> Fetched:
         It cannot be had. Only a photo that is empty or too large is refused for its content; whatever else
         happens may have passed by the next run.
     """
-    limit = most_bytes(max_pixels)
+    limit = limits.most_bytes(max_pixels)
     try:
         store, name = stores.at(url)
         data, found = store.read(name, max_bytes=limit)

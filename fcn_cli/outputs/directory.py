@@ -139,8 +139,8 @@ def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelM
     ImageError
         The file is missing, broken, or not what its record says.
     """
-    labels = read_label_map(root / name)
-    if labels.shape != (record.height, record.width) or count_classes(labels) != record.classes:
+    labels = read_label_map(root / name, record.size)
+    if count_classes(labels) != record.classes:
         raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: not what its record says; see fcn verify")
     return labels
 

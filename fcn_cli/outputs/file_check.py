@@ -7,12 +7,18 @@ import stat
 import zlib
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
+from ..common import limits
+from ..common.label_map import too_many_pixels
 from ..common.output_layout import kind_of, label_kinds
+from . import legend
 from .output_store import LocalStore
 from .record import Record
 from .writers import has_legend
 
+_MOST_BYTES = 2 << 30
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "cutout": "RGBA"}
 # `Record.mean_confidence` has four decimals.
@@ -40,7 +46,8 @@ def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str
             return "not a regular file"
         if status.st_size != size:
             return f"{status.st_size} bytes, its record says {size}"
-        data = (output / name).read_bytes()
+        # A record may claim any size; what is larger is damaged, whatever it is.
+        data = (output / name).read_small(min(_MOST_BYTES, limits.most_bytes(_pixels(record))))
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError) as error:
@@ -51,6 +58,10 @@ def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str
         return _pixel_damage(data, kind_of(name), record)
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         return f"cannot be decoded ({error})"
+
+
+def _pixels(record: Record) -> int:
+    return (record.width or 0) * (record.height or 0)
 
 
 def _png_damage(data: bytes) -> str | None:
@@ -74,10 +85,13 @@ def _png_damage(data: bytes) -> str | None:
 
 
 def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+    # Without Pillow's own limit on pixels, which `Image.open` applies.
+    with (PngImageFile if data.startswith(_PNG_SIGNATURE) else JpegImageFile)(io.BytesIO(data)) as image:
         # Checked before anything is decoded: a damaged header may ask for any amount of memory.
         if not _has_right_size(image, kind, record):
             return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
+        if problem := too_many_pixels(image.size):
+            return problem
         if image.mode != _MODES.get(kind, image.mode):
             return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
         image.load()
@@ -94,8 +108,9 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
 
 def _has_right_size(image: Image.Image, kind: str, record: Record) -> bool:
     if has_legend(record.looks.get(kind)) and record.width is not None and record.height is not None:
-        # A photo of nothing but background has none.
-        return image.width >= record.width and image.height >= record.height
+        # An image of nothing but background has none.
+        most = legend.largest((record.width, record.height), len(record.classes or ()))
+        return record.width <= image.width <= most[0] and record.height <= image.height <= most[1]
     return image.size == record.size
 
 

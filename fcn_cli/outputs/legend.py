@@ -17,6 +17,8 @@ _SMALLEST_TEXT = 12
 # Text of one pixel for so many pixels of the side of a square with the photo's area.
 _SIDE_PER_TEXT_PIXEL = 45
 _LONGEST_NAME = 40
+# Times the height of the text; ligatures of some scripts, such as U+FDFD, are that wide.
+_WIDEST_CHARACTER = 12
 # Installed fonts for names in other scripts than the built-in font's ASCII; the first that has all their
 # characters is taken. Between them they cover most scripts on Linux, macOS and Windows.
 _INSTALLED_FONTS = (
@@ -66,8 +68,7 @@ def draw(entries: Sequence[Entry], photo_size: tuple[int, int]) -> Image.Image:
     photo_size
         The (width, height) of the photo in pixels.
     """
-    width, height = photo_size
-    size = max(_SMALLEST_TEXT, round(math.sqrt(width * height) / _SIDE_PER_TEXT_PIXEL))
+    width, size = photo_size[0], _text_size(photo_size)
     line, gap = round(1.5 * size), round(0.6 * size)
     placed, full_width = _place(entries, _Fonts(size), width, size)
     rows = placed[-1].row + 1
@@ -80,6 +81,18 @@ def draw(entries: Sequence[Entry], photo_size: tuple[int, int]) -> Image.Image:
         canvas.rectangle(box, fill=entry.color, outline=_INK, width=max(1, size // 12))
         canvas.text((entry.left + size + gap, middle), entry.text, fill=_INK, font=entry.font, anchor="lm")
     return image
+
+
+def largest(photo_size: tuple[int, int], classes: int) -> tuple[int, int]:
+    """Return a (width, height) that no image with its legend exceeds: each class in a row of its own."""
+    width, height = photo_size
+    size = _text_size(photo_size)
+    return max(width, (_LONGEST_NAME + 4) * _WIDEST_CHARACTER * size), height + 2 * size * (classes + 1)
+
+
+def _text_size(photo_size: tuple[int, int]) -> int:
+    width, height = photo_size
+    return max(_SMALLEST_TEXT, round(math.sqrt(width * height) / _SIDE_PER_TEXT_PIXEL))
 
 
 def _place(entries: Sequence[Entry], fonts: _Fonts, width: int, size: int) -> tuple[list[_Placed], int]:

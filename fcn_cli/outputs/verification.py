@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..common import files, resources
 from ..common.errors import ExitCode, RequestError
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.ordered_work import OrderedWork
 from ..common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, kind_names, kind_of
 from ..inputs import decoder
@@ -24,8 +25,6 @@ from .json_text import name_fields
 from .output_store import LocalStore
 from .record import Record
 from .run_file import read_any_run
-
-_ANY_PIXELS = 1 << 40
 
 
 class Progress(Protocol):
@@ -86,7 +85,7 @@ class Verification:
         }
 
 
-def verify(output: Path, progress: Progress) -> Verification:
+def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS) -> Verification:
     """Check every file of every record, in as many threads as there are CPUs.
 
     A run may write meanwhile: what seems wrong is checked once more against the records at the end.
@@ -96,7 +95,7 @@ def verify(output: Path, progress: Progress) -> Verification:
     RequestError
         It is no output directory, or the journal or a directory cannot be read.
     """
-    decoder.prepare_process(_ANY_PIXELS)
+    decoder.prepare_process(max_pixels)
     result = Verification(output)
     run = read_any_run(output)
     checker = _Checker(output, run.kinds if run is not None else None)

@@ -12,6 +12,7 @@ from urllib.parse import quote_from_bytes
 
 from .. import __version__
 from ..common.errors import ExitCode
+from ..common.limits import MOST_MASK_PIXELS
 from ..common.output_layout import HOLDER_FILE, KINDS, find_kind, kind_of
 from ..inputs import decoder
 from ..outputs.json_text import printable_utf8
@@ -78,7 +79,9 @@ class WrittenReport:
         return ExitCode.OK
 
 
-def write_report(output: Path, observer: ProgressObserver) -> WrittenReport:
+def write_report(
+    output: Path, observer: ProgressObserver, max_pixels: int = MOST_MASK_PIXELS
+) -> WrittenReport:
     """Write the report of an output directory, also while a run writes there.
 
     Pictures that exist are not made again. The page is written last; whatever fails before leaves the earlier
@@ -90,6 +93,8 @@ def write_report(output: Path, observer: ProgressObserver) -> WrittenReport:
         The output directory.
     observer
         Receives the progress.
+    max_pixels
+        The most pixels of an image and its mask; never fewer than `MOST_MASK_PIXELS`.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def write_report(output: Path, observer: ProgressObserver) -> WrittenReport:
     OutputLost
         The report cannot be written.
     """
-    decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
+    decoder.prepare_process(max_pixels)
     found = contents.read(output)
     page = Page(output)
     pictures = Pictures(page.images, {LAYER: found.looks.palette})

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..common import store_urls
 from ..common.errors import FailureKind, ImageError
-from ..common.label_map import LabelMap, count_classes, read_label_map
+from ..common.label_map import LabelMap, count_classes, most_pixels, read_label_map
 from ..common.output_layout import kind_of, label_kinds
 from ..inputs import decoder
 from ..outputs.output_store import LocalStore
@@ -87,10 +87,10 @@ def _read_labels(output: LocalStore, record: Record) -> LabelMap:
         raise ImageError(FailureKind.NOT_FOUND, "No label map: neither masks nor color were written.")
     for kind in kinds:
         try:
-            labels = read_label_map(output / names[kind])
+            labels = read_label_map(output / names[kind], record.size)
         except ImageError:
             continue
-        if labels.shape == (record.height, record.width) and count_classes(labels) == record.classes:
+        if count_classes(labels) == record.classes:
             return labels
     raise ImageError(
         FailureKind.BAD_LABELS, "The label map is missing or damaged; the next run makes a missing one again."
@@ -117,9 +117,10 @@ def _open_photo(record: Record) -> Image.Image:
         raise ImageError(FailureKind.NOT_FOUND, "The photo is no longer at its path.") from None
     if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
         raise ImageError(FailureKind.CHANGED, "The photo has changed since it was segmented.")
+    # What has more of them is not the image that was segmented.
     pixels = (record.width or 0) * (record.height or 0)
     try:
-        image = decoder.decode(record.path, max(decoder.DEFAULT_MAX_PIXELS, pixels)).image
+        image = decoder.decode(record.path, min(pixels, most_pixels())).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The photo cannot be read: {error}.") from None
     if image.size != record.size:

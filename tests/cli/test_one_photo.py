@@ -19,8 +19,7 @@ from fcn_cli.__main__ import run
 from fcn_cli.cli import one_photo
 from fcn_cli.cli.app import app
 from fcn_cli.cli.one_photo import _PARAMETERS
-from fcn_cli.common import palettes
-from fcn_cli.inputs import remote_photos
+from fcn_cli.common import limits, palettes
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree
 from ..terminal import on_a_terminal
@@ -142,7 +141,7 @@ def test_stdin_is_read_no_further_than_an_image_can_be_long(
 ) -> None:
     messages: list[str] = []
     monkeypatch.setattr(one_photo, "print_message", messages.append)
-    monkeypatch.setattr(remote_photos, "_BYTES", 0)
+    monkeypatch.setattr(limits, "IMAGE_BYTES", 0)
     endless = Path("/dev/zero")
     assert (
         piped("segment", "-", *SMALL, "--max-image-pixels", "1000000", "-o", "-", stdin=endless, code=1)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fcn_cli import Segmenter
-from fcn_cli.inputs import remote_photos
+from fcn_cli.common import limits
 from tests.conftest import (
     SAMPLES,
     SMALL,
@@ -123,7 +123,7 @@ def test_listed_photos_fail_one_by_one(fcn: Fcn, web: WebServer, photo: bytes, t
     (tmp_path / "list").write_text("".join(f"{web.url}/in/{name}\n" for name in (*names, "")))
     listed = ("segment", "--files-from", "list", "--root", f"{web.url}/in/", *HERE, "-o", "out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote_photos, "_BYTES", 0)
+        patch.setattr(limits, "IMAGE_BYTES", 0)
         done = fcn(*listed, "--max-image-pixels", "4000", code=1)
     assert "1 directory in the list" in done.stderr
     records = journal_of(tmp_path / "out")
@@ -224,7 +224,7 @@ def test_no_photo_is_larger_than_the_limit_whatever_its_server_says(
     (tmp_path / "list").write_text("".join(f"{web.url}/{name}\n" for name in told))
     tracemalloc.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote_photos, "_BYTES", 1 << 20)
+        patch.setattr(limits, "IMAGE_BYTES", 1 << 20)
         fcn(
             *("segment", "--files-from", "list", "--root", web.url, "-o", "out", *HERE),
             *("--max-image-pixels", "4000"),

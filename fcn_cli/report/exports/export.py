@@ -11,6 +11,7 @@ from typing import Any
 from ...common import resources
 from ...common.errors import ExitCode, Failure, FailureKind, ImageError, RequestError
 from ...common.label_map import LabelMap
+from ...common.limits import MOST_MASK_PIXELS
 from ...common.ordered_work import OrderedWork, Task
 from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
 from ...inputs import decoder
@@ -30,8 +31,6 @@ FORMATS: dict[str, type[Exporter]] = {"coco": CocoExporter, "voc": VocExporter, 
 """The class of each format by its name."""
 
 EVERY_MASK = Selection()
-
-_ANY_PIXELS = 1 << 40
 
 
 @dataclass
@@ -63,6 +62,7 @@ def export(
     *,
     overwrite: bool = False,
     selection: Selection = EVERY_MASK,
+    max_pixels: int = MOST_MASK_PIXELS,
 ) -> Export:
     """Export the images of an output directory that have a mask.
 
@@ -80,6 +80,8 @@ def export(
         Replace an earlier export at `path`.
     selection
         Which of them.
+    max_pixels
+        The most pixels of an image and its mask; never fewer than `MOST_MASK_PIXELS`.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def export(
     """
     if selection.status == "failed":
         raise RequestError("images that failed have no mask to export; leave --status out")
-    decoder.prepare_process(_ANY_PIXELS)
+    decoder.prepare_process(max_pixels)
     with JournalSnapshot(output) as records:
         names = read_classes(output)
         if names is None:

@@ -11,12 +11,12 @@ from PIL import Image
 
 from ...common import store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost
+from ...common.label_map import most_pixels
 from ...inputs import decoder
 from ...outputs.record import Record
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _QUALITY = 95
-_ANY_PIXELS = 1 << 40
 
 
 def write_upright_jpeg(record: Record, target: Path) -> None:
@@ -49,16 +49,14 @@ def write_upright_jpeg(record: Record, target: Path) -> None:
         ) from None
     if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
         raise ImageError(FailureKind.CHANGED, f"{record.path}: changed since it was segmented; {again}")
-    if is_jpeg:
-        measured = decoder.measure(record.path, _ANY_PIXELS)
-        if measured.turn == 1 and measured.size == record.size:
-            with OutputLost.when_refused(target):
-                shutil.copyfile(record.path, target)
-            return
-    image = decoder.decode(record.path, _ANY_PIXELS).image
-    if image.size != record.size:
+    measured = decoder.measure(record.path, most_pixels())
+    if measured.size != record.size:
         raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {again}")
-    _save(image, target)
+    if is_jpeg and measured.turn == 1:
+        with OutputLost.when_refused(target):
+            shutil.copyfile(record.path, target)
+        return
+    _save(decoder.decode(record.path, most_pixels()).image, target)
 
 
 def _save(image: Image.Image, target: Path) -> None:
