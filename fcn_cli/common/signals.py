@@ -22,7 +22,7 @@ ENDING_SIGNALS = tuple(
 """The termination signals that this system has."""
 
 _ECHO_SECONDS = 0.2
-_REMINDER_SECONDS = 0.05
+_REMINDER_SECONDS = 0.01
 
 
 class Interrupted(BaseException):

@@ -54,49 +54,46 @@ LOST = {
 }
 
 
-# The same when inputs are searched for.
-AT_SEARCH = """
+# The same when a function is called, which then takes its time.
+AT_CALL = """
 import os, signal, time
-from fcn_cli.runs import segment
-real = segment.discover
-def discover(*arguments, **options):
+import {module} as module
+real = module.{function}
+def function(*arguments, **options):
     if True:
         if True:
             def send():
                 os.kill(os.getpid(), {number})
                 time.sleep(0.05)
             {how}
+    time.sleep(5)
     return real(*arguments, **options)
-segment.discover = discover
+module.{function} = function
 """
 
 
-def interrupted(cwd: Path, module: str, how: str, number: int, *arguments: str | Path) -> str:
-    """Run a command that gets a signal as it imports a module; return what it wrote to stderr."""
-    code = AT_IMPORT.format(module=module, number=int(number), how=LOST[how])
+def interrupted(cwd: Path, code: str, number: int, *arguments: str | Path) -> str:
+    """Run a command that a signal ends when Python starts with some code; return what it wrote to stderr."""
     done = run_process(*arguments, code=128 + number, cwd=cwd, env=python_with(code, cwd))
+    shutil.rmtree(cwd / "site")
     return done.stderr
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_before_the_command_line_is_read(number: signal.Signals, tmp_path: Path) -> None:
-    errors = interrupted(tmp_path, "typer", "callback", number, "status", "nowhere")
-    assert errors == f"fcn: interrupted ({number.name})\n"
+    code = AT_IMPORT.format(module="typer", number=int(number), how=LOST["callback"])
+    assert interrupted(tmp_path, code, number, "status", "nowhere") == f"fcn: interrupted ({number.name})\n"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("where", [AT_IMPORT, AT_SEARCH], ids=["import", "search"])
+@pytest.mark.parametrize("where", [AT_IMPORT, AT_CALL], ids=["import", "call"])
 @pytest.mark.parametrize("how", LOST)
 def test_it_does_not_get_lost(how: str, where: str, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
-    code = where.format(module="torch", number=int(signal.SIGTERM), how=LOST[how])
-    done = run_process(
-        *("segment", "made", *SMALL, "-q", "-o", "out"),
-        code=143,
-        cwd=tmp_path,
-        env=python_with(code, tmp_path),
-    )
-    assert done.stderr == "fcn: interrupted (SIGTERM)\n"
+    module, function = ("torch", "") if where == AT_IMPORT else ("fcn_cli.runs.segment", "discover")
+    code = where.format(module=module, function=function, number=int(signal.SIGTERM), how=LOST[how])
+    errors = interrupted(tmp_path, code, signal.SIGTERM, "segment", "made", *SMALL, "-q", "-o", "out")
+    assert errors == "fcn: interrupted (SIGTERM)\n"
     assert not (tmp_path / "out/manifest.jsonl").exists() or not journal_of(tmp_path / "out")
 
 
@@ -104,14 +101,13 @@ def test_it_does_not_get_lost(how: str, where: str, make_photos: MakePhotos, tmp
 def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     run_process("segment", "made", *SMALL, "-o", "out", cwd=tmp_path)
-    for module, *arguments in (
-        ("fcn_cli.report.page", "report", "out"),
-        ("fcn_cli.report.exports.coco", "export", "out", "--format", "coco", "-o", "exported"),
-        ("fcn_cli.evaluation.accuracy", "evaluate", "made", "out/masks", *SMALL),
+    for module, function, *arguments in (
+        ("fcn_cli.report.output_report", "write_report", "report", "out"),
+        ("fcn_cli.report.exports.export", "export", "export", "out", "--format", "coco", "-o", "exported"),
+        ("fcn_cli.evaluation.accuracy", "evaluate", "evaluate", "made", "out/masks", *SMALL),
     ):
-        errors = interrupted(tmp_path, module, "another error", signal.SIGINT, *arguments)
-        assert errors == "fcn: interrupted (SIGINT)\n"
-        shutil.rmtree(tmp_path / "site")
+        code = AT_CALL.format(module=module, function=function, number=int(signal.SIGINT), how=LOST["except"])
+        assert interrupted(tmp_path, code, signal.SIGINT, *arguments) == "fcn: interrupted (SIGINT)\n"
         assert not (tmp_path / "exported").exists()
         assert not (tmp_path / "out/report.html").exists()
 
