@@ -1,4 +1,4 @@
-"""Temporary directories that that their run removes, or after a kill a later run."""
+"""Temporary directories that their run removes, or after a kill a later run."""
 
 from __future__ import annotations
 
