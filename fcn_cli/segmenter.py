@@ -29,6 +29,7 @@ from .inputs import photos
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
+from .inputs.samples import Rendering
 from .models import registry
 from .models.loading import LoadedModel
 from .models.request import ModelRequest
@@ -156,6 +157,10 @@ class SegmenterOptions(TypedDict, total=False):
     """Factors of the network's input size (0.25 to 4) to average predictions over. Default: 1."""
     flip: bool
     """Average over the photo and its mirror image. Default: False."""
+    stretch: bool
+    """Scale samples of more than 8 bits from their 2nd to their 98th percentile. Default: False."""
+    alpha: str | None
+    """Whether a fourth band is alpha, ``use`` or ``ignore``; None: as the file says."""
     min_confidence: float
     """Pixels whose class has a smaller probability (0 to 1) become void (255). Default: 0."""
     confidence: bool
@@ -209,6 +214,7 @@ class Segmenter:
             options.get("min_confidence", 0.0),
             ViewOptions(options.get("tile"), options.get("overlap"), options.get("flip", False)),
         )
+        self._rendering = Rendering(options.get("stretch", False), options.get("alpha"))
         self._scales = check_scales(options.get("scales", ONE_SCALE))
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
@@ -245,7 +251,7 @@ class Segmenter:
         source = photos.source_of(photo)
         with _in_api_terms():
             with photos.naming(source):
-                decode = photos.take(photo)
+                decode = photos.take(photo, self._rendering)
             outcome = self._segment([photos.prepare(source, decode, self.resize, self._scales)])[0]
             if isinstance(outcome, ImageError):
                 raise outcome
@@ -295,7 +301,7 @@ class Segmenter:
 
     def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
         batch_size = self._engine.execution.batch_size
-        with LookAhead[Result](given, self.resize, self._scales, batch_size) as ahead:
+        with LookAhead[Result](given, self.resize, self._scales, batch_size, self._rendering) as ahead:
             while (entry := ahead.first()) is not None:
                 if entry.outcome is None:
                     together = ahead.like_first()
@@ -392,6 +398,8 @@ def _check(backbone: str, options: SegmenterOptions) -> None:
         number = options.get(name)
         if isinstance(number, Integral) and not 1 <= int(number) <= maximum:
             raise RequestError(f"{name} {number}: a whole number from 1 to {maximum} is needed")
+    if options.get("alpha") not in {None, "use", "ignore"}:
+        raise RequestError(f"alpha {options.get('alpha')!r}: 'use' or 'ignore' is needed")
     confidence = options.get("min_confidence", 0.0)
     if not 0 <= confidence <= 1:
         raise RequestError(f"min_confidence {confidence}: a probability is from 0 to 1")

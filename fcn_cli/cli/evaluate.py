@@ -38,6 +38,8 @@ def evaluate(
     overlap: network_options.Overlap = None,
     scales: network_options.Scales = "1",
     flip: network_options.Flip = False,
+    stretch: network_options.Stretch = False,
+    alpha: network_options.AlphaOption = None,
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
     report: evaluate_options.Report = None,
@@ -57,6 +59,7 @@ def evaluate(
     from ..inference.options import InferenceOptions, ViewOptions
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
+    from ..inputs.samples import Rendering
     from ..models.request import ModelRequest
     from ..report.evaluation_report import EvaluationReport
     from ..runs.request import PredictionRequest
@@ -72,6 +75,7 @@ def evaluate(
             max_image_pixels or DEFAULT_MAX_PIXELS,
             decode_timeout,
             scales,
+            Rendering(stretch, alpha),
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, views=views),
     )
@@ -85,6 +89,6 @@ def evaluate(
     print_figures(result.as_json(), tables.evaluation, as_json=as_json)
     if page is not None:
         with contextlib.closing(progress):
-            path = page.write(result, progress, prediction.decoding.max_pixels)
+            path = page.write(result, progress, prediction.decoding)
         print_message(f"report: see {path}", show=not quiet)
     raise typer.Exit(result.exit_code)

@@ -22,6 +22,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Alpha(StrEnum):
+    """The values of ``--alpha``."""
+
+    USE = "use"
+    IGNORE = "ignore"
+
+
 class Kernels(StrEnum):
     """The values of ``--kernels``."""
 
@@ -194,6 +201,28 @@ Flip = Annotated[
         "--flip",
         envvar="FCN_FLIP",
         help="Average the predictions for the photo and for its mirror image; takes twice the time.",
+    ),
+]
+Stretch = Annotated[
+    bool,
+    typer.Option(
+        "--stretch",
+        envvar="FCN_STRETCH",
+        help="Scale samples of more than 8 bits from their 2nd to their 98th percentile, for example 12 bits "
+        "in a 16-bit file. For PNG, PGM and TIFF of 16 or 32 bits and the like; samples of 8 bits stay as "
+        "they are.",
+    ),
+]
+AlphaOption = Annotated[
+    Alpha | None,
+    typer.Option(
+        envvar="FCN_ALPHA",
+        metavar="use|ignore",
+        parser=option_values.choice(Alpha),
+        autocompletion=option_values.complete(*Alpha),
+        show_default="as the file says",
+        help="Put the image on white by its fourth band (use), or leave that band out (ignore), for example "
+        "where it is near infrared.",
     ),
 ]
 MinConfidence = Annotated[

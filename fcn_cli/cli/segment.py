@@ -45,6 +45,8 @@ def segment(
     overlap: network_options.Overlap = None,
     scales: network_options.Scales = "1",
     flip: network_options.Flip = False,
+    stretch: network_options.Stretch = False,
+    alpha: network_options.AlphaOption = None,
     write: output_options.Write = None,
     min_confidence: network_options.MinConfidence = 0.0,
     palette: output_options.Palette = "hub",
@@ -85,6 +87,7 @@ def segment(
     from ..inputs.decode_options import DecodeOptions
     from ..inputs.decoder import DEFAULT_MAX_PIXELS
     from ..inputs.discovery import InputRequest
+    from ..inputs.samples import Rendering
     from ..models.request import ModelRequest
     from ..outputs.looks import LookRequest
     from ..outputs.request import OutputRequest
@@ -99,7 +102,14 @@ def segment(
     short_side, views = network_options.short_side(context, resize, tile), ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
-        DecodeOptions(short_side, workers, max_image_pixels or DEFAULT_MAX_PIXELS, decode_timeout, scales),
+        DecodeOptions(
+            short_side,
+            workers,
+            max_image_pixels or DEFAULT_MAX_PIXELS,
+            decode_timeout,
+            scales,
+            Rendering(stretch, alpha),
+        ),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
     )
     look = LookRequest(palette, opacity, legend, classes)

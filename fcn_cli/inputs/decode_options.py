@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..common.errors import RequestError
 from .decoder import DEFAULT_MAX_PIXELS
+from .samples import BY_THE_FILE, Rendering
 
 ONE_SCALE = (1.0,)
 """The network's input has the size that is asked for, and no other."""
@@ -33,12 +34,13 @@ def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How photos are decoded and resized; all but `short_side` and `scales` leaves label maps as they are.
+    """How photos are decoded and resized; `short_side`, `scales` and `rendering` shape label maps.
 
     `short_side` is that of the network's input in pixels, or None for the photo's own size. Predictions are
     averaged over `scales`, factors of that size: each from 0.25 to 4, in ascending order. `workers` is the
     number of decoding processes: 0 decodes in this one, None is ``auto``. A photo of more than `max_pixels`
-    is refused; one that takes longer than `timeout` seconds to decode has failed.
+    is refused; one that takes longer than `timeout` seconds to decode has failed. `rendering` says how
+    samples become RGB.
     """
 
     short_side: int | None = DEFAULT_SHORT_SIDE
@@ -46,3 +48,4 @@ class DecodeOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     timeout: float = 60.0
     scales: tuple[float, ...] = ONE_SCALE
+    rendering: Rendering = BY_THE_FILE

@@ -18,6 +18,7 @@ from .decode_options import ONE_SCALE
 from .decoder import LargeTiff
 from .discovery import Source
 from .pixel_files import Allocate, in_memory
+from .samples import BY_THE_FILE, Rendering
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class DecodeSettings:
     measure_only: bool = False
     scales: tuple[float, ...] = ONE_SCALE
     refuse_changed: bool = False
+    rendering: Rendering = BY_THE_FILE
 
 
 class _Made(NamedTuple):
@@ -141,7 +143,9 @@ def _decode_photo(
     try:
         if settings.measure_only:
             return _measured(source, settings)
-        decoded = decoder.decode_with(source.path, settings.max_pixels, make, begin, hashed)
+        decoded = decoder.decode_with(
+            source.path, settings.max_pixels, make, begin, hashed, settings.rendering
+        )
     except ImageError as error:
         return failed(source, error.failure)
     except MemoryError:

@@ -17,7 +17,8 @@ from PIL import Image
 from ..common import label_map, store_urls
 from ..common.errors import FailureKind, ImageError
 from . import exif, file_content, formats, mending, refusals, remote_photos
-from .rgb import to_rgb
+from .rgb import greatest_of_halves, has_upper_halves, load_rgb, to_rgb
+from .samples import BY_THE_FILE, Rendering, dark_note
 from .tiff_strips import TiffStrips
 
 T = TypeVar("T")
@@ -85,12 +86,16 @@ def prepare_worker(max_pixels: int) -> None:
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
 
 
-def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded[Image.Image]:
+def decode(
+    path: str | os.PathLike[str],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    rendering: Rendering = BY_THE_FILE,
+) -> Decoded[Image.Image]:
     """Decode an image file to upright RGB.
 
-    EXIF orientation is applied, alpha is composited on white, 16-bit greyscale is shifted to 8 bits, and
-    32-bit integer and float images are scaled from their minimum and maximum. Only the first of several
-    frames is decoded.
+    EXIF orientation is applied, alpha is composited on white, 16-bit samples are shifted to 8 bits, and
+    32-bit integers and floats are scaled from their minimum and maximum, without values that are no data.
+    Only the first of several frames is decoded; of a TIFF that begins with a reduced image, the full one.
 
     Parameters
     ----------
@@ -99,13 +104,15 @@ def decode(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -
         without a signature.
     max_pixels
         An image with more pixels in its header is refused before it is decoded.
+    rendering
+        How its samples become RGB.
 
     Raises
     ------
     ImageError
         The image cannot be decoded; its `FailureKind` is the reason.
     """
-    return decode_with(path, max_pixels, _whole)
+    return decode_with(path, max_pixels, _whole, rendering=rendering)
 
 
 def decode_with(
@@ -114,12 +121,13 @@ def decode_with(
     use: Callable[[Image.Image | LargeTiff, int], T],
     begin: Callable[[int], None] | None = None,
     hashed: Callable[[str], None] | None = None,
+    rendering: Rendering = BY_THE_FILE,
 ) -> Decoded[T]:
     """Decode an image file as `decode` does, and make something of it while the file is open.
 
     Parameters
     ----------
-    path, max_pixels
+    path, max_pixels, rendering
         See `decode`.
     use
         Takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
@@ -145,13 +153,14 @@ def decode_with(
             begin(opened.width * opened.height)
         strips = TiffStrips.of(opened) if use is not _whole else None
         if strips is not None:
-            return use(LargeTiff(strips), 1), _notes(opened), 1
-        image, notes, turn = _load(opened, max_pixels)
+            large = LargeTiff(strips, rendering, has_upper_halves=has_upper_halves(opened))
+            return use(large, 1), _notes(opened) + large.notes(), 1
+        image, notes, turn = _load(opened, max_pixels, rendering)
         return use(image, turn), notes, turn
 
     try:
         with _opened(path, max_pixels, hashed) as photo:
-            (made, notes, turn), more = _read(photo.file, photo.name, made_of)
+            (made, notes, turn), more = _read(photo.file, photo.name, made_of, rendering)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
@@ -159,10 +168,12 @@ def decode_with(
     return Decoded(made, notes + more, photo.size_bytes, photo.mtime_ns, turn, photo.etag)
 
 
-def _read(file: BinaryIO, name: str, use: Callable[[Image.Image], T]) -> tuple[T, tuple[str, ...]]:
+def _read(
+    file: BinaryIO, name: str, use: Callable[[Image.Image], T], rendering: Rendering = BY_THE_FILE
+) -> tuple[T, tuple[str, ...]]:
     """Open an image and make something of it, at the second try without a defect that can be mended."""
     try:
-        with formats.open_image(file, name) as opened:
+        with formats.open_image(file, name, rendering) as opened:
             return use(opened), mending.notes_on(file, opened.format)
     except (ImageError, MemoryError):
         raise
@@ -170,21 +181,30 @@ def _read(file: BinaryIO, name: str, use: Callable[[Image.Image], T]) -> tuple[T
         mended = mending.mend(file)
         if mended is None:
             raise
-    with formats.open_image(mended.file, name) as opened:
+    with formats.open_image(mended.file, name, rendering) as opened:
         return use(opened), (mended.note,)
 
 
 class LargeTiff:
     """A TIFF that is decoded some rows at a time; see `resizing.Rows`."""
 
-    def __init__(self, strips: TiffStrips) -> None:
+    def __init__(self, strips: TiffStrips, rendering: Rendering, *, has_upper_halves: bool) -> None:
         self._strips = strips
+        self._rendering = rendering
+        self._has_upper_halves = has_upper_halves
+        self._greatest = 0
         self.size = strips.size
 
     def rows(self) -> Iterator[Image.Image]:
         """Yield the rows from top to bottom, as RGB."""
         for part in self._strips.rows():
-            yield to_rgb(part)[0]
+            if self._has_upper_halves:
+                self._greatest = max(self._greatest, greatest_of_halves(part))
+            yield to_rgb(part, self._rendering)[0]
+
+    def notes(self) -> tuple[str, ...]:
+        """Return notes on the rows, once they have been decoded."""
+        return dark_note(self._greatest, 16) if self._has_upper_halves else ()
 
 
 def _whole(image: Image.Image | LargeTiff, turn: int) -> Image.Image:  # noqa: ARG001
@@ -223,23 +243,23 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
         refusals.refuse(error, path, max_pixels)
 
 
-def from_image(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
     """Return a Pillow image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
     try:
-        return _load(image, DEFAULT_MAX_PIXELS)[:2]
+        return _load(image, DEFAULT_MAX_PIXELS, rendering)[:2]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
-def from_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an encoded image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
     if not data:
         raise ImageError(FailureKind.EMPTY_FILE, "the image is empty (0 bytes)")
     try:
         (image, notes, _), more = _read(
-            io.BytesIO(data), "", lambda opened: _load(opened, DEFAULT_MAX_PIXELS)
+            io.BytesIO(data), "", lambda opened: _load(opened, DEFAULT_MAX_PIXELS, rendering), rendering
         )
         return image, notes + more
     except ImageError:
@@ -288,23 +308,22 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     return file
 
 
-def _load(opened: Image.Image, max_pixels: int) -> tuple[Image.Image, tuple[str, ...], int]:
+def _load(
+    opened: Image.Image, max_pixels: int, rendering: Rendering
+) -> tuple[Image.Image, tuple[str, ...], int]:
     """Return the image as upright RGB, notes, and the EXIF orientation that was undone."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
-    notes = list(_notes(opened))
+    notes = _notes(opened)
     # No `draft`: it is faster but changes pixels. Loading a TIFF rotates it, so read EXIF afterwards.
-    opened.load()
+    rgb, more = load_rgb(opened, rendering)
     # The size in a container's header may differ from that of the image in it.
     _check_pixels(opened, max_pixels)
     orientation = exif.orientation(opened)
     if orientation is None:
-        notes.append("unreadable EXIF data ignored")
-    rgb, note = to_rgb(opened)
-    if note:
-        notes.append(note)
+        notes += ("unreadable EXIF data ignored",)
     turn = exif.known_turn(orientation)
-    return exif.upright(rgb, turn), tuple(notes), tiff_turn if turn == 1 else turn
+    return exif.upright(rgb, turn), notes + more, tiff_turn if turn == 1 else turn
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from PIL import Image, UnidentifiedImageError, features
 
 from ..common.errors import FailureKind, ImageError
+from . import other_formats, tiff
+from .samples import BY_THE_FILE, Rendering
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -105,6 +107,9 @@ UNSUPPORTED = {
 _HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _ANY_BRANDS = frozenset({b"mif1", b"msf1"})
 
+_HEAD_BYTES = 16
+_SNIFFED_BYTES = 1 << 20
+
 _one_thread = False
 
 
@@ -115,7 +120,9 @@ def photo_suffixes() -> frozenset[str]:
     return frozenset(suffixes).union(HEIF_SUFFIXES if _has_heif() else ())
 
 
-def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
+def open_image(
+    file: BinaryIO, path: str | os.PathLike[str] = "", rendering: Rendering = BY_THE_FILE
+) -> ImageFile:
     """Identify an image by its content and read its header.
 
     Parameters
@@ -124,6 +131,8 @@ def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
         The image, open at its beginning.
     path
         Its name: formats without a signature are tried only for their own suffixes.
+    rendering
+        How its samples are to become RGB.
 
     Raises
     ------
@@ -134,9 +143,13 @@ def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
     Exception
         Anything that a decoder raises on a broken header.
     """
-    brand = _brand(file)
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    brand = _brand(head)
     if brand in _HEVC_BRANDS:
         return _open_heif(file)
+    if head.startswith(tiff.PREFIXES):
+        return tiff.open_tiff(file, rendering)
     with contextlib.suppress(UnidentifiedImageError):
         return Image.open(file, formats=tuple(_COMMON))
     try:
@@ -144,6 +157,9 @@ def open_image(file: BinaryIO, path: str | os.PathLike[str] = "") -> ImageFile:
     except UnidentifiedImageError:
         if brand in _ANY_BRANDS:
             return _open_heif(file)
+        file.seek(0)
+        if name := other_formats.name_of(file.read(_SNIFFED_BYTES)):
+            raise ImageError(FailureKind.NOT_AN_IMAGE, name) from None
         raise
 
 
@@ -155,6 +171,8 @@ def why_not(path: str | os.PathLike[str]) -> str:
 
 def note_on_frames(opened: Image.Image) -> str | None:
     """Return which of several images in a file is used, or None if there is only one."""
+    if isinstance(opened, tiff.Tiff) and opened.which is not None:
+        return opened.which
     if opened.format == "PSD":
         # Its "frames" are layers; Pillow loads the merged image.
         return None
@@ -189,10 +207,8 @@ def prepare_process() -> None:
             set_handler(None)
 
 
-def _brand(file: BinaryIO) -> bytes:
+def _brand(head: bytes) -> bytes:
     """Return the brand of a file in ISO base media format, else empty bytes."""
-    head = file.read(12)
-    file.seek(0)
     return head[8:12] if head[4:8] == b"ftyp" else b""
 
 

@@ -13,6 +13,7 @@ from ..common.errors import ImageError
 from ..common.ordered_work import OrderedWork
 from . import photos
 from .photos import Photo, Prepared
+from .samples import BY_THE_FILE, Rendering
 from .shape_batches import LOOK_AHEAD_BYTES
 
 _MAX_THREADS = 8
@@ -41,15 +42,23 @@ class LookAhead(Generic[Outcome]):
         See `resizing.network_inputs`.
     batch_size
         The largest number of photos of one shape in a batch; the window has room to look for them.
+    rendering
+        How their samples become RGB.
     """
 
     def __init__(
-        self, given: Iterable[Photo], short_side: int | None, scales: Sequence[float], batch_size: int
+        self,
+        given: Iterable[Photo],
+        short_side: int | None,
+        scales: Sequence[float],
+        batch_size: int,
+        rendering: Rendering = BY_THE_FILE,
     ) -> None:
         self._given = iter(given)
         self._short_side = short_side
         self._scales = scales
         self._batch_size = batch_size
+        self._rendering = rendering
         self._threads = min(resources.cpu_count(), _MAX_THREADS)
         self._max_count = 2 * batch_size + self._threads
         # `_fill` keeps the bounds: how many bytes a photo holds is known only when it is decoded.
@@ -133,7 +142,7 @@ class LookAhead(Generic[Outcome]):
         self._taken += 1
         try:
             with photos.naming(source):
-                decode = photos.take(photo)
+                decode = photos.take(photo, self._rendering)
             work = partial(photos.prepare, source, decode, self._short_side, self._scales)
         except (TypeError, ImageError) as error:
             entry.future = self._work.submit_result(entry, error)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import random
-import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageChops, PngImagePlugin
+
+from . import jpeg
 
 _LARGEST_FILE = 128 << 20
 """Larger files stay as they are: they are mended in memory."""
@@ -21,11 +21,6 @@ _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 
 _JPEG = b"\xff\xd8\xff"
 _END_OF_IMAGE = b"\xff\xd9"
-_SOF, _SOS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}), 0xDA
-_DQT = 0xDB
-_PROGRESSIVE = frozenset({0xC2, 0xCA})
-# In entropy-coded data 0xFF is followed by 0, or by the number of a restart.
-_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _NO_END = "no end-of-image marker; every pixel is there"
 _CONTINUATIONS = 8
 
@@ -59,7 +54,7 @@ def notes_on(file: BinaryIO, image_format: str | None) -> tuple[str, ...]:
     # Cameras and phones put data of their own after the end.
     file.seek(0)
     data = file.read(_LARGEST_FILE)
-    return () if data.rfind(_END_OF_IMAGE) > data.rfind(bytes([0xFF, _SOS])) else (_NO_END,)
+    return () if data.rfind(_END_OF_IMAGE) > data.rfind(bytes([0xFF, jpeg.SCAN])) else (_NO_END,)
 
 
 def _mended(data: bytes) -> Mended | None:
@@ -70,45 +65,16 @@ def _mended(data: bytes) -> Mended | None:
     return None
 
 
-class _Segment(NamedTuple):
-    """A segment of a JPEG's headers: its marker, and where its content is."""
-
-    marker: int
-    start: int
-    end: int
-
-
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Yield the segments of a JPEG; entropy-coded data are between them."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF:
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4])
-        if end > len(data):
-            raise EOFError("a segment of the JPEG is cut off")
-        yield _Segment(marker, place + 4, end)
-        place = end
-        if marker == _SOS:
-            found = _AFTER_SCAN.search(data, place)
-            if found is None:
-                return
-            place = found.end() - 2
-    raise EOFError("no last scan of the JPEG")
-
-
 def _has_all_scans(data: bytes) -> bool:
     """Say whether a JPEG's scans have each coefficient to its last bit; see ITU-T T.81, G.1."""
     missing: dict[int, list[int]] = {}
     progressive = False
-    for marker, start, end in _segments(data):
+    for marker, start, end in jpeg.segments(data):
         segment = data[start:end]
-        if marker in _SOF:
-            progressive = marker in _PROGRESSIVE
+        if marker in jpeg.FRAMES:
+            progressive = marker in jpeg.PROGRESSIVE
             missing = {segment[6 + 3 * index]: [1] * 64 for index in range(segment[5])}
-        elif marker == _SOS:
+        elif marker == jpeg.SCAN:
             count = segment[0]
             first, last, bits = segment[1 + 2 * count : 4 + 2 * count]
             sent = slice(first, last + 1) if progressive else slice(64)
@@ -147,8 +113,8 @@ def _continuation(first: int, chance: random.Random) -> bytes:
 def _requantized(data: bytes, average: int, rest: int) -> bytes:
     """Return a JPEG with its quantizers multiplied: that of each block's average, and the rest."""
     changed = bytearray(data)
-    for marker, place, end in _segments(data):
-        while marker == _DQT and place < end:
+    for marker, place, end in jpeg.segments(data):
+        while marker == jpeg.QUANTIZERS and place < end:
             size = 2 if data[place] >> 4 else 1
             table = data[place + 1 : place + 1 + 64 * size]
             values = [int.from_bytes(table[at : at + size]) for at in range(0, 64 * size, size)]
@@ -159,8 +125,8 @@ def _requantized(data: bytes, average: int, rest: int) -> bytes:
     return bytes(changed)
 
 
-def _decoded(jpeg: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as opened:
+def _decoded(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as opened:
         opened.load()
         return opened
 

@@ -17,6 +17,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.redaction import public_url
 from . import decoder, resizing
 from .decode_options import ONE_SCALE
+from .samples import BY_THE_FILE, Rendering
 
 Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
 """A photo to segment: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
@@ -72,7 +73,7 @@ def naming(source: str) -> Iterator[None]:
         raise
 
 
-def take(photo: Photo) -> Callable[[], Upright]:
+def take(photo: Photo, rendering: Rendering = BY_THE_FILE) -> Callable[[], Upright]:
     """Copy what the caller may change or close, and return a function that decodes the photo in any thread.
 
     Arrays and Pillow images are copied, and open files are read from their current position to the end: the
@@ -87,22 +88,22 @@ def take(photo: Photo) -> Callable[[], Upright]:
     """
     match photo:
         case Image.Image():
-            image, notes = decoder.from_image(photo)
+            image, notes = decoder.from_image(photo, rendering)
             own = Upright(image.copy() if image is photo else image, notes)
             return lambda: own
         case np.ndarray():
             own = Upright(_from_array(photo), ())
             return lambda: own
         case bytes() | bytearray():
-            return _decoder(bytes(photo))
+            return _decoder(bytes(photo), rendering)
         case str() | os.PathLike():
-            return lambda: Upright(*decoder.decode(photo)[:2])
+            return lambda: Upright(*decoder.decode(photo, rendering=rendering)[:2])
     if not callable(getattr(photo, "read", None)):
         raise TypeError(
             "a photo is a path, bytes, an open binary file, a Pillow image or an array; "
             f"this is a {type(photo).__name__}"
         )
-    return _decoder(_read(photo))
+    return _decoder(_read(photo), rendering)
 
 
 def prepare(
@@ -127,8 +128,8 @@ def prepare(
     return Prepared(source, image, pixels, notes + more, tuple(smaller))
 
 
-def _decoder(data: bytes) -> Callable[[], Upright]:
-    return lambda: Upright(*decoder.from_bytes(data))
+def _decoder(data: bytes, rendering: Rendering) -> Callable[[], Upright]:
+    return lambda: Upright(*decoder.from_bytes(data, rendering))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

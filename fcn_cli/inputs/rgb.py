@@ -2,70 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngImageFile
 
-_STRIP_PIXELS = 1 << 20
+from . import samples
+from .samples import BY_THE_FILE, Rendering
+from .tiff import Tiff
+
+# Pillow decodes PNGs of these to their upper 8 bits; with the other byte order it takes the lower ones.
+_LOWER_HALF = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
-def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """Return a decoded image as RGB, and a note where its samples had to be scaled."""
+def load_rgb(opened: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
+    """Load an image that was opened, and return it as RGB, and notes where its samples had to be changed."""
+    if isinstance(opened, Tiff) and opened.samples is not None:
+        image, notes = samples.to_8_bits(opened.samples, rendering)
+        rgb, more = to_rgb(image, rendering)
+        return rgb, notes + more
+    if not has_upper_halves(opened):
+        opened.load()
+        return to_rgb(opened, rendering)
+    file = opened.fp if isinstance(opened, PngImageFile) else None
+    opened.load()
+    left_out = _left_out(opened, rendering)
+    if file is not None and (rendering.stretch or left_out is not None):
+        return _of_16_bit_png(opened, file, rendering, left_out)
+    rgb, notes = to_rgb(opened, rendering)
+    return rgb, samples.dark_note(greatest_of_halves(opened), 16) + notes
+
+
+def has_upper_halves(opened: Image.Image) -> bool:
+    """Say whether Pillow will decode no more than the upper 8 bits of an image's 16-bit samples."""
+    if isinstance(opened, Tiff):
+        return opened.has_upper_halves
+    return isinstance(opened, PngImageFile) and bool(opened.tile) and opened.tile[0].args in _LOWER_HALF
+
+
+def greatest_of_halves(image: Image.Image) -> int:
+    """Return a bound of the 16-bit samples of an image of which there are the upper 8 bits."""
+    bands = image.getextrema()[:3]
+    return (max(int(band[1]) for band in bands if isinstance(band, tuple)) << 8) | 255
+
+
+def to_rgb(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a decoded image as RGB, and notes where its samples had to be changed."""
     mode = image.mode
-    if mode.startswith("I;16"):
-        return _from_grey(np.asarray(image) >> 8), None
-    if mode == "I" and image.format in {"PPM", "PNG"}:
-        # These two decoders return 16-bit samples as 32-bit integers.
-        return _from_grey(np.clip(np.asarray(image), 0, 65535) >> 8), None
+    # Two decoders return 16-bit samples as 32-bit integers.
+    if mode.startswith("I;16") or (mode == "I" and image.format in {"PPM", "PNG"}):
+        eight, notes = samples.to_8_bits(
+            samples.of_image(image, 16, "16-bit", transparent=_left_out(image, rendering)), rendering
+        )
+        rgb, more = to_rgb(eight, rendering)
+        return rgb, notes + more
     if mode in {"I", "F"}:
-        return _scaled(image, "32-bit float" if mode == "F" else "32-bit integer")
+        name = "32-bit float" if mode == "F" else "32-bit integer"
+        grey, notes = samples.to_8_bits(samples.of_image(image, None, name), rendering)
+        return grey.convert("RGB"), notes
     if image.has_transparency_data or mode in {"La", "RGBa"}:
-        return _on_white(image.convert("RGBA")), None
+        return _on_white(image, rendering)
     if mode == "LAB":
         to_srgb = ImageCms.buildTransform(
             ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
         )
         converted = ImageCms.applyTransform(image, to_srgb)
         assert converted is not None  # noqa: S101 - None only for an in-place conversion
-        return converted, None
-    return (image if mode == "RGB" else image.convert("RGB")), None
+        return converted, ()
+    return (image if mode == "RGB" else image.convert("RGB")), ()
 
 
-def _from_grey(values: NDArray[np.generic]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def _scaled(image: Image.Image, sample_type: str) -> tuple[Image.Image, str]:
-    """Scale 32-bit samples to 8 bits, in strips: a whole photo in float64 would take gigabytes."""
-    low, high, not_finite = float("inf"), float("-inf"), 0
-    for _, values in _strips(image):
-        finite = values[np.isfinite(values)]
-        not_finite += values.size - finite.size
-        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
-    if low > high:
-        low = high = 0.0
-    grey = Image.new("L", image.size)
-    for top, values in _strips(image):
-        scaled = np.where(np.isfinite(values), (values - low) / (high - low or 1.0), 0.0) * 255
-        grey.paste(Image.fromarray(np.rint(scaled).astype(np.uint8)), (0, top))
-    note = f"{sample_type} samples scaled from {low:g}..{high:g}"
-    if not_finite:
-        note += f", {not_finite} that {'is' if not_finite == 1 else 'are'} not finite taken as black"
-    return grey.convert("RGB"), note
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        # NumPy warns about a signalling NaN; values that are not finite are counted anyway.
-        with np.errstate(invalid="ignore"):
-            yield top, np.asarray(strip).astype(np.float64)
-
-
-def _on_white(rgba: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image, rendering: Rendering) -> tuple[Image.Image, tuple[str, ...]]:
+    if rendering.alpha == "ignore":
+        if image.mode in {"La", "RGBa"}:
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        if "transparency" in image.info:
+            image = image.copy()
+            del image.info["transparency"]
+        return image.convert("RGB"), ()
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
     rgb = Image.new("RGB", rgba.size, "white")
-    rgb.paste(rgba, mask=rgba.getchannel("A"))
-    return rgb
+    rgb.paste(rgba, mask=alpha)
+    return rgb, _doubt(alpha) if rendering.alpha is None else ()
+
+
+def _doubt(alpha: Image.Image) -> tuple[str, ...]:
+    """Return a note on a band that is called alpha and does not look like it."""
+    counts = alpha.histogram()
+    pixels = alpha.width * alpha.height
+    if counts[0] == pixels:
+        return ("transparent everywhere, so white; --alpha ignore shows what is there",)
+    if 2 * (pixels - counts[0] - counts[255]) > pixels:
+        return ("more than half of its alpha is between 0 and 255: if it is no alpha, --alpha ignore",)
+    return ()
+
+
+def _left_out(image: Image.Image, rendering: Rendering) -> tuple[int, ...] | None:
+    """Return the colour of 16-bit samples that a PNG leaves out."""
+    color = image.info.get("transparency") if image.format == "PNG" else None
+    if color is None or rendering.alpha == "ignore":
+        return None
+    return color if isinstance(color, tuple) else (color,)
+
+
+def _of_16_bit_png(
+    loaded: Image.Image, file: IO[bytes], rendering: Rendering, left_out: tuple[int, ...] | None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a PNG of several bands of 16 bits as RGB; Pillow has loaded the upper 8 bits of each."""
+    file.seek(0)
+    with Image.open(file, formats=("PNG",)) as lower:
+        lower.tile = [lower.tile[0]._replace(args=_LOWER_HALF[str(lower.tile[0].args)])]
+        lower.load()
+        halves = samples.of_halves(loaded, lower, transparent=left_out)
+        eight, notes = samples.to_8_bits(halves, rendering)
+    rgb, more = to_rgb(eight, rendering)
+    return rgb, notes + more

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 from PIL import Image, TiffImagePlugin
@@ -37,7 +37,7 @@ _PIXEL_TAGS = (258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339, 347, 529, 
 _WHOLE_MODES = frozenset({"I", "F"})
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Some bytes of the file that are a whole number of rows, as wide as the photo or a tile."""
 
     offset: int
@@ -94,7 +94,7 @@ class TiffStrips:
         if self._is_tiled:
             yield from self._rows_of_tiles()
             return
-        group: list[_Part] = []
+        group: list[Part] = []
         for part in self._parts():
             if group and sum(each.rows for each in group) * self.size[0] >= _PART_PIXELS:
                 yield self._decode(group)
@@ -119,7 +119,7 @@ class TiffStrips:
             yield row
             top += rows
 
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[Part]:
         """Return the strips, or the tiles row by row; long strips without compression are divided."""
         tags, (width, height) = self._tags, self.size
         offsets = tags.get(_TILE_OFFSETS if self._is_tiled else _STRIP_OFFSETS, ())
@@ -129,13 +129,13 @@ class TiffStrips:
         if rows < 1 or len(offsets) != len(sizes) or len(offsets) != across * -(-height // rows):
             return []
         if self._is_tiled:
-            return [_Part(offset, size, rows) for offset, size in zip(offsets, sizes, strict=True)]
+            return [Part(offset, size, rows) for offset, size in zip(offsets, sizes, strict=True)]
         found = []
         for top, offset, size in zip(range(0, height, rows), offsets, sizes, strict=True):
-            found += self._divided(_Part(offset, size, min(rows, height - top)))
+            found += self._divided(Part(offset, size, min(rows, height - top)))
         return found
 
-    def _divided(self, strip: _Part) -> list[_Part]:
+    def _divided(self, strip: Part) -> list[Part]:
         width = self.size[0]
         if self._tags.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
             return [strip]
@@ -143,7 +143,7 @@ class TiffStrips:
         per_row = -(-width * sum(bits if len(bits) > 1 else bits * self._tags.get(_SAMPLES, 1)) // 8)
         rows = max(1, _PART_PIXELS // width)
         return [
-            _Part(
+            Part(
                 strip.offset + top * per_row,
                 min(rows, strip.rows - top) * per_row,
                 min(rows, strip.rows - top),
@@ -151,40 +151,52 @@ class TiffStrips:
             for top in range(0, strip.rows, rows)
         ]
 
-    def _decode(self, parts: list[_Part]) -> Image.Image:
+    def _decode(self, parts: list[Part]) -> Image.Image:
         """Return consecutive strips, or one tile, as an image in the photo's mode."""
-        data = [_read(self._opened.fp, part) for part in parts]
         directory = ImageFileDirectory_v2(prefix=self._tags.prefix)
         for tag in _PIXEL_TAGS:
             if tag in self._tags:
                 directory.tagtype[tag] = self._tags.tagtype[tag]
                 directory[tag] = self._tags[tag]
-        rows = sum(part.rows for part in parts)
-        # Pillow adds the place where the data begin.
-        offsets, place = [], 0
-        for part in parts:
-            offsets.append(place)
-            place += part.size
-        numbers: dict[int, int | tuple[int, ...]] = {
-            _WIDTH: self._tile_width,
-            _LENGTH: rows,
-            _ROWS_PER_STRIP: parts[0].rows,
-            _STRIP_OFFSETS: tuple(offsets),
-            _STRIP_BYTES: tuple(part.size for part in parts),
-        }
-        for tag, value in numbers.items():
-            directory.tagtype[tag] = _LONG
-            directory[tag] = value
-        stream = io.BytesIO()
-        directory.save(stream)
-        stream.write(b"".join(data))
-        stream.seek(0)
-        with TiffImagePlugin.TiffImageFile(stream) as image:
+        with TiffImagePlugin.TiffImageFile(
+            small_tiff(self._opened.fp, parts, self._tile_width, directory)
+        ) as image:
             image.load()
             return image
 
 
-def _read(file: IO[bytes] | None, part: _Part) -> bytes:
+def small_tiff(
+    file: IO[bytes] | None, parts: Sequence[Part], width: int, directory: ImageFileDirectory_v2
+) -> io.BytesIO:
+    """Return a TIFF of some parts of another: consecutive strips, or one tile.
+
+    `directory` says how its pixels are to be read; the tags of its size and place are added to it.
+    """
+    data = [read_part(file, part) for part in parts]
+    # Pillow adds the place where the data begin.
+    offsets, place = [], 0
+    for part in parts:
+        offsets.append(place)
+        place += part.size
+    numbers: dict[int, int | tuple[int, ...]] = {
+        _WIDTH: width,
+        _LENGTH: sum(part.rows for part in parts),
+        _ROWS_PER_STRIP: parts[0].rows,
+        _STRIP_OFFSETS: tuple(offsets),
+        _STRIP_BYTES: tuple(part.size for part in parts),
+    }
+    for tag, value in numbers.items():
+        directory.tagtype[tag] = _LONG
+        directory[tag] = value
+    stream = io.BytesIO()
+    directory.save(stream)
+    stream.write(b"".join(data))
+    stream.seek(0)
+    return stream
+
+
+def read_part(file: IO[bytes] | None, part: Part) -> bytes:
+    """Return the bytes of a part as they are in the file; EOFError where it ends too early."""
     assert file is not None  # noqa: S101 - an image that is not loaded has its file
     file.seek(part.offset, os.SEEK_SET)
     data = file.read(part.size)

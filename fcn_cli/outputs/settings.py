@@ -20,6 +20,10 @@ from .output_store import LocalStore, OutputStore, Place
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
+LATER_OPTIONS: dict[str, object] = {"stretch": False, "alpha": None}
+"""Options that 0.2 did not have, and their defaults. At its default one is in neither the fingerprint nor the
+file, so that a new option leaves finished directories finished."""
+
 
 @dataclass(frozen=True)
 class LabelSettings:
@@ -43,6 +47,8 @@ class LabelSettings:
     overlap: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    stretch: bool = False
+    alpha: str | None = None
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the hash of these settings."""
@@ -62,6 +68,11 @@ class LabelSettings:
             "overlap": self.overlap if self.overlap is not None else "none",
             "scales": list(self.scales),
             "flip": self.flip,
+            **{
+                name: value
+                for name, default in LATER_OPTIONS.items()
+                if (value := getattr(self, name)) != default
+            },
         }
 
 
@@ -135,6 +146,7 @@ class RequestedSettings:
 
     def _compare(self, output: Place, recorded: dict[str, Any]) -> None:
         requested = self.as_json()
+        recorded, requested = LATER_OPTIONS | recorded, LATER_OPTIONS | requested
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [

@@ -18,6 +18,7 @@ from ..common.ordered_work import OrderedWork
 from ..common.output_layout import output_file
 from ..inputs import decoder
 from ..inputs.discovery import Source
+from ..inputs.samples import BY_THE_FILE, Rendering
 from .directory import OutputDirectory
 from .record import Record, Written, finish, gone
 
@@ -109,16 +110,24 @@ class WriteQueue:
         The output directory, and its journal, open for appending.
     notify
         Called with every record, in the thread that calls `commit`.
-    max_pixels
-        The limit on a photo's pixels for kinds that decode the photo again.
+    max_pixels, rendering
+        The limit on a photo's pixels and how its samples become RGB, for kinds that decode the photo again.
     """
 
-    def __init__(self, folder: OutputDirectory, journal: Records, notify: Finished, max_pixels: int) -> None:
+    def __init__(
+        self,
+        folder: OutputDirectory,
+        journal: Records,
+        notify: Finished,
+        max_pixels: int,
+        rendering: Rendering = BY_THE_FILE,
+    ) -> None:
         self._folder = folder
         self._journal = journal
         self._committer = _Committer(folder, journal)
         self._finished = notify
         self._max_pixels = max_pixels
+        self._rendering = rendering
         # The key of a task is `keep_on_failure`.
         self._work = OrderedWork[bool, Record](
             _thread_count(),
@@ -226,7 +235,7 @@ class WriteQueue:
 
         @cache
         def photo() -> Image.Image:
-            return decoder.decode(source.path, self._max_pixels).image
+            return decoder.decode(source.path, self._max_pixels, self._rendering).image
 
         try:
             sizes = self._folder.write(source.output, kinds, segmentation, photo)

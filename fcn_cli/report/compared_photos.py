@@ -19,6 +19,7 @@ from ..evaluation.confusion_matrix import Confusion
 from ..evaluation.counting import Compared
 from ..evaluation.result import SeenPhoto
 from ..inputs import decoder, exif
+from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import Source
 from ..outputs.json_text import printable_utf8
 from .image_store import ImageStore, key_of
@@ -73,13 +74,13 @@ class ComparedPhotos:
             return
         self._entries.append(_Entry(compared.source, compared.photo, key, _row(compared, key)))
 
-    def rows(self, max_pixels: int) -> Iterator[dict[str, Any]]:
+    def rows(self, decoding: DecodeOptions) -> Iterator[dict[str, Any]]:
         """Make the photos' own pictures and yield the rows of the table, the worst photo first.
 
         Parameters
         ----------
-        max_pixels
-            The limit on a photo's pixels.
+        decoding
+            How photos are decoded.
 
         Raises
         ------
@@ -88,13 +89,13 @@ class ComparedPhotos:
         """
         if self._lost is not None:
             raise self._lost
-        complete = partial(self._complete, max_pixels=max_pixels)
+        complete = partial(self._complete, decoding=decoding)
         worst_first = sorted(self._entries, key=_worst_first)
         yield from make_in_threads(worst_first, complete, lambda e: e.photo.size[0] * e.photo.size[1])
 
-    def _complete(self, entry: _Entry, max_pixels: int) -> dict[str, Any]:
+    def _complete(self, entry: _Entry, decoding: DecodeOptions) -> dict[str, Any]:
         self.keys.add(entry.key)
-        problem = try_photo(self.pictures, entry.key, partial(_open_photo, entry, max_pixels))
+        problem = try_photo(self.pictures, entry.key, partial(_open_photo, entry, decoding))
         notes = [*entry.photo.notes, *([problem] if problem is not None else [])]
         return {**entry.row, "has": 2 + (problem is None), "notes": notes}
 
@@ -150,8 +151,8 @@ def _worst_first(entry: _Entry) -> tuple[float, str]:
     return 2.0 if entry.row["iou"] is None else entry.row["iou"], entry.source.image
 
 
-def _open_photo(entry: _Entry, max_pixels: int) -> Image.Image:
-    decoded = decoder.decode(entry.source.path, max_pixels)
+def _open_photo(entry: _Entry, decoding: DecodeOptions) -> Image.Image:
+    decoded = decoder.decode(entry.source.path, decoding.max_pixels, decoding.rendering)
     image = exif.as_stored(decoded.image, decoded.turn) if entry.photo.stored else decoded.image
     if image.size != entry.photo.size:
         raise ImageError(FailureKind.CHANGED, "The photo has changed since it was measured.")

@@ -15,6 +15,7 @@ from ..common import files, palettes
 from ..common.errors import OutputLost, RequestError
 from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE, is_output_directory
 from ..evaluation.result import Evaluation
+from ..inputs.decode_options import DecodeOptions
 from ..outputs.json_text import printable_utf8
 from ..runs.observers import ProgressObserver
 from .compared_photos import WRONG_COLOR, ComparedPhotos
@@ -83,7 +84,7 @@ class EvaluationReport:
         self._photos = ComparedPhotos(self._page.images)
         self.add = self._photos.add
 
-    def write(self, evaluation: Evaluation, observer: ProgressObserver, max_pixels: int) -> Path:
+    def write(self, evaluation: Evaluation, observer: ProgressObserver, decoding: DecodeOptions) -> Path:
         """Write ``evaluation.json``, the pictures and the page; return the page's path.
 
         Raises
@@ -98,7 +99,7 @@ class EvaluationReport:
         looks = ClassLooks(dict(enumerate(evaluation.class_names)), palettes.hub())
         table = Table("photos", _PART)
         observer.begin(evaluation.confusion.images)
-        for row in self._photos.rows(max_pixels):
+        for row in self._photos.rows(decoding):
             table.add(row)
             observer.step(failed=not row["has"] & 1)
         parts = table.finish()

@@ -57,7 +57,11 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     encode(
         WRITERS[request.kind](look),
         predicted.result,
-        lambda: decoder.decode(request.source.path, prediction.decoding.max_pixels).image,
+        lambda: (
+            decoder.decode(
+                request.source.path, prediction.decoding.max_pixels, prediction.decoding.rendering
+            ).image
+        ),
         stream,
         as_png=True,
     )

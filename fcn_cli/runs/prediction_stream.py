@@ -133,5 +133,6 @@ def open_pool(
         measure_only,
         options.scales,
         refuse_changed=watching,
+        rendering=options.rendering,
     )
     return DecodePool(sources, settings, workers, clean=watching or clean)

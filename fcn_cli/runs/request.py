@@ -36,6 +36,8 @@ class PredictionRequest:
             overlap=self.inference.views.shared,
             scales=self.decoding.scales,
             flip=self.inference.views.flip,
+            stretch=self.decoding.rendering.stretch,
+            alpha=self.decoding.rendering.alpha,
         )
 
 

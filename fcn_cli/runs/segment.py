@@ -221,9 +221,11 @@ class Run:
         """Do what the plan says; how it ended is in `report`."""
         if not plan.work:
             return
-        limit = self.request.prediction.decoding.max_pixels
+        decoding = self.request.prediction.decoding
         try:
-            with WriteQueue(self.folder, journal, self.report.finished, limit) as writes:
+            with WriteQueue(
+                self.folder, journal, self.report.finished, decoding.max_pixels, decoding.rendering
+            ) as writes:
                 with self.stop:
                     unusable = list(make_from_labels(plan.from_labels, self.folder, writes, self._ended))
                     writes.commit(everything=True)

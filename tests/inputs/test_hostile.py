@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcn_cli.common.errors import RequestError
 from fcn_cli.common.output_layout import kind_names, output_file
-from fcn_cli.inputs import collisions, decoder, formats, rgb
+from fcn_cli.inputs import collisions, decoder, formats, samples
 from fcn_cli.inputs.discovery import InputRequest, discover
 
 from ..conftest import (
@@ -187,7 +187,7 @@ def test_32_bit_samples_are_scaled_over_the_whole_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In strips as in one: the least and the greatest sample of all, what is not finite being black."""
-    monkeypatch.setattr(rgb, "_STRIP_PIXELS", 70)
+    monkeypatch.setattr(samples, "PART_PIXELS", 70)
     random = np.random.default_rng(0)
     values = random.normal(0, 1000, (40, 30)).astype(np.float32)
     values[7, 3], values[30, 2], values[31, 1] = np.nan, np.inf, -np.inf
