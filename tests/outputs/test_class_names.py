@@ -101,7 +101,7 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
     assert {record["fingerprint"] for record in records} == {fingerprint}
     assert masks.items() <= {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}.items()
     said = fcn(*LINE, "--class-names", "few", code=2).stderr
-    assert "--class-names: 2 names for the 21 classes of out" in said
+    assert "--class-names: 2 names for the 21 classes of the official weights" in said
     assert names_of(out)[1] == mine
 
 
@@ -124,6 +124,9 @@ def test_names_of_ones_own_checkpoint_and_of_shards(
         assert "nothing to do" in fcn(*line, *arguments).stderr
         assert names_of(tmp_path / "out")[1] == expected
         assert names_of(tmp_path / "out")[0] == names_of(tmp_path / "out")[2] <= set(expected)
+    (tmp_path / "few").write_text("one\ntwo\n")
+    said = fcn(*line, "--class-names", "few", code=2).stderr
+    assert "--class-names: 2 names for the 21 classes of out" in said
     for shard in ("1/2", "2/2"):
         fcn(*line, "--class-names", "names", "--shard", shard)
     assert names_of(tmp_path / "out")[0] <= set(names)
