@@ -10,6 +10,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -154,11 +155,23 @@ def read_small_json(file: ReadableFile, limit: int = SMALL_BYTES, *, follow: boo
 
 
 def parse_json(data: bytes) -> Any:
-    """Return a JSON value; raise ValueError where it is none, or nested too deeply to be read."""
+    """Return a JSON value; raise ValueError where it is none that every program can read and write.
+
+    Python's parser also takes numbers that are not finite and halves of surrogate pairs, and recurses.
+    """
     try:
-        return json.loads(data)
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return value
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(number)
+    return value
 
 
 def temporary_prefix() -> str:

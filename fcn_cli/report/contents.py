@@ -79,7 +79,7 @@ def read(output: Path) -> Contents:
     run = summary.get("run")
     if isinstance(run, dict):
         # The last run may have had nothing to segment: how the images were computed, another one says.
-        run |= summary.get("segmented") or {}
+        run |= segmented if isinstance(segmented := summary.get("segmented"), dict) else {}
     return Contents(
         output,
         _read_looks(output),

@@ -156,7 +156,26 @@ def _shard_runs(output: OutputStore) -> Mapping[Shard, RunFile | None]:
         return {}
     # Only a kill leaves those of several numbers.
     newest = max(found, key=lambda entry: output.modified(entry[1]))[0]
-    return {shard: RunFile.read(output, shard) for shard in newest.all()}
+    return {shard: _whole(RunFile.read(output, shard)) for shard in newest.all()}
+
+
+def _whole(run: RunFile | None) -> RunFile | None:
+    """Return a run whose summary, if it has one, `_add_up` can read; any other is as if it were missing."""
+    if run is None or (summary := run.summary) is None:
+        return run
+    is_whole = (
+        isinstance(summary, dict)
+        and all(isinstance(summary.get(key), int) for key in _ADDED)
+        and isinstance(summary.get("seconds"), int | float)
+        and isinstance(summary.get("images_per_second"), int | float | None)
+        and isinstance(stages := summary.get("stage_seconds"), dict)
+        and all(isinstance(seconds, int | float) for seconds in stages.values())
+        and isinstance(refused := summary.get("refused"), list)
+        and all(isinstance(record, dict) for record in refused)
+        and isinstance(summary.get("stopped"), str | None)
+        and isinstance(summary.get("end"), str | None)
+    )
+    return run if is_whole else None
 
 
 def _last_run(output: OutputStore) -> dict[str, Any]:

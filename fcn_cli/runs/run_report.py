@@ -145,7 +145,7 @@ def _refused_last_time(output: Place) -> set[str]:
     try:
         refused = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)["run"]["refused"]
         return {Record.image_of(record) for record in refused}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 

@@ -255,3 +255,46 @@ def test_a_log_file_below_the_output_directory_is_no_link(
     (out.parent / "run.log").symlink_to(out.parent / "real.log")
     fcn("segment", "made", *SMALL, "-o", "out", "--log-file", "run.log")
     assert "nothing to do" in (out.parent / "real.log").read_text()
+
+
+WRONG: tuple[tuple[str, tuple[str, ...], Any], ...] = (
+    ("summary.json", ("segmented",), 1),
+    ("summary.json", ("run",), []),
+    ("summary.json", ("run", "refused"), "x"),
+    ("summary.json", ("run", "refused"), [1]),
+    ("summary.json", ("run", "versions", "python"), "\ud800"),
+    ("summary.json", ("run", "images_per_second"), float("inf")),
+    ("settings.json", ("labels",), {}),
+    ("settings.json", ("labels", "scales"), {"x": [1]}),
+    ("run.json", ("kinds",), [{}]),
+    ("run.json", ("journal_bytes",), 10**30),
+    ("run.json", ("end",), None),
+    ("classes.json", ("5",), {"color": "x", "name": 1}),
+)
+
+
+@pytest.mark.long
+def test_values_of_other_types_are_as_missing_ones(fcn: Fcn, out: Path) -> None:
+    for name, keys, wrong in WRONG:
+        value = content = json.loads((out / name).read_text())
+        for key in keys[:-1]:
+            value = value[key]
+        before, value[keys[-1]] = value.get(keys[-1]), wrong
+        (out / name).write_text(json.dumps(content))
+        for line in (("status", "out"), ("list", "out", "--class", "1"), ("report", "out")):
+            assert fcn(*line, code=None).code in {0, 1, 2}, (name, keys, wrong)
+        assert fcn("segment", "made", *SMALL, "-o", "out", "--dry-run", code=None).code in {0, 2}
+        value[keys[-1]] = before
+        (out / name).write_text(json.dumps(content))
+
+
+@pytest.mark.long
+def test_a_shard_whose_run_file_is_damaged_counts_as_missing(fcn: Fcn, out: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        fcn("segment", "made", *SMALL, "-o", "new", "--shard", shard)
+    assert not (out.parent / "new/manifest.1-of-2.jsonl").exists()
+    path = out.parent / "new/run.1-of-2.json"
+    whole = json.loads(path.read_text())
+    for key, wrong in (("seconds", "x"), ("stage_seconds", {"network": []}), ("refused", 1), ("ok", None)):
+        path.write_text(json.dumps({**whole, "summary": {**whole["summary"], key: wrong}}))
+        assert "1 of 2 shards have not ended: 1/2" in fcn("segment", "-o", "new", "--merge").stderr
