@@ -30,7 +30,8 @@ def verify(
 
     Each file is there with its recorded size, decodes, and has the photo's width and height; masks and
     colours have the recorded number of pixels of each class. Every byte of a PNG counts. Prints one line per
-    problem on stdout. It takes no lock and changes nothing.
+    problem on stdout. It takes no lock and changes nothing. While a run is going on, it checks what was
+    recorded when the check began.
 
     Exit codes: 0 all files are as recorded; 1 some are not; 2 OUT is no output directory.
     """
@@ -55,6 +56,12 @@ def _sum_up(result: Verification, *, show: bool) -> None:
     if len(result.orphans) > _SHOWN_ORPHANS:
         more = len(result.orphans) - _SHOWN_ORPHANS
         print_message(f"and {more} more that no record names; --json lists them", show=show)
+    if result.run is not None:
+        print_message(
+            f"a run is going on ({result.run}): checked is what was recorded when this began, and files "
+            "without a record are not listed",
+            show=show,
+        )
     problems = counted(len(result.problems), "problem") if result.problems else "no problem"
     print_message(
         f"{counted(result.files, 'file')} of {counted(result.photos, 'photo')} checked: {problems}", show=show

@@ -17,9 +17,12 @@ from ..common import files, resources
 from ..common.errors import ExitCode, RequestError
 from ..common.limits import MOST_MASK_PIXELS
 from ..common.ordered_work import OrderedWork
-from ..common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, kind_names, kind_of
+from ..common.output_layout import DEFAULT_KINDS, HOLDER_FILE, JOURNAL_FILE, kind_names, kind_of
+from ..common.processes import ProcessIdentity
+from ..common.shard import shard_files
 from ..inputs import decoder
 from .file_check import find_damage
+from .holder import Holder
 from .journal_snapshot import JournalSnapshot
 from .json_text import name_fields
 from .output_store import LocalStore
@@ -61,7 +64,8 @@ class Verification:
     """The result: how many photos with files, and files, were checked, and what is wrong with them.
 
     `orphans` are files in the directories of kinds of output that no record names; they do not count as
-    problems.
+    problems. `run` is a process that wrote into the directory meanwhile: then there are no orphans, because
+    files come before their records, and the check is of what was recorded when it began.
     """
 
     output: Path
@@ -69,6 +73,7 @@ class Verification:
     files: int = 0
     problems: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    run: ProcessIdentity | None = None
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +87,7 @@ class Verification:
             "files": self.files,
             "problems": [problem.as_json() for problem in self.problems],
             "orphans": [name_fields("file", name) for name in self.orphans],
+            "running": self.run is not None,
         }
 
 
@@ -96,7 +102,7 @@ def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS)
         It is no output directory, or the journal or a directory cannot be read.
     """
     decoder.prepare_process(max_pixels)
-    result = Verification(output)
+    result = Verification(output, run=_writer(output))
     run = read_any_run(output)
     checker = _Checker(output, run.kinds if run is not None else None)
     promised = array("q")
@@ -108,6 +114,9 @@ def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS)
             result.problems += problems
             progress.step(failed=bool(problems))
         result.orphans = _find_orphans(output, np.sort(np.frombuffer(promised, np.int64)))
+        result.run = result.run or _writer(output)
+        if result.run is not None:
+            result.orphans = []
         if (result.problems or result.orphans) and not records.is_current:
             _check_again(result, checker)
         if records.damaged:
@@ -116,6 +125,13 @@ def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS)
                 Problem("", JOURNAL_FILE, damage, "the same fcn segment command makes their images again")
             )
     return result
+
+
+def _writer(output: Path) -> ProcessIdentity | None:
+    """Return a process that holds the directory or a shard of it, and is not known to be dead."""
+    shards = [None, *(shard for shard, _ in shard_files(output, HOLDER_FILE))]
+    holders = filter(None, (Holder.read(output, shard) for shard in shards))
+    return next((one.process for one in holders if one.process.is_alive() is not False), None)
 
 
 def _check_again(result: Verification, checker: _Checker) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 
+from ..common import store_urls
 from ..common.errors import RequestError
 from ..common.shard import Shard
 from ..inference.options import InferenceOptions
@@ -76,6 +78,11 @@ class SegmentRequest:
 
     def check(self) -> None:
         """Raise RequestError when the parts of the request exclude each other."""
+        if len(self.inputs.inputs) == 1 and _is_one_directory(self.inputs.inputs[0], self.output.directory):
+            raise RequestError(
+                f"{self.inputs.inputs[0]}: is the --output too, which is never input; name another --output "
+                "(it may lie inside the input)"
+            )
         # What needs the whole directory, or all photos, cannot be done by one shard.
         needs_all = {
             "--prune": self.resume.prune is not None,
@@ -102,6 +109,13 @@ class SegmentRequest:
         settings = RequestedSettings(labels, self.output.keep_extension)
         look = self.output.look.resolve(model.class_names, recorded or model.own_names or ())
         return ResolvedRequest(settings, model, look)
+
+
+def _is_one_directory(given: str, output: str) -> bool:
+    given, output = store_urls.local_path(given), store_urls.local_path(output)
+    if store_urls.is_url(given) or store_urls.is_url(output):
+        return given.rstrip("/") == output.rstrip("/")
+    return os.path.isdir(given) and os.path.realpath(given) == os.path.realpath(output)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE
         The output directory is another run's, or cannot be written.
     """
     refuse_unwatchable(request)
+    request.check()
     request.output.check()
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     resolved = request.resolve()

@@ -151,9 +151,11 @@ def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_ph
 
 def test_the_output_directory_may_hold_the_photos_folder(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"])
-    for _ in range(2):
-        fcn("segment", "made", *SMALL, "-o", ".")
-    assert Path("masks/a.png").is_file()
+    assert ".: holds files that fcn did not write" in fcn("segment", "made", *SMALL, "-o", ".", code=2).stderr
+    fcn("segment", "made", *SMALL, "-o", "out")
+    Path("made").rename("out/made")
+    assert "nothing to do" in fcn("segment", "out/made", *SMALL, "-o", "out").stderr
+    assert Path("out/masks/a.png").is_file()
 
 
 def test_links_loops_and_dangling_ones() -> None:
@@ -470,3 +472,29 @@ def test_an_output_that_can_be_no_directory_is_refused(
 @given(st.lists(st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name), max_size=5))
 def test_any_bytes_make_a_null_separated_name(names: list[bytes]) -> None:
     assert [os.fsencode(name) for name in parse_list(b"\0".join(names), null=True)] == names
+
+
+@pytest.mark.long
+def test_the_output_directory_as_input(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """By whatever name; an output inside the input is fine, and is no input."""
+    made = make_photos(["a.png"])
+    (tmp_path / "link").symlink_to("made")
+    before = tree(made)
+    for name, output in (("made", "made"), ("made/", "./made"), ("link", "made"), ("made", str(made))):
+        for more in ((), ("--watch",), ("--dry-run",)):
+            done = fcn("segment", name, *SMALL, "-o", output, *more, code=2)
+            assert done.stderr == (
+                f"fcn: {name}: is the --output too, which is never input; name another --output (it may lie "
+                "inside the input)\n"
+            )
+    assert tree(made) == before
+    for _ in range(2):
+        fcn("segment", "made", *SMALL, "-o", "made/out")
+    assert set(tree(made / "out/masks")) == {"a.png"}
+    assert "is the --output too" in fcn("segment", "made/out", *SMALL, "-o", "made/out", code=2).stderr
+    assert "is the --output too" in fcn("segment", "s3://b/x", "-o", "s3://b/x/", code=2).stderr
+    # A shell's `*` names the output directory beside others: it is ignored, as ever.
+    make_photos(["b.png"], folder="more")
+    fcn("segment", "made", "more", *SMALL, "-o", "out")
+    done = fcn("segment", "made", "more", "out", *SMALL, "-o", "out")
+    assert "ignored 1: 1 output directory of fcn (out)" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fcn_cli.outputs import file_check, verification
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import Record
 
-from ..conftest import SMALL, Fcn, MakePhotos, tree
+from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, python_with, tree, wait_until
 from ..made_output import blobs, make_output
 
 
@@ -156,6 +157,37 @@ def test_what_a_run_changed_meanwhile_is_no_problem(
 
     monkeypatch.setattr(verification, "find_damage", find_damage)
     assert set(problems(fcn)) == {"color/a.png"}
+
+
+@pytest.mark.long
+def test_while_a_run_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """It writes files again, and files before their records: neither is a problem, and it is said."""
+    make_photos(["a.png", "held.png"])
+    fcn("segment", "made", *SMALL, "-o", "out")
+    stray = tmp_path / "out/masks/stray.png"
+    stray.touch()
+    assert "stray.png: no record names it" in fcn("verify", "out").stderr
+    line = command("segment", "made", *SMALL, "-o", "out", "--overwrite", "-j", "1")
+    running = subprocess.Popen(
+        line, cwd=tmp_path, env=python_with(HELD, tmp_path), stderr=subprocess.DEVNULL, text=True
+    )
+    wait_until((tmp_path / "opened").exists, running)
+    done = fcn("verify", "out")
+    assert f"a run is going on (process {running.pid}" in done.stderr
+    assert "checked is what was recorded when this began" in done.stderr
+    assert "no record names it" not in done.stderr
+    found = json.loads(fcn("verify", "out", "--json", "-q").stdout)
+    assert (found["running"], found["problems"], found["orphans"]) == (True, [], [])
+    # What is wrong is found meanwhile, too.
+    kept = (tmp_path / "out/masks/held.png").read_bytes()
+    (tmp_path / "out/masks/held.png").write_bytes(kept[:-1])
+    assert "masks/held.png" in fcn("verify", "out", code=1).stdout
+    (tmp_path / "go").touch()
+    assert running.wait(timeout=60) == 0
+    done = fcn("verify", "out")
+    assert "a run is going on" not in done.stderr
+    assert "stray.png: no record names it" in done.stderr
+    assert json.loads(fcn("verify", "out", "--json").stdout)["running"] is False
 
 
 def test_what_is_no_output_directory(fcn: Fcn, make_photos: MakePhotos) -> None:
