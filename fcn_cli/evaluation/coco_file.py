@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ..common import files
 from ..common.class_names import VOC_CLASSES
 from ..common.errors import Failure, FailureKind, RequestError
 
@@ -80,7 +81,7 @@ def read(path: Path) -> CocoFile:
         message says what it seems to be instead.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(files.read_small(path, _MOST_BYTES, follow=True))
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -89,6 +90,10 @@ def read(path: Path) -> CocoFile:
         return _Reader(_instances_only(content)).read()
     except _Refused as refusal:
         raise RequestError(f"{path}: {refusal}") from None
+
+
+# COCO's own largest file has half a gigabyte.
+_MOST_BYTES = 2 << 30
 
 
 class _Refused(Exception):

@@ -172,6 +172,18 @@ def test_what_is_no_file_is_refused_as_one(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
+def test_annotations_that_are_no_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    make_photos(["a.png"])
+    os.mkfifo(tmp_path / "pipe.json")
+    done = fcn("evaluate", "made", "pipe.json", *SMALL, code=2)
+    assert done.stderr == "fcn: pipe.json: cannot be read (not a regular file)\n"
+    (tmp_path / "sparse.json").touch()
+    os.truncate(tmp_path / "sparse.json", 20 << 30)
+    assert "more than 2,097,152 KiB" in fcn("evaluate", "made", "sparse.json", *SMALL, code=2).stderr
+
+
 def _socket_at(path: Path) -> None:
     import socket
 
