@@ -14,6 +14,9 @@ from .simd_targets import SimdTarget
 _COUNTERS = [task_fields(()).index(name) for name in (NEXT, THREADS)]
 
 
+_AMX = "llvm.x86.ldtilecfg"
+
+
 class Kernel:
     """A function that processes the items of a task; it is compiled when it is first called.
 
@@ -75,7 +78,11 @@ class Kernel:
 
     def assembly(self) -> str:
         """Return the assembly of the function for its target, also where this machine cannot run it."""
-        return llvm.assembly(self.ir, *simd_targets.processor(self._target))
+        processor, features = simd_targets.processor(self._target)
+        if _AMX in self.ir:
+            # A processor with the target's vectors need not have tiles; without them LLVM ends the process.
+            features = ",".join(filter(None, [features, "+amx-tile,+amx-bf16"]))
+        return llvm.assembly(self.ir, processor, features)
 
     @functools.cached_property
     def _code(self) -> llvm.MachineCode:
