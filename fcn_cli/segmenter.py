@@ -366,12 +366,14 @@ def _are_numbers(value: object) -> bool:
 _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("weights", "class_names"), (_is_path, "a path")),
     **dict.fromkeys(("resize", "tile", "overlap", "threads", "batch_size"), (_is_whole, "a whole number")),
-    **dict.fromkeys(("offline", "confidence", "flip"), (_is_flag, "True or False")),
-    **dict.fromkeys(("device", "precision", "kernels", "backbone"), (_is_text, "a name")),
+    **dict.fromkeys(("offline", "confidence", "flip", "stretch"), (_is_flag, "True or False")),
+    **dict.fromkeys(("device", "precision", "kernels", "backbone", "alpha"), (_is_text, "a name")),
     "min_confidence": (_is_number, "a number"),
     "scales": (_are_numbers, "a list of numbers"),
 }
-_MAY_BE_NONE = frozenset({"weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"})
+_MAY_BE_NONE = frozenset(
+    {"alpha", "weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"}
+)
 
 
 def _check(backbone: str, options: SegmenterOptions) -> None:
