@@ -53,9 +53,10 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
     known = tuple(names)
 
     def parse(text: str) -> str:
-        if text not in known:
+        word = in_any_case(text, known)
+        if word not in known:
             raise refused(alternatives(known), text)
-        return text
+        return word
 
     return parse
 
