@@ -165,18 +165,16 @@ def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
 
     Ours has our settings, journal or lock. Hidden files, ``lost+found`` and the run's own log do not count.
     """
-    content = _read(output / SETTINGS_FILE)
-    if content is not None:
-        if SETTINGS_MARK not in content:
-            raise RequestError(f"{output / SETTINGS_FILE}: not written by fcn; give another --output")
-        return
     try:
-        if _has_lock_or_journal(output):
+        content = _parsed(output / SETTINGS_FILE)
+        if content is not None and SETTINGS_MARK not in content:
+            raise RequestError(f"{output / SETTINGS_FILE}: not written by fcn; give another --output")
+        if content is not None or _has_lock_or_journal(output):
             return
         beside = {"lost+found", _name_below(output, log_file)}
         foreign = next((n for n in output.contents() if n[:1] != "." and n not in beside), None)
     except OSError:
-        # Whoever writes there says why that is not possible.
+        # Whoever reads or writes there says why that is not possible.
         return
     if foreign is not None:
         raise RequestError(
@@ -255,12 +253,17 @@ def _read(path: ReadableFile) -> dict[str, Any] | None:
         It is there and cannot be read.
     """
     try:
-        content = files.read_small_json(path)
-    except (FileNotFoundError, NotADirectoryError, files.UnfitFile, ValueError):
-        return None
+        return _parsed(path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); use another --output") from None
-    return _mapping(content)
+
+
+def _parsed(path: ReadableFile) -> dict[str, Any] | None:
+    """Return the content as `_read` does; raise OSError where it cannot be read."""
+    try:
+        return _mapping(files.read_small_json(path))
+    except (FileNotFoundError, NotADirectoryError, files.UnfitFile, ValueError):
+        return None
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -45,9 +45,9 @@ SLOWLY = """
 import time
 from fcn_cli.inputs import decoder
 _decode_with = decoder.decode_with
-def _slowly(*arguments):
+def _slowly(*arguments, **options):
     time.sleep(0.2)
-    return _decode_with(*arguments)
+    return _decode_with(*arguments, **options)
 decoder.decode_with = _slowly
 """
 SHORT_LOCKS = """
