@@ -22,6 +22,8 @@ ENDING_SIGNALS = tuple(
 """The termination signals that this system has."""
 
 _ECHO_SECONDS = 0.2
+_REMINDER = signal.SIGURG
+"""Interrupts the main thread in what it waits for; elsewhere it is ignored."""
 _REMINDER_SECONDS = 0.01
 
 
@@ -48,31 +50,32 @@ class _Received:
         self.raises = False
         self.stop: Stop | None = None
         self._main = _thread.get_ident()
-        self._is_reminder = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._is_reminder:
-            self._is_reminder = False
-            if self.is_taken or not self.raises or _is_on_its_way():
-                return
-        elif self.signum is not None:
+        if self.signum is not None:
             if time.monotonic() - self.since > _ECHO_SECONDS:
                 os._exit(128 + signum)
             return
-        else:
-            self.signum, self.since = signum, time.monotonic()
-            if self.stop is not None:
-                self.stop.signum, self.is_taken = signum, True
-                return
-            if not self.raises:
-                _end(signum)
-            # Not `threading`: the signal may have come while that holds its own lock.
-            _thread.start_new_thread(self._remind, (signum,))
+        self.signum, self.since = signum, time.monotonic()
+        if self.stop is not None:
+            self.stop.signum, self.is_taken = signum, True
+            return
+        if not self.raises:
+            _end(signum)
+        # Not `threading`: the signal may have come while that holds its own lock.
+        _thread.start_new_thread(self._remind, ())
         if not _is_in_import(frame):
             raise Interrupted(signum)
 
-    def _remind(self, signum: int) -> None:
-        """Send the signal again as long as nobody has taken what it raised.
+    def raise_again(self, _signum: int, frame: FrameType | None) -> None:
+        """Handle a reminder."""
+        is_open = self.signum is not None and self.raises and not self.is_taken
+        if is_open and not _is_on_its_way() and not _is_in_import(frame):
+            assert self.signum is not None  # noqa: S101 - see above
+            raise Interrupted(self.signum)
+
+    def _remind(self) -> None:
+        """Send reminders as long as nobody has taken what it raised.
 
         An exception out of a handler can be lost anywhere: in a `__del__` or another callback, in C code that
         clears errors, in an ``except:``.
@@ -81,11 +84,7 @@ class _Received:
             time.sleep(_REMINDER_SECONDS)
             if self.is_taken or not self.raises:
                 return
-            self._is_reminder = True
-            if hasattr(signal, "pthread_kill"):
-                signal.pthread_kill(self._main, signum)
-            else:
-                signal.raise_signal(signum)
+            signal.pthread_kill(self._main, _REMINDER)
 
 
 _received = _Received()
@@ -104,6 +103,7 @@ def handle() -> None:
         # nohup ignores SIGHUP, and it must stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _received.handle)
+    signal.signal(_REMINDER, _received.raise_again)
     sys.unraisablehook = _report_unraisable
 
 
