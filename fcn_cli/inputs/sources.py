@@ -207,6 +207,8 @@ class Collector:
         if "\0" in image or not _UNSAFE_PARTS.isdisjoint(image.split("/")):
             reason = "no file can have this name (//, .. or a NUL byte)"
             output, problem = "", Failure(FailureKind.OUTPUT_REFUSED, reason)
+            # No record can hold a NUL either.
+            image = image.replace("\0", "%00")
         size, mtime, etag = known
         given = public_url(url)
         self.found.sources.append(Source(image, url, given, output, size, mtime, problem, etag))

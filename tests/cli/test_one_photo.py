@@ -223,6 +223,7 @@ def test_requests_that_make_no_sense_are_refused(
 
 
 REFUSED = {
+    "--ignore-case": (),
     "--json": (),
     "--dry-run": (),
     "--overwrite": (),

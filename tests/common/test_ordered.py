@@ -127,9 +127,9 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
         most = max(most, sum(labels.nbytes for one in alive if (labels := one()) is not None))
         return results
 
-    def slow(truth: FolderTruth, name: str) -> Any:
+    def slow(truth: FolderTruth, name: str, *sizes: Any) -> Any:
         time.sleep(0.1)
-        return load(truth, name)
+        return load(truth, name, *sizes)
 
     monkeypatch.setattr(Engine, "launch", lambda _engine, _upload, sizes: sizes)
     monkeypatch.setattr(Engine, "collect", fast)
