@@ -28,6 +28,8 @@ _BLOCK_ELEMENTS = 1 << 23
 _MIN_BLOCK_TILES = 256
 # Without a gap, the (m + 2)^2 elements of a channel would compete for one cache set.
 _MATRIX_GAP = 16
+# A multiple of every target's panel.
+_FILTERS_TOGETHER = 64
 
 
 class Winograd:
@@ -117,8 +119,12 @@ def _transform_filter(weight: Tensor, transform: Matrix) -> Tensor:
     channels, width = weight.shape[1], simd_targets.simd_target().columns
     # Zeros pad the last panel.
     result = torch.zeros(len(both), matmul.padded(len(weight)) // width, channels, width)
-    # Panel by panel: all of the largest layer in float64 would take half a GiB more.
-    for index, part in enumerate(torch.split(weight, width)):
+    # Some at a time: all of the largest layer in float64 takes half a GiB more. Always as many: a product of
+    # another size may round otherwise.
+    for index, part in enumerate(torch.split(weight, _FILTERS_TOGETHER)):
         columns = part.double().permute(3, 2, 1, 0).reshape(TAPS * TAPS, -1)
-        result[:, index, :, : len(part)] = (both @ columns).view(len(both), channels, -1)
+        transformed = (both @ columns).view(len(both), channels, -1)
+        first = index * _FILTERS_TOGETHER // width
+        for panel, piece in enumerate(torch.split(transformed, width, 2), first):
+            result[:, panel, :, : piece.shape[2]] = piece
     return result

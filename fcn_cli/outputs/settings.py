@@ -15,7 +15,7 @@ from ..common.errors import RequestError, SettingsMismatch
 from ..common.files import ReadableFile
 from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, SETTINGS_FILE, SETTINGS_MARK
 from ..common.shard import shards_with
-from .output_store import LocalStore, OutputStore, Place
+from .output_store import LocalFile, LocalStore, OutputStore, Place
 
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -194,7 +194,8 @@ def _has_lock_or_journal(output: OutputStore) -> bool:
 def _is_journal(path: ReadableFile) -> bool:
     """Say whether a file is a journal: others have files of that name, too."""
     try:
-        start = files.read_start(path) if isinstance(path, Path) else path.read_bytes()
+        local = isinstance(path, LocalFile)
+        start = files.read_start(path.store.safe_path(path.name)) if local else path.read_bytes()
     except OSError:
         return False
     return any(line.startswith(b'{"image": ') and b'"fingerprint": ' in line for line in start.split(b"\n"))

@@ -6,16 +6,15 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from statistics import fmean
 
-from ..common.output_layout import RUN_FILE, SETTINGS_FILE, kind_of
+from ..common.output_layout import SETTINGS_FILE, kind_of
 from ..common.wording import counted
 from ..inputs.discovery import Found
 from ..outputs import pruning
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
-from ..outputs.output_store import OutputStore
+from ..outputs.output_store import LocalStore, OutputStore
 from ..outputs.record import gone
 from .observers import RunObserver
 from .request import ResolvedRequest
@@ -87,7 +86,7 @@ def warn_of_a_small_disk(
     for step in plan.of(Action.ADD):
         there = set(map(kind_of, step.record.outputs)) if step.record is not None else set[str]()
         wanted.update(kind for kind in step.kinds if kind not in there)
-    if not wanted.total() or not isinstance(output / RUN_FILE, Path):
+    if not wanted.total() or not isinstance(output, LocalStore):
         return
     sizes: dict[str, list[int]] = {}
     for image in islice(known, 0, None, max(1, len(known) // _SAMPLE)):
@@ -96,7 +95,7 @@ def warn_of_a_small_disk(
             sizes.setdefault(kind_of(name), []).append(-(-size // _BLOCK) * _BLOCK)
     need = sum(count * fmean(sizes[kind]) for kind, count in wanted.items() if kind in sizes)
     try:
-        free = shutil.disk_usage(str(output)).free
+        free = shutil.disk_usage(output.root).free
     except OSError:
         return
     if need > free:

@@ -69,7 +69,11 @@ def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
     assert record["looks"] == {"inverse": "inverse beside hub"}
     before = tree(tmp_path / "out")
     assert "nothing to do" in fcn(*arguments).stderr
-    assert tree(tmp_path / "out") == before
+    after = tree(tmp_path / "out")
+    of_the_run = ("run.json", "summary.json")
+    assert {name: data for name, data in after.items() if name not in of_the_run} == {
+        name: data for name, data in before.items() if name not in of_the_run
+    }
     (tmp_path / "out/inverse/p1.bmp").unlink()
     assert "inverse/p1.bmp is missing" in fcn(*arguments, "--dry-run").stdout
     assert "3 images: 1 done, 2 done before, 0 failed" in fcn(*arguments).stderr

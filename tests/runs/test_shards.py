@@ -233,7 +233,10 @@ def test_a_dry_run_of_all_shards_is_that_of_the_whole(
 
 @pytest.mark.parametrize("value", ["0/4", "5/4", "x", "1", "1/", "/2", "1/0", "-1/2", "1/2/3", "½/2", "1/2 "])
 def test_values_that_are_no_shard(fcn: Fcn, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "share I of N with I from 1 to N" in fcn("segment", "x", "--shard", value, code=2).stderr
+    assert (
+        "--shard takes I/N, share I of N, with I from 1 to N"
+        in fcn("segment", "x", "--shard", value, code=2).stderr
+    )
     monkeypatch.setenv("FCN_SHARD", value)
     assert "FCN_SHARD takes I/N" in fcn("segment", "x", code=2).stderr
 
