@@ -1,4 +1,4 @@
-"""Photos that come, change and go in watched directories: which of them are whole, and which are gone."""
+"""Images that come, change and go in watched directories: which of them are whole, and which are gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .discovery import Source
 
 SETTLE_SECONDS = 2.0
-"""For how long a photo's size and mtime must not have changed before it is taken."""
+"""For how long an image's size and mtime must not have changed before it is taken."""
 
 State = tuple[int | None, int | None]
 """The size in bytes and mtime in nanoseconds of a file; None where it cannot be asked for."""
@@ -16,7 +16,7 @@ State = tuple[int | None, int | None]
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """A photo in its present state: seen since when, taken or not, and given back in this state or not."""
+    """An image in its present state: seen since when, taken or not, and given back in this state or not."""
 
     source: Source
     since: float
@@ -25,23 +25,23 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look at the directories brought: photos that are whole and new, and photos that are gone."""
+class Scan:
+    """What one search of the directories brought: images that are whole and new, and images that are gone."""
 
     ready: list[Source]
     vanished: list[Source]
 
 
 class Arrivals:
-    """Compares each look at the directories with the one before.
+    """Compares each scan of the directories with the one before.
 
-    A photo is ready once two looks that are `settle` seconds apart find it with the same size and mtime, and
-    every look between them. It is ready once for each state: again only after it changed or was away.
+    An image is ready once two scans that are `settle` seconds apart find it with the same size and mtime, and
+    every scan between them. It is ready once for each state: again only after it changed or was away.
 
     Parameters
     ----------
     settle
-        The seconds for which a photo must not have changed.
+        The seconds for which an image must not have changed.
     """
 
     def __init__(self, settle: float = SETTLE_SECONDS) -> None:
@@ -54,16 +54,16 @@ class Arrivals:
 
     @property
     def waiting(self) -> int:
-        """The number of photos that are there and not yet known to be whole."""
+        """The number of images that are there and not yet known to be whole."""
         return self._waiting
 
-    def look(self, sources: Sequence[Source], began: float, ended: float) -> Look:
-        """Return what is new since the last look.
+    def scan(self, sources: Sequence[Source], began: float, ended: float) -> Scan:
+        """Return what is new since the last scan.
 
         Parameters
         ----------
         sources
-            All photos that are there.
+            All images that are there.
         began, ended
             When their states were asked for: a monotonic time in seconds.
         """
@@ -79,12 +79,12 @@ class Arrivals:
                 ready.append(seen.source)
             self._seen[source.path] = seen
         self._waiting = sum(not seen.taken for seen in self._seen.values())
-        return Look(ready, [seen.source for seen in before.values()])
+        return Scan(ready, [seen.source for seen in before.values()])
 
     def give_back(self, source: Source) -> bool:
-        """Let a photo that was ready become ready again; say whether that is worth a try.
+        """Let an image that was ready become ready again; say whether that is worth a try.
 
-        It is not when the photo was given back in this very state before: then it does not change, it only
+        It is not when the image was given back in this very state before: then it does not change, it only
         looks like it, or it cannot be read.
         """
         seen = self._seen.get(source.path)

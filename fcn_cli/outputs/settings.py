@@ -194,8 +194,10 @@ def _has_lock_or_journal(output: OutputStore) -> bool:
 def _is_journal(path: ReadableFile) -> bool:
     """Say whether a file is a journal: others have files of that name, too."""
     try:
-        local = isinstance(path, LocalFile)
-        start = files.read_start(path.store.safe_path(path.name)) if local else path.read_bytes()
+        if isinstance(path, LocalFile):
+            start = files.read_start(path.store.safe_path(path.name))
+        else:
+            start = path.read_bytes()
     except OSError:
         return False
     return any(line.startswith(b'{"image": ') and b'"fingerprint": ' in line for line in start.split(b"\n"))

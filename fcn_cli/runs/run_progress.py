@@ -46,7 +46,7 @@ class RunProgress:
         self._summary = summary
         self._file: RunFile | None = None
 
-    def begin(self, journal: Journal, plan: ResumePlan) -> None:
+    def begin(self, journal: Journal, plan: ResumePlan, counts: Counts) -> None:
         """Write who runs and what is to be done; the journal only grows from now on.
 
         Raises
@@ -55,7 +55,7 @@ class RunProgress:
             The file cannot be written.
         """
         began = self._file.start if self._file is not None else None
-        self._file = RunFile.begin(self._kinds, journal.size_bytes, self._counts(), began)
+        self._file = RunFile.begin(self._kinds, journal.size_bytes, counts, began)
         if plan.work:
             with OutputLost.when_refused(self._output):
                 self._file.save(self._output, self._shard)
@@ -66,20 +66,14 @@ class RunProgress:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._file is None or not isinstance(error, (Exception, Interrupted, NoneType)):
             return
-        summary = self._summary()
-        code: int = summary.exit_code
-        stopped = str(summary.stopped) if summary.stopped is not None else None
-        if isinstance(error, (FcnError, Interrupted)):
-            code, stopped = error.exit_code, str(error)
-        elif error is not None:
-            code, stopped = ExitCode.BUG, f"a bug in fcn ({type(error).__name__}: {error})"
-        ended = self._file.ended(
-            self._counts(), code, stopped, summary.as_json() if self._shard is not None else None
-        )
-        # The results do not depend on this file: a full disk was or will be reported by others.
+        # The results do not depend on this file: a full or lost disk was or will be reported by others.
         with contextlib.suppress(OSError, OutputLost):
-            ended.save_ending(self._output, self._shard)
-
-    def _counts(self) -> Counts:
-        summary = self._summary()
-        return Counts(summary.done + summary.skipped, summary.failed, summary.left)
+            summary = self._summary()
+            code: int = summary.exit_code
+            stopped = str(summary.stopped) if summary.stopped is not None else None
+            if isinstance(error, (FcnError, Interrupted)):
+                code, stopped = error.exit_code, str(error)
+            elif error is not None:
+                code, stopped = ExitCode.BUG, f"a bug in fcn ({type(error).__name__}: {error})"
+            for_merge = summary.as_json() if self._shard is not None else None
+            self._file.ended(summary.counts, code, stopped, for_merge).save_ending(self._output, self._shard)

@@ -175,7 +175,7 @@ class Run:
             with RunProgress(
                 self.output, self.request.output.kinds, lambda: self.report.summary, self.request.shard
             ) as progress:
-                progress.begin(journal, plan)
+                progress.begin(journal, plan, self.report.summary.counts)
                 self._warn_of_a_small_disk(plan, journal)
                 if self.found.sources and self.request.shard is None:
                     preparation.tell_what_is_not_there(journal, self.found, self.observer)

@@ -12,6 +12,7 @@ from ..common.shard import Shard
 from ..common.signals import Interrupted
 from ..outputs.json_text import printable_utf8
 from ..outputs.record import Record
+from ..outputs.run_file import Counts
 from ..outputs.statistics import Totals
 
 _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
@@ -56,6 +57,11 @@ class Summary:
     def left(self) -> int:
         """The number of photos that the run did not reach."""
         return self.total - self.done - self.skipped - self.failed
+
+    @property
+    def counts(self) -> Counts:
+        """The counts as ``run.json`` has them."""
+        return Counts(self.done + self.skipped, self.failed, self.left)
 
     @property
     def images_per_second(self) -> float | None:

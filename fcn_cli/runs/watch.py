@@ -1,4 +1,4 @@
-"""A run that does not end by itself: photos are segmented as they come, batch by batch."""
+"""A run that does not end by itself: images are segmented as they come, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,38 +21,36 @@ from . import preparation, resume_plan
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action
 from .run_progress import RunProgress
 from .run_report import RunReport
 from .segment import Run
 from .summary import Summary
-from .watch_pruning import WatchPruning
-from .watch_report import BatchReport, Tally
-from .watched_directories import WatchedDirectories
+from .watch_report import WatchReport
+from .watched_directories import WatchedDirectories, WatchPruning
 
 _POLL_SECONDS = 0.1
 _REFRESH_REST = 20
 """Between two projections lies so many times as long as one takes: 5 % of the time at most goes into them."""
 _REFRESH_SECONDS = 60.0
-"""After how long the projections are written although photos keep coming."""
+"""After how long the projections are written although images keep coming."""
 
 
 def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE_SECONDS) -> Summary:
-    """Segment the photos in directories, and then those that come, until a signal ends it.
+    """Segment the images in directories, and then those that come, until a signal ends it.
 
     The output directory is locked, and its journal open, for the whole time. The network is loaded once, with
-    the first photo that needs it. What ends a watch early, but for a signal, is in the summary
+    the first image that needs it. What ends a watch early, but for a signal, is in the summary
     (`Summary.stopped`).
 
     Parameters
     ----------
     request
         Its inputs are directories. `ResumeOptions.overwrite` and `ResumeOptions.retry_failed` are for the
-        photos that are there at the start, and for these once.
+        images that are there at the start, and for these once.
     observer
         Is told what happens.
     settle
-        A photo is taken when its size and mtime have not changed for so many seconds.
+        An image is taken when its size and mtime have not changed for so many seconds.
 
     Raises
     ------
@@ -85,7 +83,7 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
         (request.dry_run, "--watch never ends, so there is no --dry-run of it; leave one of them out"),
         (
             request.shard is not None,
-            "--watch takes all photos, not the share of a --shard; leave one of them out",
+            "--watch takes all images, not the share of a --shard; leave one of them out",
         ),
         (
             store_urls.is_url(str(request.output.store)),
@@ -93,7 +91,7 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
         ),
         (
             request.ray is not None,
-            "--watch is for this machine, and --ray for many photos at once; leave one of them out",
+            "--watch is for this machine, and --ray for many images at once; leave one of them out",
         ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
@@ -103,21 +101,19 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
 
 
 class _Batch(Run):
-    """One batch of a watch: the photos that were found whole since the last one, and those that are gone."""
+    """One batch of a watch: the images that were found whole since the last one, and those that are gone."""
 
     def __init__(self, watch: _Watch, request: SegmentRequest, found: Found, gone: Sequence[Record]) -> None:
         super().__init__(request, watch.observer, found, watch.resolved, watch.network)
-        self.batch_report = BatchReport(request, watch.resolved, found, watch.observer, watch.tally)
-        self.report: RunReport = self.batch_report
         self._watch = watch
         self._gone = gone
 
     def _check_settings(self, journal: Journal) -> bool:
-        # Only once: after --overwrite, the file has other settings until the first photo comes.
+        # Only once: after --overwrite, the file has other settings until the first image comes.
         return self._watch.network is not None or super()._check_settings(journal)
 
     def _wanted(self) -> resume_plan.Wanted:
-        # Nobody is there to choose other names for photos that come later.
+        # Nobody is there to choose other names for images that come later.
         return replace(super()._wanted(), stop_at_collisions=self.request is self._watch.request)
 
     def _to_prune(self, journal: Journal) -> Sequence[Record]:  # noqa: ARG002 - as in `Run`
@@ -127,9 +123,7 @@ class _Batch(Run):
         plan = super()._plan(journal)
         if not plan.through_network:
             self.network.earlier.add(plan)
-        news = [step for step in plan.steps if not self._watch.tally.knows(step)]
-        self.batch_report.drop(len(plan.steps) - len(news))
-        return replace(plan, steps=news)
+        return replace(plan, steps=[step for step in plan.steps if not self._watch.report.knows(step)])
 
 
 class _Watch:
@@ -146,7 +140,7 @@ class _Watch:
         self.request = request
         self.observer = observer
         self.resolved = resolved
-        self.tally = Tally()
+        self.report = WatchReport(request, resolved.fingerprint, journal)
         self.network: NetworkStage | None = None
         self._journal = journal
         self._directories = WatchedDirectories(request, observer, settle)
@@ -155,7 +149,7 @@ class _Watch:
         self._ended: Interrupted | None = None
         self._is_stale, self._is_closed = False, True
         self._refreshed, self._refresh_cost = time.monotonic(), 0.0
-        # It checks the settings, mends the journal and prunes; photos come with the next one.
+        # It checks the settings, mends the journal and prunes; images come with the next one.
         found = self._directories.found
         self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop
@@ -178,11 +172,10 @@ class _Watch:
         self._ended = self._ended or self._stop.error
         if self._ended is not None:
             left = self._batch.report.summary.left + self._directories.waiting
-            rest = f"; {counted(left, 'photo')} left to the next run" if left else ""
+            rest = f"; {counted(left, 'image')} left to the next run" if left else ""
             self.observer.note(f"{self._ended}: the watch ends{rest}")
-        summary = self._project(left=self._batch.report.summary.left, changed=self._is_stale)
+        summary = self._project(changed=self._is_stale)
         summary.stopped = self._stopped
-        summary.totals = self.tally.totals(self._journal)
         return summary
 
     def _work(self) -> None:
@@ -192,7 +185,7 @@ class _Watch:
             preparation.tell_what_is_not_there(self._journal, self._directories.found, self.observer)
         self.network = self._batch.network
         self.network.give_back = self._give_back
-        # What is wrong with the weights is said now, not when the first photo comes.
+        # What is wrong with the weights is said now, not when the first image comes.
         self.resolved.model.weights_file(self.observer.downloading)
         self.observer.note(
             f"watching {', '.join(self.request.inputs.inputs)} {self._directories.how()}; "
@@ -200,8 +193,8 @@ class _Watch:
         )
         request = self.request
         while self._wait():
-            self._look(request)
-            # What is asked for about photos that are done or failed is about those that were there.
+            self._scan(request)
+            # What is asked for about images that are done or failed is about those that were there.
             resume = replace(self.request.resume, overwrite=False, retry_failed=False)
             request = replace(self.request, resume=resume)
 
@@ -215,31 +208,27 @@ class _Watch:
                 time.sleep(_POLL_SECONDS)
         return False
 
-    def _look(self, request: SegmentRequest) -> None:
-        look = self._directories.look()
+    def _scan(self, request: SegmentRequest) -> None:
+        scan = self._directories.scan()
         found = self._directories.found
-        photos = look.ready
-        if look.vanished:
-            self.tally.vanished(look.vanished)
-            # The photo that has their name may be gone.
-            again = {source.path for source in photos}
-            photos = photos + [
+        ready = scan.ready
+        if scan.vanished:
+            self.report.vanished(scan.vanished)
+            # The image that has their name may be gone.
+            again = {source.path for source in ready}
+            ready = ready + [
                 source
                 for source in found.sources
-                if source.path not in again and self.tally.is_refused(source)
+                if source.path not in again and self.report.is_refused(source)
             ]
-        gone = self._pruning.gone(look, found)
-        if photos or gone:
-            self._do(_Batch(self, request, replace(found, sources=photos), gone))
+        gone = self._pruning.gone(scan, found)
+        if ready or gone:
+            self._do(_Batch(self, request, replace(found, sources=ready), gone))
 
     def _do(self, batch: _Batch) -> None:
         self._batch, self._is_closed = batch, False
         plan = batch.prepare(self._journal)
-        # What is worked on again counts as left until it is recorded again.
-        for step in plan.of(Action.SEGMENT, Action.ADD, Action.REPAINT):
-            if step.source is not None:
-                self.tally.forget(os.path.abspath(step.source.path))
-        self._progress.begin(self._journal, plan)
+        self._progress.begin(self._journal, plan, self.report.begin(plan, self._directories.found))
         batch.work(plan, self._journal)
         self._close_batch()
 
@@ -249,20 +238,19 @@ class _Watch:
             return
         self._is_closed = True
         summary = self._batch.report.summary
-        self.tally.add_batch(summary)
+        self.report.end(summary)
         self._stopped = summary.stopped or self._batch.report.first_failure
         if summary.done or summary.skipped or summary.failed or summary.pruned:
             self._is_stale = True
             self.observer.batch_done(summary)
 
     def _so_far(self) -> Summary:
-        summary = self._batch.report.summary
-        return self._final or self.tally.sum_up(summary, summary.left)
+        return self._final or self.report.summary(self._batch.report.summary, self._directories.found)
 
     def _give_back(self, source: Source) -> bool:
         if not self._directories.give_back(source):
             return False
-        self._batch.batch_report.drop(1)
+        self._batch.report.summary.total -= 1
         self.observer.detail(f"{source.given}: changed meanwhile; it is taken when it is whole")
         return True
 
@@ -274,14 +262,14 @@ class _Watch:
         if rest >= _REFRESH_REST * self._refresh_cost and (
             not self._directories.waiting or rest >= _REFRESH_SECONDS
         ):
-            summary = self._project(left=0, changed=True, goes_on=True)
+            summary = self._project(changed=True, goes_on=True)
             self._stopped = self._stopped or summary.stopped
 
-    def _project(self, *, left: int, changed: bool, goes_on: bool = False) -> Summary:
+    def _project(self, *, changed: bool, goes_on: bool = False) -> Summary:
         began = time.monotonic()
         report = RunReport(self.request, self.resolved, self._directories.found, self.observer)
         report.goes_on = goes_on
-        report.summary = self.tally.sum_up(self._batch.report.summary, left)
+        report.summary = self._so_far()
         report.project(self._journal, changed=changed)
         self._is_stale = False
         self._refreshed = time.monotonic()

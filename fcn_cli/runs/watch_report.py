@@ -1,114 +1,117 @@
-"""What a watch has done: what became of each photo, batch by batch and in all."""
+"""The totals of a watch, counted from its journal."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-from ..common.errors import FailureKind
+from ..common import files, utc_time
 from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
 from ..outputs.record import Record
+from ..outputs.run_file import Counts
 from ..outputs.statistics import Totals
-from .observers import RunObserver
-from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, Step
-from .run_report import RunReport
+from .request import SegmentRequest
+from .resume_plan import Action, ResumePlan, Step
 from .summary import Summary
 
 
-class Tally:
-    """What became of each photo of a watch last; a photo is known by its absolute path.
+class WatchReport:
+    """Counts the images of the watched directories: each one once, with what became of it last.
 
-    A photo that is segmented twice counts once. A failed photo that is deleted counts no more; one that was
-    done does, because its outputs are kept.
+    What the journal has is counted from there: what finished since the watch began is its work, the rest was
+    done before. An image that is gone counts while its outputs are kept, a failure only while its file is
+    there. Kept here is only what no record says: refused images, and sums over batches.
     """
 
-    def __init__(self) -> None:
-        self._done: set[str] = set()
-        self._skipped: set[str] = set()
-        self._failures: dict[str, Record] = {}
+    def __init__(self, request: SegmentRequest, fingerprint: str, journal: Journal) -> None:
+        self._journal = journal
+        self._fingerprint = fingerprint
+        self._directories = [os.path.abspath(given) for given in request.inputs.inputs]
+        self._start = utc_time.now()
+        # By absolute path: a refused image may have the name of the one that it is refused for.
+        self._refused: dict[str, Record] = {}
+        self._batch_start, self._to_do = self._start, frozenset[str]()
         self._pruned = self._segmented = 0
         self._seconds = 0.0
         self._how: dict[str, Any] = {}
 
-    def count(self, record: Record, *, skipped: bool) -> None:
-        """Count a photo's latest record, in place of an earlier one."""
-        path = record.path
-        if record.ok and skipped and path in self._done:
-            return
-        self.forget(path)
-        if not record.ok:
-            self._failures[path] = record
-        else:
-            (self._skipped if skipped else self._done).add(path)
+    def begin(self, plan: ResumePlan, found: Found) -> Counts:
+        """Begin a batch; return how many images are done, have failed, and are left."""
+        for step in plan.steps:
+            if step.source is not None:
+                self._refused.pop(os.path.abspath(step.source.path), None)
+            if step.action == Action.REFUSED and step.record is not None:
+                self._refused[step.record.path] = step.record
+        self._batch_start = utc_time.now()
+        work = plan.of(Action.SEGMENT, Action.ADD, Action.REPAINT)
+        self._to_do = frozenset(step.image for step in work)
+        recorded = self._journal.index.images()
+        without = {record.image for record in self._journal.index.without_outputs()}
+        failed = without.intersection(source.image for source in found.sources) - self._to_do
+        again = sum(image in recorded and image not in without for image in self._to_do)
+        done = len(recorded) - len(without) - again - self._elsewhere
+        return Counts(done, len(failed) + len(self._refused), len(self._to_do))
 
-    def pruned(self, record: Record) -> None:
-        """Count a photo whose outputs were removed."""
-        self.forget(record.path)
-        self._pruned += 1
-
-    def vanished(self, sources: Sequence[Source]) -> None:
-        """Count no more the failures of photos that are gone."""
-        for source in sources:
-            self._failures.pop(os.path.abspath(source.path), None)
-
-    def forget(self, path: str) -> None:
-        """Count a photo no more."""
-        self._done.discard(path)
-        self._skipped.discard(path)
-        self._failures.pop(path, None)
-
-    def add_batch(self, batch: Summary) -> None:
-        """Add the figures of a batch that are not about single photos."""
+    def end(self, batch: Summary) -> None:
+        """Add what no record says about a batch."""
+        self._pruned += batch.pruned
         self._segmented += batch.segmented
         self._seconds += batch.seconds
         self._how |= batch.how
 
+    def vanished(self, sources: Iterable[Source]) -> None:
+        """Note that these images are gone."""
+        for source in sources:
+            self._refused.pop(os.path.abspath(source.path), None)
+
     def is_refused(self, source: Source) -> bool:
-        """Say whether another photo has this photo's name."""
-        record = self._failures.get(os.path.abspath(source.path))
-        return record is not None and _is_refusal(record)
+        """Say whether another image has this image's name."""
+        return os.path.abspath(source.path) in self._refused
 
     def knows(self, step: Step) -> bool:
-        """Say whether a step is a refusal that was counted and reported already."""
+        """Say whether a step is a refusal that was reported already."""
         if step.action != Action.REFUSED or step.source is None:
             return False
-        record = self._failures.get(os.path.abspath(step.source.path))
+        record = self._refused.get(os.path.abspath(step.source.path))
         return record is not None and record.error is not None and record.error.message == step.reason
 
-    def totals(self, journal: Journal) -> Totals:
-        """Return the sums over the photos that are done; each is read from the journal."""
+    def summary(self, batch: Summary, found: Found) -> Summary:
+        """Return the summary of the watch so far; `batch` is that of the last one, `found` what is there."""
+        there = {source.image for source in found.sources}
+        done = skipped = 0
+        failures = list(self._refused.values())
         totals = Totals()
-        for record in journal:
-            if record.path in self._done or record.path in self._skipped:
-                totals.add(record)
-        return totals
-
-    def sum_up(self, last: Summary, left: int) -> Summary:
-        """Return the summary of the watch so far.
-
-        Parameters
-        ----------
-        last
-            The summary of the last batch, for what is the same in all of them.
-        left
-            The number of photos that were found and not reached.
-        """
-        failures = sorted(self._failures.values(), key=lambda record: record.image)
-        done, skipped, failed = len(self._done), len(self._skipped), len(failures)
+        for record in self._journal:
+            if record.fingerprint != self._fingerprint or not self._is_watched(record):
+                continue
+            if batch.left and record.image in self._to_do and record.finished < self._batch_start:
+                # Its record is of an earlier state; it counts as left.
+                continue
+            if not record.ok:
+                if record.image in there:
+                    failures.append(record)
+                continue
+            totals.add(record)
+            if record.finished >= self._start:
+                done += 1
+            else:
+                skipped += 1
+        failures.sort(key=lambda record: record.image)
         return replace(
-            last,
-            total=done + skipped + failed + left,
+            batch,
+            total=done + skipped + len(failures) + batch.left,
             done=done,
             skipped=skipped,
-            failed=failed,
+            failed=len(failures),
             failures=failures,
             # They were reported with their batches.
             known_failures={record.image for record in failures},
-            refused=[record for record in failures if _is_refusal(record)],
+            refused=list(self._refused.values()),
+            totals=totals,
             pruned=self._pruned,
             segmented=self._segmented,
             seconds=self._seconds,
@@ -116,43 +119,10 @@ class Tally:
             watched=True,
         )
 
+    @cached_property
+    def _elsewhere(self) -> int:
+        """How many images of other directories are done; a watch adds none."""
+        return sum(record.ok and not self._is_watched(record) for record in self._journal)
 
-class BatchReport(RunReport):
-    """The report of one batch of a watch, which adds to the watch's tally.
-
-    Parameters
-    ----------
-    request, resolved, found, observer
-        See `RunReport`.
-    tally
-        What became of each photo of the watch.
-    """
-
-    def __init__(
-        self,
-        request: SegmentRequest,
-        resolved: ResolvedRequest,
-        found: Found,
-        observer: RunObserver,
-        tally: Tally,
-    ) -> None:
-        super().__init__(request, resolved, found, observer)
-        self._tally = tally
-
-    def count(self, record: Record, *, skipped: bool) -> None:
-        """Count a photo's record in the batch and in the tally."""
-        super().count(record, skipped=skipped)
-        self._tally.count(record, skipped=skipped)
-
-    def pruned(self, record: Record) -> None:
-        """Count a removed photo whose outputs were removed."""
-        super().pruned(record)
-        self._tally.pruned(record)
-
-    def drop(self, count: int) -> None:
-        """Count so many photos of the batch no more: they come again in a later one, or are gone."""
-        self.summary.total -= count
-
-
-def _is_refusal(record: Record) -> bool:
-    return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
+    def _is_watched(self, record: Record) -> bool:
+        return any(files.is_within(record.path, directory) for directory in self._directories)

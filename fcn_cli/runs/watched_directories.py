@@ -1,16 +1,19 @@
-"""The directories of a watch: when to search them, and what a search brings."""
+"""The directories of a watch: when to search them, what that brings, and what ``--prune`` removes then."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..common.errors import RequestError
-from ..inputs.arrivals import Arrivals, Look
+from ..inputs.arrivals import Arrivals, Scan
 from ..inputs.change_events import ChangeEvents
 from ..inputs.discovery import Found, Source, discover
+from ..outputs import pruning
+from ..outputs.journal import Journal
+from ..outputs.record import Record
 from .observers import RunObserver
 from .request import SegmentRequest
 
@@ -21,7 +24,7 @@ _SECONDS_WITHOUT_EVENTS = 60.0
 
 
 class WatchedDirectories:
-    """Searches directories for photos; a context manager, in which the system's events are listened to.
+    """Searches directories for images; a context manager, in which the system's events are listened to.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ class WatchedDirectories:
     observer
         Is told of directories that are not there.
     settle
-        For how many seconds a photo must not have changed. Also the time between two searches.
+        For how many seconds an image must not have changed. Also the time between two searches.
 
     Raises
     ------
@@ -51,7 +54,7 @@ class WatchedDirectories:
         self._search(request.inputs.inputs)
         if len(self.found.directories) < len(set(map(os.path.abspath, request.inputs.inputs))):
             raise RequestError(f"--watch finds nothing in there: {self.found.ignored_text()}")
-        self._arrivals.look(self.found.sources, self._began, self._ended)
+        self._arrivals.scan(self.found.sources, self._began, self._ended)
         self._events = ChangeEvents(self.found.directories, str(request.output.store))
 
     def __enter__(self) -> WatchedDirectories:
@@ -63,11 +66,11 @@ class WatchedDirectories:
 
     @property
     def waiting(self) -> int:
-        """The number of photos that may still be copied."""
+        """The number of images that may still be copied."""
         return self._arrivals.waiting
 
     def give_back(self, source: Source) -> bool:
-        """Let a photo come again that changed since it was found; see `Arrivals.give_back`."""
+        """Let an image come again that changed since it was found; see `Arrivals.give_back`."""
         return self._arrivals.give_back(source)
 
     def how(self) -> str:
@@ -83,16 +86,16 @@ class WatchedDirectories:
             wait = max(wait, _SECONDS_WITHOUT_EVENTS)
         return time.monotonic() >= self._ended + wait
 
-    def look(self) -> Look:
+    def scan(self) -> Scan:
         """Search, and return what is new."""
-        # The system may report a directory and lose what came into it in the same moment: look twice.
+        # The system may report a directory and lose what came into it in the same moment: search twice.
         self._again, self._woken = self._woken, False
         if self._events.problem:
             self._warn(f"no events about changes ({self._events.problem}); looking {self.how()}", detail=True)
         inputs = self._request.inputs.inputs
         missing = {given for given in inputs if not os.path.isdir(given)}
         for given in sorted(missing - self._missing):
-            self._observer.warn(f"{given}: this directory is gone; its photos wait until it is back")
+            self._observer.warn(f"{given}: this directory is gone; its images wait until it is back")
         for given in sorted(self._missing - missing):
             self._observer.warn(f"{given}: this directory is back")
         if self._missing - missing:
@@ -103,8 +106,8 @@ class WatchedDirectories:
         except RequestError as error:
             self._began = self._ended = time.monotonic()
             self._warn(str(error))
-            return Look([], [])
-        return self._arrivals.look(self.found.sources, self._began, self._ended)
+            return Scan([], [])
+        return self._arrivals.scan(self.found.sources, self._began, self._ended)
 
     def _search(self, inputs: Sequence[str]) -> None:
         request, output = self._request.inputs, self._request.output
@@ -121,3 +124,47 @@ class WatchedDirectories:
         if text != self._warning:
             self._warning = text
             (self._observer.detail if detail else self._observer.warn)(text)
+
+
+class WatchPruning:
+    """Finds the records of images that are gone; `mode` as in `ResumeOptions.prune`."""
+
+    def __init__(self, mode: str | None, journal: Journal, observer: RunObserver) -> None:
+        self._mode = mode
+        self._journal = journal
+        self._observer = observer
+        self._candidates: set[str] = set()
+        self._warning = ""
+
+    def at_the_start(self, found: Found) -> Sequence[Record]:
+        """Return what any run would prune; raises RequestError as `pruning.find` does."""
+        return self._find(self._journal, found) if self._mode is not None else ()
+
+    def gone(self, scan: Scan, found: Found) -> Sequence[Record]:
+        """Return the records of images that vanished and are gone.
+
+        What looks like a disk that is not mounted is a warning and not the end. The images stay candidates:
+        if most of them come back, the rest is pruned with the next one that vanishes.
+        """
+        if self._mode is None or not scan.vanished or not found.directories:
+            return ()
+        self._candidates.update(source.image for source in scan.vanished)
+        records = [record for image in self._candidates if (record := self._journal.get(image)) is not None]
+        try:
+            gone = self._find(records, found)
+        except RequestError as error:
+            if str(error) != self._warning:
+                self._warning = str(error)
+                self._observer.warn(f"nothing is pruned: {error}")
+            return ()
+        self._candidates.clear()
+        return gone
+
+    def _find(self, records: Iterable[Record], found: Found) -> list[Record]:
+        return pruning.find(
+            records,
+            found.sources,
+            found.directories,
+            force=self._mode == pruning.FORCE,
+            total=len(self._journal),
+        )

@@ -430,6 +430,34 @@ def test_prune_removes_what_goes_but_not_what_a_lost_disk_takes_along(
 
 
 @pytest.mark.long
+def test_a_watch_counts_what_its_directories_have_in_the_journal(
+    watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Not what is recorded of others; what is done and gone counts, a failure that is gone does not."""
+    made = make_photos(["a.png", "b.png"])
+    (made / "bad.png").write_bytes(b"?")
+    make_photos(["o.png", "p.png"], folder="other")
+    fcn("segment", "made", "--kernels", "torch", *SMALL, "-o", "out", code=1)
+    fcn("segment", "other", "--kernels", "torch", *SMALL, "-o", "out")
+    (made / "b.png").unlink()
+    (made / "bad.png").unlink()
+    time.sleep(1.1)  # Records have whole seconds.
+
+    def act(seen: Seen) -> None:
+        seen.wait_for("a.png")
+        put(tmp_path / "other/o.png", made / "c.png")
+        seen.wait_for("c.png")
+        assert run_process("status", "out", code=4, cwd=tmp_path).stdout.splitlines()[1:] == [
+            "3 images: 3 done, 0 failed"
+        ]
+
+    summary, _ = watching(act)
+    counts = (summary.exit_code, summary.total, summary.done, summary.skipped, summary.failed)
+    assert counts == (0, 3, 1, 2, 0)
+    assert summary.totals.images == 3
+
+
+@pytest.mark.long
 def test_a_directory_that_goes_and_comes_back(
     watching: Watch, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
