@@ -64,6 +64,9 @@ def make(folder: Path, count: int) -> None:
                     precision="fp32",
                     finished="2026-11-24T03:00:00Z",
                     seconds=0.41,
+                    notes=(),
+                    error=None,
+                    mean_confidence=None,
                 )
                 journal.write(to_line(record.as_json()) + "\n")
                 listed.write(f"photos/{image}\n")

@@ -327,7 +327,7 @@ class Segmenter:
 
     def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
-            return ImageError(*predicted, source=photo.source)
+            return ImageError.of(predicted, source=photo.source)
         notes = photo.notes + self._engine.views.describe(photo.pixels)
         return Result(
             predicted.labels,
@@ -421,7 +421,7 @@ def _put_in_api_terms(error: FcnError) -> None:
         return _OPTION.sub(lambda option: option[1].replace("-", "_"), text)
 
     if isinstance(error, ImageError):
-        error.failure = error.failure._replace(message=told(error.failure.message))
+        error.failure = replace(error.failure, message=told(error.failure.message))
     error.args = tuple(told(text) if isinstance(text, str) else text for text in error.args)
 
 

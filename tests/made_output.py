@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
 
 from fcn_cli.common.class_names import VOC_CLASSES
+from fcn_cli.inputs.discovery import Source
+from fcn_cli.outputs.record import Record, begin
 
 Labels = NDArray[np.uint8]
 VOC = list(VOC_CLASSES)
@@ -32,6 +35,13 @@ def make_output(output: Path, maps: Mapping[str, Labels], photos: Path | None = 
         for image, labels in maps.items():
             journal.write(json.dumps(_record(output, image, labels, photos)) + "\n")
     return output
+
+
+def plain_record(image: str, *outputs: str, **fields: Any) -> Record:
+    """Return a record of an image with output files of one byte each."""
+    source = Source(image, f"/photos/{image}", f"photos/{image}", "", 1, 2)
+    begun = begin(source, FINGERPRINT)
+    return replace(begun, outputs=outputs, output_bytes=(1,) * len(outputs), **fields)
 
 
 def failed_record(image: str) -> dict[str, Any]:

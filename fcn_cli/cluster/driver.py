@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -131,7 +130,7 @@ class RayStage(NetworkStage):
     def _take(self, entries: Iterable[Done], steps: Sequence[Step], writes: WriteQueue) -> None:
         """Append the records of images whose files are on disk; of images that failed, remove old files."""
         for entry in entries:
-            found = Record.from_json(json.loads(entry.line))
+            found = Record.from_line(entry.line.encode())
             source = steps[entry.place].source
             if entry.replaces_earlier and not found.ok and source is not None:
                 # `_retract` has taken their names out of the journal, which else would say what is stale.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
 
 from .redaction import redacted
 
@@ -120,7 +120,8 @@ class FailureKind(StrEnum):
     NOT_FINITE = "NonFiniteLogits"
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Failure:
     """Why an image failed: a kind for programs, a message for users.
 
     `limit` is the limit that the image exceeded (in pixels or seconds), or None.
@@ -128,7 +129,7 @@ class Failure(NamedTuple):
 
     kind: FailureKind
     message: str
-    limit: float | None = None
+    limit: int | float | None = None
 
 
 class ImageError(FcnError):
@@ -146,6 +147,11 @@ class ImageError(FcnError):
         super().__init__(message)
         self.failure = Failure(kind, super().__str__(), limit)
         self.source = source
+
+    @classmethod
+    def of(cls, failure: Failure, *, source: str = "") -> ImageError:
+        """Return the error of a failure."""
+        return cls(failure.kind, failure.message, failure.limit, source=source)
 
     def __str__(self) -> str:
         return f"{self.source}: {self.failure.message}" if self.source else self.failure.message

@@ -94,7 +94,7 @@ class CocoTruth:
         """
         image = self._file.images[name]
         if isinstance(image.size, Failure):
-            raise ImageError(*image.size)
+            raise ImageError.of(image.size)
         width, height = image.size
         if sizes and image.size not in sizes:
             wanted = f"{sizes[0][0]}x{sizes[0][1]}"

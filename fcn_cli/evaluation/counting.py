@@ -120,7 +120,7 @@ def _compare(
     answer: Answer, truth: Truth, name: str, classes: int, inspect: Inspector | None, *, resized: bool
 ) -> Confusion:
     if isinstance(answer.labels, Failure):
-        raise ImageError(*answer.labels)
+        raise ImageError.of(answer.labels)
     labels = _from_file(answer, answer.labels) if isinstance(answer.labels, Path) else answer.labels
     right = truth.load(name, answer.photo.size)
     if resized:

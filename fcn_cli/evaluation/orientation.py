@@ -54,7 +54,7 @@ class OrientationRule:
         """
         frame = self.frames[source.image]
         if isinstance(frame, Failure):
-            raise ImageError(*frame)
+            raise ImageError.of(frame)
         truth = truth_files.size_of(frame) if isinstance(frame, Path) else frame
         stored = exif.turned_size(upright, turn)
         fits = {Orientation.UPRIGHT: truth == upright, Orientation.STORED: truth == stored}

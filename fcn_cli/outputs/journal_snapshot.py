@@ -16,7 +16,6 @@ from ..inputs.collisions import folded
 from .journal_files import are_current, open_journals, whole_lines
 from .output_store import LocalStore
 from .record import Record
-from .record_line import read_outline, read_record
 from .replay import image_of_damaged, was_rewritten
 from .settings import require_output_directory
 
@@ -63,7 +62,7 @@ class JournalSnapshot:
     def __iter__(self) -> Iterator[Record]:
         for number, (live, line) in enumerate(zip(self._live, self._lines(), strict=True)):
             if live:
-                record = read_record(line)
+                record = Record.from_line(line)
                 if number > self._last_unknown or not was_rewritten(self._store, record):
                     yield record
 
@@ -100,8 +99,8 @@ class JournalSnapshot:
 
     def _read(self, line: bytes) -> None:
         try:
-            record = read_outline(line)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            record = Record.from_line(line)
+        except ValueError:
             self._lose(line)
             return
         self._add(f"\0{record.image}")

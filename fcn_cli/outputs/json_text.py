@@ -8,8 +8,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-_BYTES_KEYS = {key: f"{key}_bytes" for key in ("image", "source", "path")}
-
 
 def to_line(value: Mapping[str, Any]) -> str:
     """Return one line of JSON, in ASCII, so that any file name survives any terminal or pipe."""
@@ -35,14 +33,12 @@ def name_fields(key: str, name: str) -> dict[str, str]:
 
 def read_name(value: Mapping[str, Any], key: str) -> str:
     """Return the file name in fields as of `name_fields`; KeyError, TypeError or ValueError when damaged."""
-    data = value.get(_BYTES_KEYS[key])
+    data = value.get(f"{key}_bytes")
     return usable_name(value[key] if data is None else from_base64(data))
 
 
-def usable_name(name: object) -> str:
-    """Return a file name that the system can be asked for; TypeError or ValueError where it is none."""
-    if not isinstance(name, str):
-        raise TypeError(name)
+def usable_name(name: str) -> str:
+    """Return a file name that the system can be asked for; ValueError where it is none."""
     if "\0" in name:
         raise ValueError("a name with a NUL")
     if not name.isascii():

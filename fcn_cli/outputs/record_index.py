@@ -9,7 +9,6 @@ from ..common.output_layout import kind_of
 from ..inputs.collisions import folded
 from .journal_files import MAX_LINE_BYTES
 from .record import Record
-from .record_line import RecordOutline, read_record
 
 _OFFSET_BITS = 48
 
@@ -81,7 +80,7 @@ class RecordIndex:
         """Return output files of pruned photos that no other record names."""
         return [name for names in self._gone.values() for name in names if self.owner(name) is None]
 
-    def remember(self, record: Record | RecordOutline, file: int, offset: int) -> None:
+    def remember(self, record: Record, file: int, offset: int) -> None:
         """Add a record, whose line begins at an offset of a file."""
         image = record.image
         if record.status == "gone":
@@ -119,7 +118,7 @@ class RecordIndex:
         self._gone.clear()
 
     def _read(self, place: int) -> Record:
-        return read_record(self._line(place))
+        return Record.from_line(self._line(place))
 
     def _line(self, place: int) -> bytes:
         self.read_count += 1

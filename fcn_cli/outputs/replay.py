@@ -14,7 +14,6 @@ from .journal_files import open_journals, whole_lines
 from .output_store import OutputStore
 from .record import Record
 from .record_index import RecordIndex
-from .record_line import read_outline
 
 _IMAGE = re.compile(rb'\{"image": ("(?:[^"\\]|\\.)*"), "source"')
 # A record's time has whole seconds, and file systems keep times in steps of up to two.
@@ -76,8 +75,8 @@ def _replay_one(stream: BinaryIO, journal: ReplayedJournal, result: Replayed, do
         journal.whole_bytes = end
         journal.line_count += 1
         try:
-            record = read_outline(line)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            record = Record.from_line(line)
+        except ValueError:
             result.damaged += 1
             doubtful |= _lose(line, index)
         else:

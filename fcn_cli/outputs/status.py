@@ -18,7 +18,6 @@ from .holder import Holder
 from .journal_files import journal_path, open_for_reading, whole_lines
 from .journal_snapshot import JournalSnapshot
 from .record import Record
-from .record_line import read_record
 from .run_file import Counts, RunFile
 from .settings import require_output_directory
 
@@ -250,8 +249,8 @@ def _appended(journal: Path, begin: int) -> Iterator[Record]:
         stream.seek(begin)
         for line, _ in whole_lines(stream):
             try:
-                yield read_record(line)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                yield Record.from_line(line)
+            except ValueError:
                 continue
 
 

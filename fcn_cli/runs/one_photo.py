@@ -52,7 +52,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
         observer.note(model.architecture.note)
     predicted = _predict(request, model, model.weights_file(observer.downloading), observer)
     if isinstance(predicted.result, Failure):
-        raise ImageError(*predicted.result)
+        raise ImageError.of(predicted.result)
     stream = io.BytesIO()
     encode(
         WRITERS[request.kind](look),

@@ -17,6 +17,7 @@ from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
+from ..outputs.json_text import read_name
 from ..outputs.output_store import Place
 from ..outputs.record import Record
 from .observers import RunObserver
@@ -144,7 +145,7 @@ def _refused_last_time(output: Place) -> set[str]:
     """Return the images that the last run refused; they are in no journal."""
     try:
         refused = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)["run"]["refused"]
-        return {Record.image_of(record) for record in refused}
+        return {read_name(record, "image") for record in refused}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 

@@ -6,11 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fcn_cli.common.errors import OutputLost
 from fcn_cli.common.shard import Shard

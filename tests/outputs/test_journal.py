@@ -20,6 +20,7 @@ from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..made_output import plain_record as record
 
 NAMES = [f"p{i}.png" for i in range(4)]
 
@@ -132,32 +133,26 @@ outputs_of_masks = names.map(lambda name: f"masks/{name}.png").filter(is_output_
 def test_any_record_survives_its_line(
     image: str, source: str, path: str, outputs: list[str], kind: FailureKind, message: str, limit: int | None
 ) -> None:
-    record = Record(
+    made = record(
         image,
-        source,
-        path,
-        "failed",
-        "f" * 16,
-        1,
-        2**62,
+        *outputs,
+        source=source,
+        path=path,
+        status="failed",
+        mtime_ns=2**62,
         classes={0: 5, 255: 1},
-        outputs=tuple(outputs),
-        output_bytes=tuple(range(len(outputs))),
         looks={"color": "hub"},
         finished="2026-11-24T03:00:00Z",
         error=Failure(kind, message.encode("utf-8", "ignore").decode(), limit),
     )
-    line = to_line(record.as_json())
+    line = to_line(made.as_json())
     assert "\n" not in line
     assert line.isascii()
     json.loads(line)["image"].encode("utf-8")
-    assert Record.from_json(json.loads(line)) == record
+    assert Record.from_line(line.encode()) == made
 
 
 def test_records_after_a_torn_line_are_read_back(tmp_path: Path) -> None:
-    def record(image: str) -> Record:
-        return Record(image, image, f"/{image}", "failed", "f", 1, 1, classes={})
-
     journal = Journal(tmp_path)
     journal.append([record("a")])
     journal.close()
@@ -176,16 +171,9 @@ def test_records_after_a_torn_line_are_read_back(tmp_path: Path) -> None:
 
 def test_replay_is_the_last_record_of_each_image(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-
-    def record(image: str, status: str = "ok", *outputs: str) -> Record:
-        sizes = tuple(1 for _ in outputs)
-        return Record(
-            image, image, f"/{image}", status, "f", 1, 1, classes={}, outputs=outputs, output_bytes=sizes
-        )
-
-    journal.append([record("a", "ok", "masks/a.png"), record("b", "ok", "masks/b.png")])
-    journal.append([record("B", "ok", "masks/B.png")])
-    journal.append([record("a", "gone", "masks/a.png")])
+    journal.append([record("a", "masks/a.png"), record("b", "masks/b.png")])
+    journal.append([record("B", "masks/B.png")])
+    journal.append([record("a", "masks/a.png", status="gone")])
     journal.end_appending()
     for one in (journal, Journal(tmp_path)):
         assert [record.image for record in one] == ["B"]

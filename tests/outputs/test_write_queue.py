@@ -150,7 +150,7 @@ def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
         "failed",
         "link/a.png",
         (),
-        None,
+        {},
     )
     assert failed.error == Failure(FailureKind.OUTPUT_REFUSED, "refused")
     assert (queue.root / "manifest.jsonl").read_bytes() == before
