@@ -107,13 +107,11 @@ def is_output_file(name: str) -> bool:
     A journal may come from anybody; names in it are opened and removed.
     """
     kind, _, rest = name.partition("/")
-    return (
-        kind in _SUFFIXES
-        and rest.endswith(_SUFFIXES[kind])
-        and "\0" not in rest
-        and (os.sep == "/" or os.sep not in rest)
-        and _NO_NAMES.isdisjoint(rest.split("/"))
-    )
+    suffix = _SUFFIXES.get(kind)
+    if suffix is None or not rest.endswith(suffix) or "\0" in rest or (os.sep != "/" and os.sep in rest):
+        return False
+    # Without a list of the parts for nearly every name: a reader asks this for every file.
+    return ("/." not in name and "//" not in name) or _NO_NAMES.isdisjoint(rest.split("/"))
 
 
 def is_output_directory(directory: str) -> bool:

@@ -198,16 +198,17 @@ class Record(msgspec.Struct, kw_only=True):
                 _restore_names(record, _decode_names(line))
         except RecursionError:
             raise ValueError("nested too deeply") from None
-        usable_name(record.image)
-        # Those of an earlier version may have more of a URL.
-        record.source = _written_down(usable_name(record.source))
-        record.path = _written_down(usable_name(record.path))
         outputs = record.outputs
-        if len(outputs) != len(record.output_bytes):
+        if len(outputs) != len(record.output_bytes) or not all(map(is_output_file, outputs)):
             raise ValueError(outputs)
-        for name in outputs:
-            if not is_output_file(usable_name(name)):
-                raise ValueError(name)
+        if b"\\" in line or not line.isascii():
+            for name in (record.image, record.source, record.path, *outputs):
+                usable_name(name)
+        # Those of an earlier version may have more of a URL.
+        if "://" in record.source:
+            record.source = _written_down(record.source)
+        if "://" in record.path:
+            record.path = _written_down(record.path)
         if record.error is not None and not _is_in_bounds(record.error.limit):
             raise ValueError(record.error.limit)
         return record
@@ -357,7 +358,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
 
 
 def _written_down(path: str) -> str:
-    return public_url(path) if "://" in path and store_urls.is_url(path) else path
+    return public_url(path) if store_urls.is_url(path) else path
 
 
 def gone(record: Record) -> Record:
