@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..outputs.json_text import printable_utf8, to_line
 from ..outputs.record import begin
+from ..runs.plan import Prune
 from .console import one_line
 
 if TYPE_CHECKING:
-    from ..runs.resume_plan import ResumePlan, Step
+    from ..runs.plan import Plan, Step
 
 
 class DataLines:
@@ -41,12 +42,12 @@ def step_as_fields(step: Step) -> str:
     return "\t".join((step.action, _field(step.image), _field(step.reason)))
 
 
-def step_as_json(step: Step, plan: ResumePlan) -> str:
+def step_as_json(step: Step, plan: Plan) -> str:
     """Return a step of a plan as a line of JSON: the image's record, with the action and the reason."""
     value: dict[str, Any] = {"action": str(step.action)}
     if (record := plan.record_of(step)) is not None:
         value |= record.as_json()
-    elif step.source is not None:
+    elif not isinstance(step, Prune):
         value |= begin(step.source, "").as_json()
         for unknown in ("status", "fingerprint", "finished"):
             value[unknown] = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..common.errors import FailureKind
 from ..common.output_layout import JOURNAL_FILE
 from ..common.wording import counted
-from ..runs.resume_plan import Action
+from ..runs.plan import Action, Prune
 from . import tables
 from .console import print_message
 from .data_lines import DataLines, step_as_fields, step_as_json
@@ -15,7 +16,7 @@ from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from ..outputs.record import Record
-    from ..runs.resume_plan import ResumePlan
+    from ..runs.plan import Plan
     from ..runs.summary import Summary
 
 _SHOWN_FAILURES = 10
@@ -46,10 +47,10 @@ class Display:
         self._progress = ProgressBar(quiet=quiet)
         self._data = DataLines(flush=not dry)
 
-    def planned(self, plan: ResumePlan) -> None:
+    def planned(self, plan: Plan) -> None:
         """Print the number of images by action; in a dry run print every step of the plan."""
         self._progress.begin(plan.work)
-        counts = {action: plan.count(action) for action in Action}
+        counts = Counter(step.action for step in plan.steps)
         parts = [f"{counts[Action.SEGMENT]} to segment"]
         parts.append(f"{counts[Action.ADD] + counts[Action.REPAINT]} to complete")
         parts.append(f"{counts[Action.SKIP]} done before")
@@ -58,7 +59,7 @@ class Display:
             parts.append(f"{counts[Action.REFUSED]} refused")
         if counts[Action.PRUNE]:
             parts.append(f"{counts[Action.PRUNE]} to prune")
-        images = len(plan.steps) - counts[Action.PRUNE]
+        images = len(plan.steps) - plan.count(Prune)
         text = f"{counted(images, 'image')}: {', '.join(parts)}"
         if self._dry:
             self.note(f"dry run, nothing is written; {text}")

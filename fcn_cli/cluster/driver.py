@@ -18,8 +18,8 @@ from ..outputs.json_text import to_line
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
 from ..runs.network_stage import NetworkStage
+from ..runs.plan import Complete, NetworkStep, Plan
 from ..runs.request import PredictionRequest
-from ..runs.resume_plan import ResumePlan, Step
 from ..runs.run_report import RunReport
 from . import address, session, shares
 from .shared_output import SharedOutput
@@ -60,7 +60,7 @@ class ActorProblem(FcnError):
 class RayStage(NetworkStage):
     """Segments the images of a plan on Ray; parameters as in `NetworkStage`."""
 
-    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue, report: RunReport) -> None:
+    def run(self, steps: Sequence[NetworkStep], plan: Plan, writes: WriteQueue, report: RunReport) -> None:
         """Segment the images of these steps of a plan; `report` counts them.
 
         Raises
@@ -90,14 +90,14 @@ class RayStage(NetworkStage):
                 self._work(crew, steps, writes, report, began)
         report.summary.how = dict(self._how)
 
-    def _retract(self, steps: Sequence[Step], writes: WriteQueue) -> None:
+    def _retract(self, steps: Sequence[NetworkStep], writes: WriteQueue) -> None:
         """Append records that no longer name the files that the actors are about to write."""
         kinds = self._request.output.kinds
-        writes.withdraw((step.source, step.kinds or kinds) for step in steps if step.source is not None)
+        writes.withdraw((step.source, step.types if isinstance(step, Complete) else kinds) for step in steps)
         writes.commit(everything=True)
 
     def _work(
-        self, crew: _Crew, steps: Sequence[Step], writes: WriteQueue, report: RunReport, began: float
+        self, crew: _Crew, steps: Sequence[NetworkStep], writes: WriteQueue, report: RunReport, began: float
     ) -> None:
         """Take what comes back until nothing more does; say in the summary how it ended."""
         done_before, started = report.summary.done, None
@@ -127,12 +127,12 @@ class RayStage(NetworkStage):
         if not self._is_to_stop(report):
             report.summary.stopped = _ending(crew, error)
 
-    def _take(self, entries: Iterable[Done], steps: Sequence[Step], writes: WriteQueue) -> None:
+    def _take(self, entries: Iterable[Done], steps: Sequence[NetworkStep], writes: WriteQueue) -> None:
         """Append the records of images whose files are on disk; of images that failed, remove old files."""
         for entry in entries:
             found = Record.from_line(entry.line.encode())
             source = steps[entry.place].source
-            if entry.replaces_earlier and not found.ok and source is not None:
+            if entry.replaces_earlier and not found.ok:
                 # `_retract` has taken their names out of the journal, which else would say what is stale.
                 names = (output_file(source.output, kind) for kind in self._request.output.kinds)
                 self._folder.remove(names)
@@ -228,7 +228,7 @@ class _Crew:
     """
 
     def __init__(
-        self, job: Job, network: Any, share: shares.Share, queue: BlockQueue, steps: Sequence[Step]
+        self, job: Job, network: Any, share: shares.Share, queue: BlockQueue, steps: Sequence[NetworkStep]
     ) -> None:
         import ray
 
@@ -249,9 +249,7 @@ class _Crew:
     def lost(self) -> list[str]:
         """Return the images without a record, as the user gave them."""
         return [
-            step.source.given
-            for place, step in enumerate(self._steps)
-            if place not in self.queue.recorded and step.source is not None
+            step.source.given for place, step in enumerate(self._steps) if place not in self.queue.recorded
         ]
 
     def stop(self) -> None:
@@ -368,18 +366,17 @@ class _Crew:
 
     def _killed(self, place: int) -> Done:
         step = self._steps[place]
-        assert step.source is not None  # noqa: S101 - the network was to segment it
         failure = Failure(
             FailureKind.WORKER_DIED,
             f"{shares.DEATHS_TO_FAIL} actors of Ray died with it in hand; the next run tries it again",
         )
         failed = record.finish(record.begin(step.source, self._job.fingerprint), failure)
-        return Done(place, to_line(failed.as_json()), not step.kinds)
+        return Done(place, to_line(failed.as_json()), not isinstance(step, Complete))
 
 
-def _for_any_directory(step: Step) -> Step:
+def _for_any_directory(step: NetworkStep) -> NetworkStep:
     """Return a step whose image is found from whatever directory an actor runs in."""
     source = step.source
-    if source is None or store_urls.is_url(source.path):
+    if store_urls.is_url(source.path):
         return step
     return replace(step, source=replace(source, path=os.path.abspath(source.path)))

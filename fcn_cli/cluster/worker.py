@@ -18,9 +18,9 @@ from ..outputs.json_text import to_line
 from ..outputs.looks import Look
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
+from ..runs.plan import Complete, NetworkStep
 from ..runs.prediction_writer import PredictionWriter
 from ..runs.request import PredictionRequest
-from ..runs.resume_plan import Step
 from .shared_output import OpenedOutput, SharedOutput
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Worker:
             "workers": job.prediction.decoding.workers,
         }
 
-    def segment(self, steps: Mapping[int, Step], *, singly: bool) -> Iterator[Message]:
+    def segment(self, steps: Mapping[int, NetworkStep], *, singly: bool) -> Iterator[Message]:
         """Segment one block.
 
         Parameters
@@ -150,13 +150,13 @@ class Worker:
         self._is_stopping.set()
         self._words.release()
 
-    def _segment(self, steps: Mapping[int, Step], *, singly: bool) -> Iterator[Message]:
+    def _segment(self, steps: Mapping[int, NetworkStep], *, singly: bool) -> Iterator[Message]:
         from ..runs.prediction_stream import open_pool, predict
 
         job, engine, output = self._job, self._engine, self._output
         assert engine is not None and output is not None  # noqa: S101, PT018 - `prepare` came first
         folder = OutputDirectory(output.store, job.look)
-        sources = [step.source for step in steps.values() if step.source is not None]
+        sources = [step.source for step in steps.values()]
         decoding = job.prediction.decoding
         records = _Records({step.image: place for place, step in steps.items()})
         lost: DeviceLost | None = None
@@ -165,7 +165,7 @@ class Worker:
             WriteQueue(folder, records, records.finished, decoding.max_pixels, decoding.rendering) as writes,
             open_pool(sources, decoding, clean=True) as pool,
         ):
-            to_complete = {step.image: step for step in steps.values() if step.kinds}
+            to_complete = {step.image: step for step in steps.values() if isinstance(step, Complete)}
             writer = PredictionWriter(writes, job.kinds, job.fingerprint, to_complete)
             photos = iter(pool)
             groups: Iterable[int | None] = steps if singly else (None,)

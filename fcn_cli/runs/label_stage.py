@@ -8,21 +8,21 @@ from ..common.label_map import Segmentation
 from ..common.output_layout import output_file
 from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
-from .resume_plan import Action, Step
+from .plan import Remake, Segment
 
 # How many photos are made ready at once for files that a record stands for to be written again.
 _REWRITE_GROUP = 16
 
 
 def make_from_labels(
-    steps: Sequence[Step], folder: OutputDirectory, writes: WriteQueue, ended: Callable[[], bool]
-) -> Iterator[Step]:
+    steps: Sequence[Remake], folder: OutputDirectory, writes: WriteQueue, ended: Callable[[], bool]
+) -> Iterator[Segment]:
     """Write kinds of output from label maps on disk.
 
     Parameters
     ----------
     steps
-        The photos; each has a `label_file`.
+        The images.
     folder, writes
         The output directory, and the queue that writes into it.
     ended
@@ -30,26 +30,24 @@ def make_from_labels(
 
     Yields
     ------
-    Step
+    Segment
         The photos whose label maps are not usable, to be segmented again.
     """
     for first in range(0, len(steps), _REWRITE_GROUP):
         group = steps[first : first + _REWRITE_GROUP]
         if ended():
             return
-        writes.withdraw((step.source, step.kinds) for step in group if step.source is not None)
+        writes.withdraw((step.source, step.types) for step in group)
         for step in group:
             if not _make_one(step, folder, writes):
-                yield Step(Action.SEGMENT, step.image, "its label map cannot be used", step.source)
+                yield Segment(step.source, "its label map cannot be used")
             writes.commit()
 
 
-def _make_one(step: Step, folder: OutputDirectory, writes: WriteQueue) -> bool:
-    record, source = step.record, step.source
-    assert record is not None and source is not None and step.label_file is not None  # noqa: S101, PT018 - `Step`
-    labels = folder.read_labels(step.label_file, record)
+def _make_one(step: Remake, folder: OutputDirectory, writes: WriteQueue) -> bool:
+    labels = folder.read_labels(step.label_file, step.record)
     if labels is None:
         return False
-    rest = record.without(output_file(source.output, kind) for kind in step.kinds)
-    writes.add(source, rest, Segmentation(labels), step.kinds, keep_on_failure=True)
+    rest = step.record.without(output_file(step.source.output, kind) for kind in step.types)
+    writes.add(step.source, rest, Segmentation(labels), step.types, keep_on_failure=True)
     return True

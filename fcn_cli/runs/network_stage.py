@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,10 @@ from ..models import loading
 from ..models.weights import WeightsFile
 from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
-from .earlier_executions import EarlierExecutions
 from .observers import RunObserver
+from .plan import Complete, NetworkStep, Plan
 from .prediction_writer import GiveBack, PredictionWriter
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import ResumePlan, Step
 from .run_report import RunReport
 
 if TYPE_CHECKING:
@@ -32,6 +32,30 @@ if TYPE_CHECKING:
     from ..inference.execution import ExecutionConfig as Execution
     from ..inputs.decoded_photo import DecodedPhoto
     from .prediction_stream import Prediction
+
+
+class EarlierExecutions:
+    """Counts the images that are done by device and precision: ``auto`` may stand for others now."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, plan: Plan) -> None:
+        """Count the images of a plan that are done."""
+        for (device, precision), count in plan.executions.items():
+            self._counts[f"{device} in {precision}"] += count
+
+    def warning(self, device: str, precision: str) -> str | None:
+        """Return what to say when this run computes otherwise than earlier ones did; else None."""
+        own = f"{device} in {precision}"
+        other = {execution: count for execution, count in self._counts.items() if execution != own}
+        if not other:
+            return None
+        counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
+        return (
+            f"this run computes on {own}; of the masks that are there: {counts}. "
+            "They can differ in single pixels; --device and --precision settle it"
+        )
 
 
 class NetworkStage:
@@ -72,7 +96,7 @@ class NetworkStage:
         self._how: dict[str, Any] = {}
         self.earlier = EarlierExecutions()
 
-    def run(self, steps: Sequence[Step], plan: ResumePlan, writes: WriteQueue, report: RunReport) -> None:
+    def run(self, steps: Sequence[NetworkStep], plan: Plan, writes: WriteQueue, report: RunReport) -> None:
         """Segment the photos of these steps of a plan, in order; `report` counts them."""
         execution = file = None
         if self._engine is None:
@@ -81,12 +105,12 @@ class NetworkStage:
             file = self._resolved.model.weights_file(self._observer.downloading)
         from .prediction_stream import open_pool, predict
 
-        sources = [step.source for step in steps if step.source is not None]
+        sources = [step.source for step in steps]
         writer = PredictionWriter(
             writes,
             self._request.output.kinds,
             self._resolved.fingerprint,
-            {step.image: step for step in steps if step.kinds},
+            {step.image: step for step in steps if isinstance(step, Complete)},
             self.give_back,
         )
         # The workers start before the network is loaded, so before CUDA and torch's threads.
@@ -173,7 +197,7 @@ class NetworkStage:
             self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
-    def _load_engine(self, file: WeightsFile, chosen: Execution, plan: ResumePlan, workers: int) -> Engine:
+    def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..outputs.record import Record
-from .resume_plan import ResumePlan
+from .plan import Plan
 from .summary import Summary
 
 
 class RunObserver(Protocol):
     """Is told what happens in a run; the command line's observer is in `run_display`."""
 
-    def planned(self, plan: ResumePlan) -> None:
+    def planned(self, plan: Plan) -> None:
         """Be told that planning is done and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:

@@ -11,7 +11,7 @@ from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
-from .resume_plan import Step
+from .plan import Complete
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
@@ -46,7 +46,7 @@ class PredictionWriter:
         writes: WriteQueue,
         kinds: Sequence[str],
         fingerprint: str,
-        steps_to_complete: Mapping[str, Step],
+        steps_to_complete: Mapping[str, Complete],
         give_back: GiveBack | None = None,
     ) -> None:
         self._writes = writes
@@ -100,11 +100,11 @@ class PredictionWriter:
         """Return the record of a photo that lacks some kinds, unless the photo has another size by now."""
         photo = prediction.photo
         step = self._steps_to_complete.get(photo.source.image)
-        if step is None or step.record is None or step.record.size != (photo.width, photo.height):
+        if step is None or step.record.size != (photo.width, photo.height):
             return None
         return step.record
 
     def _kinds_of(self, prediction: Prediction) -> Sequence[str]:
         if self._record_to_complete(prediction) is None:
             return self._kinds
-        return self._steps_to_complete[prediction.photo.source.image].kinds
+        return self._steps_to_complete[prediction.photo.source.image].types

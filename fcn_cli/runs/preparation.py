@@ -17,8 +17,8 @@ from ..outputs.journal import Journal
 from ..outputs.output_store import LocalStore, OutputStore
 from ..outputs.record import gone
 from .observers import RunObserver
+from .plan import Complete, Plan, Prune, Remake, Segment
 from .request import ResolvedRequest
-from .resume_plan import Action, ResumePlan
 from .run_report import RunReport
 
 _SAMPLE = 200
@@ -77,15 +77,15 @@ def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver
 
 
 def warn_of_a_small_disk(
-    plan: ResumePlan, journal: Journal, output: OutputStore, observer: RunObserver, kinds: Sequence[str]
+    plan: Plan, journal: Journal, output: OutputStore, observer: RunObserver, kinds: Sequence[str]
 ) -> None:
     """Warn when what is to come, at the size of what the records have so far, does not fit on the disk."""
     known = journal.index.images()
-    new = sum(step.image not in known for step in plan.of(Action.SEGMENT)) if known else 0
+    new = sum(step.image not in known for step in plan.of(Segment)) if known else 0
     wanted = Counter(dict.fromkeys(kinds, new))
-    for step in plan.of(Action.ADD):
-        there = set(map(kind_of, step.record.outputs)) if step.record is not None else set[str]()
-        wanted.update(kind for kind in step.kinds if kind not in there)
+    for step in plan.of(Complete, Remake):
+        there = set(map(kind_of, step.record.outputs))
+        wanted.update(kind for kind in step.types if kind not in there)
     if not wanted.total() or not isinstance(output, LocalStore):
         return
     sizes: dict[str, list[int]] = {}
@@ -110,17 +110,17 @@ def _size(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
-def bring_up_to_date(plan: ResumePlan, journal: Journal, folder: OutputDirectory, report: RunReport) -> None:
+def bring_up_to_date(plan: Plan, journal: Journal, folder: OutputDirectory, report: RunReport) -> None:
     """Remove photos that are gone, journal first, then their files; note moves, times and colours."""
     journal.append(gone(record) for record in plan.over)
-    records = [step.record for step in plan.of(Action.PRUNE) if step.record is not None]
+    records = [step.record for step in plan.of(Prune)]
     journal.append(gone(record) for record in records)
     folder.remove_with_directories(
         name for record in records for name in record.outputs if journal.owner(name) is None
     )
     for record in records:
         report.pruned(record)
-    journal.append(step.record for step in plan.steps if step.renewed and step.record is not None)
+    journal.append(plan.renewed.values())
     names = report.class_names()
     if len(journal) and names is not None and not plan.through_network:
         # Else the network says how many classes there are.

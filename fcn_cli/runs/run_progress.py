@@ -12,7 +12,7 @@ from ..common.signals import Interrupted
 from ..outputs.journal import Journal
 from ..outputs.output_store import OutputStore
 from ..outputs.run_file import Counts, RunFile
-from .resume_plan import ResumePlan
+from .plan import Plan
 from .summary import Summary
 
 
@@ -46,7 +46,7 @@ class RunProgress:
         self._summary = summary
         self._file: RunFile | None = None
 
-    def begin(self, journal: Journal, plan: ResumePlan, counts: Counts) -> None:
+    def begin(self, journal: Journal, plan: Plan, counts: Counts) -> None:
         """Write who runs and what is to be done; the journal only grows from now on.
 
         Raises

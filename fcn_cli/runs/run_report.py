@@ -21,8 +21,8 @@ from ..outputs.json_text import read_name
 from ..outputs.output_store import Place
 from ..outputs.record import Record
 from .observers import RunObserver
+from .plan import KnownFailure, NetworkStep, Plan, Prune, Refuse, Segment, Skip
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import Action, ResumePlan, Step
 from .summary import Summary
 
 
@@ -59,27 +59,28 @@ class RunReport:
             shard=request.shard,
         )
 
-    def planned(self, plan: ResumePlan, *, count: bool = True) -> None:
+    def planned(self, plan: Plan, *, count: bool = True) -> None:
         """Count the photos of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
         # Of a shard, fewer than were found.
-        self.summary.total = len(plan.steps) - plan.count(Action.PRUNE)
+        self.summary.total = len(plan.steps) - plan.count(Prune)
         if not count:
             return
-        for step in plan.of(Action.SEGMENT):
-            record = plan.records(step.image)
-            if record is not None and record.status == "failed" and step.source and record.is_of(step.source):
-                self._failed_before[step.image] = record
-        for step in plan.of(Action.SKIP, Action.FAILED, Action.REFUSED):
-            record = plan.record_of(step)
-            assert record is not None  # noqa: S101 - these steps always have one
-            if step.action == Action.FAILED or step.image in self._refused_before:
-                self.summary.known_failures.add(step.image)
-            if step.action == Action.REFUSED:
-                self.summary.refused.append(record)
-            self.count(record, skipped=step.action != Action.REFUSED)
+        for step in plan.steps:
+            if isinstance(step, Segment):
+                failed = plan.records(step.image)
+                if failed is not None and failed.status == "failed" and failed.is_of(step.source):
+                    self._failed_before[step.image] = failed
+            elif isinstance(step, (Skip, KnownFailure, Refuse)):
+                record = plan.record_of(step)
+                assert record is not None  # noqa: S101 - these steps always have one
+                if isinstance(step, KnownFailure) or step.image in self._refused_before:
+                    self.summary.known_failures.add(step.image)
+                if isinstance(step, Refuse):
+                    self.summary.refused.append(record)
+                self.count(record, skipped=not isinstance(step, Refuse))
 
-    def all_failed_before(self, steps: Sequence[Step]) -> bool:
+    def all_failed_before(self, steps: Sequence[NetworkStep]) -> bool:
         """Say whether every image to segment has failed in an earlier run and has not changed."""
         return all(step.image in self._failed_before for step in steps)
 

@@ -18,12 +18,12 @@ from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
-from . import merging, preparation, resume_plan
+from . import merging, preparation
 from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
+from .plan import Plan, Wanted, make_plan
 from .request import ResolvedRequest, SegmentRequest
-from .resume_plan import ResumePlan
 from .run_progress import RunProgress
 from .run_report import RunReport
 from .summary import Summary
@@ -185,7 +185,7 @@ class Run:
             journal.close()
         return self.report.summary
 
-    def _sum_up(self, plan: ResumePlan, journal: Journal) -> None:
+    def _sum_up(self, plan: Plan, journal: Journal) -> None:
         summary = self.report.summary
         nothing = _why_nothing(self.request, self.found)
         if nothing and not self.request.inputs.is_empty_list:
@@ -203,7 +203,7 @@ class Run:
         else:
             self.report.describe()
 
-    def prepare(self, journal: Journal) -> ResumePlan:
+    def prepare(self, journal: Journal) -> Plan:
         """Plan, and bring the directory into the state that the plan begins from."""
         described = self._check_settings(journal)
         plan = self._plan(journal)
@@ -217,7 +217,7 @@ class Run:
         self.report.planned(plan)
         return plan
 
-    def work(self, plan: ResumePlan, journal: Journal) -> None:
+    def work(self, plan: Plan, journal: Journal) -> None:
         """Do what the plan says; how it ended is in `report`."""
         if not plan.work:
             return
@@ -246,11 +246,9 @@ class Run:
         return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
 
     @resources.without_cycle_collection()
-    def _plan(self, journal: Journal) -> ResumePlan:
+    def _plan(self, journal: Journal) -> Plan:
         pruned = self._to_prune(journal)
-        plan = resume_plan.make(
-            self.found.sources, journal, self.folder, self._wanted(), pruned, self._hashing
-        )
+        plan = make_plan(self.found.sources, journal, self.folder, self._wanted(), pruned, self._hashing)
         if self.request.shard is None:
             plan.over = pruning.over(journal, self.found, listed=self.request.inputs.listed is not None)
         return plan
@@ -259,8 +257,8 @@ class Run:
         images = "1 image has" if count == 1 else f"{count:,} images have"
         self.observer.note(f"{images} another time than recorded: comparing the content")
 
-    def _wanted(self) -> resume_plan.Wanted:
-        return resume_plan.Wanted(
+    def _wanted(self) -> Wanted:
+        return Wanted(
             self.request.output.kinds,
             self.resolved.fingerprint,
             self.request.resume.overwrite,
@@ -276,7 +274,7 @@ class Run:
         force = self.request.resume.prune == pruning.FORCE
         return pruning.find(journal, self.found.sources, self.found.directories, force=force)
 
-    def _warn_of_a_small_disk(self, plan: ResumePlan, journal: Journal) -> None:
+    def _warn_of_a_small_disk(self, plan: Plan, journal: Journal) -> None:
         kinds = self.request.output.kinds
         preparation.warn_of_a_small_disk(plan, journal, self.output, self.observer, kinds)
 

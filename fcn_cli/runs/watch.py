@@ -17,9 +17,10 @@ from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
-from . import preparation, resume_plan
+from . import preparation
 from .network_stage import NetworkStage
 from .observers import RunObserver
+from .plan import Plan, Wanted
 from .request import ResolvedRequest, SegmentRequest
 from .run_progress import RunProgress
 from .run_report import RunReport
@@ -112,14 +113,14 @@ class _Batch(Run):
         # Only once: after --overwrite, the file has other settings until the first image comes.
         return self._watch.network is not None or super()._check_settings(journal)
 
-    def _wanted(self) -> resume_plan.Wanted:
+    def _wanted(self) -> Wanted:
         # Nobody is there to choose other names for images that come later.
         return replace(super()._wanted(), stop_at_collisions=self.request is self._watch.request)
 
     def _to_prune(self, journal: Journal) -> Sequence[Record]:  # noqa: ARG002 - as in `Run`
         return self._gone
 
-    def _plan(self, journal: Journal) -> resume_plan.ResumePlan:
+    def _plan(self, journal: Journal) -> Plan:
         plan = super()._plan(journal)
         if not plan.through_network:
             self.network.earlier.add(plan)

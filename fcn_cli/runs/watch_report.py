@@ -14,8 +14,8 @@ from ..outputs.journal import Journal
 from ..outputs.record import Record
 from ..outputs.run_file import Counts
 from ..outputs.statistics import Totals
+from .plan import Complete, Plan, Prune, Refuse, Remake, Segment, Step
 from .request import SegmentRequest
-from .resume_plan import Action, ResumePlan, Step
 from .summary import Summary
 
 
@@ -39,16 +39,15 @@ class WatchReport:
         self._seconds = 0.0
         self._how: dict[str, Any] = {}
 
-    def begin(self, plan: ResumePlan, found: Found) -> Counts:
+    def begin(self, plan: Plan, found: Found) -> Counts:
         """Begin a batch; return how many images are done, have failed, and are left."""
         for step in plan.steps:
-            if step.source is not None:
-                self._refused.pop(os.path.abspath(step.source.path), None)
-            if step.action == Action.REFUSED and step.record is not None:
+            if isinstance(step, Refuse):
                 self._refused[step.record.path] = step.record
+            elif not isinstance(step, Prune):
+                self._refused.pop(os.path.abspath(step.source.path), None)
         self._batch_start = utc_time.now()
-        work = plan.of(Action.SEGMENT, Action.ADD, Action.REPAINT)
-        self._to_do = frozenset(step.image for step in work)
+        self._to_do = frozenset(step.image for step in plan.of(Segment, Complete, Remake))
         recorded = self._journal.index.images()
         without = {record.image for record in self._journal.index.without_outputs()}
         failed = without.intersection(source.image for source in found.sources) - self._to_do
@@ -74,10 +73,10 @@ class WatchReport:
 
     def knows(self, step: Step) -> bool:
         """Say whether a step is a refusal that was reported already."""
-        if step.action != Action.REFUSED or step.source is None:
+        if not isinstance(step, Refuse):
             return False
-        record = self._refused.get(os.path.abspath(step.source.path))
-        return record is not None and record.error is not None and record.error.message == step.reason
+        record = self._refused.get(step.record.path)
+        return record is not None and record.error == step.record.error
 
     def summary(self, batch: Summary, found: Found) -> Summary:
         """Return the summary of the watch so far; `batch` is that of the last one, `found` what is there."""

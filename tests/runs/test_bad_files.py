@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fcn_cli.runs import resume_plan
+from fcn_cli.runs import segment
+from fcn_cli.runs.plan import Plan, make_plan
 
 from ..conftest import (
     SAMPLES,
@@ -127,15 +128,14 @@ def test_one_that_vanishes_between_the_plan_and_the_read(
     fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = make_photos([f"p{i}.png" for i in range(3)])
-    real = resume_plan.make
 
-    def make(*arguments: Any) -> resume_plan.ResumePlan:
+    def make(*arguments: Any) -> Plan:
         # The one moment that counts.
-        made = real(*arguments)
+        made = make_plan(*arguments)
         (folder / "p1.png").unlink()
         return made
 
-    monkeypatch.setattr(resume_plan, "make", make)
+    monkeypatch.setattr(segment, "make_plan", make)
     done = fcn("segment", "made", *SMALL, code=1)
     assert "p1.png: no such file" in done.stderr
     assert journal_of(tmp_path / "fcn_output")["p1.png"]["error"]["kind"] == "NotFound"

@@ -264,13 +264,13 @@ def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> N
 
 
 def test_a_bug_is_owned_up_to(fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fcn_cli.runs import resume_plan
+    from fcn_cli.runs import segment
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
     make_photos(["a.png"])
-    monkeypatch.setattr(resume_plan, "make", broken)
+    monkeypatch.setattr(segment, "make_plan", broken)
     done = fcn("segment", "made", *SMALL, code=70)
     assert "this is a bug in fcn (ZeroDivisionError: oh)" in done.stderr
 

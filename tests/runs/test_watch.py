@@ -31,8 +31,8 @@ from fcn_cli.models.request import ModelRequest, ResolvedModel
 from fcn_cli.models.weights import WeightsFile
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.request import OutputRequest
+from fcn_cli.runs.plan import Plan
 from fcn_cli.runs.request import PredictionRequest, ResumeOptions, SegmentRequest
-from fcn_cli.runs.resume_plan import ResumePlan
 from fcn_cli.runs.summary import Summary
 from fcn_cli.runs.watch import watch
 
@@ -62,7 +62,7 @@ class Seen:
         self.texts: list[str] = []
         self.batches: list[Summary] = []
 
-    def planned(self, plan: ResumePlan) -> None:
+    def planned(self, plan: Plan) -> None:
         pass
 
     def finished(self, record: Record, *, skipped: bool) -> None:
