@@ -13,6 +13,7 @@ their logits into label maps. Each configuration appends one line of JSON to the
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
@@ -121,20 +122,6 @@ def report(measured: speed.Measured, results: Path) -> None:
         )
 
 
-class Logits(nn.Module):
-    """A model without its last upsampling."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.backbone = model.get_submodule("backbone")
-        self.classifier = model.get_submodule("classifier")
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Return the logits at the network's stride."""
-        result: Tensor = self.classifier(self.backbone(batch)["out"])
-        return result
-
-
 def contender(
     name: str, logits: Callable[[], Tensor], batch: Tensor, precision: str | None = None
 ) -> Contender:
@@ -152,7 +139,7 @@ def onnx_file(model: nn.Module, batch: Tensor, folder: str) -> str:
     path = f"{folder}/model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(Logits(model).eval(), (batch,), path, input_names=["batch"], dynamo=False)
+        torch.onnx.export(model, (batch,), path, input_names=["batch"], dynamo=False)
     return path
 
 
@@ -197,7 +184,7 @@ def compiled(model: nn.Module, batch: Tensor, precision: str) -> Contender:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    channels_last_model = Logits(model).eval().to(memory_format=torch.channels_last)
+    channels_last_model = copy.deepcopy(model).to(memory_format=torch.channels_last)
     run = torch.compile(channels_last_model)
     channels_last = batch.contiguous(memory_format=torch.channels_last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 
 import PIL
 import torch
@@ -14,7 +15,7 @@ from ..common import openmp, resources
 from ..common.wording import counted
 from ..cpu.kernels import simd_targets
 from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
-from ..models import torchvision_models, weights
+from ..models import weights
 
 
 def describe() -> list[tuple[str, str]]:
@@ -31,7 +32,7 @@ def describe() -> list[tuple[str, str]]:
         ("fcn", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", torch.__version__),
-        ("torchvision", torchvision_models.VERSION),
+        ("torchvision", version("torchvision")),
         ("pillow", f"{PIL.__version__} with {', '.join(optional)}"),
         ("devices", ", ".join(["cpu", *cuda])),
         (

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..models.batchnorm_folding import Folded
-from ..models.torchvision_models import Bottleneck
+from ..models.networks import Bottleneck
 from .convolution import AddingConvolution, Convolution, Layers
 from .kernels import amx, amx_layout
 from .kernels.amx_blocks import BLOCK

@@ -1,4 +1,4 @@
-"""A torchvision FCN in its fastest CPU form, in float32 or bfloat16.
+"""An FCN in its fastest CPU form, in float32 or bfloat16.
 
 It is built once from a loaded model: BatchNorm is folded in float64, images are channels-last throughout, and
 the convolution that computes a residual block's last layer adds the shortcut. The network's last layer is
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.batchnorm_folding import Folded, fold_chain
-from ..models.torchvision_models import Bottleneck, InvertedResidual
+from ..models.networks import Bottleneck, InvertedResidual
 from .convolution import (
     NO_CLAMP,
     RELU,
@@ -46,15 +46,15 @@ class Block(Protocol):
 
 
 class CpuNetwork:
-    """A torchvision FCN on a CPU.
+    """An FCN on a CPU.
 
     It has one workspace: only one thread at a time may use it; `Engine` holds a lock.
 
     Parameters
     ----------
     model
-        A `torchvision.models.segmentation.FCN` over a ResNet with bottlenecks or over MobileNetV2's
-        features, in eval mode, float32, on the CPU. It is not changed and not needed afterwards.
+        A network of `models.networks`, in eval mode, float32, on the CPU. It is not changed and not needed
+        afterwards.
     layers
         Makes the convolutions; without it, our compiled ones in float32.
 

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import segmentation
+from torchvision.models._utils import IntermediateLayerGetter
 
 from ..common import resources
 from ..common.class_names import VOC_CLASSES
@@ -27,7 +29,6 @@ from ..inference.device_network import DTYPES, MEAN, STD
 from ..inference.engine import Engine
 from ..inference.execution import ExecutionConfig
 from ..models import loading, registry
-from ..models.torchvision_models import segmentation
 from .matrix_product import MatrixProduct
 
 DEFAULT_SIZE = (693, 520)
@@ -136,7 +137,7 @@ def measure(
     rounds
         Timed rounds, at least 1; one untimed round runs before them.
     further
-        Returns further contenders from the model without its auxiliary head and the normalised batch.
+        Returns further contenders from the network (see `models.networks`) and the normalised batch.
     prepare
         Sets the weights of the model, which are random.
 
@@ -152,15 +153,16 @@ def measure(
         hub = _hub_model(backbone)
         prepare(hub)
         hub = hub.to(execution.device)
-        plain = _without_auxiliary(backbone, hub).model.to(execution.device)
-    engine = Engine(_without_auxiliary(backbone, hub), execution)
+        plain = _plain_model(backbone, hub).to(execution.device)
+    network = _network(backbone, hub)
+    engine = Engine(network, execution)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (execution.batch_size, height, width, 3), dtype=np.uint8)
     batch = _normalised(pixels)
     contenders = [Contender(HUB, _torchvision_run(hub, batch, execution))]
     if getattr(hub, "aux_classifier", None) is not None:
         contenders.append(Contender(PLAIN, _torchvision_run(plain, batch, execution)))
-    contenders += further(plain, batch)
+    contenders += further(network.model, batch)
     contenders.append(Contender(FCN, engine_run(engine, pixels)))
     with (
         torch.inference_mode(),
@@ -252,29 +254,51 @@ def detect_out_of_memory(execution: ExecutionConfig, width: int, height: int) ->
 
 def _hub_model(backbone: str) -> nn.Module:
     """Return the model as on the PyTorch Hub page: with its auxiliary head, where it has one."""
-    build = {"resnet50": segmentation.fcn_resnet50, "resnet101": segmentation.fcn_resnet101}.get(backbone)
-    if build is None:
-        return registry.find(backbone).build(len(VOC_CLASSES)).eval()
-    model: nn.Module = build(weights=None, weights_backbone=None, num_classes=len(VOC_CLASSES), aux_loss=True)
+    model = _torchvision_model(backbone, auxiliary=True)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # With the initial value 1, the features of 101 layers overflow float16.
             nn.init.constant_(module.weight, 0.5)
-    return model.eval()
+    return model
+
+
+def _plain_model(backbone: str, hub: nn.Module) -> nn.Module:
+    """Return the model of the Hub page without its auxiliary head, with the same weights."""
+    model = _torchvision_model(backbone, auxiliary=False)
+    model.load_state_dict(_without_auxiliary(hub))
+    return model
 
 
 def random_network(backbone: str) -> loading.LoadedModel:
-    """Return an architecture with random weights, without an auxiliary head."""
-    return _without_auxiliary(backbone, _hub_model(backbone))
+    """Return an architecture with random weights."""
+    return _network(backbone, _hub_model(backbone))
 
 
-def _without_auxiliary(name: str, hub: nn.Module) -> loading.LoadedModel:
+def _network(name: str, hub: nn.Module) -> loading.LoadedModel:
     backbone = registry.find(name)
     model = backbone.build(len(VOC_CLASSES)).eval()
-    model.load_state_dict(
-        {key: value for key, value in hub.state_dict().items() if not key.startswith("aux_classifier.")}
-    )
+    model.load_state_dict(_without_auxiliary(hub))
     return loading.LoadedModel(backbone, model, VOC_CLASSES)
+
+
+def _torchvision_model(backbone: str, *, auxiliary: bool) -> nn.Module:
+    build = {"resnet50": segmentation.fcn_resnet50, "resnet101": segmentation.fcn_resnet101}.get(backbone)
+    model: nn.Module
+    if build is not None:
+        model = build(weights=None, weights_backbone=None, num_classes=len(VOC_CLASSES), aux_loss=auxiliary)
+    else:
+        # torchvision has no such model, but its parts: features, head and upsampling.
+        network = registry.find(backbone).build(len(VOC_CLASSES))
+        features = network.get_submodule("backbone")
+        last = [name for name, _ in features.named_children()][-1]
+        model = segmentation.fcn.FCN(
+            IntermediateLayerGetter(features, {last: "out"}), network.get_submodule("classifier")
+        )
+    return model.eval()
+
+
+def _without_auxiliary(hub: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in hub.state_dict().items() if not key.startswith("aux_classifier.")}
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

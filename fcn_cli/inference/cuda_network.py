@@ -1,6 +1,6 @@
-"""A torchvision FCN in the form that a GPU runs: BatchNorm folded, weights converted once, layers fused.
+"""An FCN in the form that a GPU runs: BatchNorm folded, weights converted once, layers fused.
 
-It runs on a CPU as well, where its tests compare it with torchvision's layers.
+It runs on a CPU as well, where its tests compare it with PyTorch's layers.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from ..models.batchnorm_folding import ActivatedConv, fold_chain
-from ..models.torchvision_models import Bottleneck, InvertedResidual
+from ..models.networks import Bottleneck, InvertedResidual
 from .folded_layers import FoldedLayer
 
 Block = Callable[[Tensor], Tensor]
 
 
 class CudaNetwork:
-    """A torchvision FCN on a device, in one type of number but for its last layer, which is in float32.
+    """An FCN on a device, in one type of number but for its last layer, which is in float32.
 
     Parameters
     ----------
     model
-        A `torchvision.models.segmentation.FCN` over a ResNet with bottlenecks or over MobileNetV2's
-        features, in eval mode, float32, on the CPU. It is not changed.
+        A network of `models.networks`, in eval mode, float32, on the CPU. It is not changed.
     device, dtype
         Where and in which type to compute.
 

@@ -51,7 +51,7 @@ class DeviceNetwork:
     Parameters
     ----------
     model
-        An FCN of torchvision's structure (`backbone` and `classifier`) in eval mode.
+        A network of `models.networks` in eval mode.
     execution
         The device, precision, kernels and number of threads.
     gflop_per_megapixel
@@ -181,13 +181,12 @@ class DeviceNetwork:
             return self._plain_forward(precision)
 
     def _plain_forward(self, precision: str) -> Callable[[Tensor], Tensor]:
-        """Return torchvision's forward pass without the auxiliary head and the upsampling."""
-        backbone, classifier = map(self._model.get_submodule, ("backbone", "classifier"))
+        """Return the forward pass of PyTorch's modules."""
         dtype = DTYPES.get(precision)
 
         def forward(batch: Tensor) -> Tensor:
             with torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext():
-                logits: Tensor = classifier(backbone(batch)["out"])
+                logits: Tensor = self._model(batch)
                 return logits
 
         return forward

@@ -33,10 +33,10 @@ class BundledWeights:
 class Architecture:
     """An FCN architecture.
 
-    `build` takes the number of classes and returns the torchvision model without auxiliary head or weights.
-    `stride` is the stride of its logits in pixels. `bytes_per_pixel` is the peak memory of a forward pass in
-    float32 on a CPU, per input pixel of one image: measured, and rounded up. `gflop_per_megapixel` is the
-    work of a forward pass, in 10^9 floating-point operations by direct convolution.
+    `build` takes the number of classes and returns the network (see `networks`), without weights. `stride` is
+    the stride of its logits in pixels. `bytes_per_pixel` is the peak memory of a forward pass in float32 on a
+    CPU, per input pixel of one image: measured, and rounded up. `gflop_per_megapixel` is the work of a
+    forward pass, in 10^9 floating-point operations by direct convolution.
     """
 
     name: str
@@ -54,36 +54,21 @@ class Architecture:
 
 
 def _fcn_resnet50(classes: int) -> nn.Module:
-    from .torchvision_models import segmentation
+    from . import networks
 
-    model: nn.Module = segmentation.fcn_resnet50(
-        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
-    )
-    return model
+    return networks.fcn_resnet((3, 4, 6, 3), classes)
 
 
 def _fcn_resnet101(classes: int) -> nn.Module:
-    from .torchvision_models import segmentation
+    from . import networks
 
-    model: nn.Module = segmentation.fcn_resnet101(
-        weights=None, weights_backbone=None, num_classes=classes, aux_loss=False
-    )
-    return model
+    return networks.fcn_resnet((3, 4, 23, 3), classes)
 
 
 def _fcn_mobilenet_v2(classes: int) -> nn.Module:
-    """Build an FCN head on MobileNetV2's features, dilated after block 13 so that its stride is 16."""
-    from .torchvision_models import FCN, FCNHead, IntermediateLayerGetter, mobilenet_v2
+    from . import networks
 
-    features = mobilenet_v2(weights=None).features[:18]
-    for index in range(14, 18):
-        depthwise = next(m for m in features[index].modules() if getattr(m, "groups", 1) > 1)
-        if index == 14:
-            depthwise.stride = (1, 1)
-        else:
-            depthwise.dilation = depthwise.padding = (2, 2)
-    model: nn.Module = FCN(IntermediateLayerGetter(features, {"17": "out"}), FCNHead(320, classes))
-    return model
+    return networks.fcn_mobilenet_v2(classes)
 
 
 _RELEASE = "https://download.pytorch.org/models"

@@ -24,7 +24,8 @@ OPTIONS = re.findall(
 )
 REPORT = (
     "import sys; from fcn_cli.__main__ import run; code = run(sys.argv[1:]); "
-    "print('HEAVY', sorted({'torch', 'torchvision'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    "heavy = {'torch', 'torch._dynamo', 'torch._inductor', 'torchvision', 'sympy'} & set(sys.modules); "
+    "print('HEAVY', sorted(heavy), file=sys.stderr); sys.exit(code)"
 )
 
 
@@ -64,6 +65,18 @@ def test_commands_that_read_an_output_directory_import_no_torch(
 
 def test_version(fcn: Fcn) -> None:
     assert fcn("--version").stdout == f"fcn {__version__}\n"
+
+
+@pytest.mark.long
+def test_a_run_needs_neither_torchvision_nor_pytorchs_compiler(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Either takes longer to import than the rest of PyTorch."""
+    make_photos(["a.png"])
+    every_kind = ("--write", "masks,color,overlay,confidence,cutout")
+    for how in ((), ("--kernels", "torch", "--precision", "bf16", "--scales", "1,0.5", "--flip")):
+        loaded = heavy_modules("segment", "made", *SMALL, *how, *every_kind, "--overwrite", cwd=tmp_path)
+        assert loaded == "['torch']"
 
 
 @pytest.mark.long

@@ -9,9 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import onednn_layers
@@ -26,7 +23,7 @@ from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.onednn_layers import OnednnLayers
 from fcn_cli.cpu.toom_cook import Transforms
 from fcn_cli.cpu.workspace import Workspace
-from fcn_cli.models import registry
+from fcn_cli.models import networks, registry
 from fcn_cli.models.batchnorm_folding import Folded
 
 from . import references
@@ -157,9 +154,7 @@ def test_the_instructions_give_what_float32_gives(monkeypatch: pytest.MonkeyPatc
 def made(name: str) -> nn.Module:
     """Return a network with random weights; ``bottlenecks`` is a ResNet with one in each stage."""
     if name == "bottlenecks":
-        resnet = ResNet(Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
-        backbone = IntermediateLayerGetter(resnet, {"layer4": "out"})
-        model: nn.Module = FCN(backbone, FCNHead(2048, 21)).eval()
+        model: nn.Module = networks.fcn_resnet((1, 1, 1, 1), 21).eval()
     else:
         model = registry.find(name).build(21).eval()
     randomise(model)
@@ -174,7 +169,7 @@ def error(logits: Tensor, exact: Tensor) -> float:
 def torch_logits(model: nn.Module, batch: Tensor, precision: str) -> Tensor:
     """PyTorch's own; in bfloat16 by autocast, with the last layer in float32."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        x = model.get_submodule("backbone")(batch)["out"]
+        x = model.get_submodule("backbone")(batch)
         *inner, last = model.get_submodule("classifier").children()
         for layer in inner:
             x = layer(x)

@@ -94,7 +94,7 @@ def predicted(model: torch.nn.Module, photo: Image.Image, protocol: Protocol) ->
     small = transforms.resize(photo, SHORT_SIDE, transforms.InterpolationMode.BILINEAR, antialias=True)
     batch = transforms.normalize(transforms.to_tensor(small), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
-        logits = model.get_submodule("classifier")(model.get_submodule("backbone")(batch[None])["out"])
+        logits = model(batch[None])
         size = photo.size if protocol == "original" else small.size
         logits = interpolate(logits, size=size[::-1], mode="bilinear", align_corners=False)
     return logits.argmax(1)[0].numpy().astype(np.uint8)

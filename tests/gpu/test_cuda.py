@@ -83,9 +83,7 @@ def plain_logits(model: nn.Module, pixels: Pixels) -> Tensor:
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (MEAN, STD))
     batch = (torch.from_numpy(pixels).permute(2, 0, 1).float().div(255) - mean) / std
     with torch.inference_mode():
-        logits: Tensor = model.get_submodule("classifier")(
-            model.get_submodule("backbone")(batch[None])["out"]
-        )
+        logits: Tensor = model(batch[None])
     return logits[0]
 
 

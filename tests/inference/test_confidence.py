@@ -60,9 +60,7 @@ def probabilities(path: Path) -> torch.Tensor:
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
     with torch.inference_mode():
-        logits = network.model.get_submodule("classifier")(
-            network.model.get_submodule("backbone")(batch)["out"]
-        )
+        logits = network.model(batch)
         wide = F.interpolate(logits, image.size[::-1], mode="bilinear", align_corners=False)
     return wide.softmax(1)[0].amax(0)
 

@@ -80,8 +80,7 @@ def largest_logit(photo: Path) -> float:
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (device_network.MEAN, device_network.STD))
     with torch.inference_mode():
-        features = network.model.get_submodule("backbone")((batch - mean) / std)["out"]
-        return float(network.model.get_submodule("classifier")(features).abs().max())
+        return float(network.model((batch - mean) / std).abs().max())
 
 
 @pytest.mark.long
@@ -122,17 +121,8 @@ def test_the_python_api_raises_it(tmp_path: Path) -> None:
     assert [type(one) for one in got] == [ImageError] * 2
 
 
-class Stub(nn.Module):
-    """Features that are the pixels themselves; the classifier decides."""
-
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"out": batch}
-
-
 def stub_engine(classifier: nn.Module, **plan: Any) -> engine.Engine:
-    model = nn.Module()
-    model.backbone, model.classifier = Stub(), classifier
-    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
+    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], classifier.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     return engine.Engine(network, ExecutionConfig(torch.device("cpu"), **how))
 

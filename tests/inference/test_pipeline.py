@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -105,16 +106,15 @@ class Brightness(nn.Module):
         super().__init__()
         self.watch = watch
 
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: Tensor) -> Tensor:
         self.watch(batch)
-        return {"out": torch.stack([-batch[:, 0], batch[:, 0]], 1)}
+        return torch.stack([-batch[:, 0], batch[:, 0]], 1)
 
 
 def engine_of(
     watch: Callable[[Tensor], None] = lambda _: None, views: ViewOptions | None = None, **plan: Any
 ) -> Engine:
-    model = nn.Module()
-    model.backbone, model.classifier = Brightness(watch), nn.Identity()
+    model = nn.Sequential(OrderedDict(backbone=Brightness(watch), classifier=nn.Identity()))
     network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     execution = ExecutionConfig(torch.device("cpu"), **how)

@@ -38,9 +38,11 @@ def expected_labels(path: Path) -> np.ndarray:
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     model: Any = preview_network().model.eval()
     with torch.inference_mode():
-        features = model.backbone(((pixels / 255 - mean) / deviation)[None])["out"]
         logits = torch.nn.functional.interpolate(
-            model.classifier(features), (height, width), mode="bilinear", align_corners=False
+            model(((pixels / 255 - mean) / deviation)[None]),
+            (height, width),
+            mode="bilinear",
+            align_corners=False,
         )
     labels: np.ndarray = logits.argmax(1)[0].to(torch.uint8).numpy()
     return labels
