@@ -15,6 +15,7 @@ from ..common.errors import RequestError, SettingsMismatch
 from ..common.files import ReadableFile
 from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, SETTINGS_FILE, SETTINGS_MARK
 from ..common.shard import shards_with
+from ..inputs.samples import Rendering
 from .output_store import LocalFile, LocalStore, OutputStore, Place
 
 SCHEMA = 2
@@ -194,6 +195,7 @@ def _has_lock_or_journal(output: OutputStore) -> bool:
 def _is_journal(path: ReadableFile) -> bool:
     """Say whether a file is a journal: others have files of that name, too."""
     try:
+        # It may be large.
         if isinstance(path, LocalFile):
             start = files.read_start(path.store.safe_path(path.name))
         else:
@@ -245,6 +247,13 @@ def read_fingerprint(output: Place) -> str | None:
     """Return the fingerprint of an output directory's settings, or None when its file has none."""
     fingerprint = (_read(output / SETTINGS_FILE) or {}).get("fingerprint")
     return fingerprint if isinstance(fingerprint, str) else None
+
+
+def read_rendering(output: Place) -> Rendering:
+    """Return how the images of an output directory became RGB, as far as its settings say it."""
+    labels = _mapping((_read(output / SETTINGS_FILE) or {}).get("labels"))
+    alpha = labels.get("alpha")
+    return Rendering(labels.get("stretch") is True, alpha if alpha in {"use", "ignore"} else None)
 
 
 def _read(path: ReadableFile) -> dict[str, Any] | None:

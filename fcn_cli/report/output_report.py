@@ -16,7 +16,9 @@ from ..common.limits import MOST_MASK_PIXELS
 from ..common.output_layout import HOLDER_FILE, KINDS, find_kind, kind_of
 from ..inputs import decoder
 from ..outputs.json_text import printable_utf8
+from ..outputs.output_store import LocalStore
 from ..outputs.record import Record
+from ..outputs.settings import read_rendering
 from ..outputs.statistics import Totals
 from ..runs.observers import ProgressObserver
 from . import contents
@@ -116,7 +118,7 @@ def write_report(
         collected.add_failure(_failure_row(refused))
     observer.begin(collected.expected)
     done = (record for record in found.records() if record.ok)
-    for shown in show_all(done, output, pictures):
+    for shown in show_all(done, output, pictures, read_rendering(LocalStore(output))):
         collected.add_photo(shown)
         whole = shown.has_photo and shown.has_labels
         incomplete += not whole

@@ -15,6 +15,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.label_map import LabelMap, count_classes, most_pixels, read_label_map
 from ..common.output_layout import kind_of, label_kinds
 from ..inputs import decoder
+from ..inputs.samples import Rendering
 from ..outputs.output_store import LocalStore
 from ..outputs.record import Record
 from .image_store import key_of
@@ -46,7 +47,9 @@ def picture_key(record: Record) -> str:
     return key_of(_RENDERER, *file, record.fingerprint, record.size, sorted((record.classes or {}).items()))
 
 
-def show_all(records: Iterable[Record], output: Path, pictures: Pictures) -> Iterator[Shown]:
+def show_all(
+    records: Iterable[Record], output: Path, pictures: Pictures, rendering: Rendering
+) -> Iterator[Shown]:
     """Make the pictures of records that are done, several at a time, and yield what there is, in order.
 
     Raises
@@ -54,11 +57,11 @@ def show_all(records: Iterable[Record], output: Path, pictures: Pictures) -> Ite
     OutputLost
         A picture cannot be written.
     """
-    show = partial(_show, output=LocalStore(output), pictures=pictures)
+    show = partial(_show, output=LocalStore(output), pictures=pictures, rendering=rendering)
     return make_in_threads(records, show, lambda record: (record.width or 0) * (record.height or 0))
 
 
-def _show(record: Record, output: LocalStore, pictures: Pictures) -> Shown:
+def _show(record: Record, output: LocalStore, pictures: Pictures, rendering: Rendering) -> Shown:
     key, notes = picture_key(record), []
     has_labels = pictures.has_labels(key)
     if not has_labels:
@@ -67,7 +70,7 @@ def _show(record: Record, output: LocalStore, pictures: Pictures) -> Shown:
             has_labels = True
         except ImageError as error:
             notes.append(str(error))
-    open_photo = partial(_open_photo, record)
+    open_photo = partial(_open_photo, record, rendering)
     overlay = next((name for name in record.outputs if kind_of(name) == "overlay"), None)
     if overlay is not None and not has_labels:
         # The colours cannot be taken off it, so it stands for the photo.
@@ -106,7 +109,7 @@ def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
         raise ImageError(error.failure.kind, f"The overlay cannot be read: {error}.") from None
 
 
-def _open_photo(record: Record) -> Image.Image:
+def _open_photo(record: Record, rendering: Rendering) -> Image.Image:
     if store_urls.is_url(record.path):
         raise ImageError(
             FailureKind.NOT_FOUND, "The photo is in a store; only photos on this machine are shown."
@@ -120,7 +123,7 @@ def _open_photo(record: Record) -> Image.Image:
     # What has more of them is not the image that was segmented.
     pixels = (record.width or 0) * (record.height or 0)
     try:
-        image = decoder.decode(record.path, min(pixels, most_pixels())).image
+        image = decoder.decode(record.path, min(pixels, most_pixels()), rendering).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The photo cannot be read: {error}.") from None
     if image.size != record.size:

@@ -424,3 +424,20 @@ def test_stretch_and_alpha_through_the_command(fcn: Fcn, color: Pixels, tmp_path
     assert np.array_equal(next(network.batch([(tmp_path / "in/deep.tif").read_bytes()])).labels, want)
     with pytest.raises(RequestError, match="alpha"):
         Segmenter("mobilenet_v2", alpha="perhaps")
+
+
+@pytest.mark.long
+def test_reports_and_exports_show_what_the_network_saw(fcn: Fcn, color: Pixels, tmp_path: Path) -> None:
+    deep = color * np.uint16(4)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/deep.png").write_bytes(png(deep, 2))
+    fcn("segment", "made", *SMALL, "-o", "out", "--stretch", "--report")
+    fcn("export", "out", "--format", "voc", "-o", "voc")
+    low, high = np.percentile(deep, (2, 98))
+    expected = np.clip((deep - low) / (high - low), 0, 1) * 255
+    pictures = [*(tmp_path / "out/report/images").rglob("*.jpg"), *(tmp_path / "voc").rglob("*.jpg")]
+    assert len(pictures) >= 2
+    for path in pictures:
+        with Image.open(path) as opened:
+            shown = np.asarray(opened.convert("RGB").resize((70, 45)), np.float64)
+        assert abs(shown.mean() - expected.mean()) < 6

@@ -20,7 +20,7 @@ from ...outputs.journal_snapshot import JournalSnapshot
 from ...outputs.output_store import LocalStore
 from ...outputs.record import Record
 from ...outputs.selection import Selection, matching
-from ...outputs.settings import read_fingerprint
+from ...outputs.settings import read_fingerprint, read_rendering
 from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
 from .exporter import Destination, Exporter, Results
@@ -97,8 +97,8 @@ def export(
         names = read_classes(output)
         if names is None:
             raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
-        is_selected = matching(output, selection)
-        exporter = FORMATS[format_name](Destination(path, overwrite, names))
+        is_selected, rendering = matching(output, selection), read_rendering(LocalStore(output))
+        exporter = FORMATS[format_name](Destination(path, overwrite, names, rendering))
         observer.begin(len(records))
         run = _Run(output, exporter, observer, Export(path), is_selected)
         exporter.write(run.results(records))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...common.label_map import LabelMap
+from ...inputs.samples import Rendering
 from ...outputs.record import Record
 
 BACKGROUND_INDEX = 0
@@ -26,11 +27,14 @@ class Destination:
         Replace an earlier export there.
     class_names
         By class index.
+    rendering
+        How the images become RGB.
     """
 
     path: Path
     overwrite: bool
     class_names: Sequence[str]
+    rendering: Rendering
 
 
 Results = Generator[Any, None, None]

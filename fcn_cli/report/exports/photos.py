@@ -13,13 +13,14 @@ from ...common import store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import most_pixels
 from ...inputs import decoder
+from ...inputs.samples import Rendering
 from ...outputs.record import Record
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _QUALITY = 95
 
 
-def write_upright_jpeg(record: Record, target: Path) -> None:
+def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> None:
     """Write the photo of a record as a JPEG that lies as its mask does.
 
     A JPEG that needs no turning is copied byte for byte; anything else is decoded as the network saw it.
@@ -56,7 +57,7 @@ def write_upright_jpeg(record: Record, target: Path) -> None:
         with OutputLost.when_refused(target):
             shutil.copyfile(record.path, target)
         return
-    _save(decoder.decode(record.path, most_pixels()).image, target)
+    _save(decoder.decode(record.path, most_pixels(), rendering).image, target)
 
 
 def _save(image: Image.Image, target: Path) -> None:

@@ -36,6 +36,7 @@ class VocExporter:
         tree.check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
         self._class_names = destination.class_names
+        self._rendering = destination.rendering
         self._names = UniqueNames()
         self._palette = palettes.voc()
         self._root = Path()
@@ -61,7 +62,7 @@ class VocExporter:
                     rows.writerow((name, printable_utf8(record.image), printable_utf8(record.path)))
 
     def _write_one(self, record: Record, name: str, labels: LabelMap) -> tuple[str, Record]:
-        write_upright_jpeg(record, self._root / "JPEGImages" / f"{name}.jpg")
+        write_upright_jpeg(record, self._root / "JPEGImages" / f"{name}.jpg", self._rendering)
         path = self._root / "SegmentationClass" / f"{name}.png"
         with OutputLost.when_refused(path):
             colored(labels, self._palette).save(path, "PNG", compress_type=_Z_RLE)

@@ -38,6 +38,7 @@ class YoloExporter:
         tree.check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
         self._class_names = destination.class_names
+        self._rendering = destination.rendering
         self._names = UniqueNames()
         self._root = Path()
 
@@ -56,7 +57,7 @@ class YoloExporter:
             (new / "data.yaml").write_text(self._description(), encoding="utf-8")
 
     def _write_one(self, record: Record, name: str, labels: LabelMap) -> None:
-        write_upright_jpeg(record, self._root / _IMAGES / f"{name}.jpg")
+        write_upright_jpeg(record, self._root / _IMAGES / f"{name}.jpg", self._rendering)
         path = self._root / _LABELS / f"{name}.txt"
         with OutputLost.when_refused(path), path.open("w", encoding="ascii") as stream:
             stream.writelines(_lines(labels))
