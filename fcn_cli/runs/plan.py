@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn, TypeVar
 
@@ -104,7 +104,10 @@ class KnownFailure(_OfSource):
 
 @dataclass(slots=True)
 class Refuse(_OfSource):
-    """Another image has its name; `record` is the failure to report, and never enters the journal."""
+    """Another image has its name, or it was done and has vanished; its failure never enters the journal.
+
+    There it would replace a good record: `record` is only reported.
+    """
 
     record: Record
 
@@ -249,7 +252,7 @@ def make_plan(
             continue
         if clashes and source in clashes:
             clash = clashes[source]
-            plan.steps.append(planner.refused(source, f"{clash.text}; {clash.way_out_later}"))
+            plan.steps.append(planner.name_taken(source, f"{clash.text}; {clash.way_out_later}"))
         else:
             step = planner.step(source)
             plan.steps.append(planner.looked_for(step, source) if wanted.dry else step)
@@ -322,6 +325,16 @@ def _why_not_opened(path: str) -> Failure | None:
     return None
 
 
+def _why_vanished(source: Source) -> Failure | None:
+    """Return why a listed image that is done cannot be opened now; perhaps its disk is not mounted."""
+    if source.size_bytes is not None:
+        return None
+    failure = source.problem or _why_not_opened(source.path)
+    if failure is None:
+        return None
+    return replace(failure, message=f"{failure.message}; what was written of it before stays")
+
+
 class _Planner:
     """Decides the step of each image of a run; see `make_plan`."""
 
@@ -370,10 +383,12 @@ class _Planner:
         record = finish(begin(source, self._wanted.fingerprint), failure)
         return KnownFailure(source, failure.message, record)
 
-    def refused(self, source: Source, message: str) -> Step:
+    def name_taken(self, source: Source, message: str) -> Step:
         """Return the step of an image whose name another image has."""
-        failure = Failure(FailureKind.NAME_TAKEN, message)
-        return Refuse(source, message, finish(begin(source, self._wanted.fingerprint), failure))
+        return self._refused(source, Failure(FailureKind.NAME_TAKEN, message))
+
+    def _refused(self, source: Source, failure: Failure) -> Step:
+        return Refuse(source, failure.message, finish(begin(source, self._wanted.fingerprint), failure))
 
     def step(self, source: Source, content: str | None = None) -> Step:
         """Return the step of an image whose name no other image of this run has.
@@ -383,7 +398,9 @@ class _Planner:
         wanted = self._wanted
         record = self._journal.get(source.image)
         if foreign := self._why_refused(source, record):
-            return self.refused(source, foreign)
+            return self.name_taken(source, foreign)
+        if record is not None and record.ok and (vanished := _why_vanished(source)):
+            return self._refused(source, vanished)
         if record is None or source.image in self._pruned:
             return Segment(source, "new")
         if wanted.overwrite:

@@ -18,6 +18,7 @@ from ..conftest import (
     journal_of,
     python_with,
     run_line,
+    tree,
     without_roots_rights,
 )
 
@@ -74,6 +75,29 @@ def test_a_vanished_listed_photo_is_tried_again(fcn: Fcn, make_photos: MakePhoto
     fcn("segment", "--files-from", "list", *SMALL, code=1)
     (tmp_path / "b.png").rename(made / "b.png")
     assert "1 done, 1 done before" in fcn("segment", "--files-from", "list", *SMALL).stderr
+
+
+@pytest.mark.long
+def test_listed_images_that_vanish_keep_what_was_written_of_them(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """A disk that is not mounted must not cost the masks of its images."""
+    made = make_photos(["a.png", "b.png"])
+    (tmp_path / "list").write_text("made/a.png\nmade/b.png\n")
+    line = ("segment", "--files-from", "list", *SMALL, "-o", "out")
+    fcn(*line)
+    before = {name: data for name, data in tree(tmp_path / "out").items() if "/" in name}
+    records = journal_of(tmp_path / "out")
+    made.rename(tmp_path / "elsewhere")
+    said = "no mask for made/a.png: no such file (or a broken link); what was written of it before stays"
+    assert said in fcn(*line, "--quiet", code=1).stderr
+    assert fcn(*line, "--quiet", code=1).stderr == ""
+    assert "2 images: 0 done, 2 failed" in fcn(*line, "--overwrite", code=1).stderr
+    after = tree(tmp_path / "out")
+    assert {name: after.get(name) for name in before} == before
+    assert journal_of(tmp_path / "out") == records
+    (tmp_path / "elsewhere").rename(made)
+    assert "nothing to do" in fcn(*line).stderr
 
 
 @pytest.mark.long
