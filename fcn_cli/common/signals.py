@@ -179,6 +179,9 @@ def _end(signum: int) -> NoReturn:
 
 
 def _report_unraisable(unraisable: Any) -> None:
-    """Print what Python cannot raise, as it would; but an `Interrupted` is raised again."""
-    if not isinstance(unraisable.exc_value, Interrupted):
+    """Print what Python cannot raise, as it would; but not once a signal has come.
+
+    An `Interrupted` is raised again, and what it has left half made may fail when it is deleted.
+    """
+    if _received.signum is None:
         sys.__unraisablehook__(unraisable)
