@@ -14,9 +14,7 @@ from ..common.errors import ExitCode, Failure, FailureKind, FcnError, StoppedEar
 from ..common.output_layout import output_file
 from ..common.wording import counted
 from ..outputs import record
-from ..outputs.json_text import to_line
-from ..outputs.record import Record
-from ..outputs.write_queue import WriteQueue
+from ..outputs.write_queue import Outcome, WriteQueue
 from ..runs.network_stage import NetworkStage
 from ..runs.plan import Complete, NetworkStep, Plan
 from ..runs.request import PredictionRequest
@@ -93,7 +91,7 @@ class RayStage(NetworkStage):
     def _retract(self, steps: Sequence[NetworkStep], writes: WriteQueue) -> None:
         """Append records that no longer name the files that the actors are about to write."""
         kinds = self._request.output.kinds
-        writes.withdraw((step.source, step.types if isinstance(step, Complete) else kinds) for step in steps)
+        writes.retract((step.source, step.types if isinstance(step, Complete) else kinds) for step in steps)
         writes.commit(everything=True)
 
     def _work(
@@ -130,13 +128,12 @@ class RayStage(NetworkStage):
     def _take(self, entries: Iterable[Done], steps: Sequence[NetworkStep], writes: WriteQueue) -> None:
         """Append the records of images whose files are on disk; of images that failed, remove old files."""
         for entry in entries:
-            found = Record.from_line(entry.line.encode())
-            source = steps[entry.place].source
-            if entry.replaces_earlier and not found.ok:
+            outcome, source = entry.outcome, steps[entry.place].source
+            if outcome.replaces_earlier and not outcome.record.ok:
                 # `_retract` has taken their names out of the journal, which else would say what is stale.
                 names = (output_file(source.output, kind) for kind in self._request.output.kinds)
                 self._folder.remove(names)
-            writes.add_record(found, keep_on_failure=not entry.replaces_earlier)
+            writes.add_outcome(outcome)
         writes.commit(everything=True)
 
     def _is_to_stop(self, report: RunReport) -> bool:
@@ -371,7 +368,7 @@ class _Crew:
             f"{shares.DEATHS_TO_FAIL} actors of Ray died with it in hand; the next run tries it again",
         )
         failed = record.finish(record.begin(step.source, self._job.fingerprint), failure)
-        return Done(place, to_line(failed.as_json()), not isinstance(step, Complete))
+        return Done(place, Outcome(failed, replaces_earlier=not isinstance(step, Complete)))
 
 
 def _for_any_directory(step: NetworkStep) -> NetworkStep:

@@ -14,10 +14,9 @@ from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..outputs.directory import OutputDirectory
-from ..outputs.json_text import to_line
 from ..outputs.looks import Look
 from ..outputs.record import Record
-from ..outputs.write_queue import WriteQueue
+from ..outputs.write_queue import Outcome, WriteQueue
 from ..runs.plan import Complete, NetworkStep
 from ..runs.prediction_writer import PredictionWriter
 from ..runs.request import PredictionRequest
@@ -43,14 +42,10 @@ class Job:
 
 
 class Done(NamedTuple):
-    """An image is done, or failed: its place in the run, its record as a line of JSON.
-
-    `replaces_earlier` is False for a failure that leaves the image's earlier record as it is.
-    """
+    """What became of the image in this place of the run."""
 
     place: int
-    line: str
-    replaces_earlier: bool
+    outcome: Outcome
 
 
 class Begun(NamedTuple):
@@ -211,7 +206,6 @@ class _Records:
 
     def __init__(self, place_of: Mapping[str, int]) -> None:
         self._place_of = place_of
-        self._replacing: set[str] = set()
         self._done: list[Done] = []
 
     def get(self, image: str) -> Record | None:  # noqa: ARG002 - as the journal has it
@@ -221,13 +215,11 @@ class _Records:
         return None
 
     def append(self, records: Iterable[Record]) -> None:
-        """Be told which records replace earlier ones; `finished` comes for each of them, and for others."""
-        self._replacing.update(record.image for record in records)
+        """Do nothing: `finished` comes for each of them, and for others."""
 
-    def finished(self, record: Record) -> None:
-        """Take the record of an image whose files are on disk, or which failed."""
-        line = to_line(record.as_json())
-        self._done.append(Done(self._place_of[record.image], line, record.image in self._replacing))
+    def finished(self, outcome: Outcome) -> None:
+        """Take what became of an image whose files are on disk, or which failed."""
+        self._done.append(Done(self._place_of[outcome.record.image], outcome))
 
     def take(self) -> list[Done]:
         done, self._done = self._done, []

@@ -1,4 +1,4 @@
-"""Writes label maps beside the forward pass, and records each photo only when its files are on disk."""
+"""Writes label maps beside the forward pass, and records each image only when its files are on disk."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ _MAX_THREADS = 32
 _MAX_WAITING_IMAGES = 64
 _MAX_WAITING_BYTES = 256 << 20
 
-Finished = Callable[[Record], None]
-"""Called with each record once it is in the journal."""
+
+class Outcome(NamedTuple):
+    """What became of an image: its record, of files that are on disk or of a failure.
+
+    It does not replace the image's earlier record when that one's files stay: some more could not be made.
+    """
+
+    record: Record
+    replaces_earlier: bool = True
 
 
 class Records(Protocol):
@@ -54,13 +61,6 @@ def _thread_count() -> int:
     return max(_MIN_THREADS, min(_THREADS_PER_CPU * resources.cpu_count(), _MAX_THREADS))
 
 
-class _Encoded(NamedTuple):
-    """A record whose files are written, or that has none; see `WriteQueue.add` for `keep_on_failure`."""
-
-    record: Record
-    keep_on_failure: bool
-
-
 class _Committer:
     """What the commit thread does: it alone changes the journal."""
 
@@ -68,22 +68,22 @@ class _Committer:
         self._folder = folder
         self._journal = journal
 
-    def withdraw(self, owned: Iterable[tuple[Source, str]]) -> Sequence[Record]:
-        """Append records that no longer name these output files of photos."""
-        withdrawn: dict[str, Record] = {}
+    def retract(self, owned: Iterable[tuple[Source, str]]) -> Sequence[Outcome]:
+        """Append records that no longer name these output files of images."""
+        retracted: dict[str, Record] = {}
         for source, name in owned:
             owner = self._journal.owner(name)
             record = self._journal.get(owner) if owner is not None else None
             if owner is not None and record is not None:
-                record = withdrawn.get(owner, record)
-                withdrawn[owner] = record.without([name]) if owner == source.image else gone(record)
+                record = retracted.get(owner, record)
+                retracted[owner] = record.without([name]) if owner == source.image else gone(record)
         with OutputLost.when_refused(self._journal.path):
-            self._journal.append(withdrawn.values())
+            self._journal.append(retracted.values())
         return ()
 
-    def append(self, encoded: Sequence[_Encoded]) -> Sequence[Record]:
+    def append(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Append records once the names of their files are durable; return what to notify about."""
-        records = [one.record for one in encoded if one.record.ok or not one.keep_on_failure]
+        records = [outcome.record for outcome in outcomes if outcome.replaces_earlier]
         self._folder.sync(name for record in records for name in record.outputs)
         stale: list[str] = []
         for record in records:
@@ -93,13 +93,13 @@ class _Committer:
         with OutputLost.when_refused(self._journal.path):
             self._journal.append(records)
         self._folder.remove(stale)
-        return [one.record for one in encoded]
+        return outcomes
 
 
 class WriteQueue:
-    """Encodes and writes photos in threads; another thread appends their records to the journal.
+    """Encodes and writes images in threads; another thread appends their records to the journal.
 
-    Records are appended in the order in which photos were added, after their files and the files' directories
+    Records are appended in the order in which images were added, after their files and the files' directories
     are fsynced. There is one fsync for all records that became ready during the one before. Leaving the
     context drops what has not begun. All methods belong to one thread; nobody else may use the journal until
     ``commit(everything=True)`` returns.
@@ -109,97 +109,103 @@ class WriteQueue:
     folder, journal
         The output directory, and its journal, open for appending.
     notify
-        Called with every record, in the thread that calls `commit`.
+        Called with every outcome once its record is in the journal, in the thread that calls `commit`.
     max_pixels, rendering
-        The limit on a photo's pixels and how its samples become RGB, for kinds that decode the photo again.
+        The limit on an image's pixels and how its samples become RGB, for output types that decode it again.
     """
 
     def __init__(
         self,
         folder: OutputDirectory,
         journal: Records,
-        notify: Finished,
+        notify: Callable[[Outcome], None],
         max_pixels: int,
         rendering: Rendering = BY_THE_FILE,
     ) -> None:
         self._folder = folder
         self._journal = journal
         self._committer = _Committer(folder, journal)
-        self._finished = notify
+        self._notify_of = notify
         self._max_pixels = max_pixels
         self._rendering = rendering
-        # The key of a task is `keep_on_failure`.
-        self._work = OrderedWork[bool, Record](
+        self._work = OrderedWork[None, Outcome](
             _thread_count(),
             "fcn-write",
             max_bytes=_MAX_WAITING_BYTES,
             max_count=_MAX_WAITING_IMAGES,
             low_priority=True,
         )
-        # Each task returns the records to notify about.
-        self._commits = OrderedWork[None, Sequence[Record]](1, "fcn-commit", max_bytes=0, low_priority=True)
-        self._withdrawn: Future[Sequence[Record]] | None = None
+        # Each task returns what to notify about.
+        self._commits = OrderedWork[None, Sequence[Outcome]](1, "fcn-commit", max_bytes=0, low_priority=True)
+        self._retracted: Future[Sequence[Outcome]] | None = None
 
     def __enter__(self) -> WriteQueue:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # In this order: a photo in hand may wait for what it withdraws.
+        # In this order: an image in hand may wait for what it retracts.
         self._work.__exit__(*error)
         self._commits.__exit__(*error)
 
-    def withdraw(self, photos: Iterable[tuple[Source, Sequence[str]]]) -> None:
-        """Prepare to write kinds of output for photos: append records that no longer name these files.
+    def retract(self, images: Iterable[tuple[Source, Sequence[str]]]) -> None:
+        """Prepare to write output types of images: append records that no longer name these files.
 
         So a run that is killed before it appends the new records leaves no record that describes a file
-        wrongly. A photo that no longer exists, and whose output names another photo takes over, loses its
-        record. One fsync for all photos; what is added from now on is written after it.
+        wrongly. An image that no longer exists, and whose output names another image takes over, loses its
+        record. One fsync for all images; what is added from now on is written after it.
         """
         owned = [
             (source, name)
-            for source, kinds in photos
-            for name in (output_file(source.output, kind) for kind in kinds)
-            # Only an earlier run's record is looked for here: names of one run's photos differ.
+            for source, types in images
+            for name in (output_file(source.output, one) for one in types)
+            # Only an earlier run's record is looked for here: names of one run's images differ.
             if self._journal.owner(name) is not None
         ]
         if owned:
-            self._withdrawn = self._commits.submit(None, partial(self._committer.withdraw, owned))
+            self._retracted = self._commits.submit(None, partial(self._committer.retract, owned))
 
     def add(
         self,
         source: Source,
         record: Record,
         segmentation: Segmentation,
-        kinds: Sequence[str],
+        types: Sequence[str],
         *,
-        keep_on_failure: bool = False,
+        completes: bool = False,
     ) -> None:
-        """Write a photo's output files and its record; call `withdraw` before.
+        """Write an image's output files and its record; call `retract` before.
 
         Parameters
         ----------
         source
-            The photo.
+            The image.
         record
             Its record as `record.begin` returns it, or its earlier record without the files to write.
         segmentation
-            The label map, and the confidence where a kind needs it.
-        kinds
-            The kinds of output to write.
-        keep_on_failure
-            When these kinds cannot be written, leave the photo's earlier record and other files unchanged.
+            The label map, and the confidence where an output type needs it.
+        types
+            The output types to write.
+        completes
+            When they cannot be written, leave the image's earlier record and other files unchanged.
         """
-        work = partial(self._write, source, record, segmentation, kinds, self._withdrawn)
-        self._work.submit(keep_on_failure, work, segmentation.nbytes)
+        retracted = self._retracted
 
-    def add_record(self, record: Record, *, keep_on_failure: bool = False) -> None:
-        """Add a record without files to write: the photo failed, or another process has written them."""
-        self._work.submit_result(keep_on_failure, record)
+        def work() -> Outcome:
+            if retracted is not None:
+                retracted.result()
+            written = self._write(source, record, segmentation, types)
+            return Outcome(written, replaces_earlier=written.ok or not completes)
+
+        self._work.submit(None, work, segmentation.nbytes)
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Add what needs no files to be written: the image failed, or another process has written them."""
+        self._work.submit_result(None, outcome)
 
     def commit(self, *, everything: bool = False) -> None:
         """Have the records of what is written appended, and notify about those that are.
 
-        Waits for all photos with `everything`, else only while more photos or bytes wait than is allowed.
+        Waits for all images with `everything`, else only while more images or bytes wait than is allowed.
 
         Raises
         ------
@@ -207,41 +213,33 @@ class WriteQueue:
             The output directory cannot be written any more.
         """
         self._notify(everything=False)
-        encoded: list[_Encoded] = []
+        outcomes: list[Outcome] = []
         if everything or not len(self._commits) or self._work.is_over_bounds:
-            for keep_on_failure, future, _ in self._work.take(everything=everything):
-                encoded.append(_Encoded(future.result(), keep_on_failure))
-        if encoded:
-            self._commits.submit(None, partial(self._committer.append, encoded))
+            outcomes += (task.future.result() for task in self._work.take(everything=everything))
+        if outcomes:
+            self._commits.submit(None, partial(self._committer.append, outcomes))
         self._notify(everything=everything)
 
     def _notify(self, *, everything: bool) -> None:
-        for _, future, _ in self._commits.take(everything=everything):
-            for record in future.result():
-                self._finished(record)
+        for task in self._commits.take(everything=everything):
+            for outcome in task.future.result():
+                self._notify_of(outcome)
 
     def _write(
-        self,
-        source: Source,
-        record: Record,
-        segmentation: Segmentation,
-        kinds: Sequence[str],
-        withdrawn: Future[Sequence[Record]] | None,
+        self, source: Source, record: Record, segmentation: Segmentation, types: Sequence[str]
     ) -> Record:
-        if withdrawn is not None:
-            withdrawn.result()
         started = time.perf_counter()
         labels, confidence = segmentation.labels, segmentation.confidence
 
         @cache
-        def photo() -> Image.Image:
+        def image() -> Image.Image:
             return decoder.decode(source.path, self._max_pixels, self._rendering).image
 
         try:
-            sizes = self._folder.write(source.output, kinds, segmentation, photo)
+            sizes = self._folder.write(source.output, types, segmentation, image)
         except ImageError as error:
-            # No record names these files: they are of another look or another photo.
-            self._folder.remove(output_file(source.output, kind) for kind in kinds)
+            # No record names these files: they are of another look or another image.
+            self._folder.remove(output_file(source.output, one) for one in types)
             return finish(record.moved_to(source), error.failure)
         height, width = labels.shape
         written = Written(
@@ -249,7 +247,7 @@ class WriteQueue:
             height,
             count_classes(labels),
             sizes,
-            {kind: look for kind in kinds if (look := self._folder.look(kind)) is not None},
+            {one: look for one in types if (look := self._folder.look(one)) is not None},
             round(float(np.mean(confidence)) / 255, 4) if confidence is not None else None,
             time.perf_counter() - started,
         )

@@ -37,7 +37,7 @@ def make_from_labels(
         group = steps[first : first + _REWRITE_GROUP]
         if ended():
             return
-        writes.withdraw((step.source, step.types) for step in group)
+        writes.retract((step.source, step.types) for step in group)
         for step in group:
             if not _make_one(step, folder, writes):
                 yield Segment(step.source, "its label map cannot be used")
@@ -49,5 +49,5 @@ def _make_one(step: Remake, folder: OutputDirectory, writes: WriteQueue) -> bool
     if labels is None:
         return False
     rest = step.record.without(output_file(step.source.output, kind) for kind in step.types)
-    writes.add(step.source, rest, Segmentation(labels), step.types, keep_on_failure=True)
+    writes.add(step.source, rest, Segmentation(labels), step.types, completes=True)
     return True

@@ -10,7 +10,7 @@ from ..common.output_layout import output_file
 from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.record import Record
-from ..outputs.write_queue import WriteQueue
+from ..outputs.write_queue import Outcome, WriteQueue
 from .plan import Complete
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PredictionWriter:
 
     def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
         """Write the predictions of one batch, which the network computed as `execution` says."""
-        self._writes.withdraw(
+        self._writes.retract(
             (prediction.photo.source, self._kinds_of(prediction))
             for prediction in batch
             if not isinstance(prediction.result, Failure)
@@ -71,7 +71,8 @@ class PredictionWriter:
         if failure.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
             return
         failed = record.finish(record.begin(source, self._fingerprint, photo), failure)
-        self._writes.add_record(failed, keep_on_failure=source.image in self._steps_to_complete)
+        replaces_earlier = source.image not in self._steps_to_complete
+        self._writes.add_outcome(Outcome(failed, replaces_earlier))
 
     def _write_one(self, prediction: Prediction, execution: ExecutionConfig) -> None:
         photo, result = prediction.photo, prediction.result
@@ -82,9 +83,9 @@ class PredictionWriter:
         kinds = self._kinds_of(prediction)
         earlier = self._record_to_complete(prediction)
         if earlier is not None:
-            # The record names the files that stay; `withdraw` took out those that are written now.
+            # The record names the files that stay; `retract` took out those that are written now.
             rest = earlier.without(output_file(source.output, kind) for kind in kinds)
-            self._writes.add(source, rest, result, kinds, keep_on_failure=True)
+            self._writes.add(source, rest, result, kinds, completes=True)
             return
         begun = record.begin(
             source,

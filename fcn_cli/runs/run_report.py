@@ -20,6 +20,7 @@ from ..outputs.journal import Journal
 from ..outputs.json_text import read_name
 from ..outputs.output_store import Place
 from ..outputs.record import Record
+from ..outputs.write_queue import Outcome
 from .observers import RunObserver
 from .plan import KnownFailure, NetworkStep, Plan, Prune, Refuse, Segment, Skip
 from .request import ResolvedRequest, SegmentRequest
@@ -84,8 +85,9 @@ class RunReport:
         """Say whether every image to segment has failed in an earlier run and has not changed."""
         return all(step.image in self._failed_before for step in steps)
 
-    def finished(self, record: Record) -> None:
-        """Count a photo whose record is in the journal."""
+    def finished(self, outcome: Outcome) -> None:
+        """Count an image whose record is in the journal."""
+        record = outcome.record
         before = self._failed_before.get(record.image)
         if before is not None and before.error and record.error and before.error.kind == record.error.kind:
             self.summary.known_failures.add(record.image)

@@ -144,7 +144,7 @@ def test_fail_fast_ends_the_run_at_a_broken_photo(
 def test_photos_that_fail_lose_what_they_had(
     ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    """The driver has withdrawn their records before; the files of a photo that is broken now go too."""
+    """The driver has retracted their records before; the files of a photo that is broken now go too."""
     made = make_photos(NAMES[:20])
     fcn("segment", "made", *SMALL, "-o", "out")
     (made / "p000.png").write_bytes(b"?")

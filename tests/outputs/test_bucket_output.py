@@ -115,7 +115,7 @@ def test_every_file_is_there_before_its_record(
     checked = []
     bucket.after_write = lambda: checked.append(check_records(bucket.names("bucket/out")))
     fcn("segment", "made", *FAST, "-o", OUT)
-    # Another look withdraws the records first.
+    # Another look retracts the records first.
     fcn("segment", "made", *FAST, "-o", OUT, "--palette", "voc")
     fcn("segment", "made", *FAST, "-o", OUT, "--overwrite", "--resize", "48")
     (Path("made") / "d.png").unlink()
@@ -292,7 +292,7 @@ def test_a_run_killed_at_any_write_is_continued(
     fcn(*arguments, "hub")
     fcn("segment", "made", *FAST, "-o", "local")
     for run, kill in enumerate(range(1, 200, 3 if after else 4), 1):
-        # Sometimes into an empty bucket, sometimes with another look, which withdraws records.
+        # Sometimes into an empty bucket, sometimes with another look, which retracts records.
         if run % 2:
             bucket.objects.clear()
         bucket.kill_at(kill, after=after)

@@ -18,7 +18,7 @@ from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.looks import LookRequest
 from fcn_cli.outputs.record import Record
-from fcn_cli.outputs.write_queue import WriteQueue
+from fcn_cli.outputs.write_queue import Outcome, WriteQueue
 
 from ..conftest import journal_of, wait_until
 
@@ -42,7 +42,9 @@ class Queue:
         self.journal = Journal(root)
         self.folder = OutputDirectory(root, LookRequest().resolve(None))
         self.finished: list[Record] = []
-        self.writes = WriteQueue(self.folder, self.journal, self.finished.append, 1000)
+        self.writes = WriteQueue(
+            self.folder, self.journal, lambda outcome: self.finished.append(outcome.record), 1000
+        )
 
     def add(self, name: str, index: int = 1) -> None:
         self.writes.add(source(name), record.begin(source(name), FINGERPRINT), segmentation(index), KINDS)
@@ -84,7 +86,7 @@ def test_records_come_in_order_in_one_append_after_their_files(
         for name in "abc":
             queue.add(name)
         failure = Failure(FailureKind.BROKEN, "broken")
-        writes.add_record(record.finish(record.begin(source("d"), FINGERPRINT), failure))
+        writes.add_outcome(Outcome(record.finish(record.begin(source("d"), FINGERPRINT), failure)))
         writes.commit()
         # The failed photo waits for its turn too.
         assert appended == []
@@ -143,7 +145,7 @@ def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
         monkeypatch.setattr(OutputDirectory, "write", refused)
         # The photo is read by another path than the recorded one: that is what a message names.
         other = Source("a.png", "/link/a.png", "link/a.png", "a.png", 10, 20)
-        writes.add(other, earlier, segmentation(3), ["overlay"], keep_on_failure=True)
+        writes.add(other, earlier, segmentation(3), ["overlay"], completes=True)
         writes.commit(everything=True)
     failed = queue.finished[-1]
     assert (failed.status, failed.source, failed.outputs, failed.classes) == (
@@ -157,11 +159,11 @@ def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
     assert (read_label_map(queue.root / "masks/a.png") == 3).all()
 
 
-def test_what_is_withdrawn_is_in_no_record_until_it_is_written_again(queue: Queue) -> None:
+def test_what_is_retracted_is_in_no_record_until_it_is_written_again(queue: Queue) -> None:
     with queue.writes as writes:
         queue.add("a")
         writes.commit(everything=True)
-        writes.withdraw([(source("a"), ["color"])])
+        writes.retract([(source("a"), ["color"])])
         writes.commit(everything=True)
         assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png"]
         rest = queue.journal.get("a.png")
@@ -171,7 +173,7 @@ def test_what_is_withdrawn_is_in_no_record_until_it_is_written_again(queue: Queu
     assert journal_of(queue.root)["a.png"]["outputs"] == ["masks/a.png", "color/a.png"]
 
 
-def test_no_file_is_written_again_before_the_record_of_it_is_withdrawn(
+def test_no_file_is_written_again_before_the_record_of_it_is_retracted(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal's thread is slow; the writers wait for it, and only for that."""
@@ -193,7 +195,7 @@ def test_no_file_is_written_again_before_the_record_of_it_is_withdrawn(
         monkeypatch.setattr(Journal, "append", slow)
         monkeypatch.setattr(OutputDirectory, "write", watched)
         queue.add("b")
-        writes.withdraw([(source("a"), KINDS), (source("c"), KINDS)])
+        writes.retract([(source("a"), KINDS), (source("c"), KINDS)])
         queue.add("a", 2)
         wait_until(lambda: events)
         assert events == ["write b.png"]
