@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fcn_cli.__main__ import run
-from fcn_cli.common import store_drivers
+from fcn_cli.common import stores
 from fcn_cli.common.signals import ENDING_SIGNALS
 from fcn_cli.models.loading import LoadedModel
 from fcn_cli.models.request import ModelRequest
@@ -69,7 +69,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
             monkeypatch.delenv(name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch_home"))
     # Where one test has used an object store in this process, the next one may fork again.
-    monkeypatch.setattr(store_drivers, "_drivers", {})
+    monkeypatch.setattr(stores, "_file_systems", {})
 
 
 @pytest.fixture

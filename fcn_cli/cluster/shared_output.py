@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
+from ..outputs.bucket_store import open_store
 from ..outputs.holder import Holder
-from ..outputs.open_store import open_store
 from ..outputs.output_store import OutputStore
 
 _CHECK_SECONDS = 30.0

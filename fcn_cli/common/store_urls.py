@@ -91,3 +91,27 @@ def name_in(url: str) -> str:
 def absolute(path: str) -> str:
     """Return the absolute path of a file, or the public URL of an object: what records have as `path`."""
     return public_url(path) if is_url(path) else os.path.abspath(path)
+
+
+class AbsolutePaths:
+    """Returns what `absolute` returns, at a fraction of its time; for one current directory.
+
+    It remembers the directories. A folder of images has thousands of files in each.
+    """
+
+    def __init__(self) -> None:
+        self._directories: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """Return the absolute path of a file, or the public URL of an object."""
+        if "://" in path:
+            return absolute(path)
+        directory, slash, name = path.rpartition("/")
+        # Where names can have other separators, where two slashes have a meaning of their own (POSIX), and
+        # where nothing is saved.
+        if os.sep != "/" or path.startswith("//") or name in {"", ".", ".."} or (slash and not directory):
+            return os.path.abspath(path)
+        known = self._directories.get(directory)
+        if known is None:
+            known = self._directories[directory] = os.path.abspath(directory or ".").rstrip("/")
+        return f"{known}/{name}"

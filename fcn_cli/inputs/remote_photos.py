@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..common import limits, store_urls, stores
 from ..common.errors import FailureKind, ImageError, RequestError
-from ..common.store_errors import TooLarge
+from ..common.stores import TooLarge
 from . import refusals
 
 
@@ -39,7 +39,7 @@ def fetch(url: str, max_pixels: int) -> Fetched:
     """
     limit = limits.most_bytes(max_pixels)
     try:
-        store, name = stores.at(url)
+        store, name = stores.object_at(url)
         data, found = store.read(name, max_bytes=limit)
     except TooLarge:
         refusals.refuse_pixels(f"a file of more than {limit >> 20} MiB", max_pixels)
@@ -75,14 +75,14 @@ class KnownObjects:
 
     def _list(self, folder: str) -> frozenset[str] | None:
         try:
-            return frozenset(found.name for found in stores.Store(folder).list(deep=False))
+            return frozenset(found.name for found in stores.store_at(folder).list(deep=False))
         except FileNotFoundError:
             return frozenset()
         except (OSError, RequestError):
             return None
 
     def _exists_on_server(self, url: str) -> bool:
-        store, name = stores.at(url)
+        store, name = stores.object_at(url)
         try:
             return store.exists(name)
         except (OSError, RequestError):

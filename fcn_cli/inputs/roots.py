@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from ..common import files, store_urls
-from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import RequestError
 from ..common.redaction import public_url
+from ..common.store_urls import AbsolutePaths
 
 
 class Root:

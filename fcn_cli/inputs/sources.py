@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common import store_urls
-from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import IMAGE_DIRECTORIES, is_output_directory
 from ..common.redaction import public_url
+from ..common.store_urls import AbsolutePaths
 from ..common.stores import StoreObject
 from . import formats, remote_photos
 from .patterns import NOT_INCLUDED, PathFilter

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from multiprocessing.context import BaseContext
 
-from ..common import store_drivers
+from ..common import stores
 from ..common.swept_directory import SweptDirectory
 
 # The path of a socket has at most 103 bytes on some systems.
@@ -21,7 +21,7 @@ def first(module: str) -> BaseContext:
 
     Only an object store has threads from the start, and a fork would hang; see `later` for `module`.
     """
-    if store_drivers.are_in_use():
+    if stores.are_in_use():
         return later(module)
     _sweep_sockets()
     chosen = multiprocessing.get_start_method(allow_none=True)

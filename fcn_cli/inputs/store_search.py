@@ -13,7 +13,7 @@ from ..common import files, store_urls
 from ..common.errors import RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, are_settings
 from ..common.redaction import public_url
-from ..common.stores import Store, StoreObject, at
+from ..common.stores import Store, StoreObject, object_at, store_at
 from .patterns import to_regex
 
 
@@ -59,11 +59,11 @@ class StoreSearch:
         try:
             if store_urls.is_web(url):
                 return self._file_on_server(url)
-            store, name = at(url)
+            store, name = object_at(url)
             found = store.info(name) if name and not name.endswith("/") else None
             if found is not None:
                 return found
-            below = Store(url)
+            below = store_at(url)
             listed = list(below.list())
             if listed:
                 return list(self._without_outputs(below, "", listed))
@@ -80,7 +80,7 @@ class StoreSearch:
         """Yield each URL of an object with what there is, or why that is not known; many at a time."""
         by_store: dict[Store, list[str]] = defaultdict(list)
         for url in urls:
-            store, name = at(url)
+            store, name = object_at(url)
             by_store[store].append(name)
         for store, names in by_store.items():
             yield from zip(map(store.url_of, names), store.infos(names), strict=True)
@@ -91,7 +91,7 @@ class StoreSearch:
         if url == self._output:
             return True
         if url not in self._outputs:
-            store, name = at(url)
+            store, name = object_at(url)
             self._outputs[url] = self._has_settings(
                 store, f"{name}/{SETTINGS_FILE}" if name else SETTINGS_FILE
             )
@@ -116,7 +116,7 @@ class StoreSearch:
                 f"{shown}: web servers have no listings to search; give the URLs of the photos, "
                 "for example in a list (--files-from)"
             )
-        store, name = at(url)
+        store, name = object_at(url)
         found = store.info(name)
         if found is None:
             raise RequestError(f"{shown}: there is no such file on this server")

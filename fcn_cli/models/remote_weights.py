@@ -30,7 +30,7 @@ def obtain_url(url: str, *, offline: bool = False) -> Path:
         raise WeightsError(
             f"{shown}: --offline forbids downloading weights; copy the file to this machine and give its path"
         )
-    store, name = stores.at(url)
+    store, name = stores.object_at(url)
     try:
         found = store.info(name)
     except OSError as error:

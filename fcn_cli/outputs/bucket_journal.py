@@ -22,7 +22,7 @@ from .journal_home import JournalHome
 
 if TYPE_CHECKING:
     from ..common.shard import Shard
-    from .object_store import ObjectStore
+    from .bucket_store import BucketStore
 
 PART_BYTES = 4 << 20
 """The last part is written again, with more lines, until it has so many bytes."""
@@ -91,7 +91,7 @@ class BucketJournals(JournalHome):
 
     is_grouped = True
 
-    def __init__(self, store: ObjectStore, shard: Shard | None, grouping: Grouping) -> None:
+    def __init__(self, store: BucketStore, shard: Shard | None, grouping: Grouping) -> None:
         self._copies = SweptDirectory()
         super().__init__(Path(self._copies.path))
         self._store = store
@@ -228,7 +228,7 @@ class BucketJournals(JournalHome):
             self._timer = None
 
 
-def _fetch(store: ObjectStore, directory: Path) -> Mapping[str, _Stored]:
+def _fetch(store: BucketStore, directory: Path) -> Mapping[str, _Stored]:
     """Copy all journals into a local directory; return what there is of each.
 
     It needs no lock: when another process changes a journal's object meanwhile, this begins again.
@@ -248,7 +248,7 @@ def _fetch(store: ObjectStore, directory: Path) -> Mapping[str, _Stored]:
         return found
 
 
-def _copy(store: ObjectStore, stored: _Stored, journal: str, path: Path) -> None:
+def _copy(store: BucketStore, stored: _Stored, journal: str, path: Path) -> None:
     names = [*([journal] if stored.found is not None else []), *stored.parts]
     if not names:
         return
@@ -264,7 +264,7 @@ def _copy(store: ObjectStore, stored: _Stored, journal: str, path: Path) -> None
                 copy.write(b"\n")
 
 
-def _find(store: ObjectStore) -> dict[str, _Stored]:
+def _find(store: BucketStore) -> dict[str, _Stored]:
     """Return for each journal what there is of it."""
     listed = {found.name: found for found in store.list(JOURNAL_FILE.partition(".")[0])}
     folders = {name.partition("/")[0] for name in listed if "/" in name}
@@ -308,7 +308,7 @@ def _number(name: str) -> int:
     return int(match[2]) if match is not None else 0
 
 
-def _remove_journal(store: ObjectStore, name: str) -> None:
+def _remove_journal(store: BucketStore, name: str) -> None:
     """Delete a journal so that what is left after a kill says nothing, or what came last."""
     stored = _find(store).get(name, _Stored())
     store.remove(name)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from ..common.errors import OutputLost
-from ..common.stores import Content, WritableStore
+from ..common.stores import Content, Store
 from .lock_object import LockObject, now
 
 _RETRY_SHARE = 1 / 6
@@ -45,7 +45,7 @@ class Lease:
         How often it is refreshed, and when it expires.
     """
 
-    def __init__(self, objects: WritableStore, name: str, times: LeaseTimes) -> None:
+    def __init__(self, objects: Store, name: str, times: LeaseTimes) -> None:
         self._object = LockObject(objects, name)
         self._times = times
         self._held = self._lost = False

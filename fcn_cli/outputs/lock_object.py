@@ -10,8 +10,7 @@ from typing import Any
 
 from ..common import files
 from ..common.processes import ProcessIdentity, process_table
-from ..common.store_errors import StoreConflict
-from ..common.stores import Content, WritableStore
+from ..common.stores import Content, Store, StoreConflict
 
 _PROBE_FILE = ".fcn.clock"
 
@@ -27,7 +26,7 @@ class LockObject:
         The name of this one.
     """
 
-    def __init__(self, objects: WritableStore, name: str) -> None:
+    def __init__(self, objects: Store, name: str) -> None:
         self.objects = objects
         self.name = name
         self.etag: str | None = None

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..common.output_layout import DEFAULT_KINDS
 from . import settings
+from .bucket_store import open_store
 from .looks import LookRequest
-from .open_store import open_store
 from .output_store import OutputStore
 
 

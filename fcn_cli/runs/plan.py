@@ -12,9 +12,9 @@ from typing import NoReturn, TypeVar
 from typing_extensions import override
 
 from ..common import output_layout, store_urls
-from ..common.absolute_paths import AbsolutePaths
 from ..common.errors import Failure, FailureKind, ImageError, NameCollision
 from ..common.shard import Shard
+from ..common.store_urls import AbsolutePaths
 from ..common.wording import counted
 from ..inputs import collisions, file_content
 from ..inputs.discovery import Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from fcn_cli.common import store_urls
 from fcn_cli.common.errors import RequestError
-from fcn_cli.common.stores import Store, WritableStore
+from fcn_cli.common.store_urls import AbsolutePaths
+from fcn_cli.common.stores import store_at
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ def test_a_url_without_a_place_is_refused(url: str) -> None:
 @pytest.mark.parametrize("url", ["https://me:pass@host/a", "https://token@host/a", "s3://key:pass@bucket/a"])
 def test_a_password_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(RequestError, match="a URL with a password") as refused:
-        Store(url)
+        store_at(url)
     assert "pass@" not in str(refused.value)
     assert "token" not in str(refused.value)
 
@@ -62,7 +66,7 @@ def test_a_file_url_is_a_path() -> None:
 @pytest.mark.parametrize("url", ["foo://a/b", "simplecache::s3://b/k", "cached://a/b"])
 def test_an_unknown_kind_of_store_is_refused(url: str) -> None:
     with pytest.raises(RequestError, match="no such kind of store"):
-        Store(url).check_driver()
+        store_at(url).check_driver()
 
 
 @pytest.mark.parametrize(
@@ -78,11 +82,11 @@ def test_a_missing_driver_names_its_extra(
     for name in ("_registry", "registry"):
         monkeypatch.setattr(sys.modules["fsspec.registry"], name, known)
     with pytest.raises(RequestError, match=rf"not installed; pip install 'fcn-cli\[{extra}\]'"):
-        Store(url).check_driver()
+        store_at(url).check_driver()
 
 
 def test_objects_in_memory_are_written_and_read() -> None:
-    store = WritableStore("memory://test-store-urls/ä b")
+    store = store_at("memory://test-store-urls/ä b")
     names = ["a#b?.txt", "[x].txt", "100%.txt"]
     for name in names:
         store.write(name, name.encode())
@@ -123,7 +127,7 @@ def web() -> Iterator[str]:
 
 
 def test_a_file_on_a_web_server_is_read(web: str) -> None:
-    store = Store(web)
+    store = store_at(web)
     content = store.read("200/a%20b%23%3F%25/%C3%BC?q=1")
     assert content.data == b"/200/a%20b%23%3F%25/%C3%BC?q=1"
     assert content.object.etag == "abc"
@@ -142,7 +146,7 @@ def test_a_file_on_a_web_server_is_read(web: str) -> None:
 )
 def test_what_a_web_server_answers_is_said(web: str, status: int, error: type[OSError], text: str) -> None:
     with pytest.raises(error, match=text):
-        Store(web).read(f"{status}/x?sig=secret")
+        store_at(web).read(f"{status}/x?sig=secret")
 
 
 def test_nobody_listens() -> None:
@@ -150,4 +154,16 @@ def test_nobody_listens() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(ConnectionError, match="no connection to the server"):
-        Store(url).read("a")
+        store_at(url).read("a")
+
+
+PARTS = st.sampled_from(["/", "/", "//", "a", "b.jpg", ".", "..", "é", " "])
+
+
+@pytest.mark.long
+@settings(max_examples=1000)
+@example(["//./a", "//a", "///a", "/a", "./", ""])
+@given(st.lists(st.lists(PARTS, max_size=6).map("".join), max_size=8))
+def test_absolute_paths_are_those_of_the_standard_library(paths: list[str]) -> None:
+    absolute = AbsolutePaths()
+    assert [absolute(path) for path in paths] == [os.path.abspath(path) for path in paths]

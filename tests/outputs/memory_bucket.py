@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
-from fcn_cli.common import store_drivers
-from fcn_cli.common.store_drivers import Content, Driver, StoreObject
-from fcn_cli.common.store_errors import StoreConflict
-from fcn_cli.common.stores import WritableStore
+from fcn_cli.common import stores
+from fcn_cli.common.stores import Content, Store, StoreConflict, StoreObject, store_at
 from fcn_cli.outputs.bucket_journal import Grouping
+from fcn_cli.outputs.bucket_store import BucketStore
 from fcn_cli.outputs.lease import LeaseTimes
-from fcn_cli.outputs.object_store import ObjectStore
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing can be written any more."""
 
 
-class MemoryBucket(Driver):
+class MemoryBucket:
     """What S3 does, in memory: whole objects, ETags, conditions, a clock of its own.
 
     `log` has every write: its verb and path. `before_write` and `after_write` are called around each.
@@ -33,7 +32,6 @@ class MemoryBucket(Driver):
     replaces_in_one_step = True
 
     def __init__(self) -> None:
-        super().__init__(None)
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.log: list[tuple[str, str]] = []
         self.reads = 0
@@ -42,8 +40,7 @@ class MemoryBucket(Driver):
         self.after_write: Callable[[], None] = lambda: None
         self._mutex = threading.RLock()
 
-    def list(self, folder: str, start: str, *, deep: bool) -> Iterator[StoreObject]:
-        prefix = f"{folder}/{start}"
+    def list(self, prefix: str, *, deep: bool) -> Iterator[StoreObject]:
         with self._mutex:
             found = [
                 self._object(path)
@@ -54,15 +51,13 @@ class MemoryBucket(Driver):
 
     def info(self, path: str) -> StoreObject | None:
         with self._mutex:
-            if path not in self.objects:
-                raise FileNotFoundError
-            return self._object(path)
+            return self._object(path) if path in self.objects else None
 
-    def read(self, path: str, max_bytes: int | None) -> Content:
+    def read(self, path: str) -> Content:
         self.reads += 1
         with self._mutex:
             if path not in self.objects:
-                raise FileNotFoundError
+                raise FileNotFoundError(errno.ENOENT, "no such object")
             return Content(self.objects[path][0], self._object(path))
 
     def write(self, path: str, data: bytes) -> None:
@@ -131,9 +126,9 @@ class MemoryBucket(Driver):
         folder: str = "bucket/out",
         times: LeaseTimes | None = None,
         grouping: Grouping | None = None,
-    ) -> ObjectStore:
+    ) -> BucketStore:
         """Return an output directory in this bucket."""
-        return ObjectStore(WritableStore(f"s3://{folder}"), times, grouping)
+        return BucketStore(store_at(f"s3://{folder}"), times, grouping)
 
     def copy_to(self, folder: str, directory: Path) -> Path:
         """Write the objects below a folder as local files."""
@@ -147,5 +142,51 @@ class MemoryBucket(Driver):
 def install(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     """Make `s3://` mean this bucket, in this process."""
     bucket = MemoryBucket()
-    monkeypatch.setitem(store_drivers._drivers, (os.getpid(), "s3"), bucket)
+
+    class InMemory(Store):
+        @property
+        @override
+        def replaces_in_one_step(self) -> bool:
+            return bucket.replaces_in_one_step
+
+        @override
+        def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:
+            top = len(self._path("")) + 1
+            for found in bucket.list(self._path("") + "/" + prefix, deep=deep):
+                yield found._replace(name=found.name[top:])
+
+        @override
+        @stores.clear_errors()
+        def info(self, name: str = "") -> StoreObject | None:
+            found = bucket.info(self._path(name))
+            return found._replace(name=name) if found is not None else None
+
+        @override
+        @stores.clear_errors()
+        def read(self, name: str = "", *, max_bytes: int | None = None) -> Content:
+            content = bucket.read(self._path(name))
+            stores.check_size(len(content.data), max_bytes)
+            return content._replace(object=content.object._replace(name=name))
+
+        @override
+        @stores.clear_errors()
+        def write(self, name: str, data: bytes) -> None:
+            bucket.write(self._path(name), data)
+
+        @override
+        @stores.clear_errors()
+        def create(self, name: str, data: bytes) -> str | None:
+            return bucket.create(self._path(name), data)
+
+        @override
+        @stores.clear_errors()
+        def replace(self, name: str, data: bytes, etag: str | None) -> str | None:
+            return bucket.replace(self._path(name), data, etag)
+
+        @override
+        @stores.clear_errors()
+        def remove(self, name: str) -> None:
+            bucket.remove(self._path(name))
+
+    monkeypatch.setitem(stores._CLASSES, "s3", InMemory)
     return bucket

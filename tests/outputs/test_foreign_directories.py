@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_cli.outputs.object_store import ObjectStore
+from fcn_cli.outputs.bucket_store import BucketStore
 from fcn_cli.outputs.request import OutputRequest
 from tests.conftest import SMALL, Fcn, MakePhotos, journal_of
 
@@ -132,7 +132,7 @@ def test_a_place_in_a_bucket(monkeypatch: pytest.MonkeyPatch, make_photos: MakeP
     bucket = install(monkeypatch)
     photos = make_photos(["a.png"])
     store = OutputRequest("s3://results/out").store
-    assert isinstance(store, ObjectStore)
+    assert isinstance(store, BucketStore)
     for name, data in (("deep/in/notes.txt", b"mine"), ("settings.json", b"{}"), ("manifest.jsonl", b"{}\n")):
         bucket.objects = {f"results/out/{name}": (data, 1), "results/outside": (b"", 1)}
         before = dict(bucket.objects)

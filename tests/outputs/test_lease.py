@@ -14,9 +14,9 @@ from fcn_cli.common.processes import ProcessIdentity
 from fcn_cli.common.shard import Shard
 from fcn_cli.common.stores import Content
 from fcn_cli.outputs import lease, lock_object
+from fcn_cli.outputs.bucket_store import BucketStore
 from fcn_cli.outputs.lease import Lease, LeaseTimes
 from fcn_cli.outputs.lock import OutputLock
-from fcn_cli.outputs.object_store import ObjectStore
 
 from ..conftest import wait_until
 from .memory_bucket import MemoryBucket, install
@@ -266,7 +266,7 @@ def test_a_plain_run_and_shards_keep_each_other_out(bucket: MemoryBucket) -> Non
     assert not bucket.objects
 
 
-def quick(bucket: MemoryBucket) -> ObjectStore:
+def quick(bucket: MemoryBucket) -> BucketStore:
     store = bucket.store()
     store.poll_seconds = store.passing_seconds = 0.01
     return store

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fcn_cli.common.store_errors import StoreConflict, TooLarge
-from fcn_cli.common.stores import Store, WritableStore, at
+from fcn_cli.common.stores import StoreConflict, TooLarge, object_at, store_at
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -34,7 +33,7 @@ ODD_NAMES = [
 
 
 def test_objects_are_written_listed_and_read_under_any_name(s3: S3Server) -> None:
-    store = WritableStore("s3://results/a [b] #c?/ü%20")
+    store = store_at("s3://results/a [b] #c?/ü%20")
     contents = {name: name.encode() for name in ODD_NAMES}
     for name, data in contents.items():
         store.write(name, data)
@@ -59,7 +58,7 @@ def test_objects_are_written_listed_and_read_under_any_name(s3: S3Server) -> Non
 def test_a_listing_is_of_a_prefix_deep_or_not(s3: S3Server) -> None:
     keys = ["in/a.png", "in/b/c.png", "in/b/d/e.png", "inner/f.png", "in/ab.png", "in/"]
     s3.put("photos", dict.fromkeys(keys, b"x"))
-    store = Store("s3://photos/in/")
+    store = store_at("s3://photos/in/")
 
     def names(prefix: str = "", *, deep: bool = True) -> list[str]:
         return [found.name for found in store.list(prefix, deep=deep)]
@@ -71,13 +70,13 @@ def test_a_listing_is_of_a_prefix_deep_or_not(s3: S3Server) -> None:
     assert names("b/", deep=False) == ["b/c.png"]
     assert names("b/d") == ["b/d/e.png"]
     assert names("none/") == []
-    assert [found.name for found in Store("s3://photos").list()] == [
+    assert [found.name for found in store_at("s3://photos").list()] == [
         key for key in sorted(keys) if key != "in/"
     ]
 
 
 def test_a_listing_is_not_cached(s3: S3Server) -> None:
-    store = Store("s3://photos")
+    store = store_at("s3://photos")
     assert list(store.list()) == []
     s3.put("photos", {"new.png": b"x"})
     assert [found.name for found in store.list()] == ["new.png"]
@@ -91,15 +90,15 @@ def test_a_listing_is_not_cached(s3: S3Server) -> None:
 
 def test_a_directory_is_no_object(s3: S3Server) -> None:
     s3.put("photos", {"a/b.png": b"x"})
-    assert Store("s3://photos").info("a") is None
-    assert Store("s3://photos").info("") is None
-    assert at("s3://photos/a/b.png") == (Store("s3://photos"), "a/b.png")
+    assert store_at("s3://photos").info("a") is None
+    assert store_at("s3://photos").info("") is None
+    assert object_at("s3://photos/a/b.png") == (store_at("s3://photos"), "a/b.png")
 
 
 def test_of_many_creators_one_succeeds(s3: S3Server) -> None:
     def create(number: int) -> str | None:
         try:
-            return WritableStore("s3://results").create("lock", str(number).encode())
+            return store_at("s3://results").create("lock", str(number).encode())
         except StoreConflict:
             return None
 
@@ -111,7 +110,7 @@ def test_of_many_creators_one_succeeds(s3: S3Server) -> None:
 
 
 def test_an_object_is_replaced_only_as_it_was_known(s3: S3Server) -> None:
-    store = WritableStore("s3://results")
+    store = store_at("s3://results")
     first = store.create("lock", b"first")
     second = store.replace("lock", b"second", first)
     assert second == hashlib.md5(b"second").hexdigest()
@@ -126,7 +125,7 @@ def test_an_object_is_replaced_only_as_it_was_known(s3: S3Server) -> None:
 
 def test_an_object_over_the_limit_is_not_read(s3: S3Server) -> None:
     s3.put("photos", {"big": b"x" * 1000})
-    store = Store("s3://photos")
+    store = store_at("s3://photos")
     assert store.read("big", max_bytes=1000).data == b"x" * 1000
     with pytest.raises(TooLarge) as refused:
         store.read("big", max_bytes=999)
@@ -134,17 +133,17 @@ def test_an_object_over_the_limit_is_not_read(s3: S3Server) -> None:
 
 
 def test_what_fails_says_why(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store("s3://photos")
+    store = store_at("s3://photos")
     with pytest.raises(FileNotFoundError, match="no such object"):
         store.read("none")
-    missing = WritableStore("s3://missing-bucket")
+    missing = store_at("s3://missing-bucket")
     for ask in (lambda: list(missing.list()), lambda: missing.read("a"), lambda: missing.write("a", b"")):
         with pytest.raises(FileNotFoundError, match="no such bucket"):
             ask()
 
 
 def test_a_store_that_is_sent_elsewhere_holds_no_secret(s3: S3Server) -> None:
-    store = Store("s3://photos/a")
+    store = store_at("s3://photos/a")
     assert list(store.list()) == []
     sent = pickle.dumps(store)
     assert SECRET.encode() not in sent

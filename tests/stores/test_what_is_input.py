@@ -124,7 +124,7 @@ def test_a_refusal_says_what_is_wrong(s3: S3Server, fcn: Fcn, monkeypatch: pytes
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
     # The environment is read when a process first uses a store.
-    monkeypatch.setattr("fcn_cli.common.store_drivers._drivers", {})
+    monkeypatch.setattr("fcn_cli.common.stores._file_systems", {})
     done = fcn("segment", "s3://photos/a.png", *SMALL, "-o", "out", code=2)
     assert "s3://photos/a.png: cannot be listed (no connection to the server)" in done.stderr
     assert SECRET not in done.stderr

@@ -1,4 +1,4 @@
-"""An output directory in an object store."""
+"""An output directory in an object store, and from the name of any to what has its files."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import errno
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from ..common import files, store_urls
-from ..common.errors import OutputLost
+from ..common.errors import OutputLost, RequestError
 from ..common.shard import Shard
-from ..common.store_errors import StoreConflict
-from ..common.stores import StoreObject, WritableStore
+from ..common.stores import Store, StoreConflict, StoreObject, store_at
 from .bucket_journal import BucketJournals, Grouping
 from .lease import Lease, LeaseTimes
+from .output_store import LocalStore, OutputStore
 
 _MAX_KEY_BYTES = 1024
 """As in S3 and Google Cloud Storage."""
+
+_SCHEMES = ("s3", "s3a", "gs", "gcs")
+"""Stores that publish whole objects only, and can create one on the condition that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
     """A file of an output directory, for reading; see `ReadableFile`."""
 
-    objects: WritableStore
+    objects: Store
     name: str
 
     def __str__(self) -> str:
@@ -38,7 +42,7 @@ class _Object:
         return self.objects.read(self.name, max_bytes=limit).data
 
 
-class ObjectStore:
+class BucketStore:
     """An output directory whose files are objects; see `OutputStore`.
 
     Objects are written whole from memory: a put that is acknowledged is durable, and no part of an object can
@@ -57,7 +61,7 @@ class ObjectStore:
     is_new = False
 
     def __init__(
-        self, objects: WritableStore, times: LeaseTimes | None = None, grouping: Grouping | None = None
+        self, objects: Store, times: LeaseTimes | None = None, grouping: Grouping | None = None
     ) -> None:
         self.objects = objects
         self._times = times or LeaseTimes()
@@ -194,3 +198,37 @@ class ObjectStore:
 
     def _note_size(self, name: str, size: int | None) -> None:
         self._sizes.get(name.partition("/")[0], {})[name] = size
+
+
+def open_store(directory: str) -> OutputStore:
+    """Return an output directory, which need not exist.
+
+    Parameters
+    ----------
+    directory
+        A path, or the URL of a place in an object store: ``s3://bucket/results``.
+
+    Raises
+    ------
+    RequestError
+        It is a URL of something that cannot be written, or holds a password; or there is no driver for it.
+    """
+    directory = store_urls.local_path(directory)
+    if not store_urls.is_url(directory):
+        return LocalStore(Path(directory))
+    scheme = store_urls.split(directory).scheme
+    if store_urls.is_web(directory):
+        raise RequestError(
+            f"--output {directory}: {scheme}:// is for input only; give s3://, gs:// or a directory"
+        )
+    if scheme == "memory":
+        raise RequestError(
+            f"--output {directory}: this memory ends with the process; give s3://, gs:// or a directory"
+        )
+    if scheme not in _SCHEMES:
+        raise RequestError(
+            f"--output {directory}: cannot write to {scheme}://; give s3://, gs:// or a directory"
+        )
+    objects = store_at(directory)
+    objects.check_driver()
+    return BucketStore(objects)
