@@ -74,10 +74,10 @@ def main() -> NoReturn:
     """Run the command line and end the process."""
     signals.handle()
     from .cli import streams
-    from .common import openmp
+    from .common import resources
 
     streams.occupy_closed()
-    openmp.let_waiting_threads_sleep()
+    resources.let_waiting_threads_sleep()
     code = run()
     if "torch" in sys.modules:
         # The regular shutdown of torch takes more than a second, and all results are on disk.

@@ -44,12 +44,12 @@ def test_the_package_keeps_the_contract(project: Path) -> None:
     ("module", "line", "broken"),
     [
         ("inputs/discovery", "from ..outputs import journal", "inputs.discovery -> fcn_cli.outputs.journal"),
-        ("common/errors", "from fcn_cli.runs import summary", "common.errors -> fcn_cli.runs.summary"),
+        ("common/errors", "from fcn_cli.runs import report", "common.errors -> fcn_cli.runs.report"),
         ("models/registry", "import fcn_cli.inputs.discovery", "models.registry -> fcn_cli.inputs.discovery"),
         (
-            "runs/summary",
+            "runs/report",
             "def late() -> None:\n    from .. import segmenter",
-            "runs.summary -> fcn_cli.segmenter",
+            "runs.report -> fcn_cli.segmenter",
         ),
         (
             "outputs/journal",

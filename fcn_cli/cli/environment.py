@@ -11,7 +11,7 @@ import torch
 from PIL import features
 
 from .. import __version__
-from ..common import openmp, resources
+from ..common import resources
 from ..common.wording import counted
 from ..cpu.kernels import simd_targets
 from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
@@ -51,5 +51,5 @@ def describe() -> list[tuple[str, str]]:
 
 
 def _wait_policy() -> str:
-    chosen = openmp.chosen().items()
+    chosen = resources.openmp_variables().items()
     return ", ".join(f"{name}={value}" for name, value in chosen) or "as OpenMP decides"

@@ -13,7 +13,7 @@ from . import directory_options, network_options, options
 from .console import print_message
 
 if TYPE_CHECKING:
-    from ..runs.summary import Summary
+    from ..runs.report import Summary
 
 
 def report(

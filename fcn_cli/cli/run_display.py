@@ -17,7 +17,7 @@ from .progress_bar import ProgressBar
 if TYPE_CHECKING:
     from ..outputs.record import Record
     from ..runs.plan import Plan
-    from ..runs.summary import Summary
+    from ..runs.report import Summary
 
 _SHOWN_FAILURES = 10
 

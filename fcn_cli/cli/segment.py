@@ -15,8 +15,8 @@ from .merge_shards import merge_shards
 from .report import check_place, report_after
 
 if TYPE_CHECKING:
+    from ..runs.report import Summary
     from ..runs.request import SegmentRequest
-    from ..runs.summary import Summary
     from .run_display import Display
 
 

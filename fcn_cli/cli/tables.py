@@ -11,7 +11,7 @@ from .console import one_line, write_line
 from .text_table import Color, write_table
 
 if TYPE_CHECKING:
-    from ..runs.summary import Summary
+    from ..runs.report import Summary
 
 
 _SHOWN_NAMES = 5

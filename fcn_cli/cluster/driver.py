@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..common import openmp, store_urls
+from ..common import resources, store_urls
 from ..common.errors import ExitCode, Failure, FailureKind, FcnError, StoppedEarly
 from ..common.output_layout import output_file
 from ..common.wording import counted
@@ -17,8 +17,8 @@ from ..outputs import record
 from ..outputs.write_queue import Outcome, WriteQueue
 from ..runs.network_stage import NetworkStage
 from ..runs.plan import Complete, NetworkStep, Plan
+from ..runs.report import RunReport
 from ..runs.request import PredictionRequest
-from ..runs.run_report import RunReport
 from . import address, session, shares
 from .shared_output import SharedOutput
 from .shares import Block, BlockQueue
@@ -296,7 +296,7 @@ class _Crew:
             # One thread segments, the other takes `go_on` and `stop`.
             "max_concurrency": 2,
             # Otherwise Ray gives OpenMP one thread.
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads), **openmp.chosen()}},
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads), **resources.openmp_variables()}},
         }
         handle = ray.remote(Worker).options(**options).remote(self._job, [self._network])
         return _Actor(handle, handle.prepare.remote())

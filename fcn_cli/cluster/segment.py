@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from ..common.errors import RequestError
 from ..runs import segment as segmentation
 from ..runs.observers import RunObserver
+from ..runs.report import Summary
 from ..runs.request import SegmentRequest
-from ..runs.summary import Summary
 from . import address
 
 

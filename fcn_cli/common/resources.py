@@ -14,6 +14,9 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 
+_OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""OpenMP reads them when torch loads it, so they are chosen before."""
+
 _HELPER_NICENESS = 10
 _MAX_NICENESS = 19
 _OOM_SCORE = 800
@@ -165,3 +168,17 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def let_waiting_threads_sleep() -> None:
+    """Choose for this process and its children, unless the user has: what spins takes the CPUs of others.
+
+    On a machine that does other work, whoever computes then waits for whoever waits.
+    """
+    if not openmp_variables():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def openmp_variables() -> dict[str, str]:
+    """Return the variables that say what waiting threads do; processes elsewhere need them too."""
+    return {name: os.environ[name] for name in _OPENMP if name in os.environ}

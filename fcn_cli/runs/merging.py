@@ -21,7 +21,7 @@ from ..outputs.lock import OutputLock
 from ..outputs.output_store import OutputStore
 from ..outputs.run_file import RunFile
 from ..outputs.settings import RequestedSettings, read_fingerprint, require_output_directory
-from .summary import Summary
+from .report import Summary
 
 _ADDED = ("images", "ok", "skipped", "failed", "not_reached", "pruned")
 

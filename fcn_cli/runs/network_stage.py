@@ -13,7 +13,6 @@ from ..common import resources
 from ..common.errors import DeviceLost, OutputLost
 from ..common.output_layout import find_kind
 from ..common.signals import Stop
-from ..common.stage_clock import StageClock
 from ..common.wording import counted
 from ..inference.options import InferenceOptions
 from ..models import loading
@@ -23,15 +22,15 @@ from ..outputs.write_queue import WriteQueue
 from .observers import RunObserver
 from .plan import Complete, NetworkStep, Plan
 from .prediction_writer import GiveBack, PredictionWriter
+from .report import RunReport
 from .request import ResolvedRequest, SegmentRequest
-from .run_report import RunReport
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.engine import Engine
     from ..inference.execution import ExecutionConfig as Execution
     from ..inputs.decoded_photo import DecodedPhoto
-    from .prediction_stream import Prediction
+    from .prediction_stream import Prediction, StageClock
 
 
 class EarlierExecutions:
@@ -103,7 +102,7 @@ class NetworkStage:
             execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
-        from .prediction_stream import open_pool, predict
+        from .prediction_stream import StageClock, open_pool, predict
 
         sources = [step.source for step in steps]
         writer = PredictionWriter(

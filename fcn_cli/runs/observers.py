@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..outputs.record import Record
 from .plan import Plan
-from .summary import Summary
+
+if TYPE_CHECKING:
+    # Reports tell observers.
+    from .report import Summary
 
 
 class RunObserver(Protocol):

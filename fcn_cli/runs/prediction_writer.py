@@ -1,17 +1,19 @@
-"""Turns predictions into output files and records."""
+"""Turns predictions, and label maps that are there, into output files and records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..common.errors import Failure, FailureKind
+from ..common.label_map import Segmentation
 from ..common.output_layout import output_file
 from ..inputs.discovery import Source
 from ..outputs import record
+from ..outputs.directory import OutputDirectory
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
-from .plan import Complete
+from .plan import Complete, Remake, Segment
 
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 GiveBack = Callable[[Source], bool]
 """Takes a photo back that changed or vanished since it was found; False if it has to fail after all."""
+
+_REWRITE_GROUP = 16
+"""How many images are made ready at once for files that a record stands for to be written again."""
+
 _GIVEN_BACK = frozenset({FailureKind.CHANGED, FailureKind.NOT_FOUND})
 
 
@@ -109,3 +115,42 @@ class PredictionWriter:
         if self._record_to_complete(prediction) is None:
             return self._kinds
         return self._steps_to_complete[prediction.photo.source.image].types
+
+
+def make_from_labels(
+    steps: Sequence[Remake], folder: OutputDirectory, writes: WriteQueue, ended: Callable[[], bool]
+) -> Iterator[Segment]:
+    """Write kinds of output from label maps on disk.
+
+    Parameters
+    ----------
+    steps
+        The images.
+    folder, writes
+        The output directory, and the queue that writes into it.
+    ended
+        Says whether the run is to end.
+
+    Yields
+    ------
+    Segment
+        The photos whose label maps are not usable, to be segmented again.
+    """
+    for first in range(0, len(steps), _REWRITE_GROUP):
+        group = steps[first : first + _REWRITE_GROUP]
+        if ended():
+            return
+        writes.retract((step.source, step.types) for step in group)
+        for step in group:
+            if not _make_one(step, folder, writes):
+                yield Segment(step.source, "its label map cannot be used")
+            writes.commit()
+
+
+def _make_one(step: Remake, folder: OutputDirectory, writes: WriteQueue) -> bool:
+    labels = folder.read_labels(step.label_file, step.record)
+    if labels is None:
+        return False
+    rest = step.record.without(output_file(step.source.output, kind) for kind in step.types)
+    writes.add(step.source, rest, Segmentation(labels), step.types, completes=True)
+    return True

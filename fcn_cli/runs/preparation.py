@@ -18,8 +18,8 @@ from ..outputs.output_store import LocalStore, OutputStore
 from ..outputs.record import gone
 from .observers import RunObserver
 from .plan import Complete, Plan, Prune, Remake, Segment
+from .report import RunReport
 from .request import ResolvedRequest
-from .run_report import RunReport
 
 _SAMPLE = 200
 """From how many records, evenly among all, the size of what is to come is estimated."""

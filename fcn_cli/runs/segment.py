@@ -19,14 +19,12 @@ from ..outputs.lock import OutputLock
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
 from . import merging, preparation
-from .label_stage import make_from_labels
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .plan import Plan, Wanted, make_plan
+from .prediction_writer import make_from_labels
+from .report import RunProgress, RunReport, Summary
 from .request import ResolvedRequest, SegmentRequest
-from .run_progress import RunProgress
-from .run_report import RunReport
-from .summary import Summary
 
 MakeNetworkStage = Callable[
     [SegmentRequest, ResolvedRequest, OutputDirectory, RunObserver, Stop], NetworkStage

@@ -21,11 +21,9 @@ from . import preparation
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .plan import Plan, Wanted
+from .report import RunProgress, RunReport, Summary
 from .request import ResolvedRequest, SegmentRequest
-from .run_progress import RunProgress
-from .run_report import RunReport
 from .segment import Run
-from .summary import Summary
 from .watch_report import WatchReport
 from .watched_directories import WatchedDirectories, WatchPruning
 

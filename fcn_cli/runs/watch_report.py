@@ -15,8 +15,8 @@ from ..outputs.record import Record
 from ..outputs.run_file import Counts
 from ..outputs.statistics import Totals
 from .plan import Complete, Plan, Prune, Refuse, Remake, Segment, Step
+from .report import Summary
 from .request import SegmentRequest
-from .summary import Summary
 
 
 class WatchReport:

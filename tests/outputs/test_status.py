@@ -216,7 +216,7 @@ os.unlink = unlink
 def test_a_bug_is_an_end(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fcn_cli.runs.run_report import RunReport
+    from fcn_cli.runs.report import RunReport
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")

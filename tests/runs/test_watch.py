@@ -32,8 +32,8 @@ from fcn_cli.models.weights import WeightsFile
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.request import OutputRequest
 from fcn_cli.runs.plan import Plan
+from fcn_cli.runs.report import Summary
 from fcn_cli.runs.request import PredictionRequest, ResumeOptions, SegmentRequest
-from fcn_cli.runs.summary import Summary
 from fcn_cli.runs.watch import watch
 
 from ..conftest import (

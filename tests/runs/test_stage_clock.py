@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fcn_cli.common.stage_clock import StageClock
+from fcn_cli.runs.prediction_stream import StageClock
 
 
 class Time:

@@ -1,30 +1,120 @@
-"""The report of a run: counts, failures, and the projections of the journal at the end."""
+"""What a run reports: its counts, how it ended, the projections of the journal, ``run.json`` meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from types import NoneType
+from typing import Any
 
 from .. import __version__
 from ..common import files, utc_time
 from ..common.class_names import class_name
-from ..common.errors import OutputLost, StoppedEarly
+from ..common.errors import ExitCode, FcnError, OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import SUMMARY_BYTES, SUMMARY_FILE
+from ..common.palettes import Palette
+from ..common.shard import Shard
+from ..common.signals import Interrupted
 from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
-from ..outputs.json_text import read_name
-from ..outputs.output_store import Place
+from ..outputs.json_text import printable_utf8, read_name
+from ..outputs.output_store import OutputStore, Place
 from ..outputs.record import Record
+from ..outputs.run_file import Counts, RunFile
+from ..outputs.statistics import Totals
 from ..outputs.write_queue import Outcome
 from .observers import RunObserver
 from .plan import KnownFailure, NetworkStep, Plan, Prune, Refuse, Segment, Skip
 from .request import ResolvedRequest, SegmentRequest
-from .summary import Summary
+
+_REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
+
+
+@dataclass
+class Summary:
+    """The counts of a run: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
+
+    Of the photos done, the network segmented `segmented` in `seconds`; the others got more kinds of output.
+    `failures` are the records of all failed photos; `known_failures` are the images among them that failed in
+    an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
+    `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
+    `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
+    how the run computed: device, precision and the like. All counts are those of its `shard`, if it is one.
+    `watched` says that it was a watch. `end` is when it ended, in UTC; None while it goes on.
+    """
+
+    output: str
+    class_names: Sequence[str] = ()
+    palette: Palette | None = None
+    total: int = 0
+    done: int = 0
+    segmented: int = 0
+    skipped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[Record] = field(default_factory=list)
+    known_failures: set[str] = field(default_factory=set)
+    refused: list[Record] = field(default_factory=list)
+    pruned: int = 0
+    totals: Totals = field(default_factory=Totals)
+    ignored: str = ""
+    stopped: FcnError | Interrupted | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
+    shard: Shard | None = None
+    end: str | None = None
+
+    @property
+    def left(self) -> int:
+        """The number of photos that the run did not reach."""
+        return self.total - self.done - self.skipped - self.failed
+
+    @property
+    def counts(self) -> Counts:
+        """The counts as ``run.json`` has them."""
+        return Counts(self.done + self.skipped, self.failed, self.left)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Photos segmented per second, start-up not counted."""
+        return self.segmented / self.seconds if self.segmented and self.seconds else None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process."""
+        if self.stopped is not None:
+            return self.stopped.exit_code
+        return ExitCode.SOME_FAILED if self.failed else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry ``run`` of ``summary.json``."""
+        rate = self.images_per_second
+        return {
+            "images": self.total,
+            "ok": self.done,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "not_reached": self.left,
+            "pruned": self.pruned,
+            "refused": [
+                {key: value for key, value in record.as_json().items() if key in _REFUSED_KEYS}
+                for record in self.refused
+            ],
+            "stopped": printable_utf8(str(self.stopped)) if self.stopped else None,
+            "end": self.end,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(rate, 3) if rate else None,
+            "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self.stage_seconds.items()},
+            **self.how,
+        }
 
 
 class RunReport:
@@ -159,3 +249,66 @@ def _versions() -> dict[str, str]:
         # This names the build too, as in 2.10.0+cu128.
         packages["torch"] = torch.__version__
     return {"fcn": __version__, "python": platform.python_version(), **packages}
+
+
+class RunProgress:
+    """Writes ``run.json`` when the work of a run, or a batch of a watch, begins, and when the context ends.
+
+    A run that finds nothing to do writes when it ended, too.
+
+    Parameters
+    ----------
+    output
+        The output directory.
+    kinds
+        The kinds of output that the run writes.
+    summary
+        Returns the run's counts.
+    shard
+        The shard that runs, or None. Its file also has what the merge adds up.
+    """
+
+    def __init__(
+        self,
+        output: OutputStore,
+        kinds: Sequence[str],
+        summary: Callable[[], Summary],
+        shard: Shard | None = None,
+    ) -> None:
+        self._output = output
+        self._shard = shard
+        self._kinds = tuple(kinds)
+        self._summary = summary
+        self._file: RunFile | None = None
+
+    def begin(self, journal: Journal, plan: Plan, counts: Counts) -> None:
+        """Write who runs and what is to be done; the journal only grows from now on.
+
+        Raises
+        ------
+        OutputLost
+            The file cannot be written.
+        """
+        began = self._file.start if self._file is not None else None
+        self._file = RunFile.begin(self._kinds, journal.size_bytes, counts, began)
+        if plan.work:
+            with OutputLost.when_refused(self._output):
+                self._file.save(self._output, self._shard)
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._file is None or not isinstance(error, (Exception, Interrupted, NoneType)):
+            return
+        # The results do not depend on this file: a full or lost disk was or will be reported by others.
+        with contextlib.suppress(OSError, OutputLost):
+            summary = self._summary()
+            code: int = summary.exit_code
+            stopped = str(summary.stopped) if summary.stopped is not None else None
+            if isinstance(error, (FcnError, Interrupted)):
+                code, stopped = error.exit_code, str(error)
+            elif error is not None:
+                code, stopped = ExitCode.BUG, f"a bug in fcn ({type(error).__name__}: {error})"
+            for_merge = summary.as_json() if self._shard is not None else None
+            self._file.ended(summary.counts, code, stopped, for_merge).save_ending(self._output, self._shard)
