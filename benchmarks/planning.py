@@ -101,7 +101,7 @@ def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         "all done, --dry-run": [*segment, "photos", "-o", "out", "--dry-run"],
         "all done, --dry-run --shard 1/8": [*segment, "photos", "-o", "out", "--dry-run", "--shard", "1/8"],
         "all done, nothing to do": [*segment, "photos", "-o", "out"],
-        "merge": ["segment", "-o", "out", "--merge"],
+        "merge": ["merge", "out"],
         "status": ["status", "out"],
         "list": ["list", "out"],
     }

@@ -14,6 +14,7 @@ from .evaluate import evaluate
 from .export import export
 from .info import info
 from .list_images import list_images
+from .merge import merge
 from .report import report
 from .segment import segment
 from .status import status
@@ -60,6 +61,7 @@ app.command(cls=_SegmentCommand)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
 app.command(cls=command_line.Command)(export)
+app.command(cls=command_line.Command)(merge)
 app.command(cls=command_line.Command)(status)
 app.command("list", cls=command_line.Command)(list_images)
 app.command(cls=command_line.Command)(verify)

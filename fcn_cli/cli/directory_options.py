@@ -61,6 +61,14 @@ OutputDirectory = Annotated[
         metavar="OUT", parser=local_directory, help="The output directory of an fcn segment command."
     ),
 ]
+MergedDirectory = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUT",
+        callback=not_empty,
+        help="The output directory of fcn segment commands with --shard, or its URL.",
+    ),
+]
 Classes = Annotated[
     list[str] | None,
     typer.Option(

@@ -130,13 +130,6 @@ RayOption = Annotated[
         "cluster that this machine belongs to.",
     ),
 ]
-Merge = Annotated[
-    bool,
-    typer.Option(
-        "--merge",
-        help="Merge what shards left into manifest.jsonl, stats.csv, summary.json; segment nothing.",
-    ),
-]
 Wait = Annotated[
     float,
     typer.Option(

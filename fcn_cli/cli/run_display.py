@@ -147,12 +147,6 @@ class Display:
             text = f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}"
             print_message(text, log=False)
 
-    def merged(self, summary: Summary) -> None:
-        """Print the counts of a merge."""
-        left = f", {summary.left} left" if summary.left else ""
-        counts = f"{summary.skipped} done, {summary.failed} failed{left}"
-        self.note(f"merged: {counted(summary.total, 'image')}: {counts}; see {summary.output}")
-
 
 def _is_refused(record: Record) -> bool:
     return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN

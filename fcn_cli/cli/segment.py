@@ -11,7 +11,6 @@ from ..common.errors import RequestError
 from ..models.registry import DEFAULT_BACKBONE
 from . import input_options, network_options, one_photo, options, output_options
 from .console import open_log
-from .merge_shards import merge_shards
 from .report import check_place, report_after
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ def segment(
     max_image_pixels: network_options.MaxImagePixels = None,
     decode_timeout: network_options.DecodeTimeout = 60.0,
     shard: output_options.ShardOption = None,
-    merge: output_options.Merge = False,
     ray: output_options.RayOption = None,
     wait: output_options.Wait = 0.0,
     log_file: options.LogFile = None,
@@ -116,9 +114,6 @@ def segment(
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):
         one_photo.segment_one((inputs or [""])[0], one_photo.kind_of(write), look, prediction, display)
-        return
-    if merge:
-        merge_shards(context, output, wait, quiet=quiet, as_json=as_json)
         return
     request = SegmentRequest(
         InputRequest(

@@ -9,7 +9,6 @@ from pathlib import Path
 from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
 from ..outputs.bucket_store import open_store
-from ..outputs.holder import Holder
 from ..outputs.output_store import OutputStore
 
 _CHECK_SECONDS = 30.0
@@ -51,7 +50,8 @@ class OpenedOutput:
 
     def is_held(self) -> bool:
         """Say whether the driver holds the directory."""
-        holder = Holder.read(self.store)
+        with OutputLost.when_refused(self.store):
+            holder = self.store.holder()
         return holder is not None and holder.temporary_prefix == self.nonce
 
     def check(self) -> None:

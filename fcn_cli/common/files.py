@@ -54,7 +54,9 @@ class UnfitFile(OSError):
     """A file is not what is read here: a link, a pipe, a device, or far too large; nothing of it was read."""
 
 
-def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+def open_regular(
+    path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = False, mode: int = 0o666
+) -> int:
     """Return a descriptor of a regular file; never waits for a pipe, never follows a link in the last place.
 
     Parameters
@@ -62,9 +64,11 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = F
     path
         The file.
     flags
-        As of `os.open`; a file that they create gets the permissions that the umask says.
+        As of `os.open`.
     follow
         Whether the file may be a link to a regular file: for files that the user names.
+    mode
+        The permissions of a file that they create, before the umask.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = F
     careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     careful |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags | careful, 0o666)
+        descriptor = os.open(path, flags | careful, mode)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
             raise _a_link(path) from None
@@ -84,10 +88,10 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = F
             # A socket, or a pipe that nobody reads.
             raise _not_regular(path) from None
         raise
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise _not_regular(path)
     return descriptor

@@ -12,10 +12,12 @@ from typing import BinaryIO
 
 from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
-from ..common.shard import Shard
+from ..common.output_layout import JOURNAL_FILE, JOURNAL_PARTS
+from ..common.shard import Shard, shards_with
 from ..common.stores import Store, StoreConflict, StoreObject, store_at
 from .bucket_journal import BucketJournals, Grouping
 from .lease import Lease, LeaseTimes
+from .lock import Claim, Holder
 from .output_store import LocalStore, OutputStore
 
 _MAX_KEY_BYTES = 1024
@@ -66,7 +68,7 @@ class BucketStore:
         self.objects = objects
         self._times = times or LeaseTimes()
         self._grouping = grouping or Grouping()
-        self._leases: dict[str, Lease] = {}
+        self._leases: list[Lease] = []
         self._sizes: dict[str, dict[str, int | None]] = {}
 
     def __str__(self) -> str:
@@ -179,21 +181,26 @@ class BucketStore:
             raise FileNotFoundError(errno.ENOENT, "no such object")
         return (found.mtime_ns or 0) / 1e9
 
-    def sweep(self, prefix: str | None = None, *, below: bool = True) -> None:
-        """Do nothing: there are no temporary files."""
-
     def journals(self, shard: Shard | None) -> BucketJournals:
         """Return local copies of the journals, whose own one is written in parts."""
         return BucketJournals(self, shard, self._grouping)
 
-    def lock(self, name: str) -> Lease:
+    def journal_shards(self) -> set[Shard]:
+        """Return the shards that have a journal, or parts of one that a killed run has left."""
+        names = {found.name.partition("/")[0] for found in self.list(JOURNAL_FILE.partition(".")[0])}
+        return {shard for name in (JOURNAL_FILE, JOURNAL_PARTS) for shard, _ in shards_with(names, name)}
+
+    def lock(self, claim: Claim) -> Lease:
         """Return a lock that is an object."""
-        if name not in self._leases:
-            self._leases[name] = Lease(self.objects, name, self._times)
-        return self._leases[name]
+        self._leases.append(lease := Lease(self.objects, claim, self._times))
+        return lease
+
+    def holder(self) -> Holder | None:
+        """Return who works in the whole directory."""
+        return Lease(self.objects, Claim(), self._times).holder()
 
     def _check_leases(self) -> None:
-        for lease in [*self._leases.values()]:
+        for lease in [*self._leases]:
             lease.check()
 
     def _note_size(self, name: str, size: int | None) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ..common import files
-from ..common.shard import Shard
+from ..common.output_layout import JOURNAL_FILE
+from ..common.shard import Shard, shards_with
 from .journal_home import JournalHome
-from .named_lock import FileLock, NamedLock
+from .lock import Claim, FileLock, Holder, Lock
 
 
 class Place(Protocol):
@@ -34,7 +35,7 @@ class OutputStore(Place, Protocol):
     poll_seconds: float
     """How often to ask for a lock that somebody else holds."""
     passing_seconds: float
-    """How long a lock can be held by a run that only begins, ends, or has died."""
+    """How long a lock can be held by who only begins, or has died."""
 
     @property
     def lock_note(self) -> str:
@@ -94,16 +95,20 @@ class OutputStore(Place, Protocol):
         """Return when a file was written, in seconds since 1970 by the clock of where it is."""
         ...
 
-    def sweep(self, prefix: str | None = None, *, below: bool = True) -> None:
-        """Delete the temporary files of killed runs, or those with a prefix, at the top or also `below`."""
-        ...
-
     def journals(self, shard: Shard | None) -> JournalHome:
         """Return where the journals are, for a run that appends to the one of its shard."""
         ...
 
-    def lock(self, name: str) -> NamedLock:
-        """Return the lock of a name, not taken yet."""
+    def journal_shards(self) -> set[Shard]:
+        """Return the shards that have a journal which is not merged yet."""
+        ...
+
+    def lock(self, claim: Claim) -> Lock:
+        """Return the lock of a claim, not taken yet."""
+        ...
+
+    def holder(self) -> Holder | None:
+        """Return who works in the whole directory, not in a shard of it; raises OSError."""
         ...
 
 
@@ -134,7 +139,7 @@ class LocalStore:
     """
 
     poll_seconds = 0.05
-    passing_seconds = 8.0
+    passing_seconds = 30.0
     lock_note = ""
 
     def __init__(self, root: Path) -> None:
@@ -238,20 +243,21 @@ class LocalStore:
         """Return a file's mtime."""
         return (self.root / name).lstat().st_mtime
 
-    def sweep(self, prefix: str | None = None, *, below: bool = True) -> None:
-        """Delete temporary files; see `files.sweep_temporaries`."""
-        if prefix is None:
-            files.sweep_temporaries(self.root, below=below)
-        else:
-            files.sweep_temporaries(self.root, prefix, below=below)
-
     def journals(self, shard: Shard | None) -> JournalHome:  # noqa: ARG002 - as in `OutputStore`
         """Return the directory itself: journals are appended to in their place."""
         return JournalHome(self.root)
 
-    def lock(self, name: str) -> NamedLock:
+    def journal_shards(self) -> set[Shard]:
+        """Return the shards that have a journal."""
+        return {shard for shard, _ in shards_with(self.top_names(), JOURNAL_FILE)}
+
+    def lock(self, claim: Claim) -> FileLock:
         """Return a lock that the kernel keeps."""
-        return FileLock(self.root / name)
+        return FileLock(self.root, claim)
+
+    def holder(self) -> Holder | None:
+        """Return who says that it works in the whole directory."""
+        return Holder.read(self.root)
 
     def _is_inside(self, folder: str) -> bool:
         """Say whether a directory, or what exists of its path, has no link in it, and is below this one."""

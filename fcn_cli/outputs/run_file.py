@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,8 @@ class RunFile:
         How it ended; None while it runs, and when it could not say.
     summary
         Of a shard that has ended: what ``summary.json`` says of a run, to be added up when the shards merge.
+    id
+        A random name of the run; empty in files of 0.2.
     """
 
     process: ProcessIdentity
@@ -69,13 +72,15 @@ class RunFile:
     counts: Counts
     ending: Ending | None = None
     summary: Mapping[str, Any] | None = None
+    id: str = ""
 
     @classmethod
     def begin(
         cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts, start: str | None = None
     ) -> RunFile:
         """Return the file of this process's run; its work begins now, unless it began at `start`."""
-        return cls(ProcessIdentity.current(), start or utc_time.now(), kinds, journal_bytes, counts)
+        process, name = ProcessIdentity.current(), secrets.token_hex(8)
+        return cls(process, start or utc_time.now(), kinds, journal_bytes, counts, id=name)
 
     def ended(
         self, counts: Counts, exit_code: int, stopped: str | None, summary: Mapping[str, Any] | None = None
@@ -125,6 +130,7 @@ class RunFile:
         ending = self.ending
         content = {
             **self.process.as_json(),
+            "id": self.id,
             "start": self.start,
             "total": self.counts.total,
             "done": self.counts.done,
@@ -162,6 +168,7 @@ class RunFile:
             Counts(done, failed, total - done - failed),
             ending,
             value.get("summary"),
+            str(value.get("id", "")),
         )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from ..common import files
 from ..common.errors import RequestError, SettingsMismatch
 from ..common.files import ReadableFile
-from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, SETTINGS_FILE, SETTINGS_MARK
+from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, RUN_FILE, SETTINGS_FILE, SETTINGS_MARK
 from ..common.shard import shards_with
 from ..inputs.samples import Rendering
 from .output_store import LocalFile, LocalStore, OutputStore, Place
+from .run_file import RunFile
 
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
@@ -164,13 +165,14 @@ class RequestedSettings:
 def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
     """Raise RequestError where a run must not write: the directory holds something, and it is not ours.
 
-    Ours has our settings, journal or lock. Hidden files, ``lost+found`` and the run's own log do not count.
+    Ours has our settings, journal, lock, or what a shard without images leaves. Hidden files, ``lost+found``
+    and the run's own log do not count.
     """
     try:
         content = _parsed(output / SETTINGS_FILE)
         if content is not None and SETTINGS_MARK not in content:
             raise RequestError(f"{output / SETTINGS_FILE}: not written by fcn; give another --output")
-        if content is not None or _has_lock_or_journal(output):
+        if content is not None or _has_traces(output):
             return
         beside = {"lost+found", _name_below(output, log_file)}
         foreign = next((n for n in output.contents() if n[:1] != "." and n not in beside), None)
@@ -183,9 +185,12 @@ def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
         )
 
 
-def _has_lock_or_journal(output: OutputStore) -> bool:
+def _has_traces(output: OutputStore) -> bool:
     names = output.top_names()
-    if LOCK_FILE in names or shards_with(names, LOCK_FILE):
+    if any(name == LOCK_FILE or name.startswith(f"{LOCK_FILE}.") for name in names):
+        return True
+    # All that a shard without images leaves.
+    if any(RunFile.read(output, shard) is not None for shard, _ in shards_with(names, RUN_FILE)):
         return True
     journals = [name for _, name in shards_with(names, JOURNAL_FILE)]
     journals += [JOURNAL_FILE] if JOURNAL_FILE in names else []

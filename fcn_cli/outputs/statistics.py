@@ -18,7 +18,9 @@ from .json_text import printable_utf8
 from .output_store import OutputStore
 from .record import Record
 
-_NOT_HOW = frozenset({"images", "ok", "skipped", "failed", "not_reached", "pruned", "refused", "stopped"})
+_NOT_HOW = frozenset(
+    {"images", "ok", "skipped", "failed", "not_reached", "pruned", "refused", "stopped", "endings"}
+)
 """What ``segmented`` in ``summary.json``, on the last run that segmented images, does not say."""
 
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")

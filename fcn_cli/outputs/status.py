@@ -14,9 +14,9 @@ from ..common.errors import ExitCode, RequestError
 from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_files
-from .holder import Holder
 from .journal_files import journal_path, open_for_reading, whole_lines
 from .journal_snapshot import JournalSnapshot
+from .lock import Holder
 from .record import Record
 from .run_file import Counts, RunFile
 from .settings import require_output_directory

@@ -22,9 +22,9 @@ from ..common.processes import ProcessIdentity
 from ..common.shard import shard_files
 from ..inputs import decoder
 from .file_check import find_damage
-from .holder import Holder
 from .journal_snapshot import JournalSnapshot
 from .json_text import name_fields
+from .lock import Holder
 from .output_store import LocalStore
 from .record import Record
 from .run_file import read_any_run

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from ..common import redaction, resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost, RequestError
-from ..common.signals import Stop
+from ..common.shard import Shard
+from ..common.signals import Interrupted, Stop
 from ..common.wording import counted
 from ..inputs import decoder
 from ..inputs.discovery import Found, InputRequest, discover
@@ -18,7 +19,7 @@ from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
 from ..outputs.write_queue import WriteQueue
-from . import merging, preparation
+from . import preparation, shards
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .plan import Plan, Wanted, make_plan
@@ -62,21 +63,53 @@ def segment(
     resolved = request.resolve()
     if request.dry_run:
         return Run(request, observer, found, resolved).dry()
-    with OutputLock(output, request.wait, observer.note, request.shard) as lock:
+    if request.shard is not None:
+        return _segment_share(request, request.shard, observer, found, resolved, make_network)
+    with OutputLock(output, request.wait, observer.note) as lock:
         if lock.waited:
             # Photos and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
-        if request.shard is not None:
-            merging.begin_shard(lock, resolved.settings, overwrite=request.resume.overwrite)
-        summary = Run(request, observer, found, resolved, make_network=make_network).execute()
-        if request.shard is not None:
-            try:
-                merging.end_shard(lock, observer.note)
-            except OutputLost as error:
-                summary.stopped = summary.stopped or error
-        if isinstance(summary.stopped, NothingFound):
-            raise summary.stopped
-        return summary
+        return _not_empty(Run(request, observer, found, resolved, make_network=make_network).execute())
+
+
+def _segment_share(
+    request: SegmentRequest,
+    shard: Shard,
+    observer: RunObserver,
+    found: Found,
+    resolved: ResolvedRequest,
+    make_network: MakeNetworkStage,
+) -> Summary:
+    """Segment a shard's photos; in whatever way that ends, merge if it was the last one."""
+    output = request.output.store
+    with contextlib.ExitStack() as held:
+        while True:
+            settings, overwrite = resolved.settings, request.resume.overwrite
+            begun = shards.begun(output, shard, settings, request.wait, observer.note, overwrite=overwrite)
+            if held.enter_context(begun).waited:
+                found, resolved = _find(request), request.resolve()
+            if resolved.settings == settings:
+                break
+            # It has told others of other settings than it has now.
+            held.close()
+        try:
+            with held:
+                summary = Run(request, observer, found, resolved, make_network=make_network).execute()
+        except (Exception, Interrupted):
+            with contextlib.suppress(OutputLost):
+                shards.end(output, shard, observer.note)
+            raise
+    try:
+        shards.end(output, shard, observer.note)
+    except OutputLost as error:
+        summary.stopped = summary.stopped or error
+    return _not_empty(summary)
+
+
+def _not_empty(summary: Summary) -> Summary:
+    if isinstance(summary.stopped, NothingFound):
+        raise summary.stopped
+    return summary
 
 
 @resources.without_cycle_collection()

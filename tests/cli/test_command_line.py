@@ -198,7 +198,6 @@ def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
         "overwrite",
         "retry_failed",
         "prune",
-        "merge",
         "watch",
         "fail_fast",
         "dry_run",

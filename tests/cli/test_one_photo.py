@@ -240,7 +240,6 @@ REFUSED = {
     "--report": (),
     "--watch": (),
     "--shard": ("1/2",),
-    "--merge": (),
     "--ray": ("local",),
 }
 

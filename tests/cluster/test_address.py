@@ -95,10 +95,6 @@ def test_what_excludes_ray_is_refused(fcn: Fcn, photos: Path, options: tuple[str
     assert not Path("fcn_output").exists()
 
 
-def test_a_merge_needs_no_ray(fcn: Fcn) -> None:
-    assert "leave --ray out" in fcn("segment", "--merge", "--ray", "local", code=2).stderr
-
-
 def test_a_dry_run_plans_without_ray(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
     done = fcn("segment", photos, *SMALL, "--ray", "nowhere.invalid:6379", "--dry-run")
     assert done.stdout.count("segment\t") == 4

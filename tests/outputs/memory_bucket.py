@@ -35,12 +35,14 @@ class MemoryBucket:
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.log: list[tuple[str, str]] = []
         self.reads = 0
+        self.requests = 0
         self.clock = time.time
         self.before_write: Callable[[], None] = lambda: None
         self.after_write: Callable[[], None] = lambda: None
         self._mutex = threading.RLock()
 
     def list(self, prefix: str, *, deep: bool) -> Iterator[StoreObject]:
+        self.requests += 1
         with self._mutex:
             found = [
                 self._object(path)
@@ -50,11 +52,13 @@ class MemoryBucket:
         yield from found
 
     def info(self, path: str) -> StoreObject | None:
+        self.requests += 1
         with self._mutex:
             return self._object(path) if path in self.objects else None
 
     def read(self, path: str) -> Content:
         self.reads += 1
+        self.requests += 1
         with self._mutex:
             if path not in self.objects:
                 raise FileNotFoundError(errno.ENOENT, "no such object")
@@ -76,6 +80,7 @@ class MemoryBucket:
 
     def _change(self, verb: str, path: str, data: bytes | None, condition: Callable[[], bool]) -> str | None:
         with self._mutex:
+            self.requests += 1
             self.before_write()
             if not condition():
                 raise StoreConflict

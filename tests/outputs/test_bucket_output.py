@@ -71,7 +71,9 @@ def assert_as_local(objects: dict[str, bytes], local: Path, *, resumed: bool = F
     expected = tree(local)
     for name in (".fcn.lock", "run.json"):
         expected.pop(name, None)
-    found = {name: data for name, data in objects.items() if name != "run.json"}
+    locks = [name for name in objects if name.startswith(".fcn.lock.")]
+    assert [objects[name] for name in locks] == [b""]
+    found = {name: data for name, data in objects.items() if name not in {"run.json", *locks}}
     assert found.keys() == expected.keys()
     for name in expected:
         if name.startswith(("masks/", "color/", "overlay/")) or name in {"stats.csv", "classes.json"}:
@@ -133,7 +135,7 @@ def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_phot
     again = fcn("segment", "made", *FAST, "-o", OUT)
     assert "nothing to do: all 4 images were done before" in again.stderr
     after = bucket.names("bucket/out")
-    last_run = {"run.json", "summary.json"}
+    last_run = {"run.json", "summary.json", ".fcn.lock.1", ".fcn.lock.2"}
     assert {name: data for name, data in after.items() if name not in last_run} == {
         name: data for name, data in before.items() if name not in last_run
     }
@@ -161,10 +163,11 @@ def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_p
         for name, data in tree(Path("local")).items()
         if name.startswith(("masks", "color", "stats"))
     }
-    assert not [name for name in objects if name.startswith(("manifest.1", "manifest.2", ".fcn"))]
+    assert not [name for name in objects if name.startswith(("manifest.1", "manifest.2"))]
+    assert not any(data for name, data in objects.items() if name.startswith(".fcn"))
     assert check_records(objects) == 4
     assert json.loads(objects["summary.json"])["run"]["shards"] == 2
-    assert "merged: 4 images: 4 done" in fcn("segment", "--merge", "-o", OUT).stderr
+    assert "merged: 4 images: 4 done" in fcn("merge", OUT).stderr
 
 
 @pytest.mark.slow
@@ -172,9 +175,9 @@ def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_p
 def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
     bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LeaseTimes.__init__, "__defaults__", (0.01, 600.0, 1.0))
+    monkeypatch.setattr(LeaseTimes.__init__, "__defaults__", (0.01, 600.0))
     make_photos(NAMES)
-    lock = "bucket/out/.fcn.lock"
+    lock = "bucket/out/.fcn.lock.2"
 
     def another_takes_it() -> None:
         if bucket.log[-1][1].startswith("bucket/out/masks/"):
@@ -184,7 +187,7 @@ def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
 
     bucket.after_write = another_takes_it
     stopped = fcn("segment", "made", *FAST, "-o", OUT, code=5)
-    assert "s3://bucket/out/.fcn.lock: this run has lost its lock" in stopped.stderr
+    assert "s3://bucket/out/.fcn.lock.1: this run has lost its lock" in stopped.stderr
     assert lock in bucket.objects
     assert "summary.json" not in bucket.names("bucket/out")
     monkeypatch.setattr("fcn_cli.outputs.lease._CERTAIN_SHARE", 0.9)
@@ -241,7 +244,7 @@ def test_a_store_that_refuses_in_the_middle_ends_the_run(
         (("list", OUT), "works on local directories"),
         (("export", OUT, "--format", "voc", "-o", "x"), "works on local directories"),
         (("export", "made", "--format", "voc", "-o", OUT), "works on local directories"),
-        (("segment", "--merge", "-o", OUT), "not an output directory of fcn"),
+        (("merge", OUT), "not an output directory of fcn"),
     ],
 )
 def test_what_a_url_cannot_be_used_for_is_refused_in_one_line(

@@ -67,7 +67,7 @@ def test_a_run_into_what_is_not_ours_is_refused(
         assert any(text in done.stderr for text in ("that fcn did not write", "not written by fcn"))
         assert "give a" in done.stderr or "move it away" in done.stderr
         assert state_of(out) == before
-    fcn("segment", "--merge", "-o", "out", code=2)
+    fcn("merge", "out", code=2)
     assert state_of(out) == before
 
 

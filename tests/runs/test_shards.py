@@ -20,7 +20,7 @@ from fcn_cli.inputs.sharing import is_in_share
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.run_file import RunFile
-from fcn_cli.runs import merging
+from fcn_cli.runs import shards
 
 from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, exact_names, python_with, tree, wait_until
 
@@ -80,8 +80,8 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
     """The shard of ``held.png`` waits inside its decoder for the others to end, and is killed there."""
     made = make_photos([*NAMES, "held.png"])
     (made / "broken.png").write_bytes(b"?")
-    shards = [f"{index}/4" for index in range(1, 5)]
-    held = next(shard for shard in shards if "held.png" in images_of(made, shard))
+    labels = [f"{index}/4" for index in range(1, 5)]
+    held = next(shard for shard in labels if "held.png" in images_of(made, shard))
     environment = {**python_with(HELD, tmp_path), "FCN_OUTPUT": "out"}
     running = {
         shard: subprocess.Popen(
@@ -91,9 +91,9 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
             stderr=subprocess.PIPE,
             text=True,
         )
-        for shard in shards
+        for shard in labels
     }
-    for shard in shards:
+    for shard in labels:
         if shard != held:
             _, errors = running[shard].communicate(timeout=120)
             assert running[shard].returncode == ("broken.png" in images_of(made, shard)), errors
@@ -105,8 +105,8 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
         assert (
             f"shard {held} is writing there (process {running[held].pid}" in fcn(*again, *more, code=4).stderr
         )
-    assert "is writing there" in fcn("segment", "--merge", "-o", "out", code=4).stderr
-    other = next(shard for shard in shards if shard != held)
+    assert f"shard {held} is writing there (process {running[held].pid}" in fcn("merge", "out", code=4).stderr
+    other = next(shard for shard in labels if shard != held)
     refused = fcn("segment", "made", *SMALL, "--resize", "32", "-o", "out", "--shard", other, code=2)
     assert "--resize was 64" in refused.stderr or "other settings" in refused.stderr
     found = json.loads(fcn("status", "out", "--json", code=4).stdout)
@@ -194,7 +194,7 @@ def test_names_that_collide(fcn: Fcn, make_photos: MakePhotos) -> None:
     run = json.loads(Path("out/summary.json").read_text())["run"]
     assert len(refusing) == 1
     # The shards had nothing to write, so nothing was merged; the merge by hand knows.
-    fcn("segment", "--merge", "-o", "out", code=1)
+    fcn("merge", "out", code=1)
     run = json.loads(Path("out/summary.json").read_text())["run"]
     assert [record["image"] for record in run["refused"]] == ["a.bmp"]
     assert (run["shards"], run["images"], run["skipped"], run["failed"]) == (2, 3, 2, 1)
@@ -211,8 +211,13 @@ def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_photos: MakePhoto
         in fcn("segment", "made", *SMALL, "-o", "out", "--shard", full).stderr
     )
     assert sorted(path.name for path in (tmp_path / "out").glob("manifest*")) == ["manifest.jsonl"]
-    assert "nothing to merge" in fcn("segment", "made", *SMALL, "-o", "out", "--shard", full).stderr
-    assert fcn("status", "out").stdout.splitlines() == ["out: 2 shards: 2 ended", "1 image: 1 done, 0 failed"]
+    # Both have ended: who runs again begins anew, and the other one is to come.
+    for shard, told in ((full, f"to come: {empty}"), (empty, "as the last one; nothing to merge")):
+        assert told in fcn("segment", "made", *SMALL, "-o", "out", "--shard", shard).stderr
+        assert fcn("status", "out").stdout.splitlines() == [
+            "out: 2 shards: 2 ended",
+            "1 image: 1 done, 0 failed",
+        ]
 
 
 def test_a_dry_run_of_all_shards_is_that_of_the_whole(
@@ -250,10 +255,8 @@ def test_what_excludes_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
         "--shard means nothing with -o -"
         in fcn("segment", "made", *SMALL, "--shard", "1/2", "-o", "-", code=2).stderr
     )
-    assert "leave --shard out" in fcn("segment", "--merge", "--shard", "1/2", "-o", "out", code=2).stderr
-    assert "leave INPUT out" in fcn("segment", "made", "--merge", "-o", "out", code=2).stderr
-    assert "no such directory" in fcn("segment", "--merge", "-o", "out", code=2).stderr
-    assert "not an output directory" in fcn("segment", "--merge", "-o", "made", code=2).stderr
+    assert "no such directory" in fcn("merge", "out", code=2).stderr
+    assert "not an output directory" in fcn("merge", "made", code=2).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
@@ -279,7 +282,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
         fcn("segment", "made", *SMALL, "-o", "old", "--palette", "voc", "--shard", shard)
     before = list(Journal(tmp_path / "old"))
     shutil.copytree("old", "merged")
-    fcn("segment", "--merge", "-o", "merged")
+    fcn("merge", "merged")
     assert list(Journal(tmp_path / "merged")) == before
     assert len(lines_of(tmp_path / "merged")) == len(NAMES) == len(before)
     assert made.exists()
@@ -304,7 +307,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
 
             for owner, name in ((os, "replace"), (Path, "unlink"), (os, "fsync")):
                 monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
-            merging.merge(LocalStore(Path("out")), 0, lambda _text: None)
+            shards.merge(LocalStore(Path("out")), 0, lambda _text: None)
 
         return in_a_child(work) == signal.SIGKILL
 
@@ -312,10 +315,10 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
     while merge_until(step):
         assert list(Journal(tmp_path / "out")) == before, step
         if step % 2:
-            fcn("segment", "--merge", "-o", "out")
+            fcn("merge", "out")
         else:
             fcn("segment", "made", *SMALL, "-o", "out", "--palette", "voc", "--shard", "3/3")
-            fcn("segment", "--merge", "-o", "out")
+            fcn("merge", "out")
         merged = {record.image: record for record in Journal(tmp_path / "out")}
         assert set(merged) == set(NAMES), step
         share = images_of(made, "3/3")
