@@ -217,11 +217,6 @@ class Store:
         return store_urls.split(self.url).scheme
 
     @property
-    def replaces_in_one_step(self) -> bool:
-        """Whether of several processes that `replace` an object one succeeds."""
-        return False
-
-    @property
     def file_system(self) -> Any:
         """The fsspec file system of this process, made on its first use, without a cache of listings.
 
@@ -396,11 +391,6 @@ class _WebServer(Store):
 
 class _S3(Store):
     """S3 by its own requests: exact about keys, one request per object, writes on a condition."""
-
-    @property
-    @override
-    def replaces_in_one_step(self) -> bool:
-        return True
 
     @override
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:

@@ -29,8 +29,6 @@ class MemoryBucket:
     `log` has every write: its verb and path. `before_write` and `after_write` are called around each.
     """
 
-    replaces_in_one_step = True
-
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.log: list[tuple[str, str]] = []
@@ -149,11 +147,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     bucket = MemoryBucket()
 
     class InMemory(Store):
-        @property
-        @override
-        def replaces_in_one_step(self) -> bool:
-            return bucket.replaces_in_one_step
-
         @override
         def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[StoreObject]:
             top = len(self._path("")) + 1

@@ -363,7 +363,9 @@ def test_shards_begin_with_a_constant_number_of_requests(bucket: MemoryBucket) -
         at_work = threading.Barrier(count)
         failed: list[BaseException] = []
 
-        def work(shard: Shard, at_work: threading.Barrier = at_work, failed: list = failed) -> None:
+        def work(
+            shard: Shard, at_work: threading.Barrier = at_work, failed: list[BaseException] = failed
+        ) -> None:
             try:
                 with hold(bucket, shard):
                     at_work.wait(30)
