@@ -28,7 +28,8 @@ from fcn_cli.inference.execution import resolve_execution
 from fcn_cli.inference.feeder import Batch
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.pipeline import run_batches
-from fcn_cli.models import loading, registry
+from fcn_cli.models import registry
+from fcn_cli.models.weights import LoadedModel
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 WIDTH, HEIGHT = 693, 520
@@ -60,7 +61,7 @@ def engine_line(backbone: str, precision: str, batch_size: int) -> str:
     model = architecture.build(21).eval()
     material.randomise(model)
     plan = resolve_execution(InferenceOptions("cuda", precision, batch_size=batch_size))
-    engine = Engine(loading.LoadedModel(architecture, model, VOC_CLASSES), plan)
+    engine = Engine(LoadedModel(architecture, model, VOC_CLASSES), plan)
     pixels = [_photo(index) for index in range(batch_size)]
     rate(engine, pixels, _SECONDS / 4)
     rates = [rate(engine, pixels, _SECONDS / 3) for _ in range(3)]

@@ -24,8 +24,9 @@ from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import resolve_execution
 from fcn_cli.inputs import decoder, resizing
 from fcn_cli.inputs.discovery import InputRequest
-from fcn_cli.models import loading, registry
+from fcn_cli.models import registry
 from fcn_cli.models.request import ModelRequest
+from fcn_cli.models.weights import LoadedModel
 from fcn_cli.outputs.request import OutputRequest
 from fcn_cli.runs import segment
 from fcn_cli.runs.request import PredictionRequest, SegmentRequest
@@ -44,7 +45,7 @@ def main() -> None:
         model = registry.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
-        network = loading.LoadedModel(registry.find(options.backbone), model, VOC_CLASSES)
+        network = LoadedModel(registry.find(options.backbone), model, VOC_CLASSES)
         engine = Engine(network, resolve_execution())
         photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
         print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")

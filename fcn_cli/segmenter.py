@@ -31,8 +31,8 @@ from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
 from .inputs.samples import Rendering
 from .models import registry
-from .models.loading import LoadedModel
 from .models.request import ModelRequest
+from .models.weights import LoadedModel
 from .outputs import overlay
 from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 

@@ -22,8 +22,8 @@ from PIL import Image
 from fcn_cli.__main__ import run
 from fcn_cli.common import stores
 from fcn_cli.common.signals import ENDING_SIGNALS
-from fcn_cli.models.loading import LoadedModel
 from fcn_cli.models.request import ModelRequest
+from fcn_cli.models.weights import LoadedModel
 
 if TYPE_CHECKING:
     from .cluster.running import RayCluster

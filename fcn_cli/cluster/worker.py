@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # torch comes with these.
     from ..inference.engine import Engine
     from ..inputs.decoded_photo import DecodedPhoto
-    from ..models.loading import LoadedModel
+    from ..models.weights import LoadedModel
 
 
 @dataclass(frozen=True)

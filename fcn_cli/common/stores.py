@@ -301,6 +301,12 @@ class Store:
                 raise StoreError(errno.EIO, "it changed while it was being read")
         return Content(data, found)
 
+    def read_part(self, name: str, start: int, stop: int) -> bytes:
+        """Return some bytes of an object that is too large to be read at once."""
+        with clear_errors():
+            data: bytes = self.file_system.cat_file(self._path(name), start=start, end=stop)
+        return data
+
     def write(self, name: str, data: bytes) -> None:
         """Create or replace an object; readers see the old one or the new one, never a part."""
         with clear_errors():

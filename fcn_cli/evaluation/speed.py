@@ -28,7 +28,7 @@ from ..inference import device_errors
 from ..inference.device_network import DTYPES, MEAN, STD
 from ..inference.engine import Engine
 from ..inference.execution import ExecutionConfig
-from ..models import loading, registry
+from ..models import registry, weights
 from .matrix_product import MatrixProduct
 
 DEFAULT_SIZE = (693, 520)
@@ -269,16 +269,16 @@ def _plain_model(backbone: str, hub: nn.Module) -> nn.Module:
     return model
 
 
-def random_network(backbone: str) -> loading.LoadedModel:
+def random_network(backbone: str) -> weights.LoadedModel:
     """Return an architecture with random weights."""
     return _network(backbone, _hub_model(backbone))
 
 
-def _network(name: str, hub: nn.Module) -> loading.LoadedModel:
+def _network(name: str, hub: nn.Module) -> weights.LoadedModel:
     backbone = registry.find(name)
     model = backbone.build(len(VOC_CLASSES)).eval()
     model.load_state_dict(_without_auxiliary(hub))
-    return loading.LoadedModel(backbone, model, VOC_CLASSES)
+    return weights.LoadedModel(backbone, model, VOC_CLASSES)
 
 
 def _torchvision_model(backbone: str, *, auxiliary: bool) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.errors import Failure
 from ..common.label_map import Segmentation
-from ..models.loading import LoadedModel
+from ..models.weights import LoadedModel
 from .batch_limits import BatchLimits
 from .device import Device, Upload
 from .device_network import DeviceNetwork, Photo, Pixels

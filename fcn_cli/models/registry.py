@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import RequestError
-from .weights import OfficialWeights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +18,19 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 255
 """Label maps are uint8, and 255 is void."""
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A published weights file: its URL, and the first 8 hex digits of its sha256 (part of its name)."""
+
+    url: str
+    sha256_prefix: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file, on the server and in every directory."""
+        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)

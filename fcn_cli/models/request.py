@@ -9,7 +9,7 @@ from ..common import store_urls
 from ..common.class_names import VOC_CLASSES, load_class_names
 from ..common.errors import RequestError
 from ..common.wording import counted
-from . import download, loading, registry, remote_weights, weights
+from . import download, registry, weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ModelRequest:
 
     def _weights_path(self, given: str) -> Path:
         if store_urls.is_url(local := store_urls.local_path(given)):
-            return remote_weights.obtain_url(local, offline=self.offline)
+            return download.obtain_url(local, offline=self.offline)
         return Path(local)
 
 
@@ -91,6 +91,6 @@ class ResolvedModel:
             return weights.verify(source.path, source.sha256)
         return download.obtain(source, offline=self.offline, progress=progress)
 
-    def load(self, file: weights.WeightsFile) -> loading.LoadedModel:
-        """Load the network from a file of `weights_file`; raises what `loading.load` does."""
-        return loading.load(self.architecture, file, self.class_names)
+    def load(self, file: weights.WeightsFile) -> weights.LoadedModel:
+        """Load the network from a file of `weights_file`; raises what `weights.load` does."""
+        return weights.load(self.architecture, file, self.class_names)

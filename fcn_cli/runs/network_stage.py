@@ -15,8 +15,7 @@ from ..common.output_layout import find_kind
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inference.options import InferenceOptions
-from ..models import loading
-from ..models.weights import WeightsFile
+from ..models.weights import LoadedModel, WeightsFile
 from ..outputs.directory import OutputDirectory
 from ..outputs.write_queue import WriteQueue
 from .observers import RunObserver
@@ -218,7 +217,7 @@ class NetworkStage:
         options = PredictionOptions(confidence, self._inference.min_confidence)
         return engine.Engine(network, chosen, options, self._inference.views)
 
-    def _network(self, file: WeightsFile) -> loading.LoadedModel:
+    def _network(self, file: WeightsFile) -> LoadedModel:
         """Load the network; then the whole request is known to be right: write settings and classes."""
         model = self._resolved.model
         if model.architecture.note and model.checkpoint is None:

@@ -31,7 +31,8 @@ from fcn_cli.inference.label_kernel import find_label_kernel
 from fcn_cli.inference.options import InferenceOptions, ViewOptions
 from fcn_cli.inference.pipeline import run_batches
 from fcn_cli.inference.upsampling import PredictionOptions, Upsampler
-from fcn_cli.models import loading, registry
+from fcn_cli.models import registry
+from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import SAMPLES, Fcn, journal_of, preview_network
 
@@ -52,13 +53,13 @@ def sample(size: tuple[int, int], index: int = 0) -> Pixels:
 
 
 @pytest.fixture(scope="module", params=["resnet50", "mobilenet_v2"])
-def network(request: pytest.FixtureRequest) -> loading.LoadedModel:
+def network(request: pytest.FixtureRequest) -> LoadedModel:
     if request.param == "mobilenet_v2":
         return preview_network()
     architecture = registry.find("resnet50")
     model = architecture.build(21).eval()
     randomise(model)
-    return loading.LoadedModel(architecture, model, VOC_CLASSES)
+    return LoadedModel(architecture, model, VOC_CLASSES)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def _memory() -> Iterator[None]:
 
 
 def engine(
-    network: loading.LoadedModel,
+    network: LoadedModel,
     precision: str = "fp32",
     options: PredictionOptions | None = None,
     batch_size: int = 8,
@@ -96,7 +97,7 @@ def segmentations(results: Any) -> list[Segmentation]:
     return list(results)
 
 
-def test_float32_is_plain_torchvision(network: loading.LoadedModel) -> None:
+def test_float32_is_plain_torchvision(network: LoadedModel) -> None:
     pixels, size = sample((349, 261)), (349, 261)
     logits = plain_logits(network.model, pixels)
     ours = engine(network)
@@ -115,7 +116,7 @@ def test_float32_is_plain_torchvision(network: loading.LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_narrower_types_agree_with_float32(precision: str, network: loading.LoadedModel) -> None:
+def test_narrower_types_agree_with_float32(precision: str, network: LoadedModel) -> None:
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("bfloat16 needs compute capability 8.0")
     pixels, size = sample((349, 261)), (349, 261)
@@ -136,7 +137,7 @@ def test_layers_are_fused_and_labels_come_from_the_kernel() -> None:
     architecture = registry.find("resnet50")
     model = architecture.build(21).eval()
     randomise(model)
-    ours = engine(loading.LoadedModel(architecture, model, VOC_CLASSES))
+    ours = engine(LoadedModel(architecture, model, VOC_CLASSES))
     assert ours.kernels()["fused"] >= 16
     assert find_label_kernel(CUDA) is not None
 
@@ -158,7 +159,7 @@ def test_the_label_kernel_is_the_strips(options: PredictionOptions) -> None:
                 assert int((plain.confidence.int() - ours.confidence.int()).abs().max()) <= 1
 
 
-def test_confidence_is_the_softmax(network: loading.LoadedModel) -> None:
+def test_confidence_is_the_softmax(network: LoadedModel) -> None:
     pixels, size = sample((240, 180)), (300, 200)
     probability = upsampled(plain_logits(network.model, pixels), size).softmax(0).amax(0)
     options = PredictionOptions(True, 0.5)
@@ -169,7 +170,7 @@ def test_confidence_is_the_softmax(network: loading.LoadedModel) -> None:
     assert ((result.labels == 255) == (probability < 0.5).numpy())[clear.numpy()].all()
 
 
-def test_mixed_sizes_in_the_pipeline_are_those_one_by_one(network: loading.LoadedModel) -> None:
+def test_mixed_sizes_in_the_pipeline_are_those_one_by_one(network: LoadedModel) -> None:
     ours = engine(network)
     shapes = [(128, 96), (96, 128), (128, 96), (200, 160)]
     batches = [
@@ -189,7 +190,7 @@ def test_mixed_sizes_in_the_pipeline_are_those_one_by_one(network: loading.Loade
             assert (result.labels != alone.labels).mean() <= _MAX_DIFFERENT
 
 
-def test_the_same_photos_in_another_order_give_the_same_masks(network: loading.LoadedModel) -> None:
+def test_the_same_photos_in_another_order_give_the_same_masks(network: LoadedModel) -> None:
     """A result does not depend on what came before."""
     ours = engine(network)
     pixels = [sample((128, 96), index) for index in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.material import randomise
 from fcn_cli.inference.cuda_network import CudaNetwork, ieee_float32
-from fcn_cli.models import networks
+from fcn_cli.models.networks import Bottleneck
 
 from ..conftest import preview_network
 
@@ -21,10 +22,28 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def resnet() -> nn.Module:
-    """A ResNet with few blocks; one of them keeps its shape, and so has no convolution in its shortcut."""
-    model = networks.fcn_resnet((2, 1, 1, 1), 21).eval()
+    """A ResNet in small; the last stages are dilated."""
+    backbone = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(16),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+        layer1=nn.Sequential(Bottleneck(16, 4), Bottleneck(16, 4)),
+        layer2=nn.Sequential(narrowing(16, 8, stride=2)),
+        layer3=nn.Sequential(narrowing(32, 16, dilation=2)),
+        layer4=nn.Sequential(narrowing(64, 32, dilation=4)),
+    )
+    head = nn.Sequential(
+        nn.Conv2d(128, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 21, 1)
+    )
+    model = nn.Sequential(OrderedDict(backbone=nn.Sequential(backbone), classifier=head)).eval()
     randomise(model)
     return model
+
+
+def narrowing(channels: int, planes: int, stride: int = 1, dilation: int = 1) -> Bottleneck:
+    conv = nn.Conv2d(channels, 4 * planes, 1, stride, bias=False)
+    return Bottleneck(channels, planes, stride, nn.Sequential(conv, nn.BatchNorm2d(4 * planes)), dilation)
 
 
 def plain(model: nn.Module, batch: Tensor) -> Tensor:
@@ -103,11 +122,11 @@ def test_layers_with_relu_are_fused_where_pytorch_can(
 ) -> None:
     batch = batch_of(2, 3, 33, 41)
     unfused = CudaNetwork(resnet, CPU, dtype)
-    assert unfused.kernels() == {"fused": 0, "plain": 22}
+    assert unfused.kernels() == {"fused": 0, "plain": 21}
     seen = cudnn(fused_relu, fused_add_relu)
     network = CudaNetwork(resnet, CPU, dtype)
     # Five bottlenecks and the head's first layer; not the stem, the shortcuts' layers, and the logits.
-    assert network.kernels() == {"fused": 16, "plain": 6}
+    assert network.kernels() == {"fused": 16, "plain": 5}
     seen.clear()
     got = forward(network, batch)
     assert len(seen) == 16
@@ -147,10 +166,10 @@ def test_a_fused_operator_that_differs_is_dropped(
     cudnn(wrong, fused_add_relu)
     network = CudaNetwork(resnet, CPU, torch.float32)
     # Those with a shortcut are right.
-    assert network.kernels() == {"fused": 5, "plain": 17}
+    assert network.kernels() == {"fused": 5, "plain": 16}
     assert torch.allclose(forward(network, batch), expected, rtol=1e-4, atol=1e-4)
     cudnn(fused_relu, lambda x, weight, z, alpha, *rest: fused_relu(x, weight, *rest))
-    assert CudaNetwork(resnet, CPU, torch.float32).kernels() == {"fused": 11, "plain": 11}
+    assert CudaNetwork(resnet, CPU, torch.float32).kernels() == {"fused": 11, "plain": 10}
 
 
 @pytest.mark.parametrize("text", ["CUDA error: unspecified launch failure", "CUDNN_STATUS_ALLOC_FAILED"])

@@ -27,9 +27,8 @@ from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decoded_photo import DecodedPhoto
 from fcn_cli.inputs.discovery import Source
-from fcn_cli.models import loading
-from fcn_cli.models.registry import BACKBONES, BundledWeights
-from fcn_cli.models.weights import OfficialWeights
+from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
+from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
@@ -195,7 +194,7 @@ class ScarceMemory(torch.nn.Module):
 
 def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model = ScarceMemory(holds)
-    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
+    network = LoadedModel(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
     return engine.Engine(
         network, execution.resolve_execution(InferenceOptions("cpu", kernels="torch", batch_size=8))
     ), model

@@ -20,8 +20,8 @@ from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference import device_network, engine
 from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inputs import resizing
-from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
+from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
 
@@ -122,7 +122,7 @@ def test_the_python_api_raises_it(tmp_path: Path) -> None:
 
 
 def stub_engine(classifier: nn.Module, **plan: Any) -> engine.Engine:
-    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], classifier.eval(), VOC_CLASSES)
+    network = LoadedModel(BACKBONES["mobilenet_v2"], classifier.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     return engine.Engine(network, ExecutionConfig(torch.device("cpu"), **how))
 

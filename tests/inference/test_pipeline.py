@@ -23,8 +23,8 @@ from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inference.feeder import Batch
 from fcn_cli.inference.options import ViewOptions
 from fcn_cli.inference.pipeline import Predicted, run_batches
-from fcn_cli.models import loading
 from fcn_cli.models.registry import BACKBONES
+from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import preview_network, wait_until
 
@@ -115,7 +115,7 @@ def engine_of(
     watch: Callable[[Tensor], None] = lambda _: None, views: ViewOptions | None = None, **plan: Any
 ) -> Engine:
     model = nn.Sequential(OrderedDict(backbone=Brightness(watch), classifier=nn.Identity()))
-    network = loading.LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
+    network = LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     execution = ExecutionConfig(torch.device("cpu"), **how)
     return Engine(network, execution, views=views or ViewOptions())

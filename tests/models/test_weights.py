@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
+import resource
 import shutil
 import socket
 import ssl
@@ -18,6 +21,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,13 +32,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_cli import __version__
+from fcn_cli import Segmenter, __version__
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import WeightsError
-from fcn_cli.models import download, loading
+from fcn_cli.models import download, weights
 from fcn_cli.models.download import Timeouts
-from fcn_cli.models.registry import BACKBONES, BundledWeights
-from fcn_cli.models.weights import OfficialWeights
+from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree, wait_until
 
@@ -158,23 +161,181 @@ def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_server_that_stalls_half_way(server: Server, official: OfficialWeights, tmp_path: Path) -> None:
-    release = threading.Event()
-    server.serve(CONTENT[:100_000], claim=len(CONTENT), then=lambda: release.wait(20))
+Fetch = Callable[[str, Timeouts], Path]
+
+
+def fetch_official(url: str, timeouts: Timeouts) -> Path:
+    return download.fetch(OfficialWeights(url, DIGEST[:8]), timeouts=timeouts)
+
+
+def fetch_by_url(url: str, timeouts: Timeouts) -> Path:
+    return download.obtain_url(url, timeouts=timeouts)
+
+
+@pytest.fixture(params=[fetch_official, fetch_by_url])
+def fetch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetch:
+    """Either way to download."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    way: Fetch = request.param
+    return way
+
+
+def slowly(content: bytes, stop: threading.Event) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with a byte now and then, until the test ends."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            for byte in itertools.cycle(content):
+                handler.wfile.write(bytes([byte]))
+                if stop.wait(0.05):
+                    break
+
+    return answer
+
+
+def test_a_server_that_is_too_slow(fetch: Fetch, server: Server, tmp_path: Path) -> None:
+    """It stops half way, sends byte by byte, or never ends a header: each step has its time, as all have."""
+    stop = threading.Event()
+    server.serve(CONTENT[:100_000], claim=len(CONTENT), then=lambda: stop.wait(20))
     with pytest.raises(WeightsError, match="did not answer in time"):
-        download.fetch(official, timeouts=Timeouts(connect=5, read=0.3))
-    release.set()
+        fetch(f"{server.url}/net.pth", Timeouts(read=0.3))
+    server.answer = slowly(b"HTTP/1.0 200 OK\r\nX: ", stop)
+    with pytest.raises(WeightsError, match="did not answer in time"):
+        fetch(f"{server.url}/net.pth", Timeouts(connect=0.3))
+    server.serve(b"", claim=len(CONTENT))
+    begin = server.answer
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        begin(handler)
+        slowly(b"x", stop)(handler)
+
+    server.answer = answer
+    with pytest.raises(WeightsError, match=r"was not complete after 0\.01 minutes"):
+        fetch(f"{server.url}/net.pth", Timeouts(total=0.6))
+    stop.set()
     assert cache(tmp_path) == []
 
 
-def test_a_server_that_never_answers(official: OfficialWeights, tmp_path: Path) -> None:
+def test_a_server_that_never_answers(fetch: Fetch, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        silent = OfficialWeights(f"http://127.0.0.1:{mute.getsockname()[1]}/x.pth", "00000000")
         started = time.monotonic()
         with pytest.raises(WeightsError, match="did not answer in time"):
-            download.fetch(silent, timeouts=Timeouts(connect=0.3, read=5))
+            fetch(f"http://127.0.0.1:{mute.getsockname()[1]}/x.pth", Timeouts(connect=0.3))
         assert time.monotonic() - started < 3
-    assert download.CONNECT_SECONDS <= 10
+    assert Timeouts().connect <= 10
+
+
+def test_a_file_that_is_too_large(
+    fetch: Fetch, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert download.MAX_BYTES == 1 << 30
+    monkeypatch.setattr(download, "MAX_BYTES", 8 << 20)
+    server.serve(b"x", claim=9 << 20)
+    with pytest.raises(WeightsError, match="is larger than 8 MiB, the most that is downloaded"):
+        fetch(f"{server.url}/net.pth", Timeouts())
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(1 << 16))
+
+    server.answer = endless
+    with pytest.raises(WeightsError, match="is larger than 8 MiB"):
+        fetch(f"{server.url}/net.pth", Timeouts())
+    assert cache(tmp_path) == []
+
+
+def test_a_download_goes_to_the_disk_as_it_comes(fetch: Fetch, server: Server, tmp_path: Path) -> None:
+    release = threading.Event()
+    server.serve(CONTENT[:3_000_000], claim=len(CONTENT), then=lambda: release.wait(20))
+    serve = server.answer
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        serve(handler)
+        handler.wfile.write(CONTENT[3_000_000:])
+
+    server.answer = answer
+    with ThreadPoolExecutor() as pool:
+        fetched = pool.submit(fetch, f"{server.url}/net.pth", Timeouts())
+        wait_until(lambda: [path.stat().st_size for path in tmp_path.rglob("*.part")] > [1_000_000])
+        release.set()
+        assert fetched.result().read_bytes() == CONTENT
+    assert cache(tmp_path) == [fetched.result().name]
+
+
+def test_what_a_killed_download_left_is_swept_by_the_next(
+    server: Server, official: OfficialWeights, tmp_path: Path
+) -> None:
+    release = threading.Event()
+    server.serve(CONTENT[:3_000_000], claim=len(CONTENT), then=lambda: release.wait(30))
+    script = "import sys; from fcn_cli.models import download; download.obtain_url(sys.argv[1])"
+    running = subprocess.Popen([sys.executable, "-c", script, f"{server.url}/other.pth"])
+    wait_until(lambda: [path.stat().st_size for path in tmp_path.rglob("*.part")] > [1_000_000])
+    held = cache(tmp_path)
+    server.serve(CONTENT)
+    download.fetch(official)
+    # What another process is downloading stays.
+    assert cache(tmp_path) == sorted([*held, official.file_name])
+    running.kill()
+    running.wait()
+    release.set()
+    download.fetch(official)
+    assert cache(tmp_path) == [official.file_name]
+
+
+def redirect_to(target: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_no_redirect_leads_away_from_https_or_to_another_protocol(
+    fetch: Fetch, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        place = f"127.0.0.1:{other.getsockname()[1]}/net.pth"
+        server.answer = redirect_to(f"ftp://{place}")
+        with pytest.raises(WeightsError, match="redirects from http to ftp, which is not followed"):
+            fetch(f"{server.url}/net.pth", Timeouts())
+        server.answer = redirect_to("file:///etc/passwd")
+        with pytest.raises(WeightsError, match="not allowed"):
+            fetch(f"{server.url}/net.pth", Timeouts())
+        monkeypatch.setenv("SSL_CERT_FILE", str(encrypt(server, tmp_path)))
+        server.answer = redirect_to(f"http://{place}")
+        with pytest.raises(WeightsError, match="redirects from https to http, which is not followed"):
+            fetch(f"{server.url.replace('http:', 'https:')}/net.pth", Timeouts())
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert cache(tmp_path) == []
+
+
+def test_other_redirects_are_followed(fetch: Fetch, server: Server) -> None:
+    server.serve(CONTENT)
+    serve = server.answer
+    server.answer = lambda handler: (
+        serve(handler) if handler.path == "/there" else redirect_to(f"{server.url}/there")(handler)
+    )
+    assert fetch(f"{server.url}/net.pth", Timeouts()).read_bytes() == CONTENT
+
+
+def encrypt(server: Server, folder: Path) -> Path:
+    """Have a server speak TLS; return the certificate of its authority."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=fcn-test -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(
+        ["openssl", *make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+    return certificate
 
 
 def test_two_processes_at_once_download_once(
@@ -182,8 +343,8 @@ def test_two_processes_at_once_download_once(
 ) -> None:
     server.serve(CONTENT)
     script = (
-        "import sys; from fcn_cli.models import download, weights\n"
-        "print(download.fetch(weights.OfficialWeights(sys.argv[1], sys.argv[2])))"
+        "import sys; from fcn_cli.models import download, registry\n"
+        "print(download.fetch(registry.OfficialWeights(sys.argv[1], sys.argv[2])))"
     )
     arguments = [sys.executable, "-c", script, official.url, official.sha256_prefix]
     running = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(3)]
@@ -226,14 +387,7 @@ def test_a_proxy_is_used(official: OfficialWeights, server: Server, monkeypatch:
 def test_a_companys_own_certificate_authority(
     variable: str, server: Server, official: OfficialWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=fcn-test -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(
-        ["openssl", *make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+    certificate = encrypt(server, tmp_path)
     server.serve(CONTENT)
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -315,13 +469,18 @@ def test_forms_of_one_checkpoint_give_the_same_masks(
 ) -> None:
     make_photos(["a.png"])
     plain = state()
-    aux = {"aux_classifier.0.weight": torch.zeros(1), **plain}
     forms: list[object] = [
         plain,
-        {f"module.{key}": value for key, value in plain.items()},
-        aux,
+        {f"module.{key}": value for key, value in plain.items()}
+        | {"aux_classifier.0.weight": torch.zeros(1)},
         {
-            "model": plain,
+            # Channels-last and in float64, without counters, and a part of a larger tensor.
+            "model": {
+                key: value.to(torch.float64, memory_format=torch.channels_last) if value.ndim == 4 else value
+                for key, value in plain.items()
+                if not key.endswith(".num_batches_tracked")
+            }
+            | {"classifier.4.bias": torch.cat([plain["classifier.4.bias"]] * 3)[21:42]},
             "optimizer": {"lr": 0.1},
             "epoch": 29,
             "args": argparse.Namespace(model="x", lr=0.1),
@@ -423,7 +582,11 @@ def under(prefix: str) -> dict[str, torch.Tensor]:
         (lambda: {**state(), "classifier.4.bias": torch.full((21,), float("nan"))}, "not finite"),
         (dict, "no state dict"),
         (lambda: [1, 2], "no state dict"),
-        (lambda: {**state(), "backbone.0.0.weight": "text"}, "not a state dict"),
+        (
+            lambda: {**state(), "backbone.0.0.weight": "text"},
+            "backbone.0.0.weight is a str; a checkpoint has",
+        ),
+        (lambda: {5: torch.zeros(1)}, "not a state dict, a key in it is a int"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
@@ -435,6 +598,83 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
     assert "mine.pth" in done.stderr
     assert len([line for line in done.stderr.splitlines() if "preview" not in line]) == 1
     assert not (tmp_path / "out").exists()
+
+
+FIRST = "backbone.0.0.weight"
+SHAPE = (32, 3, 3, 3)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(WeightsError) as refused:
+        Segmenter("mobilenet_v2", weights=path)
+    return str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_entries_that_are_no_plain_numbers_are_refused(save: Save) -> None:
+    for value, text in (
+        (torch.ones(SHAPE, dtype=torch.int64), "is of int64"),
+        (torch.ones(SHAPE, dtype=torch.bool), "is of bool"),
+        (torch.ones(SHAPE, dtype=torch.complex64), "is of complex64"),
+        (torch.ones(SHAPE, dtype=torch.complex64).conj().imag, "is a negated view"),
+        (torch.ones(SHAPE).to(torch.float8_e4m3fn), "is of float8_e4m3fn"),
+        (torch.ones(SHAPE).to_sparse(), "is a sparse tensor"),
+        (torch.ones(SHAPE, device="meta"), "is a tensor without content (device meta)"),
+        (torch.quantize_per_tensor(torch.ones(SHAPE), 1.0, 0, torch.qint8), "is a quantised tensor"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "is a nested tensor"),
+    ):
+        said = refusal(save({**state(), FIRST: value}))
+        assert f"mine.pth: {FIRST} {text}; a checkpoint has plain tensors of float16" in said
+    expanded = torch.ones(1).expand(SHAPE)
+    assert f"numbers of {FIRST} share memory" in refusal(save({**state(), FIRST: expanded}))
+
+
+@pytest.mark.long
+def test_a_small_file_takes_little_memory(
+    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+) -> None:
+    """Numbers that are expanded, members that are compressed, and members of the same bytes."""
+    expanded = torch.zeros(4 << 20).half().expand(1400, 4 << 20)
+    before = peak_memory()
+    for name, text in (
+        (FIRST, f"{FIRST} of another shape ((1400, 4194304), expected"),
+        ("x", "x unexpected"),
+    ):
+        assert text in refusal(save({**state(), name: expanded}))
+    assert peak_memory() - before < 600 << 20
+    make_photos(["a.png"])
+    checkpoint = save({**state(), "x": torch.zeros(8 << 20)})
+    for compressed in (True, False):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(checkpoint) as source, zipfile.ZipFile(stream, "w") as made:
+            for member in source.infolist():
+                content = source.read(member)
+                if len(content) < 16 << 20:
+                    made.writestr(member.filename, content)
+                elif compressed:
+                    made.writestr(member.filename, content, zipfile.ZIP_DEFLATED)
+                else:
+                    made.filelist += 9 * [made.filelist[0]]
+        (tmp_path / "small.pth").write_bytes(stream.getvalue())
+        done = fcn("segment", "made", *SMALL, "--weights", "small.pth", code=2)
+        assert ("small.pth: compressed, which" if compressed else "truncated or damaged") in done.stderr
+
+
+def peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def test_long_names_are_shortened(save: Save) -> None:
+    long = "k" * 5_000_000
+    for content in (
+        {long: torch.zeros(1), **state()},
+        {long: "text", **state()},
+        {f"{long}.{key}": value for key, value in list(state().items())[-3:]},
+        {**state(), FIRST: torch.zeros([1] * 64)},
+    ):
+        said = refusal(save(content))
+        assert "mine.pth" in said
+        assert len(said) < 1000
 
 
 def old_format(content: object) -> bytes:
@@ -529,13 +769,13 @@ def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it
 
 def replace_before_loading(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace a file after it was hashed for the request, before it is loaded."""
-    real: Callable[..., Any] = loading._read
+    real: Callable[..., Any] = weights._read
 
     def replaced(*arguments: Any) -> Any:
         path.write_bytes(content)
         return real(*arguments)
 
-    monkeypatch.setattr(loading, "_read", replaced)
+    monkeypatch.setattr(weights, "_read", replaced)
 
 
 def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(

@@ -26,9 +26,8 @@ from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decoder
 from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest
-from fcn_cli.models.loading import LoadedModel
 from fcn_cli.models.request import ModelRequest, ResolvedModel
-from fcn_cli.models.weights import WeightsFile
+from fcn_cli.models.weights import LoadedModel, WeightsFile
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.request import OutputRequest
 from fcn_cli.runs.plan import Plan
