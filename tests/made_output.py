@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
 
+from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs.record import Record, begin
@@ -61,7 +62,7 @@ def _record(output: Path, image: str, labels: Labels, photos: Path | None) -> di
         os.makedirs(os.path.dirname(output / name), exist_ok=True)
         picture = Image.fromarray(labels)
         if name.startswith("color"):
-            picture.putpalette(bytes(range(256)) * 3)
+            picture.putpalette(palettes.hub().tobytes())
         picture.save(output / name)
     values, counts = np.unique(labels, return_counts=True)
     status = os.stat(path) if photos is not None else None

@@ -18,7 +18,7 @@ from ..common.output_layout import JOURNAL_FILE, JOURNAL_PARTS
 from ..common.shard import shard_file, shards_with
 from ..common.stores import StoreObject
 from ..common.swept_directory import SweptDirectory
-from .journal_home import JournalHome
+from .output_store import JournalHome
 
 if TYPE_CHECKING:
     from ..common.shard import Shard

@@ -14,6 +14,7 @@ from ..common import limits
 from ..common.label_map import too_many_pixels
 from ..common.output_layout import kind_of, label_kinds
 from . import legend
+from .looks import is_palette
 from .output_store import LocalStore
 from .record import Record
 from .writers import has_legend
@@ -95,6 +96,8 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
         if image.mode != _MODES.get(kind, image.mode):
             return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
         image.load()
+        if image.mode == "P" and (damage := _palette_damage(image, record.looks.get(kind))):
+            return damage
         if kind in label_kinds():
             found = {index: count for index, count in enumerate(image.histogram()) if count}
             return None if found == record.classes else _class_damage(found, record.classes or {})
@@ -104,6 +107,12 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
             if abs(mean - record.mean_confidence) > _MEAN_SLACK:
                 return f"mean confidence {mean:.4f}, its record says {record.mean_confidence:.4f}"
     return None
+
+
+def _palette_damage(image: Image.Image, look: str | None) -> str | None:
+    if look is None or is_palette(look, bytes(image.getpalette("RGB") or ())):
+        return None
+    return f"the colours are not those of the palette {look} that its record names"
 
 
 def _has_right_size(image: Image.Image, kind: str, record: Record) -> bool:

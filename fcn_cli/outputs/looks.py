@@ -72,9 +72,7 @@ class LookRequest:
             There is no such palette or class, or the palette's file cannot be used.
         """
         colors = palettes.load(self.palette)
-        name = self.palette
-        if name not in palettes.BUILT_IN:
-            name = f"sha256:{hashlib.sha256(colors.tobytes()).hexdigest()[:16]}"
+        name = self.palette if self.palette in palettes.BUILT_IN else _hash_of(colors.tobytes())
         kept = None if self.classes is None else find_classes(self.classes, class_names)
         names = tuple(class_names or ())
         mark = ""
@@ -101,6 +99,16 @@ class LookRequest:
         palettes.load(self.palette, len(class_names))
         if self.classes is not None:
             find_classes(self.classes, class_names)
+
+
+def is_palette(name: str, colors: bytes) -> bool:
+    """Say whether the RGB of 256 indices is the palette that has this name in records."""
+    built_in = palettes.BUILT_IN.get(name)
+    return built_in().tobytes() == colors if built_in is not None else _hash_of(colors) == name
+
+
+def _hash_of(colors: bytes) -> str:
+    return f"sha256:{hashlib.sha256(colors).hexdigest()[:16]}"
 
 
 def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:

@@ -90,7 +90,7 @@ def over(journal: Journal, found: Found, *, listed: bool) -> list[Record]:
     listed
         Also those of files that an earlier list named: this run has a list, too.
     """
-    records = [record for record in journal.index.without_outputs() if _is_of_no_image(record)]
+    records = [record for record in journal.index.without_files() if _is_of_no_image(record)]
     if not records:
         return []
     asked = {source.image for source in found.sources}
@@ -131,15 +131,13 @@ def absent(journal: Journal, found: Found) -> tuple[Counter[str], bool]:
     counts: Counter[str] = Counter()
     if not found.directories:
         return counts, False
-    there = {source.image for source in found.sources}
-    not_found = [image for image in journal.index.images() if image not in there]
-    for image in not_found[:_MOST_LOOKED_FOR]:
-        record = journal.get(image)
-        for directory in found.directories if record is not None else ():
-            if record is not None and _is_gone(record.path, directory):
+    not_found, more = journal.index.beside((source.image for source in found.sources), _MOST_LOOKED_FOR)
+    for record in not_found:
+        for directory in found.directories:
+            if _is_gone(record.path, directory):
                 counts[directory] += 1
                 break
-    return counts, len(not_found) > _MOST_LOOKED_FOR
+    return counts, more
 
 
 def is_gone(record: Record) -> bool:

@@ -12,7 +12,7 @@ from ..common.label_map import VOID_INDEX
 from ..common.output_layout import CLASSES_FILE, kind_of
 from . import class_lookup, pruning
 from .directory import read_classes
-from .journal_snapshot import JournalSnapshot
+from .journal import JournalSnapshot
 from .looks import cutout_shows
 from .record import Record
 from .settings import read_fingerprint

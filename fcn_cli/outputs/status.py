@@ -14,8 +14,7 @@ from ..common.errors import ExitCode, RequestError
 from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_files
-from .journal_files import journal_path, open_for_reading, whole_lines
-from .journal_snapshot import JournalSnapshot
+from .journal import JournalSnapshot, journal_path, open_for_reading, whole_lines
 from .lock import Holder
 from .record import Record
 from .run_file import Counts, RunFile

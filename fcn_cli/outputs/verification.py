@@ -22,7 +22,7 @@ from ..common.processes import ProcessIdentity
 from ..common.shard import shard_files
 from ..inputs import decoder
 from .file_check import find_damage
-from .journal_snapshot import JournalSnapshot
+from .journal import JournalSnapshot
 from .json_text import name_fields
 from .lock import Holder
 from .output_store import LocalStore

@@ -101,8 +101,8 @@ class WriteQueue:
 
     Records are appended in the order in which images were added, after their files and the files' directories
     are fsynced. There is one fsync for all records that became ready during the one before. Leaving the
-    context drops what has not begun. All methods belong to one thread; nobody else may use the journal until
-    ``commit(everything=True)`` returns.
+    context drops what has not begun. All methods belong to one thread. Nobody else may append to the journal
+    until ``commit(everything=True)`` returns.
 
     Parameters
     ----------

@@ -358,8 +358,8 @@ class _Planner:
 
     def second_names(self, sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
         """Yield new images whose file is recorded under another name, also the end of its path."""
-        known = self._journal.index.images()
-        for source in sources if known else ():
+        known = self._journal.index
+        for source in sources if len(known) else ():
             if source.image in known:
                 continue
             path = self._absolute(source.path)

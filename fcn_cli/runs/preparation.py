@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from statistics import fmean
 
 from ..common.output_layout import SETTINGS_FILE, kind_of
@@ -13,7 +12,7 @@ from ..common.wording import counted
 from ..inputs.discovery import Found
 from ..outputs import pruning
 from ..outputs.directory import OutputDirectory
-from ..outputs.journal import Journal
+from ..outputs.journal import Journal, RecordIndex
 from ..outputs.output_store import LocalStore, OutputStore
 from ..outputs.record import gone
 from .observers import RunObserver
@@ -50,15 +49,26 @@ def repair(
     described
         Whether the directory's settings file is there.
     """
-    if journal.damaged:
-        lines = counted(journal.damaged, "damaged line")
-        images = "its image" if journal.damaged == 1 else "their images"
-        observer.warn(f"{journal.path}: {lines} dropped; {images} will be done again")
+    if journal.index.damaged:
+        observer.warn(f"{journal.path}: {_damage(journal.index)}")
     journal.mend()
     if not described and len(journal):
         known = resolved.model.identity
         resolved.settings.save(output, known if len(known) == 64 else None)
         observer.warn(f"{output / SETTINGS_FILE} was missing or damaged: written again")
+
+
+def _damage(index: RecordIndex) -> str:
+    lines = f"{counted(index.damaged, 'damaged line')} dropped"
+    told = index.damaged - index.unknown
+    if told:
+        lines += f"; {'its image' if told == 1 else 'their images'} will be done again"
+    if index.unknown:
+        which = "its image" if index.damaged == 1 else f"the image of {index.unknown}"
+        lines += (
+            f"; {which} cannot be told: an earlier record stands, and fcn verify finds what does not agree"
+        )
+    return lines
 
 
 def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver) -> None:
@@ -80,8 +90,8 @@ def warn_of_a_small_disk(
     plan: Plan, journal: Journal, output: OutputStore, observer: RunObserver, kinds: Sequence[str]
 ) -> None:
     """Warn when what is to come, at the size of what the records have so far, does not fit on the disk."""
-    known = journal.index.images()
-    new = sum(step.image not in known for step in plan.of(Segment)) if known else 0
+    known = journal.index
+    new = sum(step.image not in known for step in plan.of(Segment)) if len(known) else 0
     wanted = Counter(dict.fromkeys(kinds, new))
     for step in plan.of(Complete, Remake):
         there = set(map(kind_of, step.record.outputs))
@@ -89,9 +99,8 @@ def warn_of_a_small_disk(
     if not wanted.total() or not isinstance(output, LocalStore):
         return
     sizes: dict[str, list[int]] = {}
-    for image in islice(known, 0, None, max(1, len(known) // _SAMPLE)):
-        record = journal.get(image)
-        for name, size in record.output_sizes().items() if record is not None else ():
+    for record in known.sample(_SAMPLE):
+        for name, size in record.output_sizes().items():
             sizes.setdefault(kind_of(name), []).append(-(-size // _BLOCK) * _BLOCK)
     need = sum(count * fmean(sizes[kind]) for kind, count in wanted.items() if kind in sizes)
     try:

@@ -39,7 +39,7 @@ def begun(
     """Hold an output directory for a shard.
 
     Records of another number of shards go to ``manifest.jsonl`` first, so that the journals stay in order
-    (see `journal_files`). With `overwrite` so do all others while no other shard works: names may change.
+    (see `outputs.journal`). With `overwrite` so do all others while no other shard works: names may change.
 
     Raises
     ------

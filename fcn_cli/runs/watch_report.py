@@ -48,8 +48,8 @@ class WatchReport:
                 self._refused.pop(os.path.abspath(step.source.path), None)
         self._batch_start = utc_time.now()
         self._to_do = frozenset(step.image for step in plan.of(Segment, Complete, Remake))
-        recorded = self._journal.index.images()
-        without = {record.image for record in self._journal.index.without_outputs()}
+        recorded = self._journal.index
+        without = {record.image for record in recorded.without_files()}
         failed = without.intersection(source.image for source in found.sources) - self._to_do
         again = sum(image in recorded and image not in without for image in self._to_do)
         done = len(recorded) - len(without) - again - self._elsewhere

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from fcn_cli.common.errors import OutputLost
 from fcn_cli.common.shard import Shard
+from fcn_cli.common.stores import StoreObject
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs import bucket_journal
 from fcn_cli.outputs.bucket_journal import Grouping
@@ -154,6 +155,35 @@ def test_what_a_late_write_met_is_said_by_the_next_one(bucket: MemoryBucket) -> 
     with pytest.raises(PermissionError):
         journal.end_appending()
     journal.close()
+
+
+def test_an_unreadable_line_and_a_clock_that_is_ahead_cost_no_record_and_no_request(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether files are newer than their records was asked once, by one request for each."""
+    bucket.clock = lambda: time.time() + 5
+    records = [record(f"p{number:03}") for number in range(200)]
+    append(bucket, [records])
+    for one in records:
+        for name, size in one.output_sizes().items():
+            bucket.write(f"bucket/out/{name}", b"x" * size)
+    whole = bucket.names("bucket/out")["manifest.jsonl"]
+    bucket.write("bucket/out/manifest.jsonl", whole + b"\0\0\0\n")
+    asked: list[str] = []
+
+    def info(path: str) -> StoreObject | None:
+        asked.append(path)
+        return MemoryBucket.info(bucket, path)
+
+    monkeypatch.setattr(bucket, "info", info)
+    bucket.reads = 0
+    with contextlib.closing(Journal(bucket.store())) as journal:
+        assert list(journal) == records
+        assert (journal.index.damaged, journal.index.unknown) == (1, 1)
+        journal.mend()
+        assert list(journal) == records
+    assert bucket.names("bucket/out")["manifest.jsonl"] == whole
+    assert (bucket.reads, len(asked)) == (1, 1)
 
 
 def test_many_parts_stay_few_objects(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:

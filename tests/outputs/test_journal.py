@@ -6,16 +6,18 @@ import base64
 import csv
 import json
 import os
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_cli.common.errors import Failure, FailureKind
 from fcn_cli.common.output_layout import is_output_file
-from fcn_cli.outputs.journal import Journal
+from fcn_cli.outputs.journal import Journal, JournalSnapshot
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
 
@@ -77,19 +79,46 @@ def test_an_older_record_does_not_stand_in_for_a_damaged_one(fcn: Fcn, out: Path
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
 
 
-def test_after_damage_that_names_no_image_files_that_are_newer_than_their_record_are_redone(
+def test_after_damage_that_names_no_image_older_records_stand_and_verify_finds_the_files(
     fcn: Fcn, out: Path
 ) -> None:
-    journal = out / "manifest.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines) + b"\0\0\0\0\n" + lines[3])
-    later = time.time() + 60
-    for name in ("p0.png", "p3.png"):
+    """No record of the second palette can be read; the disk's clock is ahead, which says nothing."""
+    before = (out / "manifest.jsonl").read_bytes()
+    later = time.time() + 3600
+    for name in NAMES:
         os.utime(out / "color" / name, (later, later))
-    done = fcn("segment", "made", *SMALL, "-o", "out", "-v")
-    # p0 may have been written again under the damaged record; p3 has a record after it.
-    assert "made/p0.png: done," in done.stderr
-    assert "1 to segment, 0 to complete, 3 done before" in done.stderr
+    fcn("segment", "made", *SMALL, "-o", "out", "--palette", "voc")
+    (out / "manifest.jsonl").write_bytes(before + b"\0\0\0\0\n" * 8)
+    told = "out/color/p1.png: the colours are not those of the palette hub"
+    assert told in fcn("verify", "out", code=1).stdout
+    done = fcn("segment", "made", *SMALL, "-o", "out", "-q")
+    assert "8 damaged lines dropped; the image of 8 cannot be told: an earlier record stands" in done.stderr
+    assert "fcn verify finds what does not agree" in done.stderr
+    assert (out / "manifest.jsonl").read_bytes() == before
+    for line in fcn("verify", "out", code=1).stdout.splitlines():
+        assert "the colours are not those" in line
+        assert "delete it" in line
+        (out.parent / line.partition(":")[0]).unlink()
+    assert "4 done, 0 failed" in fcn("segment", "made", *SMALL, "-o", "out").stderr
+    fcn("verify", "out")
+
+
+def test_the_image_of_a_damaged_line_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    whole = to_line(record("caf\udce9.jpg").as_json()).encode()
+    (tmp_path / "manifest.jsonl").write_bytes(whole + b"\n" + whole.replace(b"status", b"st\0tus") + b"\n")
+    journal = Journal(tmp_path)
+    assert (journal.index.damaged, journal.index.unknown, len(journal)) == (1, 0, 0)
+    journal.close()
+
+
+def test_the_next_run_removes_what_a_killed_one_left_of_a_new_journal(
+    fcn: Fcn, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out / "manifest.jsonl").write_bytes((out / "manifest.jsonl").read_bytes() + b"{}\n")
+    (out / ".fcn-4711-0123abcd-7.tmp").write_bytes(b"{" * 9999)
+    (out / ".fcn.holder.json").write_text("{}")
+    fcn("segment", "made", *SMALL, "-o", "out")
+    assert not list(out.glob(".fcn-*"))
 
 
 @pytest.mark.long
@@ -180,3 +209,112 @@ def test_replay_is_the_last_record_of_each_image(tmp_path: Path) -> None:
         assert one.owner("masks/b.png") == "B"
         assert one.owner("masks/a.png") is None
         assert one.get("a") is None
+
+
+IMAGES = st.sampled_from(["a.jpg", "b.jpg", "masks/x.png", "caf\udce9.jpg"])
+OUTPUTS = st.sampled_from(["masks/x.png", "masks/X.png", "color/x.png", "masks/y.png"])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    names = draw(st.lists(OUTPUTS, max_size=3, unique=True))
+    status = draw(st.sampled_from(["ok", "ok", "ok", "failed", "gone"]))
+    return record(draw(IMAGES), *names, status=status, seconds=float(draw(st.integers(0, 9))))
+
+
+Line = Record | tuple[Record] | None
+"""A line: whole, damaged after the name of its image, or of nobody knows which image."""
+
+
+def as_line(line: Line) -> bytes:
+    if line is None:
+        return b"garbage\n"
+    if isinstance(line, Record):
+        return to_line(line.as_json()).encode() + b"\n"
+    return to_line(line[0].as_json()).encode()[:-20] + b"\n"
+
+
+def counted(lines: Iterable[Line]) -> dict[str, Record]:
+    """Return the records that count, by the rules of docs/output.md."""
+    result: dict[str, Record] = {}
+    for line in lines:
+        one: Record | None = line[0] if isinstance(line, tuple) else line
+        if one is None:
+            continue
+        result.pop(one.image, None)
+        if isinstance(line, tuple) or one.status == "gone":
+            continue
+        for image, other in list(result.items()):
+            if {*map(str.lower, other.outputs)} & {*map(str.lower, one.outputs)}:
+                del result[image]
+        result[one.image] = one
+    return result
+
+
+def check(journal: Journal, expected: dict[str, Record]) -> None:
+    assert list(journal) == [expected[image] for image in sorted(expected)]
+    assert len(journal) == len(expected)
+    for image in ("a.jpg", "b.jpg", "masks/x.png", "caf\udce9.jpg"):
+        assert journal.get(image) == expected.get(image)
+        assert (image in journal.index) == (image in expected)
+    owners = {name.lower(): one.image for one in expected.values() for name in one.outputs}
+    for name in ("masks/x.png", "masks/X.png", "color/x.png", "masks/y.png"):
+        assert journal.owner(name) == owners.get(name.lower())
+    bare = sorted(image for image, one in expected.items() if not one.outputs)
+    assert [one.image for one in journal.index.without_files()] == bare
+    others, more = journal.index.beside(["a.jpg"], 1)
+    left = [image for image in expected if image != "a.jpg"]
+    assert (len(others), more) == (min(1, len(left)), len(left) > 1)
+
+
+LINES = st.lists(records() | records().map(lambda one: (one,)) | st.none(), max_size=9)
+
+
+@settings(deadline=None)
+@given(LINES, st.booleans(), st.lists(LINES, max_size=2), st.lists(records(), max_size=5))
+def test_all_readers_agree_on_the_records_that_count(
+    lines: list[Line], torn: bool, of_shards: list[list[Line]], more: list[Record]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        output = Path(name)
+        (output / "settings.json").write_text('{"fcn_settings": 2}')
+        (output / "manifest.jsonl").write_bytes(b"".join(map(as_line, lines)) + b"{" * torn)
+        for number, shard in enumerate(of_shards, start=1):
+            path = output / f"manifest.{number}-of-2.jsonl"
+            path.write_bytes(b"".join(map(as_line, shard)) + b"{" * torn)
+        everything = [*lines, *(line for shard in of_shards for line in shard)]
+        expected = counted(everything)
+        with JournalSnapshot(output) as snapshot:
+            assert {one.image: one for one in snapshot} == expected
+            assert len(snapshot) == len(expected)
+            assert snapshot.damaged == sum(not isinstance(line, Record) for line in everything)
+        journal = Journal(output)
+        check(journal, expected)
+        journal.mend()
+        check(journal, expected)
+        for place, one in enumerate(more):
+            journal.append([one])
+            check(journal, counted([*everything, *more[: place + 1]]))
+        journal.close()
+        journal = Journal(output)
+        check(journal, counted([*everything, *more]))
+        assert journal.index.damaged == 0
+        journal.close()
+
+
+def test_a_snapshot_stays_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"fcn_settings": 2}')
+    path = tmp_path / "manifest.jsonl"
+    line = to_line(record("a.jpg", status="failed").as_json()) + "\n"
+    path.write_text(line)
+    with JournalSnapshot(tmp_path) as snapshot:
+        current = [snapshot.is_current]
+        with path.open("a") as stream:
+            stream.write(line.replace("a.jpg", "b.jpg"))
+        assert [*current, snapshot.is_current] == [True, False]
+        assert [one.image for one in snapshot] == ["a.jpg"]
+        # As a run does that drops superseded lines.
+        path.with_suffix(".new").write_text(line.replace("a.jpg", "c.jpg"))
+        path.with_suffix(".new").replace(path)
+        assert len(snapshot) == 1
+        assert [one.image for one in snapshot] == ["a.jpg"]

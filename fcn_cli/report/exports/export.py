@@ -16,7 +16,7 @@ from ...common.ordered_work import OrderedWork, Task
 from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
 from ...inputs import decoder
 from ...outputs.directory import read_classes, read_recorded_labels
-from ...outputs.journal_snapshot import JournalSnapshot
+from ...outputs.journal import JournalSnapshot
 from ...outputs.output_store import LocalStore
 from ...outputs.record import Record
 from ...outputs.selection import Selection, matching
