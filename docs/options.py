@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from fcn_cli.cli import command_line
 from fcn_cli.cli.app import app
 from fcn_cli.common import limits
 
@@ -17,8 +17,8 @@ PAGE = Path(__file__).with_suffix(".md")
 _INTRODUCTION = f"""\
 # All commands and options
 
-`make docs` writes this page from the command line; do not edit it by hand. `fcn COMMAND --help` prints the
-same texts.
+`make docs` writes this page from the command line; do not edit it by hand. `fcn COMMAND --help` prints
+the first sentence of each.
 
 The last column names the environment variable that sets an option:
 `FCN_BACKBONE=resnet101 fcn segment photos/`. The command line wins over the environment. `--overwrite`,
@@ -49,37 +49,24 @@ def _commands(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
 
 def _section(command: Any, context: Any) -> list[str]:
     """Return the lines about one command."""
-    shown = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
-    arguments = [param for param in shown if param.param_type_name == "argument"]
-    options = [param for param in shown if param.param_type_name == "option"]
+    arguments, options = command_line.parameters(command, context)
     lines = ["", f"## {context.command_path}", "", inspect.cleandoc(command.help or "")]
     if arguments:
         rows = [[_code(param.metavar), _text(param.help or "")] for param in arguments]
         lines += ["", *_table(("argument", "meaning"), rows)]
-    rows = [_option_row(param, context) for param in options]
-    return [*lines, "", *_table(("option", "meaning", "default", "variable"), rows)]
+    for group, grouped in command_line.groups(options):
+        rows = [_option_row(param, context) for param in grouped]
+        lines += ["", *_table((group, "meaning", "default", "variable"), rows)]
+    return lines
 
 
 def _option_row(option: Any, context: Any) -> list[str]:
-    # Short names first, as -o, --output.
-    names = ", ".join(sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--")))
     return [
-        _code(names if option.is_flag else f"{names} {option.metavar}"),
+        _code(command_line.written_name(option)),
         _text(option.help or ""),
-        _text(_default(option, context)),
+        _text(command_line.shown_default(option, context)),
         _code(option.envvar) if option.envvar else "",
     ]
-
-
-def _default(option: Any, context: Any) -> str:
-    """Return an option's default as people write it; empty for flags, and where there is none."""
-    if isinstance(option.show_default, str):
-        return option.show_default
-    value = option.get_default(context, call=False)
-    if option.is_flag or value is None:
-        return ""
-    value = value.value if isinstance(value, Enum) else value
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -92,7 +79,8 @@ def _code(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return plain text for a table's cell, with Markdown's own characters escaped."""
+    """Return plain text for a table's cell, in one line, with Markdown's own characters escaped."""
+    text = " ".join(text.split())
     return "".join(f"\\{character}" if character in "\\`|*[]<>_" else character for character in text)
 
 

@@ -7,18 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import command_line, weights
-from .bench import bench
-from .compare import compare
-from .evaluate import evaluate
-from .export import export
-from .info import info
-from .list_images import list_images
-from .merge import merge
-from .report import report
+from . import command_line
+from .evaluate import compare, evaluate
+from .machine import bench, info, weights_app
+from .output_commands import export, list_images, merge, report, status, verify
 from .segment import segment
-from .status import status
-from .verify import verify
 
 app = typer.Typer(
     name="fcn",
@@ -28,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(weights.app, name="weights")
+app.add_typer(weights_app, name="weights")
 
 
 def _print_version(requested: bool) -> None:

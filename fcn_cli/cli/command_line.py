@@ -1,23 +1,33 @@
-"""Typer's command classes with our help layout and one-line usage errors."""
+"""Typer's command classes, with help in groups at any width and usage errors of one line."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable
+import textwrap
+from collections.abc import Collection, Iterable, Iterator
 from difflib import SequenceMatcher
+from enum import Enum
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..common.wording import alternatives
-from . import help_page
+from .options import GROUPS, MESSAGES
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """The exception for a wrong command line; Typer has no public name for it."""
+
+MIN_WIDTH = 40
+MAX_WIDTH = 200
+_MIN_WIDTH_BESIDE = 60
+"""On narrower terminals descriptions are printed below the options' names, not beside them."""
+_NAME_COLUMNS = 24
+"""The width of the options' column; longer names have their description on the next line."""
 
 _BOOLEANS = "1, true, yes or on, or 0, false, no or off"
 
@@ -27,7 +37,7 @@ class _HelpPage:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help at the terminal's width; click's own stops at 80 columns and breaks long words."""
-        formatter.write(help_page.render(self, ctx, shutil.get_terminal_size().columns) + "\n")
+        formatter.write(render(self, ctx, shutil.get_terminal_size().columns) + "\n")
 
 
 class Command(_HelpPage, TyperCommand):
@@ -121,3 +131,112 @@ def given_besides(context: Any, allowed: Collection[str]) -> str | None:
         if parameter.name not in allowed and source is not None and source.name == "COMMANDLINE":
             return max(parameter.opts, key=len) if parameter.param_type_name == "option" else "INPUT"
     return None
+
+
+def render(command: Any, context: Any, columns: int) -> str:
+    """Return the help of a command or group of commands.
+
+    Parameters
+    ----------
+    command
+        Typer's command.
+    context
+        Typer's context of the call.
+    columns
+        The terminal's width; the text's width is limited to 40 to 200 columns.
+    """
+    width = min(max(columns, MIN_WIDTH), MAX_WIDTH)
+    arguments, options = parameters(command, context)
+    commands = _commands(command, context) if hasattr(command, "list_commands") else []
+    usage = ["[OPTIONS]", *(["COMMAND ..."] if commands else [written_name(param) for param in arguments])]
+    lines = _wrap(f"Usage: {context.command_path} {' '.join(usage)}", width, hanging=" " * len("Usage: "))
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        lines += ["", *_wrap(paragraph, width)]
+    tables = [
+        ("Arguments", [(written_name(param), _line(param)) for param in arguments]),
+        ("Commands", commands),
+    ]
+    for group, grouped in groups(options):
+        tables.append((group, [(written_name(param), _describe(param, context)) for param in grouped]))
+    for heading, rows in tables:
+        if rows:
+            lines += ["", f"{heading}:", *_table(rows, width)]
+    return "\n".join(lines)
+
+
+def parameters(command: Any, context: Any) -> tuple[list[Any], list[Any]]:
+    """Return the arguments and the options of a command."""
+    shown = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
+    return (
+        [param for param in shown if param.param_type_name == "argument"],
+        [param for param in shown if param.param_type_name == "option"],
+    )
+
+
+def groups(options: Iterable[Any]) -> list[tuple[str, list[Any]]]:
+    """Return the groups that some options are in, each with its options, in the order of ``--help``."""
+    named = {id(param): getattr(param, "rich_help_panel", None) for param in options}
+    # Typer's own, such as --help.
+    others = MESSAGES if any(named.values()) else "Options"
+    found: dict[str, list[Any]] = {name: [] for name in (*GROUPS, others)}
+    for param in options:
+        found[named[id(param)] or others].append(param)
+    return [(name, params) for name, params in found.items() if params]
+
+
+def _line(param: Any) -> str:
+    """Return the first paragraph of a help text."""
+    return (param.help or "").partition("\n\n")[0]
+
+
+def _commands(group: Any, context: Any) -> list[tuple[str, str]]:
+    found = [(name, group.get_command(context, name)) for name in group.list_commands(context)]
+    return [
+        (name, inspect.cleandoc(command.help or "").split("\n\n")[0])
+        for name, command in found
+        if not command.hidden
+    ]
+
+
+def written_name(param: Any) -> str:
+    if param.param_type_name == "argument":
+        return str(param.metavar)
+    # Short names first, as -o, --output.
+    names = ", ".join(sorted([*param.opts, *param.secondary_opts], key=lambda name: name.startswith("--")))
+    return names if param.is_flag else f"{names} {param.metavar}"
+
+
+def _describe(param: Any, context: Any) -> str:
+    """Return what an option does in a line, with its default."""
+    default = shown_default(param, context)
+    return f"{_line(param)} [{default}]" if default else _line(param)
+
+
+def shown_default(param: Any, context: Any) -> str:
+    """Return an option's default as people write it; empty for flags, and where there is none."""
+    if isinstance(param.show_default, str):
+        return param.show_default
+    value = param.get_default(context, call=False)
+    if param.is_flag or value is None or not param.show_default:
+        return ""
+    value = value.value if isinstance(value, Enum) else value
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
+    rows = list(rows)
+    beside = width >= _MIN_WIDTH_BESIDE
+    column = min(max(len(name) for name, _ in rows), _NAME_COLUMNS) + 4 if beside else 6
+    for name, text in rows:
+        lines = [" " * column + line for line in _wrap(text, width - column)]
+        if beside and len(name) + 4 <= column and lines:
+            lines[0] = f"  {name}".ljust(column) + lines[0][column:]
+        else:
+            yield f"  {name}"
+        yield from lines
+
+
+def _wrap(text: str, width: int, hanging: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging
+    )

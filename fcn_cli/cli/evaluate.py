@@ -1,4 +1,4 @@
-"""``fcn evaluate``: measure a network or masks against ground truth."""
+"""``fcn evaluate`` and ``fcn compare``: masks against ground truth, or against other masks."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from pathlib import Path
 
 import typer
 
+from ..common.limits import MOST_MASK_PIXELS
 from ..evaluation.choices import Orientation, Protocol
 from ..models.registry import DEFAULT_BACKBONE
-from . import evaluate_options, network_options, options
+from . import options, values
 from .console import print_message
 from .figures import print_figures
 
 
 def evaluate(
     context: typer.Context,
-    images: evaluate_options.Images,
-    truth: evaluate_options.Truth,
-    predictions: evaluate_options.Predictions = None,
-    split: evaluate_options.Split = None,
-    truth_colors: evaluate_options.TruthColorsOption = None,
-    protocol: evaluate_options.ProtocolOption = Protocol.ORIGINAL,
-    orientation: evaluate_options.OrientationOption = Orientation.AUTO,
-    backbone: network_options.BackboneOption = DEFAULT_BACKBONE,
-    weights: network_options.Weights = None,
-    class_names: network_options.ClassNames = None,
-    offline: network_options.Offline = False,
-    device: network_options.Device = "auto",
-    threads: network_options.Threads = "auto",
-    kernels: network_options.KernelsOption = network_options.Kernels.AUTO,
-    precision: network_options.PrecisionOption = network_options.Precision.AUTO,
-    batch_size: network_options.BatchSize = "auto",
-    workers: network_options.Workers = "auto",
-    resize: network_options.Resize = "520",
-    tile: network_options.Tile = None,
-    overlap: network_options.Overlap = None,
-    scales: network_options.Scales = "1",
-    flip: network_options.Flip = False,
-    stretch: network_options.Stretch = False,
-    alpha: network_options.AlphaOption = None,
-    max_image_pixels: network_options.MaxImagePixels = None,
-    decode_timeout: network_options.DecodeTimeout = 60.0,
-    report: evaluate_options.Report = None,
+    images: options.Images,
+    truth: options.Truth,
+    predictions: options.Predictions = None,
+    split: options.Split = None,
+    truth_colors: options.TruthColorsOption = None,
+    protocol: options.ProtocolOption = Protocol.ORIGINAL,
+    orientation: options.OrientationOption = Orientation.AUTO,
+    backbone: options.BackboneOption = DEFAULT_BACKBONE,
+    weights: options.Weights = None,
+    class_names: options.ClassNames = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.AUTO,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    batch_size: options.BatchSize = "auto",
+    workers: options.Workers = "auto",
+    resize: options.Resize = "520",
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
+    scales: options.Scales = "1",
+    flip: options.Flip = False,
+    stretch: options.Stretch = False,
+    alpha: options.AlphaOption = None,
+    max_image_pixels: options.MaxImagePixels = None,
+    decode_timeout: options.DecodeTimeout = 60.0,
+    report: options.EvaluationReport = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -70,7 +71,7 @@ def evaluate(
     prediction = PredictionRequest(
         ModelRequest(backbone, weights, class_names, offline),
         DecodeOptions(
-            network_options.short_side(context, resize, tile),
+            values.input_side(context, resize, tile),
             workers,
             max_image_pixels or DEFAULT_MAX_PIXELS,
             decode_timeout,
@@ -91,4 +92,26 @@ def evaluate(
         with contextlib.closing(progress):
             path = page.write(result, progress, prediction.decoding)
         print_message(f"report: see {path}", show=not quiet)
+    raise typer.Exit(result.exit_code)
+
+
+def compare(
+    dir_a: options.DirectoryA,
+    dir_b: options.DirectoryB,
+    max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare the masks of two directories: equal pixels, IoU, the images that differ most.
+
+    Exit codes: 0 all pairs were compared; 1 some failed; 2 the request is wrong; 3 no name is in both.
+    """
+    from ..evaluation import comparison
+    from . import tables
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    with contextlib.closing(progress):
+        result = comparison.compare(Path(dir_a), Path(dir_b), progress, max_image_pixels)
+    print_figures(result.as_json(), tables.comparison, as_json=as_json)
     raise typer.Exit(result.exit_code)

@@ -14,6 +14,7 @@ import typer
 
 from ..common import limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
+from ..common.output_layout import CUTOUT
 from ..common.swept_directory import SweptDirectory
 from .command_line import given_besides
 from .console import print_message
@@ -31,7 +32,7 @@ STREAM = "-"
 # beside `-o -`; an option that shapes label maps or pictures belongs here.
 _PARAMETERS = frozenset(
     {
-        *("inputs", "output", "write", "palette", "opacity", "legend", "classes"),
+        *("inputs", "output", "write", "palette", "opacity", "legend", "cutout"),
         *("backbone", "weights", "class_names", "offline", "resize", "min_confidence"),
         *("tile", "overlap", "scales", "flip", "stretch", "alpha"),
         *("device", "threads", "kernels", "precision", "batch_size", "workers"),
@@ -66,8 +67,10 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
     return True
 
 
-def kind_of(kinds: Sequence[str] | None) -> str:
-    """Return the one kind of output to write; RequestError when several are asked for."""
+def kind_of(kinds: Sequence[str] | None, cutout: object) -> str:
+    """Return the one output type to write; RequestError when several are asked for."""
+    if cutout is not None:
+        kinds = tuple({*(kinds or ()), CUTOUT})
     if kinds is None:
         return _DEFAULT_KIND
     if len(kinds) > 1:

@@ -43,12 +43,13 @@ class OutputKind:
     is_label_map: bool = False
 
 
+CUTOUT = "cutout"
 KINDS = (
     OutputKind("masks", ".png", is_label_map=True),
     OutputKind("color", ".png", is_label_map=True),
     OutputKind("overlay", ".jpg"),
     OutputKind("confidence", ".png", from_labels=False),
-    OutputKind("cutout", ".png"),
+    OutputKind(CUTOUT, ".png"),
 )
 """All kinds of output in the order in which they are written; of label maps, the better one comes first."""
 

@@ -136,10 +136,10 @@ def _find_class(text: str, names: Sequence[str]) -> int:
         return index
     if text.isascii() and text.isdigit() and len(text) <= 3:
         raise RequestError(
-            f"--classes {text}: the network has {counted(len(names), 'class', 'classes')}, from 0 to "
+            f"--cutout {text}: the network has {counted(len(names), 'class', 'classes')}, from 0 to "
             f"{len(names) - 1}; void is never kept"
         )
-    raise RequestError(f"--classes {text}: no such class; {class_lookup.hint(text, names)}")
+    raise RequestError(f"--cutout {text}: no such class; {class_lookup.hint(text, names)}")
 
 
 def describe_cutout(classes: frozenset[int] | None) -> str:

@@ -14,7 +14,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_cli.cli import network_options, output_options
+from fcn_cli.cli import options
 from fcn_cli.cli.app import app
 from fcn_cli.cli.command_line import UsageError, usage_message
 from fcn_cli.common.wording import alternatives, counted
@@ -34,7 +34,8 @@ PARSERS_OWN_WORDS = re.compile("Value error|Input should|Invalid value|Usage:|va
         ("segment --backbone resnet5 x", f"--backbone takes {BACKBONES}, not 'resnet5'"),
         ("segment --kernels x x", "--kernels takes .*torch, not 'x'"),
         ("evaluate a b --protocol x", "--protocol takes original or torchvision, not 'x'"),
-        ("weights fetch x", f"BACKBONE takes {BACKBONES}, not 'x'"),
+        ("weights fetch x", "BACKBONE takes resnet50, resnet101, mobilenet_v2 or all, not 'x'"),
+        ("weights fetch", "BACKBONE is missing"),
         ("segment -b 0 x", "--batch-size takes auto or a whole number from 1 to 4096, not '0'"),
         ("segment -j -1 x", "--workers takes auto or a whole number from 0 to 1024, not '-1'"),
         ("segment --resize 99999 x", "--resize takes none or a short side of 1 to 16384 pixels, not '99999'"),
@@ -164,12 +165,15 @@ def test_no_option_answers_a_wrong_value_in_the_parsers_own_words() -> None:
     for path, command, context in commands():
         values = [p for p in command.get_params(context) if p.param_type_name == "option" and not p.is_flag]
         needed = []
+        any_value = "all" if path.endswith("weights fetch") else "x"
         for param in command.get_params(context):
             if param.required:
                 # Of an option that is given twice, the last value counts.
                 is_option = param.param_type_name == "option"
                 needed += (
-                    [param.opts[0], "coco" if param.opts[0] == "--format" else "x"] if is_option else ["x"]
+                    [param.opts[0], "coco" if param.opts[0] == "--format" else "x"]
+                    if is_option
+                    else [any_value]
                 )
         for option in values:
             for name in option.opts:
@@ -233,7 +237,7 @@ def test_help_keeps_to_the_terminals_width_and_cuts_no_word(
             if param.param_type_name == "option":
                 for name in param.opts:
                     assert re.search(rf"^  (-\w, )?{name}\b", text, re.MULTILINE), (path, name)
-            assert " ".join((param.help or "").split()) in " ".join(words)
+            assert (param.help or "").partition("\n\n")[0] in " ".join(words)
 
 
 def test_wide_terminals_are_used_and_narrower_ones_get_forty_columns(
@@ -248,6 +252,17 @@ def test_wide_terminals_are_used_and_narrower_ones_get_forty_columns(
     assert longest[500] == longest[200]
 
 
+def test_the_help_of_segment_fits_on_two_screens(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(fcn("segment", "--help").stdout.splitlines()) <= 100
+
+
+def test_every_command_has_a_short_name_for_its_help(fcn: Fcn) -> None:
+    for path, _command, _context in commands():
+        call = path.split()[1:]
+        assert fcn(*call, "-h").stdout == fcn(*call, "--help").stdout
+
+
 def test_fcn_alone_shows_its_commands_as_an_error(fcn: Fcn) -> None:
     done = fcn(code=2)
     assert done.stdout == ""
@@ -258,12 +273,12 @@ def test_fcn_alone_shows_its_commands_as_an_error(fcn: Fcn) -> None:
 @given(st.text() | st.floats().map(str) | st.integers().map(str) | st.from_regex(r"\A[0-9]{1,5000}\Z"))
 def test_whatever_a_number_is_given_is_a_number_in_range_or_refused(text: str) -> None:
     bounds: list[tuple[Any, Callable[[Any], bool]]] = [
-        (network_options.Threads, lambda value: value is None or value >= 1),
-        (network_options.Workers, lambda value: value is None or value >= 0),
-        (network_options.MinConfidence, lambda value: 0 <= value <= 1),
-        (output_options.Wait, lambda value: value >= 0 and math.isfinite(value)),
-        (network_options.Resize, lambda value: value is None or 1 <= value <= 16384),
-        (network_options.Size, lambda value: len(value) == 2),
+        (options.Threads, lambda value: value is None or value >= 1),
+        (options.Workers, lambda value: value is None or value >= 0),
+        (options.MinConfidence, lambda value: 0 <= value <= 1),
+        (options.Wait, lambda value: value >= 0 and math.isfinite(value)),
+        (options.Resize, lambda value: value is None or 1 <= value <= 16384),
+        (options.Size, lambda value: len(value) == 2),
     ]
     for option, within in bounds:
         parse = get_args(option)[1].parser

@@ -253,7 +253,8 @@ def test_a_dry_run_looks_whether_listed_images_are_there(
     lost = "failed\t{}.png\tno such file (or a broken link)"
     assert done.stdout.splitlines() == [
         "segment\ta.png\tnew",
-        *(lost.format(name) for name in ("b", "dead", "lost")),
+        "refused\tb.png\tno such file (or a broken link); what was written of it before stays",
+        *(lost.format(name) for name in ("dead", "lost")),
     ]
     assert "4 images: 1 to segment, 0 to complete, 0 done before, 3 failed" in done.stderr
     # As it is.

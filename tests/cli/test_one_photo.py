@@ -208,8 +208,11 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
         (("", "-o", "-"), "an input name is empty"),
         (("made/c.png", "-o", "-"), "made/c.png: no such file or directory"),
         (("made/a.png", "-o", "-", "--write", "masks,color"), "-o - writes one kind of output, not 2"),
-        (("made/a.png", "-o", "-", "--classes", "cat"), "add cutout to --write"),
-        (("made/a.png", "-o", "-", "--write", "cutout", "--classes", "x"), "--classes x: no such class"),
+        (
+            ("made/a.png", "-o", "-", "--write", "masks", "--cutout", "cat"),
+            "-o - writes one kind of output, not 2",
+        ),
+        (("made/a.png", "-o", "-", "--write", "cutout", "--cutout", "x"), "--cutout x: no such class"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(

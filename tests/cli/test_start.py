@@ -17,7 +17,7 @@ OPTIONS = re.findall(
     r"--[a-z-]+",
     """
     --files-from --null --root --output --backbone --weights --class-names --offline --device --threads
-    --kernels --precision --batch-size --workers --resize --write --palette --opacity --legend --classes
+    --kernels --precision --batch-size --workers --resize --write --palette --opacity --legend --cutout
     --keep-extension --overwrite --retry-failed --prune --report --max-image-pixels --fail-fast --dry-run
     --json --quiet --verbose
     """,

@@ -67,7 +67,7 @@ def test_cutouts_keep_the_photos_pixels_and_nothing_else(fcn: Fcn, made: Path, t
     assert record["looks"]["cutout"] == "all classes"
     assert "cutout/cat.png" in record["outputs"]
     assert "nothing to do" in fcn(*CUTOUTS).stderr
-    assert "nothing to do" in fcn(*CUTOUTS, "--classes", "all").stderr
+    assert "nothing to do" in fcn(*CUTOUTS, "--cutout", "all").stderr
 
 
 def test_other_classes_are_another_look(fcn: Fcn, made: Path, tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_other_classes_are_another_look(fcn: Fcn, made: Path, tmp_path: Path) ->
         (" person , cat,8", {8, 15}, "classes 8, 15"),
         ("__background__", {0}, "classes 0"),
     ):
-        plan = fcn(*CUTOUTS, "--classes", classes, "--dry-run").stdout.splitlines()
+        plan = fcn(*CUTOUTS, "--cutout", classes, "--dry-run").stdout.splitlines()
         assert plan[0] == f"repaint\tcat.png\tcutout was {before}, is to be {text}"
         # Without the network, as a device that is not there proves.
-        fcn(*CUTOUTS, "--classes", classes, "--device", "cuda:99")
+        fcn(*CUTOUTS, "--cutout", classes, "--device", "cuda:99")
         assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", kept)
         assert_cut_out(tmp_path / "out", upright(made / "person.jpg"), "person", kept)
         assert tree(tmp_path / "out/masks") == masks
@@ -95,7 +95,7 @@ def test_cutouts_are_added_to_what_is_done(
     fcn: Fcn, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcn("segment", "made", *SMALL, "-o", "out")
-    monkeypatch.setenv("FCN_CLASSES", "cat")
+    monkeypatch.setenv("FCN_CUTOUT", "cat")
     fcn(*CUTOUTS, "--device", "cuda:99")
     assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", {8})
 
@@ -106,55 +106,58 @@ def test_void_is_transparent_whatever_is_asked_for(fcn: Fcn, made: Path, tmp_pat
     assert (labels == 255).any()
     assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", None)
     for classes in ("255", "void"):
-        done = fcn(*CUTOUTS, "--min-confidence", "0.9", "--classes", classes, code=2)
-        assert f"--classes {classes}" in done.stderr
+        done = fcn(*CUTOUTS, "--min-confidence", "0.9", "--cutout", classes, code=2)
+        assert f"--cutout {classes}" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("persom", "--classes persom: no such class; did you mean person?"),
-        ("cat,Doggo,dog", "--classes Doggo: no such class; did you mean dog?"),
-        ("zzzzz", "--classes zzzzz: no such class; the classes are __background__, aeroplane, "),
-        ("21", "--classes 21: the network has 21 classes, from 0 to 20"),
-        ("-1", "--classes -1: no such class"),
-        (",", "--classes takes all, or names or indices of classes, separated by commas, not ','"),
+        ("persom", "--cutout persom: no such class; did you mean person?"),
+        ("cat,Doggo,dog", "--cutout Doggo: no such class; did you mean dog?"),
+        ("zzzzz", "--cutout zzzzz: no such class; the classes are __background__, aeroplane, "),
+        ("21", "--cutout 21: the network has 21 classes, from 0 to 20"),
+        ("-1", "--cutout -1: no such class"),
+        (",", "--cutout takes all, or names or indices of classes, separated by commas, not ','"),
     ],
 )
 def test_a_class_that_does_not_exist_is_refused_before_anything_is_written(
     fcn: Fcn, made: Path, tmp_path: Path, classes: str, message: str
 ) -> None:
-    assert message in fcn(*CUTOUTS, "--classes", classes, code=2).stderr
+    assert message in fcn(*CUTOUTS, "--cutout", classes, code=2).stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_classes_without_cutouts_are_refused_unless_they_come_from_the_environment(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("classes", ["cat", "all"])
+def test_cutouts_are_written_beside_what_is_written_anyway(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, classes: str
 ) -> None:
     make_photos(["a.png"])
-    done = fcn("segment", "made", *SMALL, "--classes", "cat", code=2)
-    assert "add cutout to --write" in done.stderr
-    monkeypatch.setenv("FCN_CLASSES", "cat")
-    fcn("segment", "made", *SMALL, "--dry-run")
+    fcn("segment", "made", *SMALL, "-o", "out", "--cutout", classes)
+    assert {name for name in tree(tmp_path / "out") if name.endswith("a.png")} == {
+        "masks/a.png",
+        "color/a.png",
+        "cutout/a.png",
+    }
 
 
 @pytest.mark.long
 def test_ones_own_classes(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     torch.save(preview_network().model.state_dict(), tmp_path / "own.pth")
     own = ("--weights", "own.pth")
-    fcn(*CUTOUTS, *own, "--classes", "class_8,15")
+    fcn(*CUTOUTS, *own, "--cutout", "class_8,15")
     assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", {8, 15})
     # How many classes there are is known only when the network is loaded.
     done = fcn(
-        "segment", "made", *SMALL, *own, "--write", "cutout", "--classes", "class_40", "-o", "o2", code=2
+        "segment", "made", *SMALL, *own, "--write", "cutout", "--cutout", "class_40", "-o", "o2", code=2
     )
-    assert "--classes class_40: no such class" in done.stderr
+    assert "--cutout class_40: no such class" in done.stderr
     assert not (tmp_path / "o2/cutout").exists()
     names = [f"thing {index}" for index in range(20)]
     (tmp_path / "names").write_text("\n".join([*names, "8"]))
     named = (*SMALL, *own, "--class-names", "names", "--write", "masks,cutout", "-o", "named")
     # A name comes before an index.
-    fcn("segment", "made", *named, "--classes", "thing 15,8")
+    fcn("segment", "made", *named, "--cutout", "thing 15,8")
     assert_cut_out(tmp_path / "named", upright(made / "cat.png"), "cat", {15, 20})
 
 

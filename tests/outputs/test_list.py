@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_cli.cli.directory_options import OutputType
+from fcn_cli.cli.options import OutputType
 from fcn_cli.common.output_layout import kind_names
 from fcn_cli.outputs.selection import class_indices
 
@@ -177,7 +177,7 @@ def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, photos: Path, tm
     """Each of them, from a real run: the files exist, and the cutouts are those with a visible pixel."""
     types = ",".join(OutputType)
     assert tuple(OutputType) == kind_names()
-    fcn("segment", photos, *SMALL, "-o", "out2", "--write", types, "--classes", "cat")
+    fcn("segment", photos, *SMALL, "-o", "out2", "--write", types, "--cutout", "cat")
     for name in OutputType:
         listed = fcn("list", "out2", "--outputs", name).stdout.splitlines()
         there = sorted(map(str, (tmp_path / "out2" / name).iterdir()))

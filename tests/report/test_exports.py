@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageOps
 from torchvision.datasets import VOCSegmentation
 
-from fcn_cli.cli.directory_options import ExportFormat
+from fcn_cli.cli.options import ExportFormat
 from fcn_cli.report.exports.export import FORMATS
 
 from ..conftest import SAMPLES, SMALL, Fcn, command, run_process, wait_until

@@ -17,6 +17,7 @@ from ..common.limits import LONGEST_SIDE, MOST_SHARDS
 from ..common.shard import Shard
 from ..common.wording import alternatives
 
+ALL = "all"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _Choices = TypeVar("_Choices", bound=StrEnum)
 
@@ -222,12 +223,12 @@ def kinds(text: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in given)
 
 
-def classes(text: str) -> tuple[str, ...] | None:
-    """Parse a list of class names or indices; ``all`` becomes None."""
+def classes(text: str) -> tuple[str, ...]:
+    """Parse a list of class names or indices; ``all`` becomes an empty one."""
     given = tuple(part for part in (part.strip() for part in text.split(",")) if part)
     if not given:
         raise refused("all, or names or indices of classes, separated by commas", text)
-    return None if given[0].casefold() == "all" and len(given) == 1 else given
+    return () if len(given) == 1 and given[0].casefold() == ALL else given
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:
@@ -259,3 +260,50 @@ def not_both(context: typer.Context, parameter: typer.CallbackParam, value: bool
     if value and context.params.get(other):
         raise RequestError("--quiet and --verbose exclude each other; leave one of them out")
     return value
+
+
+def not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse an empty name, which usually comes from an unset variable in a script."""
+    if value is not None and not value.strip():
+        raise RequestError(f"{parameter.opts[0]}: the name is empty; is a variable in your script not set?")
+    return value
+
+
+def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
+    """Refuse an output path that is a file or lies below a file."""
+    not_empty(parameter, value)
+    if value == "-" or store_urls.is_url(value):
+        return value
+    for place in (Path(value), *Path(value).parents):
+        if os.path.isdir(place):
+            break
+        if os.path.lexists(place):
+            file = "this" if place == Path(value) else place
+            raise RequestError(f"{parameter.opts[0]} {value}: {file} is a file, not a directory")
+    return value
+
+
+def no_file_or_none(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse a file where a directory is wanted; None is nothing."""
+    return None if value is None else not_a_file(parameter, value)
+
+
+def export_path(parameter: typer.CallbackParam, value: str) -> Path:
+    """Refuse an empty name, which `Path` would take for the current directory, and stdout."""
+    if value == "-":
+        raise RequestError("--output -: an export goes into a file or a directory, not to stdout")
+    return local_directory(not_empty(parameter, value) or "")
+
+
+def local_directory(value: str) -> Path:
+    """Refuse a URL: commands about what is done work on local directories only."""
+    if store_urls.is_url(store_urls.local_path(value)):
+        raise RequestError(f"{value}: this command works on local directories; copy this one here first")
+    return Path(store_urls.local_path(value))
+
+
+def input_side(context: typer.Context, resize: int | None, tile: int | None) -> int | None:
+    """Return the value of ``--resize``; where it is not given, tiles have the photo's own scale."""
+    source = context.get_parameter_source("resize")
+    is_given = source is not None and source.name != "DEFAULT"
+    return resize if is_given or tile is None else None

@@ -1,0 +1,170 @@
+"""The commands about this machine: bench, info, weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import typer
+
+from .. import __version__
+from ..common import resources
+from ..common.wording import counted
+from ..models.registry import DEFAULT_BACKBONE
+from . import command_line, options, values
+from .console import write_line
+from .figures import print_figures
+
+weights_app = typer.Typer(
+    help="List, download and verify the networks' weights.", cls=command_line.Group, rich_markup_mode=None
+)
+
+
+def bench(
+    backbone: options.BackboneOption = DEFAULT_BACKBONE,
+    size: options.Size = None,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
+    batch_size: options.BatchSize = "auto",
+    rounds: options.Rounds = 5,
+    device: options.Device = "auto",
+    threads: options.Threads = "auto",
+    kernels: options.KernelsOption = options.Kernels.AUTO,
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    as_json: options.FiguresAsJson = False,
+) -> None:
+    """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
+
+    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. The limit of
+    direct convolution is the rate that the fastest matrix product would allow. With --tile, instead: what a
+    megapixel of a large photo costs in tiles.
+    """
+    from ..evaluation import speed, tile_speed
+    from ..inference.execution import resolve_execution
+    from ..inference.options import InferenceOptions, ViewOptions
+    from . import tables
+
+    execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
+    views = ViewOptions(tile, overlap)
+    if tile is not None:
+        tiled = tile_speed.measure(backbone, size or tile_speed.DEFAULT_SIZE, execution, views, rounds)
+        print_figures(tiled.as_json(), tables.tile_bench, as_json=as_json)
+        return
+    width, height = size or speed.DEFAULT_SIZE
+    measured = speed.measure(backbone, width, height, execution, rounds)
+    print_figures(measured.as_json(), tables.bench, as_json=as_json)
+
+
+def info() -> None:
+    """Print versions, devices, cached weights and thread settings."""
+    for name, value in _describe():
+        write_line(f"{name:14}{value}", sys.stdout)
+    list_weights()
+
+
+def _describe() -> list[tuple[str, str]]:
+    """Return (name, value) pairs about this installation and this machine."""
+    import PIL
+    import torch
+    from PIL import features
+
+    from ..cpu.kernels import simd_targets
+    from ..inference.execution import ONEDNN_PRIMITIVES, resolve_execution
+    from ..models import weights
+
+    auto = resolve_execution()
+    quota = resources.cgroup_cpus() or "none"
+    memory = resources.available_memory()
+    cuda = [
+        f"cuda:{index} {torch.cuda.get_device_name(index)}"
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    optional = [name for name in ("avif", "webp", "jpg_2000") if features.check(name)]
+    return [
+        ("fcn", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("torch", torch.__version__),
+        ("torchvision", version("torchvision")),
+        ("pillow", f"{PIL.__version__} with {', '.join(optional)}"),
+        ("devices", ", ".join(["cpu", *cuda])),
+        (
+            "auto",
+            f"{auto.device}, {auto.precision}, {auto.kernels} kernels, batches of {auto.batch_size}, "
+            f"{counted(auto.threads, 'thread')}",
+        ),
+        ("cpu", f"{resources.describe()}, {torch.backends.cpu.get_cpu_capability()}"),
+        ("cpu limits", f"affinity {resources.affinity()} of {os.cpu_count()}, cgroup quota {quota}"),
+        ("openmp", f"waiting threads: {_wait_policy()}"),
+        ("kernels", simd_targets.describe()),
+        ("onednn", f"cache of {ONEDNN_PRIMITIVES} primitives"),
+        ("memory", f"{memory / 1e9:.1f} GB available" if memory is not None else "unknown"),
+        ("weights in", ", ".join(str(directory) for directory in weights.search_directories())),
+    ]
+
+
+def _wait_policy() -> str:
+    chosen = resources.openmp_variables().items()
+    return ", ".join(f"{name}={value}" for name, value in chosen) or "as OpenMP decides"
+
+
+@weights_app.callback(invoke_without_command=True)
+def _weights(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_weights()
+
+
+@weights_app.command("list", cls=command_line.Command)
+def list_weights() -> None:
+    """List each backbone's weights: their file, or where to download it."""
+    from ..models import registry, weights
+
+    for name, backbone in registry.BACKBONES.items():
+        if isinstance(backbone.weights, registry.BundledWeights):
+            place = f"bundled ({backbone.weights.path})"
+        else:
+            found = weights.cached(backbone.weights)
+            place = str(found) if found else f"not downloaded ({weights.download_url(backbone.weights)})"
+        write_line(f"{name:14}{place}", sys.stdout)
+
+
+@weights_app.command("fetch", cls=command_line.Command)
+def fetch_weights(
+    names: options.Backbones,
+    directory: options.WeightsDirectory = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download official weights, verify them, and print their files."""
+    from ..models import download, registry
+    from .progress_bar import ProgressBar
+
+    for name in registry.BACKBONES if values.ALL in names else names:
+        official = registry.find(name).weights
+        if isinstance(official, registry.BundledWeights):
+            write_line(str(official.path), sys.stdout)
+            continue
+        path = download.fetch(
+            official, Path(directory) if directory else None, progress=ProgressBar(quiet=quiet).downloading
+        )
+        write_line(str(path), sys.stdout)
+
+
+@weights_app.command("verify", cls=command_line.Command)
+def verify_weights() -> None:
+    """Verify the hash of every weights file on this machine; exit with 2 if one is damaged."""
+    from ..common.errors import WeightsError
+    from ..models import registry, weights
+
+    damaged = None
+    for name, backbone in registry.BACKBONES.items():
+        source = backbone.weights
+        path = source.path if isinstance(source, registry.BundledWeights) else weights.cached(source)
+        try:
+            state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not downloaded"
+        except WeightsError as error:
+            state, damaged = f"damaged  {path}", error
+        write_line(f"{name:14}{state}", sys.stdout)
+    if damaged:
+        raise damaged

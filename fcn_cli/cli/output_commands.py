@@ -1,0 +1,346 @@
+"""The commands about an output directory: status, list, verify, report, export, merge."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..common import store_urls, utc_time
+from ..common.errors import FcnError, OutputLost, RequestError
+from ..common.limits import MOST_MASK_PIXELS
+from ..common.output_layout import is_output_directory
+from ..common.wording import counted, duration
+from . import options
+from .console import one_line, print_message, write_line
+from .figures import print_object
+
+if TYPE_CHECKING:
+    from ..outputs.status import Status
+    from ..outputs.verification import Verification
+    from ..report.exports.export import Export
+    from ..runs.report import Summary
+
+_SHOWN_FAILURES = 10
+_SHOWN_ORPHANS = 10
+
+
+def status(
+    output: options.OutputDirectory,
+    max_age: options.MaxAge = None,
+    as_json: options.FiguresAsJson = False,
+) -> None:
+    """Print how far the current or last run into an output directory is.
+
+    It takes no lock and does not disturb a run. A run on another host counts as running until its own end
+    removes its traces, because nothing here can tell whether it was killed.
+
+    Exit codes: 0 all images are done; 1 some failed or were not reached, the last run ended with an error or
+    longer ago than --max-age; 2 OUT is no output directory; 4 a run is going on.
+    """
+    from ..outputs.status import read_status
+
+    found = read_status(output)
+    too_old = max_age is not None and found.is_older(max_age)
+    if as_json:
+        print_object({**found.as_json(), **({"too_old": too_old} if max_age is not None else {})})
+    else:
+        for line in _lines(found):
+            write_line(one_line(line), sys.stdout)
+        if too_old:
+            write_line(f"no run has ended in the last {duration(max_age)}", sys.stdout)
+    raise typer.Exit(found.exit_code or int(too_old))
+
+
+def _lines(status: Status) -> Iterator[str]:
+    from ..outputs.status import State
+
+    if status.shards:
+        yield f"{status.output}: {_states_of_shards(status)}"
+        for shard, one in status.shards.items():
+            if one.state == State.KILLED or (one.run is not None and one.run.counts.left and one.run.ending):
+                yield f"shard {shard}: {_state(one)}"
+    else:
+        yield f"{status.output}: {_state(status)}"
+    counts = status.counts
+    if counts is None:
+        return
+    parts = [f"{counts.done} done", f"{counts.failed} failed"]
+    if counts.left:
+        parts.append(f"{counts.left} left")
+    yield f"{counted(counts.total, 'image')}: {', '.join(parts)}"
+    if status.seconds_left is not None:
+        yield f"{status.images_per_second:.2f} images/s, about {duration(status.seconds_left)} left"
+    if (counts.left or status.state == State.NOT_BEGUN) and status.exit_code == 1:
+        command = "fcn segment commands of these shards" if status.shards else "fcn segment command"
+        yield f"to go on, give the same {command} again"
+
+
+def _states_of_shards(status: Status) -> str:
+    states = Counter(one.state for one in status.shards.values())
+    parts = [f"{count} {state}" for state, count in states.items()]
+    return f"{counted(len(status.shards), 'shard')}: {', '.join(parts)}"
+
+
+def _state(status: Status) -> str:
+    from ..outputs.status import State
+
+    run = status.run
+    unsure = "" if status.is_alive else "; this machine cannot tell whether it is alive"
+    if status.state == State.STARTING:
+        return f"a run is starting ({status.holder}): it looks for photos and plans{unsure}"
+    if run is None:
+        return "no run.json; the counts are those of the records"
+    began = f"{run.process}, began {_when(run.start)}"
+    if status.state == State.RUNNING:
+        return f"running: {began}{unsure}"
+    if run.ending is None:
+        last = f", last record {status.last_record}" if status.last_record else ""
+        return f"killed, or it could not write how it ended: {began}{last}"
+    reason = f": {run.ending.stopped}" if run.ending.stopped else ""
+    return f"ended {_when(run.ending.time)} with exit code {run.ending.exit_code}{reason}"
+
+
+def _when(text: str) -> str:
+    seconds = utc_time.seconds_of(text)
+    return f"{text} ({duration(time.time() - seconds)} ago)" if seconds is not None else text
+
+
+def list_images(
+    output: options.OutputDirectory,
+    classes: options.SelectedClasses = None,
+    minimum: options.Minimum = None,
+    maximum: options.Maximum = None,
+    status: options.StatusOption = options.RecordStatus.OK,
+    outputs: options.OutputsOption = None,
+    null: options.NullOutput = False,
+) -> None:
+    """Print the paths of images, one per line, selected by the classes in their masks.
+
+    The paths are absolute, so that the next command can run in any directory. Names that are not UTF-8 come
+    out byte for byte. As in: fcn list OUT --class cat --min 5% -0 | xargs -0 -r cp --parents -t cats/
+
+    Exit codes: 0 also when nothing is selected; 2 the request is wrong, or OUT is no output directory.
+    """
+    from ..outputs import selection
+
+    wanted = selection.Selection(status, classes or (), minimum, maximum)
+    found = broken = 0
+    end = b"\0" if null else b"\n"
+    for path in selection.paths(output, wanted, outputs):
+        sys.stdout.buffer.write(os.fsencode(path) + end)
+        found += 1
+        broken += "\n" in path
+    if not found:
+        print_message(f"{output}: no image is selected" + (f" that has {outputs}" if outputs else ""))
+    if broken and not null:
+        print_message("some of these paths contain a line end; give --null, and xargs -0 or the like")
+
+
+def verify(
+    output: options.OutputDirectory,
+    max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check every file of an output directory against its record.
+
+    Each file is there with its recorded size, decodes, and has the photo's width and height; masks and
+    colours have the recorded number of pixels of each class. Every byte of a PNG counts. Prints one line per
+    problem on stdout. It takes no lock and changes nothing. While a run is going on, it checks what was
+    recorded when the check began.
+
+    Exit codes: 0 all files are as recorded; 1 some are not; 2 OUT is no output directory.
+    """
+    from ..outputs import verification
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    with contextlib.closing(progress):
+        result = verification.verify(output, progress, max_image_pixels)
+    if as_json:
+        print_object(result.as_json())
+    else:
+        for problem in result.problems:
+            write_line(one_line(f"{output / problem.file}: {problem.damage}; {problem.remedy}"), sys.stdout)
+    _sum_up_check(result, show=not quiet)
+    raise typer.Exit(result.exit_code)
+
+
+def _sum_up_check(result: Verification, *, show: bool) -> None:
+    for name in result.orphans[:_SHOWN_ORPHANS]:
+        print_message(f"{result.output / name}: no record names it; nothing reads it", show=show)
+    if len(result.orphans) > _SHOWN_ORPHANS:
+        more = len(result.orphans) - _SHOWN_ORPHANS
+        print_message(f"and {more} more that no record names; --json lists them", show=show)
+    if result.run is not None:
+        print_message(
+            f"a run is going on ({result.run}): checked is what was recorded when this began, and files "
+            "without a record are not listed",
+            show=show,
+        )
+    problems = counted(len(result.problems), "problem") if result.problems else "no problem"
+    print_message(
+        f"{counted(result.files, 'file')} of {counted(result.photos, 'photo')} checked: {problems}", show=show
+    )
+
+
+def report(
+    output: options.OutputDirectory,
+    max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
+
+    It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
+
+    Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
+    """
+    write_report(output, max_image_pixels, quiet=quiet)
+
+
+def check_report_place(output: str) -> None:
+    """Refuse ``--report`` where the run cannot write a report at its end."""
+    if store_urls.is_url(store_urls.local_path(output)):
+        raise RequestError(
+            f"--report: a report is written into a local directory, not to {output}; leave it out, and use "
+            "fcn report on a copy"
+        )
+    from ..report import page
+
+    page.refuse_foreign(Path(store_urls.local_path(output)))
+
+
+def report_after(summary: Summary, max_pixels: int, *, quiet: bool) -> None:
+    """Write the report at the end of a run, also of one that had nothing to do.
+
+    A run that ended early writes none: it was interrupted, or its output directory or device is lost.
+
+    Raises
+    ------
+    OutputLost
+        The report cannot be written. The masks are not affected.
+    """
+    if summary.stopped is not None:
+        print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
+        return
+    if not is_output_directory(summary.output):
+        print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
+        return
+    try:
+        write_report(Path(summary.output), max_pixels, quiet=quiet)
+    except FcnError as error:
+        raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
+
+
+def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
+    """Write the report of an output directory, show the progress, and say where the page is."""
+    from ..report import output_report
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    try:
+        written = output_report.write_report(output, progress, max_pixels)
+    finally:
+        progress.close()
+    text = f"report of {counted(written.photos, 'photo')}"
+    if written.incomplete:
+        text += f", {written.incomplete} of them without the photo or its label map"
+    print_message(f"{text}: see {written.path}", show=not quiet)
+
+
+def export(
+    output: options.OutputDirectory,
+    format_name: options.FormatOption,
+    destination: options.ExportDestination,
+    classes: options.SelectedClasses = None,
+    minimum: options.Minimum = None,
+    maximum: options.Maximum = None,
+    status: options.StatusOption = options.RecordStatus.OK,
+    overwrite: options.ReplaceExport = False,
+    max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
+    quiet: options.Quiet = False,
+) -> None:
+    """Export the masks of an output directory in another tool's format.
+
+    coco: a JSON file with run lengths. voc: a tree with JPEGs and paletted masks. yolo: a directory with
+    JPEGs and polygons. An export appears under its name when it is whole. It takes no lock and needs no
+    network. An image that is gone or has changed is reported, and not exported to voc and yolo. --class,
+    --min, --max and --status select images as in fcn list.
+
+    Exit codes: 0 every selected image with a mask is exported; 1 some are not, the rest are; 2 the request is
+    wrong; 5 DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.
+    """
+    from ..outputs.selection import Selection
+    from ..report.exports import export as exporting
+    from .progress_bar import ProgressBar
+
+    progress = ProgressBar(quiet=quiet)
+    with contextlib.closing(progress):
+        result = exporting.export(
+            output,
+            format_name,
+            destination,
+            progress,
+            overwrite=overwrite,
+            selection=Selection(status, classes or (), minimum, maximum),
+            max_pixels=max_image_pixels,
+        )
+    _sum_up_export(result, show=not quiet)
+    raise typer.Exit(result.exit_code)
+
+
+def _sum_up_export(result: Export, *, show: bool) -> None:
+    for image, failure in result.failures[:_SHOWN_FAILURES]:
+        print_message(f"not exported: {image}: {failure.message}")
+    if len(result.failures) > _SHOWN_FAILURES:
+        print_message(f"and {len(result.failures) - _SHOWN_FAILURES} more that are not exported")
+    parts = [f"{result.exported} exported"]
+    if result.skipped:
+        parts.append(f"{result.skipped} without a mask skipped")
+    if result.unselected:
+        parts.append(f"{result.unselected} not selected")
+    if result.failures:
+        parts.append(f"{len(result.failures)} failed")
+    print_message(
+        f"{counted(result.records, 'record')}: {', '.join(parts)}; see {result.destination}", show=show
+    )
+
+
+def merge(
+    output: options.MergedDirectory,
+    wait: options.Wait = 0.0,
+    as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Merge what shards have left into manifest.jsonl, stats.csv and summary.json; segment nothing.
+
+    The last shard to end merges by itself: this is for after you gave up on one. It needs no inputs and no
+    network, and waits for shards that work, or is refused.
+
+    Exit codes: 0 every image is done; 1 some have no mask or were not reached; 2 OUT is no output directory;
+    4 a run holds it; 5 it cannot be written.
+    """
+    from ..outputs.bucket_store import open_store
+    from ..runs import shards
+
+    def note(text: str) -> None:
+        print_message(text, show=not quiet)
+
+    merged = shards.merge(open_store(output), wait, note)
+    if merged.not_ended:
+        names = ", ".join(map(str, merged.not_ended[:10])) + (" …" if len(merged.not_ended) > 10 else "")
+        note(f"{len(merged.not_ended)} of {merged.shards} shards have not ended: {names}")
+    left = f", {merged.left} left" if merged.left else ""
+    images = counted(merged.done + merged.failed + merged.left, "image")
+    note(f"merged: {images}: {merged.done} done, {merged.failed} failed{left}; see {merged.output}")
+    if as_json:
+        print_object(merged.as_json())
+    raise typer.Exit(merged.exit_code)
