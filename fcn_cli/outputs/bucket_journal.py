@@ -127,7 +127,7 @@ class BucketJournals(JournalHome):
                 self._timer.start()
 
     @override
-    def mended(self, superseded: Iterable[Path] | None) -> None:
+    def consolidated(self, superseded: Iterable[Path] | None) -> None:
         if superseded is not None or self._stored.parts:
             self._consolidate()
         self._remove_parts()

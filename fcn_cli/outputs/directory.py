@@ -14,7 +14,7 @@ from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, output_file
 from .looks import Look
-from .output_store import OutputStore, Place, as_store
+from .output_store import OutputStore, ReadableDirectory, as_store
 from .record import Record
 from .writers import WRITERS, Photo, encode
 
@@ -145,7 +145,7 @@ def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelM
     return labels
 
 
-def read_classes(root: Place) -> list[str] | None:
+def read_classes(root: ReadableDirectory) -> list[str] | None:
     """Return the class names in a ``classes.json``, by index, or None when it cannot be read."""
     try:
         content = files.read_small_json(root / CLASSES_FILE)

@@ -66,7 +66,7 @@ def _pixels(record: Record) -> int:
 
 
 def _png_damage(data: bytes) -> str | None:
-    """Check the signature and the CRC of every chunk; Pillow skips those of the pixels."""
+    """Check the signature and the CRC of every chunk; Pillow checks only those before the pixels."""
     if not data.startswith(_PNG_SIGNATURE):
         return "not a PNG file"
     place = len(_PNG_SIGNATURE)

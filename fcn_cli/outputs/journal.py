@@ -494,7 +494,7 @@ class Journal:
     def _extent(self) -> _Extent:
         return self.index.extents[self._number] if self._number is not None else _Extent()
 
-    def mend(self) -> None:
+    def consolidate(self) -> None:
         """Cut a torn last line off, before anything is appended.
 
         Without a shard also delete damaged lines and files of pruned images, and take over the records of
@@ -511,7 +511,7 @@ class Journal:
                 others = self._others
                 self._compact()
         is_cut = _cut(self._file, self.size_bytes) if others is None else False
-        self._home.mended(others)
+        self._home.consolidated(others)
         if is_cut or others is not None:
             self.index.close()
             self._load()

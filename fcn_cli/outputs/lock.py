@@ -42,7 +42,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from .output_store import OutputStore, Place
+    from .output_store import OutputStore, ReadableDirectory
 
 MERGE_SECONDS = 600.0
 """How long a merge is waited for that somebody else has in hand."""
@@ -91,7 +91,7 @@ class Holder:
         return cls(process, str(value.get("temporaries", "")), bool(value.get("merging", False)))
 
     @classmethod
-    def read(cls, output: Place, shard: Shard | None = None) -> Holder | None:
+    def read(cls, output: ReadableDirectory, shard: Shard | None = None) -> Holder | None:
         """Return who says that it works on a local directory or a shard of it; None where nobody does."""
         try:
             return cls.from_json(files.read_small_json(output / shard_file(HOLDER_FILE, shard)))

@@ -16,7 +16,7 @@ from ..common.shard import Shard, shards_with
 from .lock import Claim, FileLock, Holder, Lock
 
 
-class Place(Protocol):
+class ReadableDirectory(Protocol):
     """Where files can be read by name: a directory as a `Path`, or any `OutputStore`."""
 
     def __truediv__(self, name: str, /) -> files.ReadableFile:
@@ -24,7 +24,7 @@ class Place(Protocol):
         ...
 
 
-class OutputStore(Place, Protocol):
+class OutputStore(ReadableDirectory, Protocol):
     """The files of an output directory; `str` of it is its path or URL.
 
     Names are relative POSIX paths. A file under its name is always whole. What writes or removes raises
@@ -307,7 +307,7 @@ class JournalHome:
     def appended(self, lines: bytes, count: int, *, at_once: bool) -> None:
         """Take over whole lines that were appended to the own journal, `at_once` or with later ones."""
 
-    def mended(self, superseded: Iterable[Path] | None) -> None:
+    def consolidated(self, superseded: Iterable[Path] | None) -> None:
         """Take over the own journal as it is now; `superseded` journals go, since it has their records.
 
         None says that the file is as it was, but for a torn last line.

@@ -15,7 +15,7 @@ from ..common.output_layout import RUN_FILE, SUMMARY_BYTES
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file, shard_files, shards_with
 from .json_text import printable_utf8
-from .output_store import LocalStore, OutputStore, Place
+from .output_store import LocalStore, OutputStore, ReadableDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class RunFile:
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
-    def read(cls, output: Place, shard: Shard | None = None) -> RunFile | None:
+    def read(cls, output: ReadableDirectory, shard: Shard | None = None) -> RunFile | None:
         """Return the run of an output directory or a shard; None when the file is missing or damaged."""
         try:
             return cls._from_json(files.read_small_json(output / shard_file(RUN_FILE, shard), SUMMARY_BYTES))

@@ -16,7 +16,7 @@ from ..common.files import ReadableFile
 from ..common.output_layout import JOURNAL_FILE, LOCK_FILE, RUN_FILE, SETTINGS_FILE, SETTINGS_MARK
 from ..common.shard import shards_with
 from ..inputs.samples import Rendering
-from .output_store import LocalFile, LocalStore, OutputStore, Place
+from .output_store import LocalFile, LocalStore, OutputStore, ReadableDirectory
 from .run_file import RunFile
 
 SCHEMA = 2
@@ -108,7 +108,7 @@ class RequestedSettings:
         }
         output.write_text(SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
 
-    def check(self, output: Place, fingerprints: Iterable[str]) -> bool:
+    def check(self, output: ReadableDirectory, fingerprints: Iterable[str]) -> bool:
         """Compare these settings with those of an output directory.
 
         Parameters
@@ -146,7 +146,7 @@ class RequestedSettings:
         self._compare(output, {**_mapping(content.get("labels")), **_mapping(content.get("names"))})
         return True
 
-    def _compare(self, output: Place, recorded: dict[str, Any]) -> None:
+    def _compare(self, output: ReadableDirectory, recorded: dict[str, Any]) -> None:
         requested = self.as_json()
         recorded, requested = LATER_OPTIONS | recorded, LATER_OPTIONS | requested
         differing = [name for name in requested if recorded.get(name) != requested[name]]
@@ -216,7 +216,7 @@ def _name_below(output: OutputStore, path: Path | None) -> str | None:
     return os.path.relpath(real, top).split(os.sep)[0] if path and files.is_within(real, top) else None
 
 
-def recorded_class_names(output: Place) -> tuple[str, ...] | None:
+def recorded_class_names(output: ReadableDirectory) -> tuple[str, ...] | None:
     """Return the class names that are part of an output directory's fingerprint; see `LabelSettings`."""
     try:
         names = _mapping((_read(output / SETTINGS_FILE) or {}).get("labels")).get("class_names")
@@ -225,13 +225,13 @@ def recorded_class_names(output: Place) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-def has_other_schema(output: Place) -> bool:
+def has_other_schema(output: ReadableDirectory) -> bool:
     """Say whether another version of fcn, with other records, wrote an output directory."""
     content = _read(output / SETTINGS_FILE)
     return content is not None and content.get(SETTINGS_MARK, SCHEMA) != SCHEMA
 
 
-def require_output_directory(output: Place) -> None:
+def require_output_directory(output: ReadableDirectory) -> None:
     """Check that a place is an output directory that this version of fcn can read.
 
     Raises
@@ -248,13 +248,13 @@ def require_output_directory(output: Place) -> None:
         raise RequestError(f"{output}: written by another version of fcn, which can read it")
 
 
-def read_fingerprint(output: Place) -> str | None:
+def read_fingerprint(output: ReadableDirectory) -> str | None:
     """Return the fingerprint of an output directory's settings, or None when its file has none."""
     fingerprint = (_read(output / SETTINGS_FILE) or {}).get("fingerprint")
     return fingerprint if isinstance(fingerprint, str) else None
 
 
-def read_rendering(output: Place) -> Rendering:
+def read_rendering(output: ReadableDirectory) -> Rendering:
     """Return how the images of an output directory became RGB, as far as its settings say it."""
     labels = _mapping((_read(output / SETTINGS_FILE) or {}).get("labels"))
     alpha = labels.get("alpha")

@@ -29,6 +29,8 @@ from .output_store import LocalStore
 from .record import Record
 from .run_file import read_any_run
 
+_AFTER_DAMAGE = "the same fcn segment command drops them, and makes images again that have no record then"
+
 
 class Progress(Protocol):
     """Is told the progress of a verification."""
@@ -121,9 +123,7 @@ def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS)
             _check_again(result, checker)
         if records.damaged:
             damage = f"damaged lines: {records.damaged}"
-            result.problems.append(
-                Problem("", JOURNAL_FILE, damage, "the same fcn segment command makes their images again")
-            )
+            result.problems.append(Problem("", JOURNAL_FILE, damage, _AFTER_DAMAGE))
     return result
 
 

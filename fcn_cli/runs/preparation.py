@@ -51,7 +51,7 @@ def repair(
     """
     if journal.index.damaged:
         observer.warn(f"{journal.path}: {_damage(journal.index)}")
-    journal.mend()
+    journal.consolidate()
     if not described and len(journal):
         known = resolved.model.identity
         resolved.settings.save(output, known if len(known) == 64 else None)

@@ -25,7 +25,7 @@ from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
 from ..outputs.json_text import printable_utf8, read_name
-from ..outputs.output_store import OutputStore, Place
+from ..outputs.output_store import OutputStore, ReadableDirectory
 from ..outputs.record import Record
 from ..outputs.run_file import Counts, RunFile
 from ..outputs.statistics import Totals
@@ -234,7 +234,7 @@ class RunReport:
         self._observer.finished(record, skipped=skipped)
 
 
-def _refused_last_time(output: Place) -> set[str]:
+def _refused_last_time(output: ReadableDirectory) -> set[str]:
     """Return the images that the last run refused; they are in no journal."""
     try:
         refused = files.read_small_json(output / SUMMARY_FILE, SUMMARY_BYTES)["run"]["refused"]

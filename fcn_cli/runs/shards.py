@@ -213,14 +213,14 @@ def _to_come(output: OutputStore, shard: Shard) -> Shard | None:
 def _merge(output: OutputStore) -> statistics.Totals:
     """Merge, and write the projections; for the holder of the directory."""
     with contextlib.closing(Journal(output)) as journal:
-        journal.mend()
+        journal.consolidate()
         names, run = _class_names(output), _run_of_all(output)
         return statistics.write(output, journal, read_fingerprint(output) or "", names, run)
 
 
 def _consolidate(output: OutputStore) -> None:
     with contextlib.closing(Journal(output)) as journal:
-        journal.mend()
+        journal.consolidate()
 
 
 def _class_names(output: OutputStore) -> Sequence[str]:

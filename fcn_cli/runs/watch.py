@@ -148,7 +148,7 @@ class _Watch:
         self._ended: Interrupted | None = None
         self._is_stale, self._is_closed = False, True
         self._refreshed, self._refresh_cost = time.monotonic(), 0.0
-        # It checks the settings, mends the journal and prunes; images come with the next one.
+        # It checks the settings, consolidates the journal and prunes; images come with the next one.
         found = self._directories.found
         self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop

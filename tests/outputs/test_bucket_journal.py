@@ -57,7 +57,7 @@ def parts_of(bucket: MemoryBucket) -> list[str]:
 
 def append(bucket: MemoryBucket, groups: Sequence[Sequence[Record]], grouping: Grouping = EVERY_ONE) -> None:
     with contextlib.closing(Journal(bucket.store(grouping=grouping))) as journal:
-        journal.mend()
+        journal.consolidate()
         for group in groups:
             journal.append(group)
         journal.end_appending()
@@ -180,7 +180,7 @@ def test_an_unreadable_line_and_a_clock_that_is_ahead_cost_no_record_and_no_requ
     with contextlib.closing(Journal(bucket.store())) as journal:
         assert list(journal) == records
         assert (journal.index.damaged, journal.index.unknown) == (1, 1)
-        journal.mend()
+        journal.consolidate()
         assert list(journal) == records
     assert bucket.names("bucket/out")["manifest.jsonl"] == whole
     assert (bucket.reads, len(asked)) == (1, 1)

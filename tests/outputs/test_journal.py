@@ -6,6 +6,8 @@ import base64
 import csv
 import json
 import os
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
@@ -21,7 +23,7 @@ from fcn_cli.outputs.journal import Journal, JournalSnapshot
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, python_with, tree
 from ..made_output import plain_record as record
 
 NAMES = [f"p{i}.png" for i in range(4)]
@@ -111,14 +113,39 @@ def test_the_image_of_a_damaged_line_may_have_a_name_that_is_not_utf8(tmp_path: 
     journal.close()
 
 
+KILLED = """
+import os, signal
+real = os.replace
+def replace(old, new):
+    if str(new).endswith("manifest.jsonl"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(old, new)
+os.replace = replace
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.name == "nt", reason="signals as Unix has them")
+@pytest.mark.parametrize("next_run", [(), ("--shard", "1/2")])
 def test_the_next_run_removes_what_a_killed_one_left_of_a_new_journal(
-    fcn: Fcn, out: Path, monkeypatch: pytest.MonkeyPatch
+    next_run: tuple[str, ...], fcn: Fcn, out: Path, tmp_path: Path
 ) -> None:
-    (out / "manifest.jsonl").write_bytes((out / "manifest.jsonl").read_bytes() + b"{}\n")
-    (out / ".fcn-4711-0123abcd-7.tmp").write_bytes(b"{" * 9999)
-    (out / ".fcn.holder.json").write_text("{}")
-    fcn("segment", "made", *SMALL, "-o", "out")
+    whole = (out / "manifest.jsonl").read_bytes()
+    (out / "manifest.jsonl").write_bytes(whole + b"{}\n")
+    run = ("segment", "made", *SMALL, "-o", "out")
+    killed = subprocess.run(
+        command(*run),
+        cwd=tmp_path,
+        env=python_with(KILLED, tmp_path),
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = out.glob(".fcn-*.tmp")
+    assert left.read_bytes() == whole
+    fcn(*run, *next_run)
     assert not list(out.glob(".fcn-*"))
+    assert len(fcn("list", "out").stdout.splitlines()) == len(NAMES)
 
 
 @pytest.mark.long
@@ -189,7 +216,7 @@ def test_records_after_a_torn_line_are_read_back(tmp_path: Path) -> None:
         stream.write(b'{"image": "torn", "source": "torn", "path')
     journal = Journal(tmp_path)
     assert list(journal) == [record("a")]
-    journal.mend()
+    journal.consolidate()
     journal.append([record("b"), record("c")])
     assert list(journal) == [record("a"), record("b"), record("c")]
     assert [journal.get(image) for image in "cba"] == [record("c"), record("b"), record("a")]
@@ -290,7 +317,7 @@ def test_all_readers_agree_on_the_records_that_count(
             assert snapshot.damaged == sum(not isinstance(line, Record) for line in everything)
         journal = Journal(output)
         check(journal, expected)
-        journal.mend()
+        journal.consolidate()
         check(journal, expected)
         for place, one in enumerate(more):
             journal.append([one])
