@@ -91,13 +91,14 @@ def end(output: OutputStore, shard: Shard, note: Callable[[str], None]) -> None:
         The directory cannot be written. The journals stay, and nothing is lost.
     """
     with OutputLost.when_refused(output):
-        if shard_file(RUN_FILE, shard) not in output.top_names():
+        names = output.top_names()
+        if shard_file(RUN_FILE, shard) not in names:
             return
+        missing = (other for other in shard.all() if shard_file(RUN_FILE, other) not in names)
         try:
-            if (other := _to_come(output, shard)) is None:
+            if (other := _at_work(output) or next(missing, None)) is None:
                 with OutputLock(output, merging=True):
-                    if (other := _to_come(output, shard)) is None:
-                        _merge_as_the_last(output, shard, note)
+                    other = _end_as_the_last(output, shard, note)
         except OutputLocked as error:
             note(f"shard {shard} ends; nothing is merged now ({error}); fcn merge {output} does it")
             return
@@ -105,13 +106,27 @@ def end(output: OutputStore, shard: Shard, note: Callable[[str], None]) -> None:
         note(f"shard {shard} ends; the last one to end merges (to come: {other})")
 
 
-def _merge_as_the_last(output: OutputStore, shard: Shard, note: Callable[[str], None]) -> None:
-    if not output.journal_shards() and statistics.up_to_date(output, _class_names(output)):
+def _at_work(output: OutputStore) -> Shard | None:
+    """Return a shard that works, or begins to; what else is in the way of a merge shows when it begins."""
+    others = (held.claim.shard for held in output.lock(Claim()).others())
+    return next((shard for shard in others if shard is not None), None)
+
+
+def _end_as_the_last(output: OutputStore, shard: Shard, note: Callable[[str], None]) -> Shard | None:
+    """Merge, unless another shard is to come, which is returned; for the holder of the directory."""
+    endings, own = _endings(_last_run(output)), RunFile.read(output, shard)
+    taken_in = endings.get(str(shard))
+    if own is None or taken_in is None or taken_in.run != own.id:
+        # Else one that ended at the same time was faster.
+        if (other := _to_come(output, shard, endings)) is not None:
+            return other
+        if output.journal_shards() or not statistics.up_to_date(output, _class_names(output)):
+            totals = _merge(output)
+            note(f"shard {shard} ends as the last one; merged: {totals.images} ok, {totals.failed} failed")
+            return None
         statistics.write_run(output, _run_of_all(output))
-        note(f"shard {shard} ends as the last one; nothing to merge")
-        return
-    totals = _merge(output)
-    note(f"shard {shard} ends as the last one; merged: {totals.images} ok, {totals.failed} failed")
+    note(f"shard {shard} ends as the last one; nothing to merge")
+    return None
 
 
 @dataclass(frozen=True)
@@ -177,21 +192,13 @@ def _is_left(output: OutputStore) -> bool:
     return bool(output.journal_shards()) and next(output.lock(Claim()).others(), None) is None
 
 
-def _to_come(output: OutputStore, shard: Shard) -> Shard | None:
+def _to_come(output: OutputStore, shard: Shard, endings: Mapping[str, _Ending]) -> Shard | None:
     """Return a shard that has not ended since the last merge that it was part of, or None.
 
     Whether an ending is of today no clock can say. A merge numbers the endings that it takes in. A shard
     that has ended once more since merge 3 waits for all whose last ending was part of merge 3, or of one
     before. One that had not come to its end in that merge waits for no other: it is done again alone.
     """
-    for held in output.lock(Claim()).others():
-        # Of another number there is none; a run without shards takes the records over.
-        if held.claim.shard is not None:
-            return held.claim.shard
-    names = output.top_names()
-    if missing := [other for other in shard.all() if shard_file(RUN_FILE, other) not in names]:
-        return missing[0]
-    endings = _endings(_last_run(output))
     # Of those that have ended once more: the last merge before that. Of the others: the first merge.
     before, since, late = 0, None, None
     # From this one on, since those that follow are to come more often than those before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,17 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from fcn_cli.common.shard import Shard
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.inputs.sharing import is_in_share
 from fcn_cli.outputs.journal import Journal
-from fcn_cli.outputs.output_store import LocalStore
-from fcn_cli.outputs.run_file import RunFile
+from fcn_cli.outputs.output_store import LocalStore, OutputStore
+from fcn_cli.outputs.run_file import Counts, RunFile
+from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.runs import shards
+from fcn_cli.runs.report import Summary
 
 from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, exact_names, python_with, tree, wait_until
+from ..made_output import plain_record
 
 NAMES = [f"{'sub/' * (i % 2)}p{i:02}.png" for i in range(12)]
 
@@ -258,6 +263,105 @@ def test_what_excludes_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
     assert "no such directory" in fcn("merge", "out", code=2).stderr
     assert "not an output directory" in fcn("merge", "made", code=2).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
+
+
+def do_share(
+    store: OutputStore,
+    shard: Shard,
+    image: str,
+    *,
+    code: int = 0,
+    begun: Callable[[], object] = lambda: None,
+) -> str:
+    """Do a share of one image as a run does, without a network; return what it says when it ends."""
+    notes: list[str] = []
+    settings = RequestedSettings(LabelSettings("mobilenet_v2", "0", 64, "auto", "auto"))
+    with shards.begun(store, shard, settings, 0, notes.append, overwrite=False):
+        begun()
+        with contextlib.closing(Journal(store, shard)) as journal:
+            journal.append([plain_record(image, f"masks/{image}")])
+        left = int(code not in {0, 1})
+        summary = Summary(str(store), total=1, done=1 - left).as_json()
+        run = RunFile.begin(("masks",), 0, Counts(0, 0, 1))
+        run.ended(Counts(1 - left, 0, left), code, None, summary).save(store, shard)
+    shards.end(store, shard, notes.append)
+    return notes[-1].removeprefix(f"shard {shard} ends").removeprefix(" as the last one")
+
+
+MERGED, TO_COME = "; merged", "; the last one to end merges (to come: "
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "1 2 3* 1 2 3* 3 1 2* 2 3 1*",
+        # Incomplete ones are done again alone; the next night, each is the first or the last to end once.
+        "1 2! 3* 2* 1 2 3* 2 3 1*",
+        "1! 2 3* 1!* 1* 1 2 3* 2 3 1*",
+        "1! 2 3* 1* 2 3* 1* 2 3* 1*",
+        "1 2 3!* 3* 1 2* 3* 1 2* 3*",
+        # One is killed, or never runs again: whoever comes back is merged.
+        "1 2 3* 1x 2 3 1* 2 3 1*",
+    ],
+)
+def test_the_endings_of_a_night_are_its_own(order: str, tmp_path: Path) -> None:
+    """``2!``: shard 2 does not come to its end; ``x``: it is killed; ``*``: the one that merges."""
+    store = LocalStore(tmp_path / "out")
+    for number, step in enumerate(order.split()):
+        shard = Shard(int(step[0]), 3)
+        if "x" in step:
+            RunFile.begin(("masks",), 0, Counts(0, 0, 1)).save(store, shard)
+            continue
+        said = do_share(store, shard, f"{number}.png", code=5 if "!" in step else 0)
+        assert said.startswith(MERGED if "*" in step else TO_COME), (number, step, said)
+        assert bool(store.journal_shards()) == ("*" not in step), (number, step)
+    run = json.loads((tmp_path / "out/summary.json").read_text())["run"]
+    assert (run["shards"], run["images"]) == (3, 3)
+
+
+@pytest.mark.long
+def test_a_shard_beside_a_lock_that_is_kept_ends_well(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_photos(["a.png", "b.png", "c.png", "d.png"])
+    fcn("segment", "made", *SMALL, "-o", "out", "--shard", "1/2")
+    real = shards.end
+
+    def end_meanwhile(*arguments: Any) -> None:
+        with filelock.FileLock(tmp_path / "out/.fcn.lock"):
+            real(*arguments)
+
+    monkeypatch.setattr(shards, "end", end_meanwhile)
+    monkeypatch.setattr(LocalStore, "passing_seconds", 0.3)
+    done = fcn("segment", "made", *SMALL, "-o", "out", "--shard", "2/2")
+    assert "nothing is merged now" in done.stderr
+    assert "is it stopped?); fcn merge out does it" in done.stderr
+    merged = fcn("merge", "out", "--json", "-q")
+    assert json.loads(merged.stdout) == {
+        "total": 4,
+        "done": 4,
+        "failed": 0,
+        "left": 0,
+        "shards": 2,
+        "not_ended": [],
+    }
+    assert merged.stderr == ""
+    assert {record["image"] for record in lines_of(tmp_path / "out")} == {
+        path.name for path in made.iterdir()
+    }
+
+
+def test_a_shard_that_ends_with_an_error_merges_too(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    make_photos(["a.png", "b.png", "c.png", "d.png"])
+    line = ("segment", "made", *SMALL, "-o", "out", "--shard")
+    fcn(*line, "1/2")
+    refused = fcn(*line, "2/2", "--device", "cuda:99", code=2)
+    assert "shard 2/2 ends as the last one; merged: " in refused.stderr
+    assert "cuda" in refused.stderr.splitlines()[-1]
+    assert not list((tmp_path / "out").glob("manifest.*-of-*"))
+    assert "merged: 4 ok" in fcn(*line, "2/2").stderr
 
 
 def in_a_child(work: Callable[[], object]) -> int:

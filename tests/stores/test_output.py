@@ -12,12 +12,15 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from fcn_cli.common.shard import Shard
+from fcn_cli.outputs.bucket_store import open_store
 from tests.conftest import (
     HELD,
     SMALL,
@@ -30,6 +33,7 @@ from tests.conftest import (
     wait_until,
 )
 from tests.outputs.test_bucket_output import check_records, durable
+from tests.runs.test_shards import do_share
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -52,7 +56,7 @@ decoder.decode_with = _slowly
 """
 SHORT_LOCKS = """
 from fcn_cli.outputs.lease import LeaseTimes
-LeaseTimes.__init__.__defaults__ = (0.5, 3.0, 1.0)
+LeaseTimes.__init__.__defaults__ = (0.5, 3.0)
 """
 
 
@@ -163,7 +167,7 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
         recorded = check_records(killed)
         assert 8 <= recorded < 24
         assert "manifest.jsonl" not in killed
-        assert ".fcn.lock" in killed
+        assert killed[".fcn.lock.1"]
         # The lock of a dead process of this machine is taken over at once.
         segment("s3://photos/set 1", *kinds, cwd=tmp_path, env=env)
     assert not reader.problems
@@ -183,7 +187,8 @@ def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_parti
     }
     assert {record["image"]: compared(record) for record in durable(objects)} == expected
     assert summary["totals"] == json.loads(local["summary.json"])["totals"]
-    assert not {name for name in objects if name.startswith(("manifest.parts", ".fcn"))}
+    assert not {name for name in objects if name.startswith("manifest.parts")}
+    assert {name: data for name, data in objects.items() if name.startswith(".fcn")} == {".fcn.lock.2": b""}
 
 
 def list_records(s3: S3Server) -> list[dict[str, Any]]:
@@ -230,11 +235,10 @@ def test_the_lock_of_a_run_killed_elsewhere_expires(
 ) -> None:
     held.kill()
     held.communicate()
-    key = "a run/out/.fcn.lock"
+    key = "a run/out/.fcn.lock.1"
     lock = json.loads(s3.client.get_object(Bucket="results", Key=key)["Body"].read())
     lock["process_table"], lock["host"] = "another machine", "elsewhere"
     s3.put("results", {key: json.dumps(lock).encode()})
-    s3.client.delete_object(Bucket="results", Key="a run/out/.fcn.holder.json")
     (tmp_path / "go").touch()
     refused = segment("made", cwd=tmp_path, code=4)
     assert "another run is writing there" in refused.stderr
@@ -371,4 +375,35 @@ def test_shards_of_two_processes_leave_what_one_local_run_leaves(
         if name.startswith(("masks/", "color/")) or name == "stats.csv":
             assert objects[name] == data, name
     assert check_records(objects) == 12
-    assert not [name for name in objects if "-of-" in name and not name.startswith("run.")]
+    assert not [name for name in objects if "-of-" in name and not name.startswith(("run.", ".fcn.lock."))]
+    assert not any(data for name, data in objects.items() if name.startswith(".fcn.lock."))
+
+
+def test_64_shards_begin_and_end_at_once(s3: S3Server) -> None:
+    """Without a network: what is tested is who may work, and who merges."""
+    count = 64
+    store_of = {shard: open_store(OUT) for shard in Shard(1, count).all()}
+    begun = threading.Barrier(count)
+
+    def work(shard: Shard) -> str:
+        return do_share(store_of[shard], shard, f"{shard.index}.png", begun=begun.wait)
+
+    with ThreadPoolExecutor(count) as threads:
+        ends = list(threads.map(work, store_of))
+    assert [end for end in ends if end.startswith("; merged: ")]
+    objects = results(s3)
+    assert len(durable(objects)) == count == len(objects["manifest.jsonl"].splitlines())
+    assert not [name for name in objects if name.startswith("manifest.") and name != "manifest.jsonl"]
+    assert json.loads(objects["summary.json"])["run"]["shards"] == count
+    assert not any(data for name, data in objects.items() if name.startswith(".fcn"))
+
+
+def test_6_commands_for_shards_at_once(s3: S3Server, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos([f"p{number:02}.png" for number in range(12)])
+    running = [
+        start("made", "--shard", f"{index}/6", "--threads", "1", cwd=tmp_path) for index in range(1, 7)
+    ]
+    ends = [ended(each) for each in running]
+    assert [code for code, _ in ends] == [0] * 6
+    assert [text for _, text in ends if "as the last one; merged: 12 ok" in text]
+    assert check_records(results(s3)) == 12
