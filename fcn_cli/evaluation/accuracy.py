@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..common import resources
 from ..common.class_names import VOC_CLASSES, load_class_names
 from ..common.errors import Failure, NothingFound, RequestError
 from ..inputs import decoder, discovery
@@ -207,6 +208,7 @@ def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
 
+@resources.without_cycle_collection()
 def _from_network(request: EvaluationRequest, matched: _Matched, observer: ProgressObserver) -> _Answers:
     from ..inference import engine, execution
     from ..runs import prediction_stream

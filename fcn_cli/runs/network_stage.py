@@ -101,7 +101,8 @@ class NetworkStage:
             execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
-        from .prediction_stream import StageClock, open_pool, predict
+        with resources.without_cycle_collection():
+            from .prediction_stream import StageClock, open_pool, predict
 
         sources = [step.source for step in steps]
         writer = PredictionWriter(
@@ -195,6 +196,7 @@ class NetworkStage:
             self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
+    @resources.without_cycle_collection()
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..common import resources
 from ..common.errors import Failure, ImageError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
@@ -32,6 +33,7 @@ class OnePhotoRequest:
     prediction: PredictionRequest
 
 
+@resources.without_cycle_collection()
 def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     """Segment one photo and return its output as PNG: a mask is byte for byte that of a run into a directory.
 
