@@ -25,7 +25,7 @@ from fcn_cli.inputs import decoder
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
-from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.looks import Style
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import begin
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
@@ -79,7 +79,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     """Write photos, and an output directory in which a network could have found some circles in each."""
     material.make_photos(photos, count, width, height)
     decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
-    folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
+    folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
     settings = LabelSettings("resnet50", "00000000", 520, "auto", "auto", None)
     RequestedSettings(settings).save(LocalStore(output), None)

@@ -149,12 +149,17 @@ def _kinds(write: Sequence[str] | None, cutout: object) -> Sequence[str]:
 
 
 def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:
-    from ..cluster import segment as on_ray
-    from ..runs import segment as here
-    from ..runs import watch as watching
+    if watch:
+        from ..runs.watch import watch as run_watch
 
-    run = watching.watch if watch else on_ray.segment if request.ray else here.segment
-    return run(request, display)
+        return run_watch(request, display)
+    if request.ray:
+        from ..cluster.driver import segment as segment_on_ray
+
+        return segment_on_ray(request, display)
+    from ..runs.segment import segment as segment_here
+
+    return segment_here(request, display)
 
 
 def _listed(inputs: Sequence[str] | None, files_from: str | None, *, null: bool) -> list[str] | None:

@@ -204,11 +204,11 @@ def _word_or_file(text: Any, words: Iterable[str]) -> str:
 
 def ray_address(text: str) -> str:
     """Parse where Ray runs: ``local``, or HOST:PORT; return the text."""
-    from ..cluster import address
+    from ..cluster.session import parse_address
 
     text = in_any_case(text, ("local",))
     try:
-        address.parse(text)
+        parse_address(text)
     except ValueError:
         raise refused("local, or HOST:PORT of a cluster's head node", text) from None
     return text

@@ -7,19 +7,22 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from ..common import resources, store_urls
-from ..common.errors import ExitCode, Failure, FailureKind, FcnError, StoppedEarly
+from ..common.errors import ExitCode, Failure, FailureKind, FcnError, RequestError, StoppedEarly
 from ..common.output_layout import output_file
 from ..common.wording import counted
 from ..outputs import record
 from ..outputs.write_queue import Outcome, WriteQueue
+from ..runs import segment as segmentation
 from ..runs.network_stage import NetworkStage
+from ..runs.observers import RunObserver
 from ..runs.plan import Complete, NetworkStep, Plan
-from ..runs.report import RunReport
-from ..runs.request import PredictionRequest
-from . import address, session, shares
+from ..runs.report import RunReport, Summary
+from ..runs.request import PredictionRequest, SegmentRequest
+from . import session, shares
 from .shared_output import SharedOutput
 from .shares import Block, BlockQueue
 from .worker import Begun, Done, Job, Message, Problem, Worker
@@ -55,6 +58,33 @@ class ActorProblem(FcnError):
         self.exit_code = problem.exit_code
 
 
+def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
+    """Segment photos on Ray, as `request.ray` says; otherwise as `runs.segment.segment`.
+
+    Ray starts when the plan has photos for the network, and not before.
+
+    Raises
+    ------
+    RequestError
+        Also when Ray is not installed, nothing answers at its address, or the device and Ray exclude each
+        other.
+    """
+    assert request.ray is not None  # noqa: S101 - the caller decides by it
+    if find_spec("ray") is None:
+        raise RequestError("--ray needs Ray, which is not installed: pip install 'fcn-cli[ray]'")
+    device = request.prediction.inference.device
+    if ":" in device:
+        raise RequestError(
+            f"--device {device}: Ray gives each actor a GPU of its own; with --ray use --device cuda or auto"
+        )
+    where = session.parse_address(request.ray)
+    if request.dry_run:
+        return segmentation.segment(request, observer)
+    if where is not None:
+        where.check_answers()
+    return segmentation.segment(request, observer, RayStage)
+
+
 class RayStage(NetworkStage):
     """Segments the images of a plan on Ray; parameters as in `NetworkStage`."""
 
@@ -74,7 +104,7 @@ class RayStage(NetworkStage):
         self.earlier.add(plan)
         with (
             self.stop,
-            session.started(address.parse(self._request.ray)),
+            session.started(session.parse_address(self._request.ray)),
         ):
             share = shares.divide(session.node_resources(), self._request.prediction.inference)
             blocks = shares.block_count(len(steps), share.actors)

@@ -14,7 +14,7 @@ from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..outputs.directory import OutputDirectory
-from ..outputs.looks import Look
+from ..outputs.looks import Style
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
 from ..runs.plan import Complete, NetworkStep
@@ -35,7 +35,7 @@ class Job:
 
     output: SharedOutput
     kinds: Sequence[str]
-    look: Look
+    look: Style
     fingerprint: str
     prediction: PredictionRequest
     version: str = __version__

@@ -13,7 +13,7 @@ from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, output_file
-from .looks import Look
+from .looks import Style
 from .output_store import OutputStore, ReadableDirectory, as_store
 from .record import Record
 from .writers import WRITERS, Photo, encode
@@ -30,7 +30,7 @@ class OutputDirectory:
         How the files look.
     """
 
-    def __init__(self, root: Path | OutputStore, look: Look) -> None:
+    def __init__(self, root: Path | OutputStore, look: Style) -> None:
         self.root = as_store(root)
         self._look = look
 

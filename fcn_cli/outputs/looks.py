@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..common import palettes
-from ..common.class_names import class_name
+from ..common.class_names import class_name, find_class, hint_at_classes
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
 from ..common.palettes import Palette
 from ..common.wording import counted
-from . import class_lookup
 
 DEFAULT_OPACITY = 0.5
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How outputs look, with everything looked up; each writer takes what concerns its kind.
 
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
@@ -48,7 +47,7 @@ class LookRequest:
     """How outputs shall look, as users ask for it.
 
     `palette` is a palette's name or a JSON file. `classes` are the names or indices of the classes that a
-    cutout keeps; None is all but class 0. The rest is as in `Look`.
+    cutout keeps; None is all but class 0. The rest is as in `Style`.
     """
 
     palette: str = "hub"
@@ -56,7 +55,9 @@ class LookRequest:
     legend: bool = False
     classes: Sequence[str] | None = None
 
-    def resolve(self, class_names: Sequence[str] | None, unmarked_names: Sequence[str] | None = None) -> Look:
+    def resolve(
+        self, class_names: Sequence[str] | None, unmarked_names: Sequence[str] | None = None
+    ) -> Style:
         """Look up the palette and the classes.
 
         Parameters
@@ -78,7 +79,7 @@ class LookRequest:
         mark = ""
         if unmarked_names is not None and names != tuple(unmarked_names):
             mark = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        return Look(
+        return Style(
             colors,
             name,
             self.opacity,
@@ -117,7 +118,7 @@ def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> fr
     Parameters
     ----------
     wanted
-        Names or indices, as `class_lookup` takes them. Without known names, ``class_<index>`` is a name too.
+        Names or indices, as `find_class` takes them. Without known names, ``class_<index>`` is a name too.
     class_names
         The names of all classes in index order, or None where they are not known.
 
@@ -131,7 +132,7 @@ def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> fr
 
 
 def _find_class(text: str, names: Sequence[str]) -> int:
-    index = class_lookup.find_class(text, names)
+    index = find_class(text, names)
     if index is not None:
         return index
     if text.isascii() and text.isdigit() and len(text) <= 3:
@@ -139,7 +140,7 @@ def _find_class(text: str, names: Sequence[str]) -> int:
             f"--cutout {text}: the network has {counted(len(names), 'class', 'classes')}, from 0 to "
             f"{len(names) - 1}; void is never kept"
         )
-    raise RequestError(f"--cutout {text}: no such class; {class_lookup.hint(text, names)}")
+    raise RequestError(f"--cutout {text}: no such class; {hint_at_classes(text, names)}")
 
 
 def describe_cutout(classes: frozenset[int] | None) -> str:

@@ -14,7 +14,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.label_map import VOID_INDEX, LabelMap, count_classes
 from ..common.palettes import Palette
 from . import legend
-from .looks import Look
+from .looks import Style
 
 _STRIP_PIXELS = 4 << 20
 # A line of one pixel on either side of a border for each so many pixels of the photo's short side.
@@ -44,7 +44,7 @@ def check_size(photo: Image.Image, labels: LabelMap) -> None:
         raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
 
 
-def overlay(photo: Image.Image, labels: LabelMap, look: Look) -> Image.Image:
+def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     """Return the RGB photo with the class colours blended over it; class 0 is left as it is.
 
     Between two classes runs an opaque line, black on the side of the lower class index and white on the

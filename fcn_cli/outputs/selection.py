@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.class_names import find_class, hint_at_classes
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
 from ..common.output_layout import CLASSES_FILE, kind_of
-from . import class_lookup, pruning
+from . import pruning
 from .directory import read_classes
 from .journal import JournalSnapshot
 from .looks import cutout_shows
@@ -121,7 +122,7 @@ def _is_within(record: Record, index: int, selection: Selection) -> bool:
 
 
 def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
-    """Return the class indices of names or indices, as `class_lookup` takes them, or of ``void``.
+    """Return the class indices of names or indices, as `find_class` takes them, or of ``void``.
 
     Raises
     ------
@@ -133,11 +134,11 @@ def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
         raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
     indices = []
     for name in given:
-        index = class_lookup.find_class(name, names)
+        index = find_class(name, names)
         if index is None and name.casefold() in ("void", str(VOID_INDEX)):
             index = VOID_INDEX
         if index is None:
-            suggestion = class_lookup.hint(name, names)
+            suggestion = hint_at_classes(name, names)
             raise RequestError(f"--class {name}: {output} has no such class; {suggestion}")
         indices.append(index)
     return tuple(indices)

@@ -10,7 +10,7 @@ from PIL import Image
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
 from . import index_png
-from .looks import Look, describe_cutout
+from .looks import Style, describe_cutout
 from .overlay import colored, cutout, overlay
 
 FileFormat = Mapping[str, Any]
@@ -35,10 +35,10 @@ class Writer(Protocol):
 
     file_format: ClassVar[FileFormat]
 
-    def __init__(self, look: Look) -> None: ...
+    def __init__(self, look: Style) -> None: ...
 
     @staticmethod
-    def describe(look: Look) -> str | None:
+    def describe(look: Style) -> str | None:
         """Return the look of this kind as it stands in records, or None for a kind without a look."""
         ...
 
@@ -61,11 +61,11 @@ class MaskWriter:
     file_format: ClassVar[FileFormat] = _RLE_PNG
     palette: bytes | None = None
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         pass
 
     @staticmethod
-    def describe(look: Look) -> None:
+    def describe(look: Style) -> None:
         """Return None; see `Writer`."""
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:  # noqa: ARG002
@@ -78,12 +78,12 @@ class ColorWriter:
 
     file_format: ClassVar[FileFormat] = _RLE_PNG
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         self._palette = look.palette
         self.palette: bytes | None = look.palette.tobytes()
 
     @staticmethod
-    def describe(look: Look) -> str:
+    def describe(look: Style) -> str:
         """Return the palette; see `Writer`."""
         return look.palette_name
 
@@ -97,11 +97,11 @@ class OverlayWriter:
 
     file_format: ClassVar[FileFormat] = {"format": "JPEG", "quality": 90}
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         self._look = look
 
     @staticmethod
-    def describe(look: Look) -> str:
+    def describe(look: Style) -> str:
         """Return palette, opacity, borders and legend; see `Writer`."""
         parts = [look.palette_name, f"opacity {look.opacity:g}"]
         parts += ["borders"] if look.borders else []
@@ -119,11 +119,11 @@ class ConfidenceWriter:
 
     file_format: ClassVar[FileFormat] = _PNG
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         pass
 
     @staticmethod
-    def describe(look: Look) -> None:
+    def describe(look: Style) -> None:
         """Return None; see `Writer`."""
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:  # noqa: ARG002
@@ -137,11 +137,11 @@ class CutoutWriter:
 
     file_format: ClassVar[FileFormat] = _RLE_PNG
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         self._classes = look.cutout_classes
 
     @staticmethod
-    def describe(look: Look) -> str:
+    def describe(look: Style) -> str:
         """Return the indices of the classes that are kept; see `Writer`."""
         return describe_cutout(look.cutout_classes)
 

@@ -12,7 +12,7 @@ from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import InputRequest
 from ..models.request import ModelRequest, ResolvedModel
-from ..outputs.looks import Look
+from ..outputs.looks import Style
 from ..outputs.request import OutputRequest
 from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_names
 
@@ -63,7 +63,7 @@ class SegmentRequest:
 
     `wait` is for how many seconds to wait for another run into the same output directory. `fail_fast` stops
     at the first photo that fails; `dry_run` plans and writes nothing. `shard` takes one share of the photos.
-    `ray` is where the photos are segmented, ``local`` or HOST:PORT (see `cluster.address`), or None for here.
+    `ray` is where the photos are segmented, ``local`` or HOST:PORT (see `cluster.session`), or None for here.
     """
 
     inputs: InputRequest
@@ -124,7 +124,7 @@ class ResolvedRequest:
 
     settings: RequestedSettings
     model: ResolvedModel
-    look: Look
+    look: Style
 
     @property
     def fingerprint(self) -> str:

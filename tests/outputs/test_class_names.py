@@ -17,7 +17,7 @@ from PIL import Image
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.outputs import overlay
-from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.looks import Style
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, preview_network, python_with, run_line, tree
 
@@ -78,7 +78,7 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
         # Legends are as wide as their photo, and as high for the names of each list.
         difference = {}
         for candidates in (mine, others, list(VOC_CLASSES)):
-            look = Look(palettes.hub(), "hub", legend=True, class_names=candidates)
+            look = Style(palettes.hub(), "hub", legend=True, class_names=candidates)
             expected = np.array(overlay.overlay(photo, labels, look), dtype=int)
             difference[tuple(candidates)] = np.abs(written - expected)[photo.height :].mean()
         assert min(difference, key=lambda candidates: difference[candidates]) == tuple(names)

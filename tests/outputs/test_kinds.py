@@ -13,7 +13,7 @@ from fcn_cli.common import output_layout
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.common.output_layout import OutputKind
 from fcn_cli.outputs import writers
-from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.looks import Style
 
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 
@@ -23,11 +23,11 @@ class InverseWriter:
 
     file_format: ClassVar[writers.FileFormat] = {"format": "BMP"}
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         pass
 
     @staticmethod
-    def describe(look: Look) -> str:
+    def describe(look: Style) -> str:
         return f"inverse beside {look.palette_name}"
 
     def image(self, segmentation: Segmentation, photo: writers.Photo) -> Image.Image:

@@ -17,7 +17,7 @@ from fcn_cli import RequestError, Segmenter
 from fcn_cli.common import palettes
 from fcn_cli.common.errors import ImageError
 from fcn_cli.outputs import legend, overlay, writers
-from fcn_cli.outputs.looks import Look, LookRequest
+from fcn_cli.outputs.looks import LookRequest, Style
 from fcn_cli.outputs.writers import OverlayWriter
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
@@ -25,9 +25,9 @@ from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_netw
 Labels = NDArray[np.uint8]
 
 
-def look(opacity: float = 0.5, *, borders: bool = True, names: bool = False) -> Look:
+def look(opacity: float = 0.5, *, borders: bool = True, names: bool = False) -> Style:
     class_names = ("other", "cat", "dog", "bird") if names else ()
-    return Look(palettes.bright(), "bright", opacity, borders=borders, legend=names, class_names=class_names)
+    return Style(palettes.bright(), "bright", opacity, borders=borders, legend=names, class_names=class_names)
 
 
 def noise(height: int, width: int) -> Image.Image:
@@ -283,7 +283,9 @@ def test_the_legend_has_the_names_of_ones_own_classes(fcn: Fcn, cats: None, tmp_
         ("unnamed", [f"class_{index}" for index in range(21)]),
         ("named", [f"thing {index}" for index in range(21)]),
     ):
-        expected = overlay.overlay(photo, labels, Look(palettes.hub(), "hub", legend=True, class_names=names))
+        expected = overlay.overlay(
+            photo, labels, Style(palettes.hub(), "hub", legend=True, class_names=names)
+        )
         written = Image.open(tmp_path / folder / "overlay/a.jpg")
         assert written.size == expected.size
         difference = np.abs(np.array(written, dtype=int) - np.array(expected, dtype=int))

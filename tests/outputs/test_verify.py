@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fcn_cli.common import output_layout
-from fcn_cli.outputs import file_check, verification
+from fcn_cli.outputs import verification
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import Record
 
@@ -146,7 +146,7 @@ def test_what_a_run_changed_meanwhile_is_no_problem(
     out = make_output(tmp_path / "out", {"a.jpg": blobs(1), "b.jpg": blobs(2)})
     journal = out / "manifest.jsonl"
     record = json.loads(journal.read_text().splitlines()[0])
-    real = file_check.find_damage
+    real = verification.find_damage
 
     def find_damage(output: LocalStore, name: str, size: int, recorded: Record) -> str | None:
         if name == "masks/a.png":

@@ -16,7 +16,7 @@ from fcn_cli.inputs import decoder
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
-from fcn_cli.outputs.looks import Look
+from fcn_cli.outputs.looks import Style
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import begin
 from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
@@ -27,7 +27,7 @@ AREA = 500 * 375
 
 def write_run(photos: Path, output: Path) -> None:
     """Write what a run over photos leaves; instead of a network's, the label maps are stripes."""
-    folder = OutputDirectory(output, Look(palettes.hub(), "hub"))
+    folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
     settings = RequestedSettings(LabelSettings("mobilenet_v2", "0" * 8, 64, "auto", "auto", None))
     settings.save(LocalStore(output), None)
