@@ -38,12 +38,13 @@ def kill(module):
 
 def lose(module):
     real = module._Records.finished
-    def finished(self, record):
+    def finished(self, outcome):
+        record = outcome.record
         if record.image.startswith({TELLS!r}):
             with open(record.path + ".txt", "w") as told:
                 told.write(os.environ.get("OMP_WAIT_POLICY", "none"))
         if not record.image.startswith({LOST!r}):
-            real(self, record)
+            real(self, outcome)
     module._Records.finished = finished
 
 class Finder:
