@@ -59,9 +59,9 @@ class ActorProblem(FcnError):
 
 
 def segment(request: SegmentRequest, observer: RunObserver) -> Summary:
-    """Segment photos on Ray, as `request.ray` says; otherwise as `runs.segment.segment`.
+    """Segment images on Ray, as `request.ray` says; otherwise as `runs.segment.segment`.
 
-    Ray starts when the plan has photos for the network, and not before.
+    Ray starts when the plan has images for the network, and not before.
 
     Raises
     ------

@@ -214,7 +214,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
     OSError
         The file cannot be written; the temporary file is removed.
     """
-    # Without pathlib, which is slow: a run comes here twice for each photo.
+    # Without pathlib, which is slow: a run comes here twice for each image.
     final = os.fspath(path)
     temporary = os.path.join(os.path.dirname(final), _temporary_name())
     try:

@@ -1,6 +1,6 @@
-"""The layout of an output directory: its kinds of output, and the names of its files and directories.
+"""The layout of an output directory: its output types, and the names of its files and directories.
 
-To add a kind of output, add an entry to `KINDS` and a writer to `outputs.writers.WRITERS`.
+To add an output type, add an entry to `KINDS` and a writer to `outputs.writers.WRITERS`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.csv"
 SUMMARY_FILE = "summary.json"
 SUMMARY_BYTES = 32 << 20
-"""What ``summary.json`` or a shard's ``run.json`` has at most: it lists the photos that were refused."""
+"""What ``summary.json`` or a shard's ``run.json`` has at most: it lists the images that were refused."""
 RUN_FILE = "run.json"
 LOCK_FILE = ".fcn.lock"
 HOLDER_FILE = ".fcn.holder.json"
@@ -29,10 +29,10 @@ HOLDER_FILE = ".fcn.holder.json"
 
 @dataclass(frozen=True, slots=True)
 class OutputKind:
-    """One kind of output.
+    """One output type.
 
     `name` is the kind's directory and its name in ``--write``; `suffix` ends the names of its files. A kind
-    `from_labels` needs the label map and the photo only, so that it can be added without the network; any
+    `from_labels` needs the label map and the image only, so that it can be added without the network; any
     other kind needs the network's confidence too. `is_label_map` says that its files are label maps, from
     which other kinds can be made.
     """
@@ -51,7 +51,7 @@ KINDS = (
     OutputKind("confidence", ".png", from_labels=False),
     OutputKind(CUTOUT, ".png"),
 )
-"""All kinds of output in the order in which they are written; of label maps, the better one comes first."""
+"""All output types in the order in which they are written; of label maps, the better one comes first."""
 
 DEFAULT_KINDS = ("masks", "color")
 
@@ -66,7 +66,7 @@ _SUFFIXES = {kind.name: kind.suffix for kind in KINDS}
 
 
 def kind_names() -> tuple[str, ...]:
-    """Return the names of all kinds of output in the order in which they are written."""
+    """Return the names of all output types in the order in which they are written."""
     return tuple(kind.name for kind in KINDS)
 
 
@@ -76,7 +76,7 @@ def label_kinds() -> tuple[str, ...]:
 
 
 def find_kind(name: str) -> OutputKind:
-    """Return the kind of output of a name; KeyError when there is none."""
+    """Return the output type of a name; KeyError when there is none."""
     for kind in KINDS:
         if kind.name == name:
             return kind
@@ -84,16 +84,16 @@ def find_kind(name: str) -> OutputKind:
 
 
 def output_file(output: str, kind: str) -> str:
-    """Return the path, relative to the output directory, of a photo's output of one kind.
+    """Return the path, relative to the output directory, of an image's output of one kind.
 
     Parameters
     ----------
     output
-        The photo's output name, which ends in ``.png``: its mask is ``masks/<output>``.
+        The image's output name, which ends in ``.png``: its mask is ``masks/<output>``.
     kind
-        The name of a kind of output.
+        The name of an output type.
     """
-    # Without pathlib, which is slow: a plan asks this for every photo and kind.
+    # Without pathlib, which is slow: a plan asks this for every image and kind.
     return f"{kind}/{output.removesuffix('.png')}{_SUFFIXES[kind]}"
 
 

@@ -68,7 +68,7 @@ _BRIGHT = (
 
 
 def bright() -> Palette:
-    """Return colours that people tell apart on dark and light photos, colour-blind people too.
+    """Return colours that people tell apart on dark and light images, colour-blind people too.
 
     The first 21 are chosen so that the nearest two differ most (CIEDE2000) in the worst of normal vision,
     protanopia, deuteranopia and tritanopia. They are given to Pascal VOC's classes so that classes of one

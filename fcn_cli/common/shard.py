@@ -1,4 +1,4 @@
-"""A shard: one of several processes that share the photos of one output directory."""
+"""A shard: one of several processes that share the images of one output directory."""
 
 from __future__ import annotations
 

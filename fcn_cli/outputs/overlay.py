@@ -1,4 +1,4 @@
-"""The photo with the class colours over it, a border line between classes, and a legend below."""
+"""The image with the class colours over it, a border line between classes, and a legend below."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import legend
 from .looks import Style
 
 _STRIP_PIXELS = 4 << 20
-# A line of one pixel on either side of a border for each so many pixels of the photo's short side.
+# A line of one pixel on either side of a border for each so many pixels of the image's short side.
 _SHORT_SIDE_PER_PIXEL = 600
 _OUTSIDE, _INSIDE = (0, 0, 0), (255, 255, 255)
 
@@ -39,22 +39,22 @@ def colored(labels: LabelMap, palette: Palette) -> Image.Image:
 
 
 def check_size(photo: Image.Image, labels: LabelMap) -> None:
-    """Raise ImageError unless a photo has its label map's size."""
+    """Raise ImageError unless an image has its label map's size."""
     if photo.size != labels.shape[::-1]:
         raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
 
 
 def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
-    """Return the RGB photo with the class colours blended over it; class 0 is left as it is.
+    """Return the RGB image with the class colours blended over it; class 0 is left as it is.
 
     Between two classes runs an opaque line, black on the side of the lower class index and white on the
-    other, so that it shows on any photo. Void has no line of its own. A legend is added below the photo, for
+    other, so that it shows on any image. Void has no line of its own. A legend is added below the image, for
     all classes present but class 0; it makes a narrow picture wider.
 
     Raises
     ------
     ImageError
-        The photo does not have the label map's size.
+        The image does not have the label map's size.
     """
     check_size(photo, labels)
     entries = [
@@ -80,7 +80,7 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
 
 
 def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None) -> Image.Image:
-    """Return the photo as RGBA with only some classes kept; all other pixels are transparent black.
+    """Return the image as RGBA with only some classes kept; all other pixels are transparent black.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None)
     Raises
     ------
     ImageError
-        The photo does not have the label map's size.
+        The image does not have the label map's size.
     """
     check_size(photo, labels)
     kept = range(1, VOID_INDEX) if classes is None else classes - {VOID_INDEX}
@@ -108,7 +108,7 @@ def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None)
 
 
 def line_width(width: int, height: int) -> int:
-    """Return how many pixels wide the line is on either side of a border in a photo of this size."""
+    """Return how many pixels wide the line is on either side of a border in an image of this size."""
     return max(1, round(min(width, height) / _SHORT_SIDE_PER_PIXEL))
 
 

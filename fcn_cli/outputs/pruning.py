@@ -1,4 +1,4 @@
-"""Finds removed photos, whose outputs and records ``--prune`` removes."""
+"""Finds removed images, whose outputs and records ``--prune`` removes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def find(
     force: bool,
     total: int | None = None,
 ) -> list[Record]:
-    """Return the records whose photo no longer exists below one of the searched directories.
+    """Return the records whose image no longer exists below one of the searched directories.
 
-    A photo is gone when the nearest directory above it that exists can be listed and lies in a searched
-    directory. Photos stay when their directory cannot be listed, or when the system gives no answer about it.
+    An image is gone when the nearest directory above it that exists can be listed and lies in a searched
+    directory. Images stay when their directory cannot be listed, or when the system gives no answer about it.
 
     Parameters
     ----------
     records
         The records of the output directory.
     sources
-        The photos that were found.
+        The images that were found.
     directories
         Absolute paths of the input directories.
     force
@@ -51,7 +51,7 @@ def find(
     Raises
     ------
     RequestError
-        No directory was given. Without `force` also: a directory has no photo, or more than half of the
+        No directory was given. Without `force` also: a directory has no image, or more than half of the
         records would be removed.
     """
     if not directories:

@@ -20,7 +20,7 @@ from .output_store import LocalStore, OutputStore, ReadableDirectory
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The photos of a run: `done` before or now, `failed` before or now, and `left`."""
+    """The images of a run: `done` before or now, `failed` before or now, and `left`."""
 
     done: int
     failed: int
@@ -28,7 +28,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The number of photos of the run."""
+        """The number of images of the run."""
         return self.done + self.failed + self.left
 
 
@@ -52,11 +52,11 @@ class RunFile:
     start
         When its work began: what was to be done was known then. In UTC.
     kinds
-        The kinds of output that the run writes.
+        The output types that the run writes.
     journal_bytes
         The length of the journal when the work began: what follows, the run appended.
     counts
-        The photos when the work began; once the run has ended, when it ended.
+        The images when the work began; once the run has ended, when it ended.
     ending
         How it ended; None while it runs, and when it could not say.
     summary

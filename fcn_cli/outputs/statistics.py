@@ -74,7 +74,7 @@ def write(
         Its journal.
     fingerprint
         Only records with this fingerprint count. After ``--overwrite`` with other settings the journal can
-        hold records of photos that are no longer among the inputs, with classes of another network.
+        hold records of images that are no longer among the inputs, with classes of another network.
     class_names
         By class index.
     run

@@ -1,11 +1,12 @@
-"""One small class for each kind of output: it makes an image of a label map; `encode` writes it to a file."""
+"""One small class for each output type: it makes an image of a label map; `encode` writes it to a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar
 
 from PIL import Image
+from typing_extensions import override
 
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
@@ -16,7 +17,7 @@ from .overlay import colored, cutout, overlay
 FileFormat = Mapping[str, Any]
 """The parameters of Pillow's `Image.save` but the file's."""
 
-# Label maps are runs of equal bytes: zlib's run-length strategy is the fastest here, and small. Photos get as
+# Label maps are runs of equal bytes: zlib's run-length strategy is the fastest here, and small. Images get as
 # small by it as by the default strategy, in a quarter of the time.
 _Z_RLE = 3
 _RLE_PNG: FileFormat = {"format": "PNG", "compress_type": _Z_RLE}
@@ -24,130 +25,107 @@ _PNG: FileFormat = {"format": "PNG"}
 _JPEG_LONGEST_SIDE = 65500
 
 Photo = Callable[[], Image.Image]
-"""Opens the upright RGB photo of a label map; called only by writers that need it."""
+"""Opens the upright RGB image of a label map; called only by writers that need it."""
 
 
-class Writer(Protocol):
-    """Makes the images of one kind of output; `output_layout.KINDS` says what the kind is.
+class Writer:
+    """Makes the images of one output type; `output_layout.KINDS` says what the type is.
 
-    `file_format` is the format of the kind's files.
+    `file_format` is the format of its files.
     """
 
-    file_format: ClassVar[FileFormat]
+    file_format: ClassVar[FileFormat] = _RLE_PNG
 
-    def __init__(self, look: Style) -> None: ...
+    def __init__(self, style: Style) -> None:
+        self._style = style
 
     @staticmethod
-    def describe(look: Style) -> str | None:
-        """Return the look of this kind as it stands in records, or None for a kind without a look."""
-        ...
+    def describe(style: Style) -> str | None:  # noqa: ARG004
+        """Return the style of this type as it stands in records, or None for a type without one."""
+        return None
 
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        """Return the image of this kind for one photo."""
-        ...
+        """Return the output of this type for one image."""
+        raise NotImplementedError
 
 
 _LEGEND = "legend"
 
 
 def has_legend(look: str | None) -> bool:
-    """Say whether outputs of a recorded look have a legend, which makes them higher than their photo."""
+    """Say whether outputs of a recorded look have a legend, which makes them higher than their image."""
     return look is not None and any(part.startswith(_LEGEND) for part in look.split(", "))
 
 
-class MaskWriter:
+class MaskWriter(Writer):
     """8-bit greyscale whose pixel values are class indices."""
 
-    file_format: ClassVar[FileFormat] = _RLE_PNG
     palette: bytes | None = None
 
-    def __init__(self, look: Style) -> None:
-        pass
-
-    @staticmethod
-    def describe(look: Style) -> None:
-        """Return None; see `Writer`."""
-
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:  # noqa: ARG002
-        """Return the labels; see `Writer`."""
+    @override
+    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
         return Image.fromarray(segmentation.labels)
 
 
-class ColorWriter:
+class ColorWriter(Writer):
     """The same indices, with a palette of always 256 entries."""
 
-    file_format: ClassVar[FileFormat] = _RLE_PNG
-
-    def __init__(self, look: Style) -> None:
-        self._palette = look.palette
-        self.palette: bytes | None = look.palette.tobytes()
+    @property
+    def palette(self) -> bytes | None:
+        """The palette as a PNG has it."""
+        return self._style.palette.tobytes()
 
     @staticmethod
-    def describe(look: Style) -> str:
-        """Return the palette; see `Writer`."""
-        return look.palette_name
+    @override
+    def describe(style: Style) -> str:
+        return style.palette_name
 
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:  # noqa: ARG002
-        """Return the labels in colours; see `Writer`."""
-        return colored(segmentation.labels, self._palette)
+    @override
+    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+        return colored(segmentation.labels, self._style.palette)
 
 
-class OverlayWriter:
-    """The photo with the class colours over it, wherever the class is not 0."""
+class OverlayWriter(Writer):
+    """The image with the class colours over it, wherever the class is not 0."""
 
     file_format: ClassVar[FileFormat] = {"format": "JPEG", "quality": 90}
 
-    def __init__(self, look: Style) -> None:
-        self._look = look
-
     @staticmethod
-    def describe(look: Style) -> str:
-        """Return palette, opacity, borders and legend; see `Writer`."""
-        parts = [look.palette_name, f"opacity {look.opacity:g}"]
-        parts += ["borders"] if look.borders else []
-        if look.legend:
-            parts.append(f"{_LEGEND} of names {look.legend_mark}" if look.legend_mark else _LEGEND)
+    @override
+    def describe(style: Style) -> str:
+        parts = [style.palette_name, f"opacity {style.opacity:g}"]
+        parts += ["borders"] if style.borders else []
+        if style.legend:
+            parts.append(f"{_LEGEND} of names {style.legend_mark}" if style.legend_mark else _LEGEND)
         return ", ".join(parts)
 
+    @override
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        """Return the labels over their photo; see `Writer`."""
-        return overlay(photo(), segmentation.labels, self._look)
+        return overlay(photo(), segmentation.labels, self._style)
 
 
-class ConfidenceWriter:
+class ConfidenceWriter(Writer):
     """8-bit greyscale of the winning class's softmax probability, times 255."""
 
     file_format: ClassVar[FileFormat] = _PNG
 
-    def __init__(self, look: Style) -> None:
-        pass
-
-    @staticmethod
-    def describe(look: Style) -> None:
-        """Return None; see `Writer`."""
-
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:  # noqa: ARG002
-        """Return the confidence; see `Writer`."""
-        assert segmentation.confidence is not None  # noqa: S101 - the engine returns it when this kind is wanted
+    @override
+    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+        assert segmentation.confidence is not None  # noqa: S101 - the engine returns it when this type is wanted
         return Image.fromarray(segmentation.confidence)
 
 
-class CutoutWriter:
-    """RGBA: the pixels of some classes of the photo, everything else transparent."""
-
-    file_format: ClassVar[FileFormat] = _RLE_PNG
-
-    def __init__(self, look: Style) -> None:
-        self._classes = look.cutout_classes
+class CutoutWriter(Writer):
+    """RGBA: the pixels of some classes of the image, everything else transparent."""
 
     @staticmethod
-    def describe(look: Style) -> str:
-        """Return the indices of the classes that are kept; see `Writer`."""
-        return describe_cutout(look.cutout_classes)
+    @override
+    def describe(style: Style) -> str:
+        return describe_cutout(style.cutout_classes)
 
+    @override
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        """Return the photo with its background transparent; see `Writer`."""
-        return cutout(photo(), segmentation.labels, self._classes)
+        return cutout(photo(), segmentation.labels, self._style.cutout_classes)
 
 
 WRITERS: dict[str, type[Writer]] = {
@@ -157,29 +135,29 @@ WRITERS: dict[str, type[Writer]] = {
     "confidence": ConfidenceWriter,
     "cutout": CutoutWriter,
 }
-"""The writer of each kind in `output_layout.KINDS`."""
+"""The writer of each output type in `output_layout.KINDS`."""
 
 
 def encode(
     writer: Writer, segmentation: Segmentation, photo: Photo, stream: BinaryIO, *, as_png: bool = False
 ) -> None:
-    """Write one photo's output to a stream.
+    """Write one image's output to a stream.
 
     Parameters
     ----------
     writer
-        Of the kind of output.
+        Of the output type.
     segmentation, photo
-        What to write, and the photo.
+        What to write, and what opens the image.
     stream
         Receives the encoded image.
     as_png
-        Write a PNG whatever the format of the kind's files is.
+        Write a PNG whatever the format of the type's files is.
 
     Raises
     ------
     ImageError
-        The photo has changed, or is too large for the format.
+        The image has changed, or is too large for the format.
     """
     if isinstance(writer, MaskWriter | ColorWriter):
         index_png.write(

@@ -1,4 +1,4 @@
-"""The loop of a run: photos pass the decoding workers and the network, and reach the write queue."""
+"""The loop of a run: images pass the decoding workers and the network, and reach the write queue."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class EarlierExecutions:
 
 
 class NetworkStage:
-    """Segments the photos of plans that need the network: loads it once, and runs the loop.
+    """Segments the images of plans that need the network: loads it once, and runs the loop.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class NetworkStage:
     stop
         Says whether a signal asked the run to end.
 
-    A watch sets `give_back`, which takes photos back that changed or vanished since they were found. Without
+    A watch sets `give_back`, which takes images back that changed or vanished since they were found. Without
     it they fail.
     """
 
@@ -95,7 +95,7 @@ class NetworkStage:
         self.earlier = EarlierExecutions()
 
     def run(self, steps: Sequence[NetworkStep], plan: Plan, writes: WriteQueue, report: RunReport) -> None:
-        """Segment the photos of these steps of a plan, in order; `report` counts them."""
+        """Segment the images of these steps of a plan, in order; `report` counts them."""
         execution = file = None
         if self._engine is None:
             execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
@@ -136,7 +136,7 @@ class NetworkStage:
                     with contextlib.closing(predict(photos, engine, clock=clock)) as batches:
                         self._write_all(clock.each("network", batches), writer, writes, clock, report)
                 except DeviceLost as error:
-                    # The photos before are complete, and are recorded.
+                    # The images before are complete, and are recorded.
                     summary.stopped = error
                 with clock.stage("writing"):
                     writes.commit(everything=True)

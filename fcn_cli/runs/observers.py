@@ -19,10 +19,10 @@ class RunObserver(Protocol):
         """Be told that planning is done and the work begins."""
 
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Be told that a photo is recorded, now or (`skipped`) by an earlier run."""
+        """Be told that an image is recorded, now or (`skipped`) by an earlier run."""
 
     def pruned(self, record: Record) -> None:
-        """Be told that the outputs and the record of a removed photo were removed."""
+        """Be told that the outputs and the record of a removed image were removed."""
 
     def batch_done(self, batch: Summary) -> None:
         """Be told that one batch of a watch is done; the watch goes on."""

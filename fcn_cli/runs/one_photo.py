@@ -1,4 +1,4 @@
-"""One photo to one PNG in memory: decoded, batched, segmented and encoded as in a run into a directory."""
+"""One image to one PNG in memory: decoded, batched, segmented and encoded as in a run into a directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnePhotoRequest:
-    """A photo, the kind of output to make of it, and how."""
+    """An image, the output type to make of it, and how."""
 
     source: Source
     kind: str
@@ -35,12 +35,12 @@ class OnePhotoRequest:
 
 @resources.without_cycle_collection()
 def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
-    """Segment one photo and return its output as PNG: a mask is byte for byte that of a run into a directory.
+    """Segment one image and return its output as PNG: a mask is byte for byte that of a run into a directory.
 
     Raises
     ------
     ImageError
-        The photo cannot be segmented.
+        The image cannot be segmented.
     RequestError, WeightsError
         The request is wrong, or the weights cannot be had or do not fit.
     DeviceLost

@@ -1,4 +1,4 @@
-"""The middle of every command that runs the network: decoded photos in, predictions out, batch by batch."""
+"""The middle of every command that runs the network: decoded images in, predictions out, batch by batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The result for one photo: its label map, or the reason why there is none.
+    """The result for one image: its label map, or the reason why there is none.
 
     `seconds` is the time to decode it and its share of the batch's forward pass.
     """
@@ -45,13 +45,13 @@ class Prediction:
 
 
 def original_size(photo: DecodedPhoto) -> Size:
-    """Return the upright photo's own (width, height)."""
+    """Return the upright image's own (width, height)."""
     return photo.width, photo.height
 
 
 def network_size(photo: DecodedPhoto) -> Size:
     """Return the (width, height) of the network's input."""
-    assert photo.pixels is not None  # noqa: S101 - only called for decoded photos
+    assert photo.pixels is not None  # noqa: S101 - only called for decoded images
     return photo.pixels.shape[1], photo.pixels.shape[0]
 
 
@@ -61,26 +61,26 @@ def predict(
     size: Callable[[DecodedPhoto], Size] = original_size,
     clock: StageClock | None = None,
 ) -> Generator[list[Prediction]]:
-    """Run the network over decoded photos, each stage beside the others (see `inference.pipeline`).
+    """Run the network over decoded images, each stage beside the others (see `inference.pipeline`).
 
-    Another thread takes the photos. It ends with this generator: close that before what yields the photos.
+    Another thread takes the images. It ends with this generator: close that before what yields the images.
 
     Parameters
     ----------
     photos
-        Decoded photos, as a `DecodePool` yields them.
+        Decoded images, as a `DecodePool` yields them.
     engine
         The network.
     size
-        Returns the (width, height) of a photo's label map.
+        Returns the (width, height) of an image's label map.
     clock
-        Counts waiting for photos as the stage "decoding".
+        Counts waiting for images as the stage "decoding".
 
     Yields
     ------
     list of Prediction
-        The predictions of one batch, or the failure of one photo that could not be decoded; an empty list
-        whenever no photo was ready for a moment.
+        The predictions of one batch, or the failure of one image that could not be decoded; an empty list
+        whenever no image was ready for a moment.
     """
     waiting = partial(clock.stage, "decoding") if clock is not None else contextlib.nullcontext
     with contextlib.closing(run_batches(engine, _batches(photos, engine, size), waiting)) as results:
@@ -126,7 +126,7 @@ def open_pool(
 ) -> DecodePool:
     """Start the decoding workers of a command; see `DecodeOptions` and `DecodeSettings`.
 
-    When `watching`, photos that have changed since they were found are refused. Then, or when `clean`, this
+    When `watching`, images that have changed since they were found are refused. Then, or when `clean`, this
     process has threads already, and the workers start from a clean one.
     """
     workers = options.workers

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .prediction_stream import Prediction
 
 GiveBack = Callable[[Source], bool]
-"""Takes a photo back that changed or vanished since it was found; False if it has to fail after all."""
+"""Takes an image back that changed or vanished since it was found; False if it has to fail after all."""
 
 _REWRITE_GROUP = 16
 """How many images are made ready at once for files that a record stands for to be written again."""
@@ -31,20 +31,20 @@ _GIVEN_BACK = frozenset({FailureKind.CHANGED, FailureKind.NOT_FOUND})
 
 
 class PredictionWriter:
-    """Hands predictions to the write queue: all kinds of new photos, missing kinds of others, and failures.
+    """Hands predictions to the write queue: all kinds of new images, missing kinds of others, and failures.
 
     Parameters
     ----------
     writes
         The queue.
     kinds
-        The kinds of output that every photo shall have.
+        The output types that every image shall have.
     fingerprint
         Of the run's settings.
     steps_to_complete
-        Image → step of the photos that lack some kinds only.
+        Image → step of the images that lack some kinds only.
     give_back
-        Takes photos back that changed or vanished since they were found; without it they fail.
+        Takes images back that changed or vanished since they were found; without it they fail.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PredictionWriter:
         self._writes.add(source, begun, result, kinds)
 
     def _record_to_complete(self, prediction: Prediction) -> Record | None:
-        """Return the record of a photo that lacks some kinds, unless the photo has another size by now."""
+        """Return the record of an image that lacks some kinds, unless the image has another size by now."""
         photo = prediction.photo
         step = self._steps_to_complete.get(photo.source.image)
         if step is None or step.record.size != (photo.width, photo.height):
@@ -120,7 +120,7 @@ class PredictionWriter:
 def make_from_labels(
     steps: Sequence[Remake], folder: OutputDirectory, writes: WriteQueue, ended: Callable[[], bool]
 ) -> Iterator[Segment]:
-    """Write kinds of output from label maps on disk.
+    """Write output types from label maps on disk.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def make_from_labels(
     Yields
     ------
     Segment
-        The photos whose label maps are not usable, to be segmented again.
+        The images whose label maps are not usable, to be segmented again.
     """
     for first in range(0, len(steps), _REWRITE_GROUP):
         group = steps[first : first + _REWRITE_GROUP]

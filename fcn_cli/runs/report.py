@@ -39,13 +39,13 @@ _REFUSED_KEYS = ("image", "image_bytes", "source", "source_bytes", "error")
 
 @dataclass
 class Summary:
-    """The counts of a run: `total` photos = `done` + `skipped` + `failed` (+ `left` when it ended early).
+    """The counts of a run: `total` images = `done` + `skipped` + `failed` (+ `left` when it ended early).
 
-    Of the photos done, the network segmented `segmented` in `seconds`; the others got more kinds of output.
-    `failures` are the records of all failed photos; `known_failures` are the images among them that failed in
-    an earlier run too and have not changed. `refused` photos count as failed, and are not in the journal.
+    Of the images done, the network segmented `segmented` in `seconds`; the others got more output types.
+    `failures` are the records of all failed images; `known_failures` are the images among them that failed in
+    an earlier run too and have not changed. `refused` images count as failed, and are not in the journal.
     `stage_seconds` says how long the run waited for each stage: decoding, network, writing.
-    `pruned` photos are in none of these counts. `stopped` is the error that ended the run early. `how` says
+    `pruned` images are in none of these counts. `stopped` is the error that ended the run early. `how` says
     how the run computed: device, precision and the like. All counts are those of its `shard`, if it is one.
     `watched` says that it was a watch. `end` is when it ended, in UTC; None while it goes on.
     """
@@ -74,7 +74,7 @@ class Summary:
 
     @property
     def left(self) -> int:
-        """The number of photos that the run did not reach."""
+        """The number of images that the run did not reach."""
         return self.total - self.done - self.skipped - self.failed
 
     @property
@@ -84,7 +84,7 @@ class Summary:
 
     @property
     def images_per_second(self) -> float | None:
-        """Photos segmented per second, start-up not counted."""
+        """Images segmented per second, start-up not counted."""
         return self.segmented / self.seconds if self.segmented and self.seconds else None
 
     @property
@@ -118,16 +118,16 @@ class Summary:
 
 
 class RunReport:
-    """Counts every photo of a run once, tells the observer, and writes the projections at the end.
+    """Counts every image of a run once, tells the observer, and writes the projections at the end.
 
     Parameters
     ----------
     request, resolved
         The request, and what exactly it stands for.
     found
-        The photos.
+        The images.
     observer
-        Is told of every photo.
+        Is told of every image.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class RunReport:
         )
 
     def planned(self, plan: Plan, *, count: bool = True) -> None:
-        """Count the photos of a plan that need no work: done before, failed before, refused."""
+        """Count the images of a plan that need no work: done before, failed before, refused."""
         self._observer.planned(plan)
         # Of a shard, fewer than were found.
         self.summary.total = len(plan.steps) - plan.count(Prune)
@@ -188,7 +188,7 @@ class RunReport:
             )
 
     def pruned(self, record: Record) -> None:
-        """Count a removed photo whose outputs were removed."""
+        """Count a removed image whose outputs were removed."""
         self.summary.pruned += 1
         self._observer.pruned(record)
 
@@ -222,7 +222,7 @@ class RunReport:
         return self.summary.class_names
 
     def count(self, record: Record, *, skipped: bool) -> None:
-        """Count a photo's record, of this run or (`skipped`) of an earlier one, and tell the observer."""
+        """Count an image's record, of this run or (`skipped`) of an earlier one, and tell the observer."""
         if not record.ok:
             self.summary.failed += 1
             self.summary.failures.append(record)
@@ -261,7 +261,7 @@ class RunProgress:
     output
         The output directory.
     kinds
-        The kinds of output that the run writes.
+        The output types that the run writes.
     summary
         Returns the run's counts.
     shard

@@ -19,7 +19,7 @@ from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """How photos become label maps: which network, how they are decoded, how the network is run."""
+    """How images become label maps: which network, how they are decoded, how the network is run."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
@@ -47,8 +47,8 @@ class PredictionRequest:
 class ResumeOptions:
     """What a run does about what is there.
 
-    `overwrite` redoes what is done and allows other settings. `retry_failed` also retries photos whose
-    content is to blame. `prune` removes photos that are gone (`pruning.CAREFUL` or `pruning.FORCE`), or is
+    `overwrite` redoes what is done and allows other settings. `retry_failed` also retries images whose
+    content is to blame. `prune` removes images that are gone (`pruning.CAREFUL` or `pruning.FORCE`), or is
     None.
     """
 
@@ -62,8 +62,8 @@ class SegmentRequest:
     """Everything that a run is asked for; defaults are those of ``fcn segment``.
 
     `wait` is for how many seconds to wait for another run into the same output directory. `fail_fast` stops
-    at the first photo that fails; `dry_run` plans and writes nothing. `shard` takes one share of the photos.
-    `ray` is where the photos are segmented, ``local`` or HOST:PORT (see `cluster.session`), or None for here.
+    at the first image that fails; `dry_run` plans and writes nothing. `shard` takes one share of the images.
+    `ray` is where the images are segmented, ``local`` or HOST:PORT (see `cluster.session`), or None for here.
     """
 
     inputs: InputRequest
@@ -83,7 +83,7 @@ class SegmentRequest:
                 f"{self.inputs.inputs[0]}: is the --output too, which is never input; name another --output "
                 "(it may lie inside the input)"
             )
-        # What needs the whole directory, or all photos, cannot be done by one shard.
+        # What needs the whole directory, or all images, cannot be done by one shard.
         needs_all = {
             "--prune": self.resume.prune is not None,
             "--output -": self.output.directory == "-",

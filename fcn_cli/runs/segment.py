@@ -30,20 +30,20 @@ from .request import ResolvedRequest, SegmentRequest
 MakeNetworkStage = Callable[
     [SegmentRequest, ResolvedRequest, OutputDirectory, RunObserver, Stop], NetworkStage
 ]
-"""Makes what segments the photos that need the network, in this process or elsewhere."""
+"""Makes what segments the images that need the network, in this process or elsewhere."""
 
 
 def segment(
     request: SegmentRequest, observer: RunObserver, make_network: MakeNetworkStage = NetworkStage
 ) -> Summary:
-    """Segment photos into an output directory.
+    """Segment images into an output directory.
 
     What ends a run early once it has begun is in the summary (`Summary.stopped`), with what was done.
 
     Raises
     ------
     NothingFound
-        The inputs hold no photo.
+        The inputs hold no image.
     RequestError
         The request is wrong; nothing was written.
     OutputLocked, OutputLost
@@ -67,7 +67,7 @@ def segment(
         return _segment_share(request, request.shard, observer, found, resolved, make_network)
     with OutputLock(output, request.wait, observer.note) as lock:
         if lock.waited:
-            # Photos and a checkpoint may have come or changed in the meantime.
+            # Images and a checkpoint may have come or changed in the meantime.
             found, resolved = _find(request), request.resolve()
         return _not_empty(Run(request, observer, found, resolved, make_network=make_network).execute())
 
@@ -80,7 +80,7 @@ def _segment_share(
     resolved: ResolvedRequest,
     make_network: MakeNetworkStage,
 ) -> Summary:
-    """Segment a shard's photos; in whatever way that ends, merge if it was the last one."""
+    """Segment a shard's images; in whatever way that ends, merge if it was the last one."""
     output = request.output.store
     with contextlib.ExitStack() as held:
         while True:
@@ -151,7 +151,7 @@ def _why_not_included(request: InputRequest, found: Found) -> str:
 
 
 class Run:
-    """One run, from the plan to the summary; a watch (see `watch`) makes one for each batch of photos.
+    """One run, from the plan to the summary; a watch (see `watch`) makes one for each batch of images.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class Run:
     observer
         Is told what happens.
     found
-        The photos.
+        The images.
     network
         The network of earlier runs of this process, or None.
     make_network

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from typing_extensions import override
 
 from fcn_cli.common import output_layout
 from fcn_cli.common.label_map import Segmentation
@@ -18,18 +19,17 @@ from fcn_cli.outputs.looks import Style
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
 
 
-class InverseWriter:
+class InverseWriter(writers.Writer):
     """A label map whose every index is 255 minus that of the mask, as a BMP file."""
 
     file_format: ClassVar[writers.FileFormat] = {"format": "BMP"}
 
-    def __init__(self, look: Style) -> None:
-        pass
-
     @staticmethod
-    def describe(look: Style) -> str:
-        return f"inverse beside {look.palette_name}"
+    @override
+    def describe(style: Style) -> str:
+        return f"inverse beside {style.palette_name}"
 
+    @override
     def image(self, segmentation: Segmentation, photo: writers.Photo) -> Image.Image:
         return Image.fromarray(255 - segmentation.labels)
 
