@@ -17,13 +17,12 @@ from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
 from ..outputs.lock import OutputLock
 from ..outputs.record import Record
-from . import preparation
 from .network_stage import NetworkStage
 from .observers import RunObserver
 from .plan import Plan, Wanted
 from .report import RunProgress, RunReport, Summary
 from .request import ResolvedRequest, SegmentRequest
-from .segment import Run
+from .segment import Run, tell_what_is_not_there
 from .watch_report import WatchReport
 from .watched_directories import WatchedDirectories, WatchPruning
 
@@ -181,7 +180,7 @@ class _Watch:
         self._do(self._batch)
         # An empty directory is what many a watch begins with.
         if self._directories.found.sources:
-            preparation.tell_what_is_not_there(self._journal, self._directories.found, self.observer)
+            tell_what_is_not_there(self._journal, self._directories.found, self.observer)
         self.network = self._batch.network
         self.network.give_back = self._give_back
         # What is wrong with the weights is said now, not when the first image comes.
