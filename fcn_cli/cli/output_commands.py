@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..common import store_urls, utc_time
+from ..common import store_urls
 from ..common.errors import FcnError, OutputLost, RequestError
 from ..common.limits import MOST_MASK_PIXELS
 from ..common.output_layout import is_output_directory
 from ..common.wording import counted, duration
+from ..outputs.json_text import seconds_of
 from . import options
 from .console import one_line, print_message, write_line
 from .figures import print_object
@@ -109,7 +110,7 @@ def _state(status: Status) -> str:
 
 
 def _when(text: str) -> str:
-    seconds = utc_time.seconds_of(text)
+    seconds = seconds_of(text)
     return f"{text} ({duration(time.time() - seconds)} ago)" if seconds is not None else text
 
 

@@ -1,4 +1,4 @@
-"""JSON that any terminal, pipe and parser can read, whatever bytes the names of files have."""
+"""What stands in JSON files and journals: lines, names of files whatever their bytes, times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def to_line(value: Mapping[str, Any]) -> str:
@@ -55,3 +58,16 @@ def to_base64(name: str) -> str:
 def from_base64(data: str) -> str:
     """Return the file name from its bytes in base64; raise ValueError when damaged."""
     return os.fsdecode(base64.b64decode(data, validate=True))
+
+
+def utc_now() -> str:
+    """Return the time in UTC, in whole seconds: ``2026-11-24T03:00:00Z``."""
+    return datetime.now(UTC).strftime(_TIME)
+
+
+def seconds_of(time: str) -> float | None:
+    """Return a time in seconds since 1970, or None when it is damaged."""
+    try:
+        return datetime.strptime(time, _TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

@@ -12,12 +12,12 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from .. import __version__
-from ..common import store_urls, utc_time
+from ..common import store_urls
 from ..common.errors import Failure, FailureKind
 from ..common.output_layout import is_output_file, kind_of
 from ..common.redaction import public_url, redacted
 from ..inputs.discovery import Source
-from .json_text import from_base64, name_fields, printable_utf8, to_base64, usable_name
+from .json_text import from_base64, name_fields, printable_utf8, seconds_of, to_base64, usable_name, utc_now
 
 if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
@@ -141,7 +141,7 @@ class Record(msgspec.Struct, kw_only=True):
 
     def finished_seconds(self) -> float:
         """Return the time in `finished` in seconds since 1970, or 0 when it cannot be read."""
-        return utc_time.seconds_of(self.finished) or 0.0
+        return seconds_of(self.finished) or 0.0
 
     def output_sizes(self) -> dict[str, int]:
         """Return output path → size in bytes."""
@@ -337,7 +337,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
             precision=None,
             mean_confidence=None,
             version=__version__,
-            finished=utc_time.now(),
+            finished=utc_now(),
             seconds=0.0,
             notes=(),
             error=result,
@@ -352,7 +352,7 @@ def finish(record: Record, result: Written | Failure) -> Record:
         output_bytes=tuple(sizes.values()),
         looks={**record.looks, **result.looks},
         mean_confidence=record.mean_confidence if result.mean_confidence is None else result.mean_confidence,
-        finished=utc_time.now(),
+        finished=utc_now(),
         seconds=record.seconds + result.seconds,
     )
 
@@ -366,4 +366,4 @@ def gone(record: Record) -> Record:
 
     It names the files to delete, so that the next run can delete them if this one is killed first.
     """
-    return replace(record, status="gone", finished=utc_time.now(), error=None)
+    return replace(record, status="gone", finished=utc_now(), error=None)

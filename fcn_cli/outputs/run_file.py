@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..common import files, utc_time
+from ..common import files
 from ..common.output_layout import RUN_FILE, SUMMARY_BYTES
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_file, shard_files, shards_with
-from .json_text import printable_utf8
+from .json_text import printable_utf8, utc_now
 from .output_store import LocalStore, OutputStore, ReadableDirectory
 
 
@@ -80,15 +80,13 @@ class RunFile:
     ) -> RunFile:
         """Return the file of this process's run; its work begins now, unless it began at `start`."""
         process, name = ProcessIdentity.current(), secrets.token_hex(8)
-        return cls(process, start or utc_time.now(), kinds, journal_bytes, counts, id=name)
+        return cls(process, start or utc_now(), kinds, journal_bytes, counts, id=name)
 
     def ended(
         self, counts: Counts, exit_code: int, stopped: str | None, summary: Mapping[str, Any] | None = None
     ) -> RunFile:
         """Return the file of this run when it ends."""
-        return replace(
-            self, counts=counts, ending=Ending(utc_time.now(), exit_code, stopped), summary=summary
-        )
+        return replace(self, counts=counts, ending=Ending(utc_now(), exit_code, stopped), summary=summary)
 
     def save(self, output: OutputStore, shard: Shard | None = None) -> None:
         """Write the file into an output directory; remove those of what the directory had before.

@@ -9,12 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..common import utc_time
 from ..common.errors import ExitCode, RequestError
 from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_files
 from .journal import JournalSnapshot, journal_path, open_for_reading, whole_lines
+from .json_text import seconds_of
 from .lock import Holder
 from .record import Record
 from .run_file import Counts, RunFile
@@ -102,7 +102,7 @@ class Status:
         if self.shards:
             return any(one.is_older(seconds) for one in self.shards.values())
         ending = self.run.ending if self.run is not None else None
-        ended = utc_time.seconds_of(ending.time) if ending is not None else None
+        ended = seconds_of(ending.time) if ending is not None else None
         return ended is None or time.time() - ended > seconds
 
     def as_json(self) -> dict[str, Any]:
@@ -255,8 +255,8 @@ def _appended(journal: Path, begin: int) -> Iterator[Record]:
 
 def _rate(count: int, first: str | None, last: str | None, is_alive: bool | None) -> float | None:
     """Return photos per second from the time of the first record to now, or to the last if none follows."""
-    begin = utc_time.seconds_of(first) if first else None
-    end = utc_time.seconds_of(last) if last else None
+    begin = seconds_of(first) if first else None
+    end = seconds_of(last) if last else None
     if begin is None or end is None:
         return None
     if is_alive:

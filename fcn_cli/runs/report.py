@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any
 
 from .. import __version__
-from ..common import files, utc_time
+from ..common import files
 from ..common.class_names import class_name
 from ..common.errors import ExitCode, FcnError, OutputLost, StoppedEarly
 from ..common.label_map import VOID_INDEX
@@ -24,7 +24,7 @@ from ..inputs.discovery import Found
 from ..outputs import statistics
 from ..outputs.directory import read_classes
 from ..outputs.journal import Journal
-from ..outputs.json_text import printable_utf8, read_name
+from ..outputs.json_text import printable_utf8, read_name, utc_now
 from ..outputs.output_store import OutputStore, ReadableDirectory
 from ..outputs.record import Record
 from ..outputs.run_file import Counts, RunFile
@@ -217,7 +217,7 @@ class RunReport:
     def describe(self) -> Sequence[str]:
         """Complete the summary with what its counts do not say; return the class names."""
         self.summary.class_names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
-        self.summary.end = None if self.goes_on else utc_time.now()
+        self.summary.end = None if self.goes_on else utc_now()
         self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
         return self.summary.class_names
 

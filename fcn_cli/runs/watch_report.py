@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from ..common import files, utc_time
+from ..common import files
 from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
+from ..outputs.json_text import utc_now
 from ..outputs.record import Record
 from ..outputs.run_file import Counts
 from ..outputs.statistics import Totals
@@ -31,7 +32,7 @@ class WatchReport:
         self._journal = journal
         self._fingerprint = fingerprint
         self._directories = [os.path.abspath(given) for given in request.inputs.inputs]
-        self._start = utc_time.now()
+        self._start = utc_now()
         # By absolute path: a refused image may have the name of the one that it is refused for.
         self._refused: dict[str, Record] = {}
         self._batch_start, self._to_do = self._start, frozenset[str]()
@@ -46,7 +47,7 @@ class WatchReport:
                 self._refused[step.record.path] = step.record
             elif not isinstance(step, Prune):
                 self._refused.pop(os.path.abspath(step.source.path), None)
-        self._batch_start = utc_time.now()
+        self._batch_start = utc_now()
         self._to_do = frozenset(step.image for step in plan.of(Segment, Complete, Remake))
         recorded = self._journal.index
         without = {record.image for record in recorded.without_files()}
