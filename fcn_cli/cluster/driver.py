@@ -238,21 +238,7 @@ class _Arrived:
 
 
 class _Crew:
-    """The actors of a run, and what they have in hand.
-
-    Parameters
-    ----------
-    job
-        What the actors need to know.
-    network
-        The network, a `LoadedModel`: each actor gets a copy.
-    share
-        What each actor gets of the cluster.
-    queue
-        The blocks of images.
-    steps
-        The images.
-    """
+    """The actors of a run, and what they have in hand; each gets a copy of `network`, a `LoadedModel`."""
 
     def __init__(
         self, job: Job, network: Any, share: shares.Share, queue: BlockQueue, steps: Sequence[NetworkStep]

@@ -67,14 +67,8 @@ Message = Sequence[Done] | Begun | Problem
 class Worker:
     """Segments blocks of images in an actor, one block after the other.
 
-    `segment` occupies one of the actor's two threads; the other takes `go_on` and `stop`.
-
-    Parameters
-    ----------
-    job
-        What is to be done.
-    network
-        A reference, in a list, to the network with its weights (a `LoadedModel`).
+    `segment` occupies one of the actor's two threads; the other takes `go_on` and `stop`. `network` is a
+    reference, in a list, to the `LoadedModel`.
     """
 
     def __init__(self, job: Job, network: Sequence[Any]) -> None:
@@ -117,19 +111,10 @@ class Worker:
         }
 
     def segment(self, steps: Mapping[int, NetworkStep], *, singly: bool) -> Iterator[Message]:
-        """Segment one block.
+        """Segment one block: steps by their place in the run.
 
-        Parameters
-        ----------
-        steps
-            Place in the run → what is to be done.
-        singly
-            One image at a time: after each `Begun`, wait for `go_on`.
-
-        Yields
-        ------
-        Message
-            Records, in the order of the images, once their files are on disk; a `Problem` ends it.
+        Yields records, in the order of the images, once their files are on disk; a `Problem` ends it. With
+        `singly`, one image at a time: after each `Begun`, wait for `go_on`.
         """
         try:
             yield from self._segment(steps, singly=singly)

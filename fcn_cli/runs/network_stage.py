@@ -59,17 +59,6 @@ class EarlierExecutions:
 class NetworkStage:
     """Segments the images of plans that need the network: loads it once, and runs the loop.
 
-    Parameters
-    ----------
-    request, resolved
-        The request, and what exactly it stands for.
-    folder
-        The output directory.
-    observer
-        Is told what happens.
-    stop
-        Says whether a signal asked the run to end.
-
     A watch sets `give_back`, which takes images back that changed or vanished since they were found. Without
     it they fail.
     """

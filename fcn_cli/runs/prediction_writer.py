@@ -31,20 +31,10 @@ _GIVEN_BACK = frozenset({FailureKind.CHANGED, FailureKind.NOT_FOUND})
 
 
 class PredictionWriter:
-    """Hands predictions to the write queue: all kinds of new images, missing kinds of others, and failures.
+    """Hands predictions to the write queue: all output types of new images, missing ones of others, failures.
 
-    Parameters
-    ----------
-    writes
-        The queue.
-    kinds
-        The output types that every image shall have.
-    fingerprint
-        Of the run's settings.
-    steps_to_complete
-        Image → step of the images that lack some kinds only.
-    give_back
-        Takes images back that changed or vanished since they were found; without it they fail.
+    `steps_to_complete` are those, by image, of images that lack some output types only. Without `give_back`,
+    images that changed or vanished since they were found fail.
     """
 
     def __init__(
@@ -120,22 +110,7 @@ class PredictionWriter:
 def make_from_labels(
     steps: Sequence[Remake], folder: OutputDirectory, writes: WriteQueue, ended: Callable[[], bool]
 ) -> Iterator[Segment]:
-    """Write output types from label maps on disk.
-
-    Parameters
-    ----------
-    steps
-        The images.
-    folder, writes
-        The output directory, and the queue that writes into it.
-    ended
-        Says whether the run is to end.
-
-    Yields
-    ------
-    Segment
-        The images whose label maps are not usable, to be segmented again.
-    """
+    """Write output types from label maps on disk; yield the images whose label maps cannot be used."""
     for first in range(0, len(steps), _REWRITE_GROUP):
         group = steps[first : first + _REWRITE_GROUP]
         if ended():

@@ -118,17 +118,7 @@ class Summary:
 
 
 class RunReport:
-    """Counts every image of a run once, tells the observer, and writes the projections at the end.
-
-    Parameters
-    ----------
-    request, resolved
-        The request, and what exactly it stands for.
-    found
-        The images.
-    observer
-        Is told of every image.
-    """
+    """Counts every image of a run once, tells the observer, and writes the projections at the end."""
 
     def __init__(
         self, request: SegmentRequest, resolved: ResolvedRequest, found: Found, observer: RunObserver
@@ -254,18 +244,7 @@ def _versions() -> dict[str, str]:
 class RunProgress:
     """Writes ``run.json`` when the work of a run, or a batch of a watch, begins, and when the context ends.
 
-    A run that finds nothing to do writes when it ended, too.
-
-    Parameters
-    ----------
-    output
-        The output directory.
-    kinds
-        The output types that the run writes.
-    summary
-        Returns the run's counts.
-    shard
-        The shard that runs, or None. Its file also has what the merge adds up.
+    A run that finds nothing to do writes when it ended, too. That of a shard has what the merge adds up.
     """
 
     def __init__(
@@ -282,13 +261,7 @@ class RunProgress:
         self._file: RunFile | None = None
 
     def begin(self, journal: Journal, plan: Plan, counts: Counts) -> None:
-        """Write who runs and what is to be done; the journal only grows from now on.
-
-        Raises
-        ------
-        OutputLost
-            The file cannot be written.
-        """
+        """Write who runs and what is to be done; the journal only grows from now on."""
         began = self._file.start if self._file is not None else None
         self._file = RunFile.begin(self._kinds, journal.size_bytes, counts, began)
         if plan.work:

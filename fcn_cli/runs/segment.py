@@ -163,18 +163,7 @@ def _why_not_included(request: InputRequest, found: Found) -> str:
 class Run:
     """One run, from the plan to the summary; a watch (see `watch`) makes one for each batch of images.
 
-    Parameters
-    ----------
-    request, resolved
-        The request, and what exactly it stands for.
-    observer
-        Is told what happens.
-    found
-        The images.
-    network
-        The network of earlier runs of this process, or None.
-    make_network
-        Makes it.
+    `network` is that of earlier runs of this process; where there is none, `make_network` makes it.
     """
 
     def __init__(

@@ -26,19 +26,8 @@ _SECONDS_WITHOUT_EVENTS = 60.0
 class WatchedDirectories:
     """Searches directories for images; a context manager, in which the system's events are listened to.
 
-    Parameters
-    ----------
-    request
-        Where to look, and which output directory is none of it.
-    observer
-        Is told of directories that are not there.
-    settle
-        For how many seconds an image must not have changed. Also the time between two searches.
-
-    Raises
-    ------
-    RequestError
-        A directory cannot be listed, or is an output directory of ours; or a pattern is wrong.
+    An image is taken when it has not changed for `settle` seconds, which is also between two searches. Raises
+    RequestError where a directory cannot be listed, or is an output directory of ours, or a pattern is wrong.
     """
 
     def __init__(self, request: SegmentRequest, observer: RunObserver, settle: float) -> None:
