@@ -23,6 +23,8 @@ _JPEG = b"\xff\xd8\xff"
 _END_OF_IMAGE = b"\xff\xd9"
 _NO_END = "no end-of-image marker; every pixel is there"
 _CONTINUATIONS = 8
+_FILLING = 8
+"""Fewer zeros at the end may be an image's own."""
 
 
 class Mended(NamedTuple):
@@ -45,16 +47,31 @@ def mend(file: BinaryIO) -> Mended | None:
 
 
 def notes_on(file: BinaryIO, image_format: str | None) -> tuple[str, ...]:
-    """Return a note on a JPEG without its end marker that could be decoded as it is."""
+    """Return a note on a JPEG without its end marker that could be decoded as it is.
+
+    Raises
+    ------
+    OSError
+        It has no end marker, and some pixels are not there: something else is in their place, such as zeros
+        where an upload was cut off.
+    """
     if image_format not in {"JPEG", "MPO"}:
         return ()
     file.seek(-len(_END_OF_IMAGE), io.SEEK_END)
     if file.read() == _END_OF_IMAGE:
         return ()
-    # Cameras and phones put data of their own after the end.
     file.seek(0)
-    data = file.read(_LARGEST_FILE)
-    return () if data.rfind(_END_OF_IMAGE) > data.rfind(bytes([0xFF, jpeg.SCAN])) else (_NO_END,)
+    data = file.read(_LARGEST_FILE + 1)
+    try:
+        # Cameras and phones put data of their own after the end.
+        if len(data) > _LARGEST_FILE or any(marker == jpeg.END for marker, *_ in jpeg.segments(data)):
+            return ()
+        is_whole = _has_all_scans(data) and _has_all_pixels(data)
+    except Exception:  # noqa: BLE001 - of a kind that nothing here knows, and it could be decoded
+        return ()
+    if not is_whole:
+        raise OSError("image file is truncated (its last bytes are no pixels)")
+    return (_NO_END,)
 
 
 def _mended(data: bytes) -> Mended | None:
@@ -92,13 +109,19 @@ def _has_all_pixels(data: bytes) -> bool:
     chance = random.Random(len(data))  # noqa: S311 - the same file is always judged alike
     # White hides what is added to it, and a coarse edge what is added to that: so also without averages.
     for factors in ((1, 1), (0, 1), (0, 4)):
-        likeness = _requantized(data, *factors).rstrip(b"\xff")
+        likeness = _without_filling(_requantized(data, *factors))
         image = _decoded(likeness + _END_OF_IMAGE)
         for first in range(_CONTINUATIONS):
             continued = _continuation(first, chance) + _END_OF_IMAGE
             if ImageChops.difference(image, _decoded(likeness + continued)).getbbox() is not None:
                 return False
     return True
+
+
+def _without_filling(data: bytes) -> bytes:
+    """Return a JPEG without what fills the place of bytes that never came."""
+    shorter = data.rstrip(b"\0")
+    return (shorter if len(data) - len(shorter) >= _FILLING else data).rstrip(b"\xff")
 
 
 def _continuation(first: int, chance: random.Random) -> bytes:

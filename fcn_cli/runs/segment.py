@@ -193,7 +193,7 @@ class Run:
             self._check_settings(journal)
             plan = self._plan(journal)
             self.report.planned(plan, count=False)
-            self._warn_of_a_small_disk(plan, journal)
+            self._tell_of_the_directories(plan, journal)
         return self.report.summary
 
     def execute(self) -> Summary:
@@ -206,9 +206,7 @@ class Run:
                 self.output, self.request.output.kinds, lambda: self.report.summary, self.request.shard
             ) as progress:
                 progress.begin(journal, plan, self.report.summary.counts)
-                self._warn_of_a_small_disk(plan, journal)
-                if self.found.sources and self.request.shard is None:
-                    tell_what_is_not_there(journal, self.found, self.observer)
+                self._tell_of_the_directories(plan, journal)
                 self.work(plan, journal)
                 self._sum_up(plan, journal)
         finally:
@@ -304,9 +302,11 @@ class Run:
         force = self.request.resume.prune == pruning.FORCE
         return pruning.find(journal, self.found.sources, self.found.directories, force=force)
 
-    def _warn_of_a_small_disk(self, plan: Plan, journal: Journal) -> None:
+    def _tell_of_the_directories(self, plan: Plan, journal: Journal) -> None:
         kinds = self.request.output.kinds
         _warn_of_a_small_disk(plan, journal, self.output, self.observer, kinds)
+        if self.found.sources and self.request.shard is None:
+            tell_what_is_not_there(journal, self.found, self.observer)
 
     def _limit_of(self, kind: FailureKind) -> float | None:
         return self.request.prediction.decoding.max_pixels if kind == FailureKind.TOO_MANY_PIXELS else None

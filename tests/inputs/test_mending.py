@@ -68,6 +68,34 @@ def test_a_jpeg_without_its_end_has_every_pixel_or_fails(
     assert failed > 110
 
 
+@pytest.mark.parametrize("variant", JPEGS)
+@pytest.mark.parametrize(
+    "filling", [bytes(4096), b"\xff" * 300, bytes(9)], ids=["zeros", "ones", "few zeros"]
+)
+def test_what_fills_the_place_of_pixels_is_no_pixels(
+    variant: str, filling: bytes, image: Image.Image, tmp_path: Path
+) -> None:
+    """As an upload leaves it that was cut off in a file of the full size."""
+    mode, options = JPEGS[variant]
+    _, whole = encoded(image.convert(mode), ".jpg", **options)
+    expected = np.array(Image.open(io.BytesIO(whole)).convert("RGB"))
+    pixels, notes = outcome(whole[:-2] + filling, tmp_path)
+    assert np.array_equal(pixels, expected)
+    assert notes == ("no end-of-image marker; every pixel is there",)
+    for cut in (30, 90, 200, len(whole) // 3):
+        kind = outcome(whole[:-cut] + filling, tmp_path)[0]
+        assert kind in {FailureKind.TRUNCATED, FailureKind.BROKEN}
+
+
+def test_what_follows_the_end_of_a_jpeg_is_no_matter(image: Image.Image, tmp_path: Path) -> None:
+    _, whole = encoded(image, ".jpg")
+    expected = np.array(Image.open(io.BytesIO(whole)).convert("RGB"))
+    for more in (bytes(100), b"a maker's own data", whole[:-2], whole[: len(whole) // 2] + bytes(50)):
+        pixels, notes = outcome(whole + more, tmp_path)
+        assert np.array_equal(pixels, expected)
+        assert notes == ()
+
+
 def test_a_jpeg_whose_last_scan_is_missing_fails(image: Image.Image, tmp_path: Path) -> None:
     """All that is there decodes alike whatever follows, but coarser than it was."""
     _, whole = encoded(image, ".jpg", progressive=True)
