@@ -256,7 +256,7 @@ def test_a_dry_run_looks_whether_listed_images_are_there(
         "refused\tb.png\tno such file (or a broken link); what was written of it before stays",
         *(lost.format(name) for name in ("dead", "lost")),
     ]
-    assert "4 images: 1 to segment, 0 to complete, 0 done before, 3 failed" in done.stderr
+    assert "4 images: 1 to segment, 0 to complete, 0 done before, 2 failed, 1 refused" in done.stderr
     # As it is.
     assert "4 images: 1 done, 3 failed" in fcn(*line, code=1).stderr
 
