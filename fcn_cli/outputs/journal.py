@@ -135,14 +135,14 @@ class _Places:
     def __init__(self) -> None:
         self._read = array("q"), array("q")
         self.places: NDArray[np.int64] = np.empty(0, np.int64)
-        self._keys = self.places
-        self._sorted = self._keys.data
         self._later: dict[int, int] = {}
+        self._set(self.places, self.places)
 
     def note(self, name: str, place: int) -> None:
         """Add a name while the journals are read, before `settle`."""
-        self._read[0].append(hash(name))
-        self._read[1].append(place)
+        keys, places = self._read
+        keys.append(hash(name))
+        places.append(place)
 
     def settle(self) -> NDArray[np.int64]:
         """Sort what was read; return the places of lines which a later one with the same name supersedes."""
@@ -152,9 +152,12 @@ class _Places:
         keys, places = keys[order], places[order]
         is_last = np.ones(len(order), np.bool_)
         is_last[:-1] = keys[1:] != keys[:-1]
+        # A line may have a name twice.
+        is_old = ~is_last
+        is_old[:-1] &= places[1:] != places[:-1]
         self._read = array("q"), array("q")
         self._set(keys[is_last], places[is_last])
-        return places[~is_last]
+        return places[is_old]
 
     def drop(self, places: NDArray[np.int64]) -> None:
         """Forget the names whose last line is among these, after `settle`."""
@@ -163,7 +166,12 @@ class _Places:
 
     def _set(self, keys: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         self._keys, self.places = keys, places
-        self._sorted = keys.data
+        # Hashes are spread evenly, so the first bits of one say nearly where it is.
+        bits = max(1, len(keys).bit_length() - 2)
+        self._shift, self._middle = 64 - bits, 1 << bits - 1
+        edges = np.arange(-self._middle, self._middle, dtype=np.int64) << self._shift
+        starts = np.append(np.searchsorted(keys, edges), len(keys))
+        self._sorted, self._beside, self._starts = keys.data, places.data, starts.data
 
     def find(self, name: str) -> int:
         """Return the place of the last line that has a name, or -1."""
@@ -171,10 +179,10 @@ class _Places:
         place = self._later.get(key)
         if place is not None:
             return place
-        at = bisect_left(self._sorted, key)
-        if at < len(self._sorted) and self._sorted[at] == key:
-            return int(self.places[at])
-        return -1
+        first = (key >> self._shift) + self._middle
+        end = self._starts[first + 1]
+        at = bisect_left(self._sorted, key, self._starts[first], end)
+        return self._beside[at] if at < end and self._sorted[at] == key else -1
 
     def add(self, name: str, place: int) -> None:
         """Add a name after `settle`."""
@@ -256,9 +264,9 @@ class RecordIndex:
             return
         if not record.outputs:
             self._bare.append(place)
-        self.kinds.update(map(kind_of, record.outputs))
-        for name in {*map(folded, record.outputs)}:
-            self._files.note(name, place)
+        for name in record.outputs:
+            self.kinds.add(kind_of(name))
+            self._files.note(folded(name), place)
 
     def _settle(self) -> None:
         """Keep of what was read only what counts."""
@@ -283,7 +291,8 @@ class RecordIndex:
 
     def by_image(self) -> Iterator[Record]:
         """Yield the records sorted by image."""
-        return map(self._record, self._all_by_image())
+        # Nothing is read before the first one is asked for.
+        yield from map(self._record, self._all_by_image())
 
     def lines(self, *, by_image: bool) -> Iterator[bytes]:
         """Yield the lines of the records, sorted by image or in the order of the journals."""

@@ -194,16 +194,16 @@ class Record(msgspec.Struct, kw_only=True):
         """
         try:
             record = _decode(line)
-            if line.count(b'_bytes"') > _FIELDS_IN_BYTES:
+            # Only beside a name with escapes are there its bytes, and only such a line has names to refuse.
+            if b"\\" in line or not line.isascii():
                 _restore_names(record, _decode_names(line))
         except RecursionError:
             raise ValueError("nested too deeply") from None
-        outputs = record.outputs
-        if len(outputs) != len(record.output_bytes) or not all(map(is_output_file, outputs)):
-            raise ValueError(outputs)
-        if b"\\" in line or not line.isascii():
-            for name in (record.image, record.source, record.path, *outputs):
-                usable_name(name)
+        if len(record.outputs) != len(record.output_bytes):
+            raise ValueError(record.outputs)
+        for name in record.outputs:
+            if not is_output_file(name):
+                raise ValueError(name)
         # Those of an earlier version may have more of a URL.
         if "://" in record.source:
             record.source = _written_down(record.source)
@@ -225,7 +225,6 @@ class _NamesInBytes(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(Record).decode
 _decode_names = msgspec.json.Decoder(_NamesInBytes).decode
-_FIELDS_IN_BYTES = sum(name.endswith("_bytes") for name in Record.__struct_fields__)
 
 
 def _restore_names(record: Record, names: _NamesInBytes) -> None:
@@ -234,6 +233,8 @@ def _restore_names(record: Record, names: _NamesInBytes) -> None:
             setattr(record, key, from_base64(data))
     if names.output_names_bytes is not None:
         record.outputs = tuple(map(from_base64, names.output_names_bytes))
+    for name in (record.image, record.source, record.path, *record.outputs):
+        usable_name(name)
 
 
 def _is_in_bounds(limit: float | None) -> bool:
