@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..common.errors import FailureKind
@@ -68,10 +69,14 @@ class Display:
         else:
             self.detail(text)
 
+    def done_before(self, records: Iterable[Record | None]) -> None:
+        """Print them with ``--json``; else they are in one line, of the plan."""
+        for record in records if self._json else ():
+            if record is not None:
+                self._data.write_json({**record.as_json(), "skipped": True})
+
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Count an image; with ``--json`` print its record. Those done before are one line, of the plan."""
-        if self._dry:
-            return
+        """Count an image; with ``--json`` print its record."""
         if self._json:
             self._data.write_json({**record.as_json(), "skipped": skipped})
         if not record.ok:

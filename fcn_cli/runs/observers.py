@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from ..outputs.record import Record
@@ -18,8 +19,11 @@ class RunObserver(Protocol):
     def planned(self, plan: Plan) -> None:
         """Be told that planning is done and the work begins."""
 
+    def done_before(self, records: Iterable[Record | None]) -> None:
+        """Be told of the images that earlier runs have done; each record is read when it is asked for."""
+
     def finished(self, record: Record, *, skipped: bool) -> None:
-        """Be told that an image is recorded, now or (`skipped`) by an earlier run."""
+        """Be told that an image is done or has failed, now or (`skipped`) in an earlier run."""
 
     def pruned(self, record: Record) -> None:
         """Be told that the outputs and the record of a removed image were removed."""

@@ -24,6 +24,7 @@ from ..inputs.sharing import is_in_share
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish
+from ..outputs.statistics import Totals
 
 _TIME_CHANGED = "the time changed"
 _UNKNOWN = "the content cannot be told"
@@ -145,13 +146,14 @@ class Plan:
     `over` are records of failures that were about no image and are over (see `pruning.over`). `renewed` are
     the new records, by image, of those with another path or time than recorded. `records` returns the record
     of an image in the journal. `executions` counts the masks that are there by the type of device and the
-    precision that computed them.
+    precision that computed them, `done` adds up the images to skip.
     """
 
     steps: list[Step] = field(default_factory=list)
     records: Callable[[str], Record | None] = lambda _image: None
     renewed: dict[str, Record] = field(default_factory=dict)
     executions: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    done: Totals = field(default_factory=Totals)
     over: Sequence[Record] = ()
 
     def record_of(self, step: Step) -> Record | None:
@@ -246,6 +248,7 @@ def make_plan(
         journal.get,
         planner.renewed,
         planner.executions,
+        planner.done,
     )
     for source in sources:
         if wanted.shard is not None and not is_in_share(source, wanted.shard):
@@ -350,6 +353,7 @@ class _Planner:
         self._looks = {kind: folder.look(kind) for kind in wanted.kinds}
         self.renewed: dict[str, Record] = {}
         self.executions: Counter[tuple[str, str | None]] = Counter()
+        self.done = Totals()
 
     def has_its_name(self, source: Source) -> bool:
         """Say whether an image owns its output name since an earlier run."""
@@ -419,6 +423,9 @@ class _Planner:
         step = self._step_of_done(source, record) if record.ok else self._step_of_failed(source, record)
         if renewed is not None and not isinstance(step, Segment):
             self.renewed[source.image] = renewed
+        if isinstance(step, Skip) and not wanted.dry:
+            # Now: to read all records once more takes a tenth of the time of a run with nothing to do.
+            self.done.add(record)
         return step
 
     def _step_of_failed(self, source: Source, record: Record) -> Step:

@@ -147,19 +147,19 @@ class RunReport:
         self.summary.total = len(plan.steps) - plan.count(Prune)
         if not count:
             return
+        self.summary.skipped, self.summary.totals = plan.done.images, plan.done
+        self._observer.done_before(map(plan.record_of, plan.of(Skip)))
         for step in plan.steps:
             if isinstance(step, Segment):
                 failed = plan.records(step.image)
                 if failed is not None and failed.status == "failed" and failed.is_of(step.source):
                     self._failed_before[step.image] = failed
-            elif isinstance(step, (Skip, KnownFailure, Refuse)):
-                record = plan.record_of(step)
-                assert record is not None  # noqa: S101 - these steps always have one
+            elif isinstance(step, (KnownFailure, Refuse)):
                 if isinstance(step, KnownFailure) or step.image in self._refused_before:
                     self.summary.known_failures.add(step.image)
                 if isinstance(step, Refuse):
-                    self.summary.refused.append(record)
-                self.count(record, skipped=not isinstance(step, Refuse))
+                    self.summary.refused.append(step.record)
+                self._count(step.record, is_known=isinstance(step, KnownFailure))
 
     def all_failed_before(self, steps: Sequence[NetworkStep]) -> bool:
         """Say whether every image to segment has failed in an earlier run and has not changed."""
@@ -171,7 +171,7 @@ class RunReport:
         before = self._failed_before.get(record.image)
         if before is not None and before.error and record.error and before.error.kind == record.error.kind:
             self.summary.known_failures.add(record.image)
-        self.count(record, skipped=False)
+        self._count(record)
         if not record.ok and self._request.fail_fast and self.first_failure is None:
             self.first_failure = StoppedEarly(
                 f"--fail-fast: stopped at the first failed image, {record.source}"
@@ -211,17 +211,14 @@ class RunReport:
         self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
         return self.summary.class_names
 
-    def count(self, record: Record, *, skipped: bool) -> None:
-        """Count an image's record, of this run or (`skipped`) of an earlier one, and tell the observer."""
-        if not record.ok:
+    def _count(self, record: Record, *, is_known: bool = False) -> None:
+        if record.ok:
+            self.summary.done += 1
+        else:
             self.summary.failed += 1
             self.summary.failures.append(record)
-        elif skipped:
-            self.summary.skipped += 1
-        else:
-            self.summary.done += 1
         self.summary.totals.add(record)
-        self._observer.finished(record, skipped=skipped)
+        self._observer.finished(record, skipped=is_known)
 
 
 def _refused_last_time(output: ReadableDirectory) -> set[str]:

@@ -271,7 +271,7 @@ class Run:
         if names is not None and recorded is not None and len(names) != len(recorded):
             count = counted(len(names), "name")
             raise RequestError(f"--class-names: {count} for the {len(recorded)} classes of {self.output}")
-        return self.resolved.settings.check(self.output, (record.fingerprint for record in journal))
+        return self.resolved.settings.check(self.output, (record.fingerprint for record in journal.index))
 
     @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> Plan:

@@ -85,7 +85,7 @@ class WatchReport:
         done = skipped = 0
         failures = list(self._refused.values())
         totals = Totals()
-        for record in self._journal:
+        for record in self._journal.index:
             if record.fingerprint != self._fingerprint or not self._is_watched(record):
                 continue
             if batch.left and record.image in self._to_do and record.finished < self._batch_start:
@@ -122,7 +122,7 @@ class WatchReport:
     @cached_property
     def _elsewhere(self) -> int:
         """How many images of other directories are done; a watch adds none."""
-        return sum(record.ok and not self._is_watched(record) for record in self._journal)
+        return sum(record.ok and not self._is_watched(record) for record in self._journal.index)
 
     def _is_watched(self, record: Record) -> bool:
         return any(files.is_within(record.path, directory) for directory in self._directories)

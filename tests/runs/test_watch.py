@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Seen:
 
     def planned(self, plan: Plan) -> None:
         pass
+
+    def done_before(self, records: Iterable[Record | None]) -> None:
+        self.records += ((record, True) for record in records if record is not None)
 
     def finished(self, record: Record, *, skipped: bool) -> None:
         self.records.append((record, skipped))
