@@ -1,4 +1,4 @@
-"""``fcn segment PHOTO -o -``: one photo from a file or stdin, one PNG on stdout."""
+"""``fcn segment IMAGE -o cat.png`` or ``-o -``: one image from a file or stdin, one PNG."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..common import limits, store_urls
+from ..common import files, limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
 from ..common.output_layout import CUTOUT
 from ..common.swept_directory import SweptDirectory
+from . import values
 from .command_line import given_besides
 from .console import print_message
 
@@ -43,28 +44,40 @@ _DEFAULT_KIND = "masks"
 
 
 def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
-    """Say whether a command line asks for one PNG on stdout.
+    """Say whether a command line asks for one PNG, in a file or on stdout.
 
     Raises
     ------
     RequestError
         It does, but not in a way that makes sense.
     """
-    if output != STREAM:
+    file = values.image_file(output)
+    if output != STREAM and file is None:
         if STREAM in inputs:
             raise RequestError(
-                "'-' is one image on stdin, and its PNG goes to stdout: add -o - (--files-from - is a list "
-                "of names on stdin)"
+                "'-' is one image on stdin, and it becomes one PNG: add -o - or -o NAME.png (--files-from - "
+                "is a list of names on stdin)"
             )
         return False
     if other := given_besides(context, _PARAMETERS):
-        raise RequestError(f"{other} means nothing with -o -, which writes one PNG to stdout; leave it out")
+        place = "to stdout" if file is None else "into that file"
+        raise RequestError(
+            f"{other} means nothing with -o {output}, which writes one PNG {place}; leave it out"
+        )
     if len(inputs) != 1:
         raise RequestError(
-            f"-o - takes exactly one image, a file or '-' for stdin, not {len(inputs) or 'none'}; for "
-            "several, name an output directory"
+            f"-o {output} takes exactly one image, a file or '-' for stdin, not {len(inputs) or 'none'}; for "
+            f"several, name an output directory{'' if file is None else f' ({output}/ is one)'}"
         )
+    if file is not None and os.path.exists(file) and _is_file(inputs[0], file):
+        raise RequestError(f"-o {output}: is the input itself; name another file")
     return True
+
+
+def _is_file(given: str, file: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(given, file)
+    return False
 
 
 def kind_of(kinds: Sequence[str] | None, cutout: object) -> str:
@@ -74,40 +87,51 @@ def kind_of(kinds: Sequence[str] | None, cutout: object) -> str:
     if kinds is None:
         return _DEFAULT_KIND
     if len(kinds) > 1:
-        raise RequestError(f"-o - writes one kind of output, not {len(kinds)}: {', '.join(kinds)}")
+        raise RequestError(f"one image becomes one PNG, not {len(kinds)}: {', '.join(kinds)}; change --write")
     return kinds[0]
 
 
 def segment_one(
-    given: str, kind: str, look: LookRequest, prediction: PredictionRequest, observer: RunObserver
+    given: str,
+    output: str,
+    kind: str,
+    look: LookRequest,
+    prediction: PredictionRequest,
+    observer: RunObserver,
 ) -> None:
-    """Segment one photo and write its PNG to stdout, whole or not at all.
+    """Segment one image and write its PNG, whole or not at all.
 
     Raises
     ------
     RequestError
         The input is no single file, or stdin or stdout is a terminal.
+    OutputLost
+        The file cannot be written.
     typer.Exit
-        The photo cannot be segmented.
+        The image cannot be segmented.
     """
     from ..runs import one_photo
 
-    _check_streams(given)
+    _check_streams(given, output)
     name = "stdin"
     try:
-        with _opened(given, prediction.decoding.max_pixels) as source:
+        with _opened(given, output, prediction.decoding.max_pixels) as source:
             name = source.given
             data = one_photo.segment_one(one_photo.OnePhotoRequest(source, kind, look, prediction), observer)
     except ImageError as error:
         print_message(f"nothing is written for {name}: {error}")
         raise typer.Exit(ExitCode.SOME_FAILED) from None
-    sys.stdout.buffer.write(data)
+    if output == STREAM:
+        sys.stdout.buffer.write(data)
+        return
+    with OutputLost.when_refused(output):
+        files.write_bytes(Path(output), data)
 
 
-def _check_streams(given: str) -> None:
-    if sys.__stdout__ is None:
+def _check_streams(given: str, output: str) -> None:
+    if sys.__stdout__ is None and output == STREAM:
         raise RequestError("-o -: stdout is closed")
-    if sys.stdout.isatty():
+    if output == STREAM and sys.stdout.isatty():
         raise RequestError(
             "-o -: stdout is a terminal, and a PNG is binary; redirect it (> mask.png), or name an output "
             "directory"
@@ -117,7 +141,7 @@ def _check_streams(given: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(given: str, max_pixels: int) -> Iterator[Source]:
+def _opened(given: str, output: str, max_pixels: int) -> Iterator[Source]:
     """Yield the image as a file: what comes through stdin is copied into a temporary one."""
     from ..inputs.discovery import InputRequest, Source, discover
 
@@ -130,7 +154,7 @@ def _opened(given: str, max_pixels: int) -> Iterator[Source]:
             status = path.stat()
             yield Source("stdin", str(path), "stdin", "stdin.png", status.st_size, status.st_mtime_ns)
         return
-    several = RequestError(f"{given}: -o - takes one image file, not a directory or a pattern")
+    several = RequestError(f"{given}: -o {output} takes one image file, not a directory or a pattern")
     is_pattern = glob.has_magic(given) and not store_urls.is_url(given) and not os.path.lexists(given)
     if is_pattern or (given and os.path.isdir(given)):
         raise several

@@ -138,11 +138,12 @@ Output = Annotated[
         OUTPUT,
         "--output",
         "-o",
-        line="Output directory or URL; '-': one PNG to stdout.",
-        more="A URL is s3://BUCKET/NAME or gs://BUCKET/NAME.",
+        line="Output directory or URL; x.png or '-': one PNG.",
+        more="A URL is s3://BUCKET/NAME or gs://BUCKET/NAME. One image becomes the file x.png, or with '-' "
+        "a PNG on stdout; x.png/ is a directory.",
         metavar="DIR",
         envvar="FCN_OUTPUT",
-        callback=values.not_a_file,
+        callback=values.output_place,
     ),
 ]
 Write = Annotated[

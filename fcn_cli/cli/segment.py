@@ -74,8 +74,9 @@ def segment(
 ) -> None:
     """Segment images into masks, paletted PNGs and per-class pixel counts.
 
-    A run continues an earlier run into the same output directory. With `-o -`, one image (`-` is stdin)
-    becomes one PNG on stdout. FCN_BACKBONE and the like set options, too; docs/options.md has them all.
+    A run continues an earlier run into the same output directory. With `-o cat.png` or `-o -`, one image (`-`
+    is stdin) becomes that file, or one PNG on stdout. FCN_BACKBONE and the like set options, too;
+    docs/options.md has them all.
 
     Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
     3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
@@ -114,7 +115,7 @@ def segment(
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):
         one_photo.segment_one(
-            (inputs or [""])[0], one_photo.kind_of(write, cutout), look, prediction, display
+            (inputs or [""])[0], output, one_photo.kind_of(write, cutout), look, prediction, display
         )
         return
     request = SegmentRequest(

@@ -18,6 +18,7 @@ from ..common.shard import Shard
 from ..common.wording import alternatives
 
 ALL = "all"
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _Choices = TypeVar("_Choices", bound=StrEnum)
 
@@ -281,6 +282,29 @@ def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
             file = "this" if place == Path(value) else place
             raise RequestError(f"{parameter.opts[0]} {value}: {file} is a file, not a directory")
     return value
+
+
+def image_file(output: str) -> str | None:
+    """Return the file that ``-o cat.png`` names, or None where an output names a directory."""
+    suffix = os.path.splitext(output)[1].lower()
+    if suffix not in _IMAGE_SUFFIXES or store_urls.is_url(output) or os.path.isdir(output):
+        return None
+    return output
+
+
+def output_place(parameter: typer.CallbackParam, value: str) -> str:
+    """Refuse an output that can be neither a directory nor a PNG."""
+    file = image_file(value)
+    if file is None:
+        return not_a_file(parameter, value)
+    option, stem = parameter.opts[0], os.path.splitext(file)[0]
+    if not file.lower().endswith(".png"):
+        raise RequestError(f"{option} {file}: an image is written as PNG: {stem}.png; a directory ends in /")
+    if not os.path.isdir(os.path.dirname(file) or "."):
+        raise RequestError(f"{option} {file}: there is no directory {os.path.dirname(file)}")
+    if os.path.lexists(file) and not os.path.isfile(file):
+        raise RequestError(f"{option} {file}: is there, and no regular file")
+    return file
 
 
 def no_file_or_none(parameter: typer.CallbackParam, value: str | None) -> str | None:

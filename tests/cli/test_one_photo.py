@@ -1,8 +1,9 @@
-"""``fcn segment PHOTO -o -``: one photo from a file or a pipe, one PNG on stdout, and no other file."""
+"""``fcn segment IMAGE -o -`` or ``-o cat.png``: one image from a file or a pipe, one PNG, no other file."""
 
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import subprocess
 import sys
@@ -198,7 +199,7 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-", "-o", "out"), "'-' is one image on stdin, and its PNG goes to stdout: add -o -"),
+        (("-", "-o", "out"), "'-' is one image on stdin, and it becomes one PNG: add -o - or -o NAME.png"),
         (("made", "-", "-o", "out"), "'-' is one image on stdin"),
         (("-o", "-"), "-o - takes exactly one image, a file or '-' for stdin, not none"),
         (("made/a.png", "made/b.png", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
@@ -207,10 +208,13 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
         (("made/*.png", "-o", "-"), "made/*.png: -o - takes one image file, not a directory or a pattern"),
         (("", "-o", "-"), "an input name is empty"),
         (("made/c.png", "-o", "-"), "made/c.png: no such file or directory"),
-        (("made/a.png", "-o", "-", "--write", "masks,color"), "-o - writes one kind of output, not 2"),
+        (
+            ("made/a.png", "-o", "-", "--write", "masks,color"),
+            "one image becomes one PNG, not 2: masks, color",
+        ),
         (
             ("made/a.png", "-o", "-", "--write", "masks", "--cutout", "cat"),
-            "-o - writes one kind of output, not 2",
+            "one image becomes one PNG, not 2",
         ),
         (("made/a.png", "-o", "-", "--write", "cutout", "--cutout", "x"), "--cutout x: no such class"),
     ],
@@ -223,6 +227,66 @@ def test_requests_that_make_no_sense_are_refused(
     done = fcn("segment", *arguments, *SMALL, code=2)
     assert message in done.stderr
     assert (done.stdout, tree(tmp_path)) == ("", before)
+
+
+def test_one_image_becomes_one_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(["a.png", "b.png"])
+    (tmp_path / "broken.png").write_bytes(b"?")
+    (tmp_path / "sub").mkdir()
+    fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,overlay")
+    before = tree(tmp_path)
+    for name in ("a-mask.png", "sub/A.PNG"):
+        assert fcn("segment", "made/a.png", *SMALL, "-o", name).stdout == ""
+        assert (tmp_path / name).read_bytes() == before["out/masks/a.png"]
+    # The same name again is that file, replaced whole, and a failure leaves it as it is.
+    fcn("segment", "made/b.png", *SMALL, "-o", "a-mask.png")
+    mask = (tmp_path / "a-mask.png").read_bytes()
+    assert mask == before["out/masks/b.png"]
+    assert (
+        "nothing is written for broken.png"
+        in fcn("segment", "broken.png", *SMALL, "-o", "a-mask.png", code=1).stderr
+    )
+    assert (tmp_path / "a-mask.png").read_bytes() == mask
+    fcn("segment", "made/a.png", *SMALL, "--write", "overlay", "-o", "over.png")
+    with Image.open(tmp_path / "over.png") as opened:
+        assert (opened.format, opened.mode, opened.size) == (
+            "PNG",
+            "RGB",
+            Image.open(tmp_path / "made/a.png").size,
+        )
+    made = {name: data for name, data in tree(tmp_path).items() if name not in before}
+    assert set(made) == {"a-mask.png", "sub/A.PNG", "over.png"}
+    # A directory is one whatever its name.
+    fcn("segment", "made/a.png", *SMALL, "-o", "new.png/")
+    fcn("segment", "made/a.png", "made/b.png", *SMALL, "-o", "new.png")
+    assert {"new.png/masks/a.png", "new.png/masks/b.png"} <= set(tree(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("made/a.png", "-o", "a.jpg"), "-o a.jpg: an image is written as PNG: a.png; a directory ends in /"),
+        (("made/a.png", "-o", "no/a.png"), "there is no directory no"),
+        (("made/a.png", "-o", "made/a.png"), "-o made/a.png: is the input itself"),
+        (("made/a.png", "-o", "link.png"), "-o link.png: is the input itself"),
+        (
+            ("made/a.png", "made/b.png", "-o", "x.png"),
+            "takes exactly one image, a file or '-' for stdin, not 2",
+        ),
+        (("made", "-o", "x.png"), "made: -o x.png takes one image file, not a directory or a pattern"),
+        (("made/a.png", "-o", "x.png", "--json"), "--json means nothing with -o x.png"),
+        (("made/a.png", "-o", "pipe.png"), "pipe.png: is there, and no regular file"),
+    ],
+)
+def test_files_that_cannot_be_meant(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    make_photos(["a.png", "b.png"])
+    (tmp_path / "link.png").symlink_to("made/a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert message in fcn("segment", *arguments, *SMALL, code=2).stderr.replace("--output", "-o")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 REFUSED = {
@@ -264,4 +328,4 @@ def test_every_option_is_either_for_one_photo_or_refused() -> None:
 
 def test_help_names_the_pipe(fcn: Fcn) -> None:
     text = " ".join(fcn("segment", "--help").stdout.split())
-    assert "With `-o -`, one image (`-` is stdin) becomes one PNG on stdout." in text
+    assert "one image (`-` is stdin) becomes that file, or one PNG on stdout" in text
