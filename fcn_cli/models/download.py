@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import os
 import queue
+import re
 import ssl
 import threading
 import time
@@ -50,6 +51,7 @@ _PART = 8 << 20
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _IN_PATHS = "%/:=&?~+!$,;'@()*[]"
 """What has a meaning in a path or a query, beside letters and digits."""
+_LENGTH = re.compile("[0-9]{1,18}")
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes received so far and the total (None if the server does not state it)."""
@@ -285,7 +287,7 @@ def _in_time(source: Callable[[], Generator[Received]], limits: Timeouts) -> Gen
             if isinstance(item, FcnError):
                 raise item
             if isinstance(item, BaseException):
-                raise _Failed(_why(item)) from item
+                raise _Failed(_why(item)) from None
             yield item
             patience = limits.read
     finally:
@@ -307,7 +309,7 @@ def _web_file(url: str, limits: Timeouts) -> Generator[Received]:
     opener.addheaders = [("User-Agent", f"fcn-cli/{__version__}")]
     with opener.open(address, timeout=limits.read) as response:
         length = response.headers["Content-Length"] or ""
-        size = int(length) if length.isdigit() else None
+        size = int(length) if _LENGTH.fullmatch(length) else None
         version = response.headers["ETag"] or response.headers["Last-Modified"]
         yield Received(size, version, b"")
         while block := response.read1(_BLOCK):
@@ -329,6 +331,7 @@ class _NoWayDown(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         before, after = (urlsplit(url).scheme.lower() for url in (req.full_url, newurl))
         if after not in {before, "https"}:
+            fp.close()
             raise _Failed(f"the server redirects from {before} to {after}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -360,7 +363,8 @@ def _why(error: BaseException) -> str:
         case _Failed():
             return str(error)
         case urllib.error.HTTPError():
-            return f"the server answered {error.code} {error.reason}"
+            error.close()
+            return f"the server answered {error.code} {str(error.reason)[:100]}"
         case TimeoutError():
             return "the server did not answer in time"
         case urllib.error.URLError():
@@ -369,7 +373,8 @@ def _why(error: BaseException) -> str:
             return f"no connection ({known or reason})"
         case OSError(strerror=str(reason)) if not isinstance(error, ssl.SSLError):
             return reason
-        case HTTPException() | OSError():
+        case HTTPException() | OSError() | ValueError():
+            # Such as a redirect to what is no address.
             return f"the connection failed ({type(error).__name__})"
     raise error
 

@@ -15,6 +15,7 @@ from fcn_cli.models import download
 from fcn_cli.models.request import ModelRequest
 from fcn_cli.models.weights import WeightsFile
 from tests.conftest import SMALL, Fcn
+from tests.s3_server import S3Server
 from tests.web_server import WebServer, web_server
 
 
@@ -109,3 +110,15 @@ def test_the_command_takes_a_url_and_knows_what_it_used(fcn: Fcn, web: WebServer
     assert "fcn-" in done.stderr
     done = fcn("segment", photos, *SMALL, "--weights", f"{web.url}/net.pth", "--offline", code=2)
     assert "--offline forbids" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_checkpoint_in_a_bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(download, "_PART", 1000)
+    for content in (random.Random(0).randbytes(2500), random.Random(1).randbytes(3000)):
+        s3.put("photos", {"my net.pth": content})
+        files = {resolve("s3://photos/my net.pth").path for _ in range(2)}
+        assert [path.read_bytes() for path in files] == [content]
+    assert cached(tmp_path) == [path.name for path in files]

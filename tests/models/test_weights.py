@@ -47,6 +47,15 @@ CONTENT = BUNDLED.read_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Prints nothing where a client has closed its connection."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        pass
+
+
 class Server:
     """A web server on this machine that answers as a test says."""
 
@@ -65,10 +74,9 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def serve(
         self, content: bytes, claim: int | None = None, then: Callable[[], object] | None = None
@@ -314,6 +322,32 @@ def test_no_redirect_leads_away_from_https_or_to_another_protocol(
         with pytest.raises(BlockingIOError):
             other.accept()
     assert cache(tmp_path) == []
+
+
+def test_a_server_that_answers_nonsense(fetch: Fetch, server: Server, tmp_path: Path) -> None:
+    def answer(status: int, reason: str, name: str, value: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        def send(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(status, reason)
+            handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(CONTENT)
+
+        return send
+
+    for status, name, value in (
+        (404, "X", ""),
+        (302, "Location", f"http://{'a' * 200}.example/"),
+        (302, "Location", "http://[/"),
+        (200, "Transfer-Encoding", "chunked"),
+    ):
+        server.answer = answer(status, "x" * 20_000, name, value)
+        with pytest.raises(WeightsError, match="cannot be downloaded") as refused:
+            fetch(f"{server.url}/net.pth", Timeouts())
+        assert len(str(refused.value)) < 1000
+    assert cache(tmp_path) == []
+    for length in ("\xb2", "9" * 5000):
+        server.answer = answer(200, "OK", "Content-Length", length)
+        assert fetch(f"{server.url}/net.pth", Timeouts()).read_bytes() == CONTENT
 
 
 def test_other_redirects_are_followed(fetch: Fetch, server: Server) -> None:
