@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from ..common import files, store_urls
 from ..common.errors import OutputLost, RequestError
 from ..common.output_layout import JOURNAL_FILE, JOURNAL_PARTS
@@ -44,7 +46,7 @@ class _Object:
         return self.objects.read(self.name, max_bytes=limit).data
 
 
-class BucketStore:
+class BucketStore(OutputStore):
     """An output directory whose files are objects; see `OutputStore`.
 
     Objects are written whole from memory: a put that is acknowledged is durable, and no part of an object can
@@ -74,20 +76,25 @@ class BucketStore:
     def __str__(self) -> str:
         return str(self.objects)
 
+    @override
     def __truediv__(self, name: str) -> _Object:
         return _Object(self.objects, name)
 
     @property
+    @override
     def lock_note(self) -> str:
         """When a killed run's lock passes."""
         return f" (a run that was killed elsewhere holds it for {self._times.expiry / 60:g} more minutes)"
 
+    @override
     def make(self) -> None:
         """Do nothing: a directory is where its objects are."""
 
+    @override
     def remove_empty(self) -> None:
         """Do nothing: a directory is where its objects are."""
 
+    @override
     def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
         """Write an object; it is durable at once."""
         key = store_urls.split(self.objects.url_of(name)).key
@@ -97,8 +104,8 @@ class BucketStore:
         self.write_bytes(name, data := stream.getvalue())
         return len(data)
 
+    @override
     def write_text(self, name: str, text: str) -> None:
-        """Write an object, as `files.write_text` does."""
         self.write_bytes(name, files.encoded(text))
 
     def write_bytes(self, name: str, data: bytes) -> None:
@@ -130,18 +137,21 @@ class BucketStore:
             f"{self.objects}/{name}: another run has written it; this one has lost the directory"
         )
 
+    @override
     def sync(self, names: Iterable[str]) -> None:
         """Do nothing: what is written is durable."""
 
+    @override
     def remove(self, name: str) -> None:
-        """Delete an object."""
         self._check_leases()
         self.objects.remove(name)
         self._note_size(name, None)
 
+    @override
     def remove_directory(self, name: str) -> None:
         """Do nothing: a directory is where its objects are."""
 
+    @override
     def has_size(self, name: str, size: int) -> bool:
         """Say whether an object exists and has a size; the first question lists all of its kind."""
         kind, slash, _ = name.partition("/")
@@ -151,10 +161,11 @@ class BucketStore:
             self._sizes[kind] = {found.name: found.size for found in self.list(f"{kind}/")}
         return self._sizes[kind].get(name) == size
 
+    @override
     def top_names(self) -> list[str]:
-        """Return the names of the objects without a slash in their names."""
         return [found.name for found in self.list(deep=False)]
 
+    @override
     def contents(self) -> Iterator[str]:
         """Yield the first part of each object's name."""
         return (found.name.partition("/")[0] for found in self.list())
@@ -174,29 +185,31 @@ class BucketStore:
         except OSError as error:
             raise OutputLost(f"{self.objects}: cannot be listed ({error.strerror or error})") from None
 
+    @override
     def modified(self, name: str) -> float:
-        """Return when an object was written."""
         found = self.objects.info(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "no such object")
         return (found.mtime_ns or 0) / 1e9
 
+    @override
     def journals(self, shard: Shard | None) -> BucketJournals:
         """Return local copies of the journals, whose own one is written in parts."""
         return BucketJournals(self, shard, self._grouping)
 
+    @override
     def journal_shards(self) -> set[Shard]:
         """Return the shards that have a journal, or parts of one that a killed run has left."""
         names = {found.name.partition("/")[0] for found in self.list(JOURNAL_FILE.partition(".")[0])}
         return {shard for name in (JOURNAL_FILE, JOURNAL_PARTS) for shard, _ in shards_with(names, name)}
 
+    @override
     def lock(self, claim: Claim) -> Lease:
-        """Return a lock that is an object."""
         self._leases.append(lease := Lease(self.objects, claim, self._times))
         return lease
 
+    @override
     def holder(self) -> Holder | None:
-        """Return who works in the whole directory."""
         return Lease(self.objects, Claim(), self._times).holder()
 
     def _check_leases(self) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from typing_extensions import override
+
 from ..common import files
 from ..common.output_layout import JOURNAL_FILE
 from ..common.shard import Shard, shards_with
@@ -129,7 +131,7 @@ class LocalFile:
         return files.read_small(self.store.safe_path(self.name), limit)
 
 
-class LocalStore:
+class LocalStore(OutputStore):
     """An output directory on a disk, which anybody may have prepared.
 
     Every file is written under a temporary name in its final folder, fsynced and renamed. Nothing below the
@@ -152,6 +154,7 @@ class LocalStore:
     def __str__(self) -> str:
         return self._root_text
 
+    @override
     def __truediv__(self, name: str) -> LocalFile:
         return LocalFile(self, name)
 
@@ -163,23 +166,23 @@ class LocalStore:
         return self.root / name
 
     @property
+    @override
     def is_new(self) -> bool:
-        """Whether `make` has created the directory."""
         return bool(self._created)
 
+    @override
     def make(self) -> None:
-        """Create the directory and its missing parents."""
         if not self.root.is_dir():
             self._created = [self.root, *(path for path in self.root.parents if not path.exists())]
             files.make_directories(self.root)
 
+    @override
     def remove_empty(self) -> None:
-        """Remove the directories that `make` has created."""
         for directory in self._created:
             directory.rmdir()
 
+    @override
     def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
-        """Write a file as `files.write_whole` does; see `OutputStore`."""
         self._make_directory(name.rpartition("/")[0])
         # Without pathlib, which is slow.
         return files.write_whole(f"{self._root_text}/{name}", write)
@@ -189,25 +192,25 @@ class LocalStore:
         self._make_directory(name.rpartition("/")[0])
         files.write_bytes(self.root / name, data)
 
+    @override
     def write_text(self, name: str, text: str) -> None:
-        """Write a file as `files.write_text` does."""
         files.write_text(self.root / name, text)
 
+    @override
     def sync(self, names: Iterable[str]) -> None:
-        """Fsync the directories of files."""
         files.sync_directories((self.root / name).parent for name in names)
 
+    @override
     def remove(self, name: str) -> None:
-        """Delete a file of ours; see `OutputStore`."""
         path = self.safe_path(name)
         path.unlink(missing_ok=True)
 
+    @override
     def remove_directory(self, name: str) -> None:
-        """Delete a directory that is empty."""
         self.safe_path(name).rmdir()
 
+    @override
     def has_size(self, name: str, size: int) -> bool:
-        """Say whether a file exists, not behind a link, and has a size in bytes."""
         folder = name.rpartition("/")[0]
         # Remembered, and without pathlib, which is slow: a plan asks this for every file.
         inside = self._inside.get(folder)
@@ -219,15 +222,15 @@ class LocalStore:
             return False
         return inside and status.st_size == size and stat.S_ISREG(status.st_mode)
 
+    @override
     def top_names(self) -> list[str]:
-        """Return the names of what is in the directory, subdirectories too."""
         try:
             return os.listdir(self.root)
         except FileNotFoundError:
             return []
 
+    @override
     def contents(self) -> Iterator[str]:
-        """Yield the names of what is in the directory."""
         yield from self.top_names()
 
     def entries(self, folder: str) -> list[os.DirEntry[str]]:
@@ -238,24 +241,25 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    @override
     def modified(self, name: str) -> float:
-        """Return a file's mtime."""
         return (self.root / name).lstat().st_mtime
 
-    def journals(self, shard: Shard | None) -> JournalHome:  # noqa: ARG002 - as in `OutputStore`
+    @override
+    def journals(self, shard: Shard | None) -> JournalHome:
         """Return the directory itself: journals are appended to in their place."""
         return JournalHome(self.root)
 
+    @override
     def journal_shards(self) -> set[Shard]:
-        """Return the shards that have a journal."""
         return {shard for shard, _ in shards_with(self.top_names(), JOURNAL_FILE)}
 
+    @override
     def lock(self, claim: Claim) -> FileLock:
-        """Return a lock that the kernel keeps."""
         return FileLock(self.root, claim)
 
+    @override
     def holder(self) -> Holder | None:
-        """Return who says that it works in the whole directory."""
         return Holder.read(self.root)
 
     def _is_inside(self, folder: str) -> bool:
