@@ -20,15 +20,7 @@ from .writers import WRITERS, Photo, encode
 
 
 class OutputDirectory:
-    """Writes, checks, reads back and removes the files of an output directory.
-
-    Parameters
-    ----------
-    root
-        The output directory.
-    look
-        How the files look.
-    """
+    """Writes, checks, reads back and removes the files of an output directory."""
 
     def __init__(self, root: Path | OutputStore, look: Style) -> None:
         self.root = as_store(root)
@@ -41,28 +33,12 @@ class OutputDirectory:
     def write(
         self, output: str, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
     ) -> dict[str, int]:
-        """Write kinds of output for one photo, each file whole.
-
-        Parameters
-        ----------
-        output
-            The photo's output name: its mask is ``masks/<output>``.
-        kinds
-            The kinds of output to write.
-        segmentation
-            What to write.
-        photo
-            Opens the upright RGB photo.
-
-        Returns
-        -------
-        dict
-            The path of each file, relative to the output directory → its size in bytes.
+        """Write output types for one image, each file whole; return relative path → size in bytes.
 
         Raises
         ------
         ImageError
-            This photo's files cannot be written: a name is too long, a directory is in the way, or the photo
+            This image's files cannot be written: a name is too long, a directory is in the way, or the image
             changed.
         OutputLost
             No file can be written: the disk is full or read-only, or the output directory is gone.
@@ -81,18 +57,12 @@ class OutputDirectory:
         return sizes
 
     def sync(self, names: Iterable[str]) -> None:
-        """Make the names of written files survive a power cut.
-
-        Raises
-        ------
-        OutputLost
-            As `write`.
-        """
+        """Make the names of written files survive a power cut; raises OutputLost as `write` does."""
         with OutputLost.when_refused(self.root):
             self.root.sync(names)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files that no longer belong to a photo; skip those that cannot be deleted."""
+        """Delete files that no longer belong to an image; skip those that cannot be deleted."""
         for name in names:
             with contextlib.suppress(OSError):
                 self.root.remove(name)
@@ -132,13 +102,7 @@ class OutputDirectory:
 
 
 def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelMap:
-    """Return the label map in an output file.
-
-    Raises
-    ------
-    ImageError
-        The file is missing, broken, or not what its record says.
-    """
+    """Return the label map in an output file; raise ImageError where it is not what its record says."""
     labels = read_label_map(root / name, record.size)
     if count_classes(labels) != record.classes:
         raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: not what its record says; see fcn verify")

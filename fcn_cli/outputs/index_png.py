@@ -40,18 +40,9 @@ def compress(labels: LabelMap) -> bytes:
 
 
 def write(stream: BinaryIO, labels: LabelMap, compressed: bytes, palette: bytes | None = None) -> None:
-    """Write a PNG.
+    """Write a PNG of a label map; `compressed` is what `compress` returned for it.
 
-    Parameters
-    ----------
-    stream
-        Receives the file.
-    labels
-        The label map: uint8, shape (height, width).
-    compressed
-        What `compress` returned for it.
-    palette
-        RGB for each of 256 indices; without it the PNG is greyscale.
+    `palette` is RGB for each of 256 indices; without it the PNG is greyscale.
     """
     height, width = labels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, _GREY if palette is None else _PALETTED, 0, 0, 0)

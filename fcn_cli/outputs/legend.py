@@ -14,7 +14,7 @@ PAPER = (255, 255, 255)
 
 _INK = (20, 20, 20)
 _SMALLEST_TEXT = 12
-# Text of one pixel for so many pixels of the side of a square with the photo's area.
+# Text of one pixel for so many pixels of the side of a square with the image's area.
 _SIDE_PER_TEXT_PIXEL = 45
 _LONGEST_NAME = 40
 # Times the height of the text; ligatures of some scripts, such as U+FDFD, are that wide.
@@ -57,16 +57,9 @@ class _Placed(NamedTuple):
 def draw(entries: Sequence[Entry], photo_size: tuple[int, int]) -> Image.Image:
     """Return the legend as an RGB image, at least as wide as its longest entry.
 
-    The text grows with the photo; entries wrap at the photo's width. A name is written with Pillow's built-in
+    The text grows with the image; entries wrap at the image's width. A name is written with Pillow's built-in
     font if that has its characters (ASCII), else with an installed font that does, else without accents, or
     as ``class_<index>``. Names of more than 40 characters are cut.
-
-    Parameters
-    ----------
-    entries
-        The classes, at least one.
-    photo_size
-        The (width, height) of the photo in pixels.
     """
     width, size = photo_size[0], _text_size(photo_size)
     line, gap = round(1.5 * size), round(0.6 * size)

@@ -113,19 +113,9 @@ def _hash_of(colors: bytes) -> str:
 
 
 def find_classes(wanted: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
-    """Return the indices of classes that are given by name or index.
+    """Return the indices of classes that are given by name or index; RequestError where one is none.
 
-    Parameters
-    ----------
-    wanted
-        Names or indices, as `find_class` takes them. Without known names, ``class_<index>`` is a name too.
-    class_names
-        The names of all classes in index order, or None where they are not known.
-
-    Raises
-    ------
-    RequestError
-        There is no such class.
+    Without known names, ``class_<index>`` is a name too.
     """
     names = class_names or [class_name((), index) for index in range(VOID_INDEX)]
     return frozenset(_find_class(text, names) for text in wanted)

@@ -80,21 +80,9 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
 
 
 def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None) -> Image.Image:
-    """Return the image as RGBA with only some classes kept; all other pixels are transparent black.
+    """Return an RGB image as RGBA with some classes kept (None: all but 0); the rest is transparent black.
 
-    Parameters
-    ----------
-    photo
-        RGB.
-    labels
-        Its label map; void is never kept.
-    classes
-        The classes to keep; None is all but class 0.
-
-    Raises
-    ------
-    ImageError
-        The image does not have the label map's size.
+    Void is never kept. Raises ImageError where the image does not have the label map's size.
     """
     check_size(photo, labels)
     kept = range(1, VOID_INDEX) if classes is None else classes - {VOID_INDEX}

@@ -17,9 +17,9 @@ from .output_store import OutputStore
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """An output directory, and what it shall hold of each photo.
+    """An output directory, and what it shall hold of each image.
 
-    `directory` is a path, or the URL of a place in an object store. `kinds` are kinds of output, `look` is
+    `directory` is a path, or the URL of a place in an object store. `kinds` are output types, `look` is
     how they look. With `keep_extension` outputs are called ``cat.jpg.png`` instead of ``cat.png``. The run's
     own `log_file` may lie in the directory.
     """

@@ -34,7 +34,7 @@ class Selection:
         Names or indices of classes. An image is selected when each of them has a share within the bounds.
     minimum, maximum
         The bounds of a class's share of the image's pixels, 0 to 1. Without `minimum` each class must have at
-        least one pixel; 0 also selects photos that do not show it.
+        least one pixel; 0 also selects images that do not show it.
     """
 
     status: str = "ok"
@@ -122,13 +122,7 @@ def _is_within(record: Record, index: int, selection: Selection) -> bool:
 
 
 def class_indices(output: Path, given: Sequence[str]) -> tuple[int, ...]:
-    """Return the class indices of names or indices, as `find_class` takes them, or of ``void``.
-
-    Raises
-    ------
-    RequestError
-        The directory has no such class; the message suggests similar names.
-    """
+    """Return the indices of classes as `find_class` finds them, or of ``void``; else raise RequestError."""
     names = read_classes(output)
     if names is None:
         raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")

@@ -90,15 +90,7 @@ class RequestedSettings:
         return {**self.labels.as_json(), "keep_extension": self.keep_extension}
 
     def save(self, output: OutputStore, weights_sha256: str | None) -> None:
-        """Write the settings file of an output directory.
-
-        Parameters
-        ----------
-        output
-            The output directory.
-        weights_sha256
-            The hash of the loaded weights, or None when it is not known yet.
-        """
+        """Write the settings file; the weights' hash is None when it is not known yet."""
         content = {
             SETTINGS_MARK: SCHEMA,
             "labels": self.labels.as_json(),

@@ -24,7 +24,7 @@ from .settings import require_output_directory
 class State(StrEnum):
     """What the current or last run does; the value is what ``fcn status --json`` prints.
 
-    `STARTING`: it looks for photos and plans. `KILLED`: it ended without saying so, killed or with a disk
+    `STARTING`: it looks for images and plans. `KILLED`: it ended without saying so, killed or with a disk
     that takes nothing more. `UNKNOWN`: there is no ``run.json``; the counts are those of the records.
     `NOT_BEGUN`: a shard that others wait for.
     """
@@ -46,7 +46,7 @@ class Status:
     state
         What it does.
     counts
-        Its photos; None while it starts.
+        Its images; None while it starts.
     run
         Its ``run.json``, except while it starts.
     holder
@@ -54,9 +54,9 @@ class Status:
     is_alive
         Whether that process runs; None where this machine cannot tell.
     images_per_second
-        Photos recorded per second since the first one of this run; None before the second one.
+        Images recorded per second since the first one of this run; None before the second one.
     last_record
-        When the last photo was recorded (UTC), or None when this run has recorded none yet.
+        When the last image was recorded (UTC), or None when this run has recorded none yet.
     shards
         Shard → its status, when shards share the work; then `counts` adds up those that have begun, and there
         is no single `run` or `holder`.
@@ -223,7 +223,7 @@ def _counted(output: Path, state: State, run: RunFile, shard: Shard | None, is_a
     done = failed = 0
     first = last = None
     for record in _appended(journal_path(output, shard), run.journal_bytes):
-        # Before a file is written again, a record without it is appended: such a photo is not done.
+        # Before a file is written again, a record without it is appended: such an image is not done.
         if record.ok and not set(run.kinds) <= set(map(kind_of, record.outputs)):
             continue
         if record.status == "gone":
@@ -254,7 +254,7 @@ def _appended(journal: Path, begin: int) -> Iterator[Record]:
 
 
 def _rate(count: int, first: str | None, last: str | None, is_alive: bool | None) -> float | None:
-    """Return photos per second from the time of the first record to now, or to the last if none follows."""
+    """Return images per second from the time of the first record to now, or to the last if none follows."""
     begin = seconds_of(first) if first else None
     end = seconds_of(last) if last else None
     if begin is None or end is None:

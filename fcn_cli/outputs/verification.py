@@ -51,15 +51,15 @@ class Progress(Protocol):
     """Is told the progress of a verification."""
 
     def begin(self, total: int) -> None:
-        """Be told the number of photos."""
+        """Be told the number of images."""
 
     def step(self, *, failed: bool = False) -> None:
-        """Be told that a photo's files are checked."""
+        """Be told that an image's files are checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one file, and what to do; `image` is its photo's name, empty for the journal."""
+    """What is wrong with one file, and what to do; `image` is its image's name, empty for the journal."""
 
     image: str
     file: str
@@ -78,9 +78,9 @@ class Problem:
 
 @dataclass
 class Verification:
-    """The result: how many photos with files, and files, were checked, and what is wrong with them.
+    """The result: how many images with files, and files, were checked, and what is wrong with them.
 
-    `orphans` are files in the directories of kinds of output that no record names; they do not count as
+    `orphans` are files in the directories of output types that no record names; they do not count as
     problems. `run` is a process that wrote into the directory meanwhile: then there are no orphans, because
     files come before their records, and the check is of what was recorded when it began.
     """
@@ -232,15 +232,6 @@ def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str
 
     Every byte of a PNG counts, because all its chunks have checksums. JPEG has none: a flipped byte is found
     only when the file no longer decodes.
-
-    Parameters
-    ----------
-    output
-        The output directory.
-    name, size
-        The file's path relative to it, and its size in bytes, as recorded.
-    record
-        The record that names the file.
     """
     try:
         status = output.safe_path(name).lstat()
