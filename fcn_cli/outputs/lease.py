@@ -127,7 +127,7 @@ class Lease(Lock):
     @override
     def clear(self) -> None:
         if self.claim.shard is None:
-            # What a kill left of a look at the clock, and what 0.2 wrote beside its locks.
+            # What a kill left of a look at the clock, and of those that worked.
             for prefix in (_CLOCK_FILE, HOLDER_FILE.removesuffix("json")):
                 for found in self._objects.list(prefix, deep=False):
                     self._objects.remove(found.name)
@@ -137,6 +137,8 @@ class Lease(Lock):
         with self._mutex:
             self._holder = holder
             self._objects.write(_name(self.claim, self._number), self._content())
+        # For who reads a copy of the directory while this works.
+        self._objects.write(shard_file(HOLDER_FILE, self.claim.shard), holder.as_file())
 
     @override
     def let_go(self) -> None:
@@ -148,6 +150,8 @@ class Lease(Lock):
             self._held = False
             try:
                 if not self._lost and self._is_mine():
+                    if self._holder is not None:
+                        self._objects.remove(shard_file(HOLDER_FILE, self.claim.shard))
                     self._objects.write(_name(self.claim, self._number), b"")
             except OSError:
                 return

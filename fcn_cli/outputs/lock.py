@@ -84,6 +84,10 @@ class Holder:
     def as_json(self) -> dict[str, Any]:
         return {**self.process.as_json(), "temporaries": self.temporary_prefix, "merging": self.merging}
 
+    def as_file(self) -> bytes:
+        """Return the content of ``.fcn.holder.json``."""
+        return json.dumps(self.as_json()).encode() + b"\n"
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Holder:
         """Raise KeyError, TypeError, ValueError, AttributeError or OverflowError where it is none."""
@@ -349,7 +353,7 @@ class FileLock(Lock):
     @override
     def tell(self, holder: Holder) -> None:
         self._is_told = True
-        files.write_text(self._holder, json.dumps(holder.as_json()) + "\n")
+        files.write_text(self._holder, holder.as_file().decode())
 
     @override
     def let_go(self) -> None:
