@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import NoReturn, TypeVar
 
 from typing_extensions import override
@@ -169,8 +170,12 @@ class Plan:
         return (step for step in self.steps if type(step) in types)  # type: ignore[misc]
 
     def count(self, *types: type[Step]) -> int:
-        """Return how many steps are of exactly these types."""
-        return sum(type(step) in types for step in self.steps)
+        """Return how many steps are of exactly these types; none is added or replaced any more."""
+        return sum(self._counts[one] for one in types)
+
+    @cached_property
+    def _counts(self) -> Counter[type[Step]]:
+        return Counter(map(type, self.steps))
 
     @property
     def from_labels(self) -> list[Remake]:
@@ -439,29 +444,30 @@ class _Planner:
     def _step_of_done(self, source: Source, record: Record) -> Step:
         if record.device is not None:
             self.executions[record.device.partition(":")[0], record.precision] += 1
-        folder = self._folder
-        names = {kind: output_layout.output_file(source.output, kind) for kind in self._wanted.kinds}
-        recorded = record.output_sizes()
-        damaged = [n for n in names.values() if n in recorded and not folder.is_whole(n, recorded[n])]
-        if damaged:
-            return Segment(source, f"{damaged[0]} is missing or damaged")
-        missing = tuple(kind for kind, name in names.items() if name not in recorded)
-        looks = self._looks
-        repaint = tuple(k for k in names if k not in missing and record.looks.get(k) != looks[k])
-        if not missing and not repaint:
+        recorded, looks = record.output_sizes(), self._looks
+        missing, types = [], []
+        for kind, look in looks.items():
+            name = output_layout.output_file(source.output, kind)
+            size = recorded.get(name)
+            if size is None:
+                missing.append(kind)
+                types.append(kind)
+            elif not self._folder.is_whole(name, size):
+                return Segment(source, f"{name} is missing or damaged")
+            elif record.looks.get(kind) != look:
+                types.append(kind)
+        if not types:
             return Skip(source, "done before")
-        types = tuple(kind for kind in names if kind in missing or kind in repaint)
         if missing:
             reason = f"{', '.join(missing)} missing"
         else:
-            old_look = record.looks.get(repaint[0])
-            reason = f"{repaint[0]} was {old_look}, is to be {looks[repaint[0]]}"
+            reason = f"{types[0]} was {record.looks.get(types[0])}, is to be {looks[types[0]]}"
         if not all(output_layout.find_kind(kind).from_labels for kind in types):
-            return Complete(source, reason, record, types, not missing)
+            return Complete(source, reason, record, tuple(types), not missing)
         label_file = self._label_file(source, recorded)
         if label_file is None:
             return Segment(source, f"{reason}; no label map to make it from")
-        return Remake(source, reason, record, types, not missing, label_file)
+        return Remake(source, reason, record, tuple(types), not missing, label_file)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
         names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())
