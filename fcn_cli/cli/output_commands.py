@@ -324,7 +324,7 @@ def merge(
     """Merge what shards have left into manifest.jsonl, stats.csv and summary.json; segment nothing.
 
     The last shard to end merges by itself: this is for after you gave up on one. It needs no inputs and no
-    network, and waits for shards that work, or is refused.
+    network. While a shard works it is refused, or waits with --wait.
 
     Exit codes: 0 every image is done; 1 some have no mask or were not reached; 2 OUT is no output directory;
     4 a run holds it; 5 it cannot be written.
