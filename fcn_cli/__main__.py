@@ -38,10 +38,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcome(arguments: Sequence[str] | None) -> int:
-    from .cli.app import app
-    from .cli.command_line import UsageError, usage_message
-    from .cli.console import print_message
-    from .common.errors import ExitCode, FcnError, NameCollision
+    from .common import resources
+
+    with resources.objects_that_stay():
+        from .cli.app import app
+        from .cli.command_line import UsageError, usage_message
+        from .cli.console import print_message
+        from .common.errors import ExitCode, FcnError, NameCollision
 
     try:
         with signals.raised():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..common import output_layout
+from ..common import output_layout, resources
 from ..common.errors import RequestError
 from ..common.output_layout import CUTOUT
 from ..models.registry import DEFAULT_BACKBONE
@@ -83,16 +83,17 @@ def segment(
     lost, --fail-fast), or stdout or the log could not be written; 70 a bug in fcn; 129, 130 and 143 ended by
     a signal (a --watch: 0 or 1).
     """
-    from ..inference.options import InferenceOptions, ViewOptions
-    from ..inputs.decode_options import DecodeOptions
-    from ..inputs.decoder import DEFAULT_MAX_PIXELS
-    from ..inputs.discovery import InputRequest
-    from ..inputs.samples import Rendering
-    from ..models.request import ModelRequest
-    from ..outputs.looks import LookRequest
-    from ..outputs.request import OutputRequest
-    from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
-    from .run_display import Display
+    with resources.objects_that_stay():
+        from ..inference.options import InferenceOptions, ViewOptions
+        from ..inputs.decode_options import DecodeOptions
+        from ..inputs.decoder import DEFAULT_MAX_PIXELS
+        from ..inputs.discovery import InputRequest
+        from ..inputs.samples import Rendering
+        from ..models.request import ModelRequest
+        from ..outputs.looks import LookRequest
+        from ..outputs.request import OutputRequest
+        from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
+        from .run_display import Display
 
     if log_file is not None:
         open_log(log_file, output)

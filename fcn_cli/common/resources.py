@@ -24,10 +24,7 @@ _OOM_SCORE = 800
 
 @contextlib.contextmanager
 def without_cycle_collection() -> Iterator[None]:
-    """Do not look for reference cycles in the context, which makes many objects that stay, or no cycles.
-
-    Looking through all objects of imported modules, again and again, takes a fifth of importing torch.
-    """
+    """Do not look for reference cycles in the context, which makes many objects and no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -35,6 +32,17 @@ def without_cycle_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def objects_that_stay() -> Iterator[None]:
+    """Do not look for reference cycles while modules are imported or a network is built, nor in them later.
+
+    Looking through all their objects, again and again, takes a fifth of importing torch.
+    """
+    with without_cycle_collection():
+        yield
+        gc.freeze()
 
 
 @contextlib.contextmanager

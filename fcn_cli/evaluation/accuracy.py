@@ -208,7 +208,7 @@ def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
 
-@resources.without_cycle_collection()
+@resources.objects_that_stay()
 def _from_network(request: EvaluationRequest, matched: _Matched, observer: ProgressObserver) -> _Answers:
     from ..inference import engine, execution
     from ..runs import prediction_stream

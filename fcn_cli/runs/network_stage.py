@@ -90,7 +90,7 @@ class NetworkStage:
             execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
-        with resources.without_cycle_collection():
+        with resources.objects_that_stay():
             from .prediction_stream import StageClock, open_pool, predict
 
         sources = [step.source for step in steps]
@@ -185,7 +185,7 @@ class NetworkStage:
             self._observer.detail(f"layers of {width}x{height}: {kernels}")
             self._kernels = kernels
 
-    @resources.without_cycle_collection()
+    @resources.objects_that_stay()
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from ..inference import engine
         from ..inference.upsampling import PredictionOptions

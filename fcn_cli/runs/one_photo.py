@@ -33,7 +33,7 @@ class OnePhotoRequest:
     prediction: PredictionRequest
 
 
-@resources.without_cycle_collection()
+@resources.objects_that_stay()
 def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     """Segment one image and return its output as PNG: a mask is byte for byte that of a run into a directory.
 
