@@ -102,6 +102,7 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.tiles
 	$(BIN)/python -m benchmarks.comparing
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.start
 
 clean:  ## delete what the targets made
 	rm -rf $(VENV) .coverage .coverage.* fuzz_findings build dist demo_output fcn_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
