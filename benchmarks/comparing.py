@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import material
-from fcn_cli.cli.progress_bar import ProgressBar
+from fcn_cli.cli.display import ProgressBar
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import read_label_map
 from fcn_cli.evaluation.comparison import compare

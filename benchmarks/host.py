@@ -28,7 +28,7 @@ from PIL import Image
 
 from benchmarks import against, material
 from benchmarks.against import Figure
-from fcn_cli.cli import run_display
+from fcn_cli.cli import display
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference.device import Upload
@@ -183,7 +183,7 @@ def command(photos: Path) -> float:
             mock.patch.object(Engine, "launch", FreeEngine.launch),
             mock.patch.object(Engine, "collect", FreeEngine.collect),
         ):
-            summary = segment.segment(request, run_display.Display(quiet=True))
+            summary = segment.segment(request, display.Display(quiet=True))
     assert summary.exit_code == 0, summary.stopped
     assert summary.images_per_second is not None
     return summary.images_per_second

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import material
-from fcn_cli.cli import run_display
+from fcn_cli.cli import display
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import resolve_execution
@@ -83,7 +83,7 @@ def fcn(folder: Path, backbone: str, index: int) -> float:
         OutputRequest(str(folder / f"out{index}")),
         PredictionRequest(ModelRequest(backbone, str(folder / "weights.pth"))),
     )
-    summary = segment.segment(request, run_display.Display(quiet=True))
+    summary = segment.segment(request, display.Display(quiet=True))
     assert summary.exit_code == 0
     assert summary.images_per_second is not None
     return summary.images_per_second

@@ -1,17 +1,19 @@
-"""Messages for people: on stderr, and in the log file. Every command imports this module, so it is light."""
+"""Messages on stderr and in the log file, figures on stdout. Every command imports it, so it is light."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..common import files
 from ..common.errors import RequestError
 from ..common.redaction import redacted
+from ..outputs.json_text import to_line
 
 
 class _Log:
@@ -130,3 +132,28 @@ def close_log() -> str | None:
         return None
     log.close()
     return f"--log-file {log.path}: lines are missing ({log.error})" if log.error is not None else None
+
+
+def print_figures(figures: dict[str, Any], table: Callable[[dict[str, Any]], None], *, as_json: bool) -> None:
+    """Print figures on stdout, and their failures on stderr.
+
+    Parameters
+    ----------
+    figures
+        The figures by name; `failures` holds what failed.
+    table
+        Prints them for people.
+    as_json
+        Print one line of JSON instead.
+    """
+    for failure in figures.get("failures", ()):
+        print_message(f"{failure['image']}: {failure['message']}")
+    if as_json:
+        print_object(figures)
+    else:
+        table(figures)
+
+
+def print_object(value: Mapping[str, Any]) -> None:
+    """Print a line of JSON on stdout."""
+    sys.stdout.write(to_line(value) + "\n")

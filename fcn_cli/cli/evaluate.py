@@ -11,8 +11,7 @@ from ..common.limits import MOST_MASK_PIXELS
 from ..evaluation.choices import Orientation, Protocol
 from ..models.registry import DEFAULT_BACKBONE
 from . import options, values
-from .console import print_message
-from .figures import print_figures
+from .console import print_figures, print_message
 
 
 def evaluate(
@@ -46,6 +45,7 @@ def evaluate(
     report: options.EvaluationReport = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Measure a network, or a directory of masks, against ground truth: IoU and accuracy.
 
@@ -65,7 +65,7 @@ def evaluate(
     from ..report.evaluation_report import EvaluationReport
     from ..runs.request import PredictionRequest
     from . import tables
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     views = ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
@@ -101,6 +101,7 @@ def compare(
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Compare the masks of two directories: equal pixels, IoU, the images that differ most.
 
@@ -108,7 +109,7 @@ def compare(
     """
     from ..evaluation import comparison
     from . import tables
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):

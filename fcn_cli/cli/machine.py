@@ -15,8 +15,7 @@ from ..common import resources
 from ..common.wording import counted
 from ..models.registry import DEFAULT_BACKBONE
 from . import command_line, options, values
-from .console import write_line
-from .figures import print_figures
+from .console import print_figures, write_line
 
 weights_app = typer.Typer(
     help="List, download and verify the networks' weights.", cls=command_line.Group, rich_markup_mode=None
@@ -35,6 +34,8 @@ def bench(
     kernels: options.KernelsOption = options.Kernels.AUTO,
     precision: options.PrecisionOption = options.Precision.AUTO,
     as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
 
@@ -58,7 +59,10 @@ def bench(
     print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 
-def info() -> None:
+def info(
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+) -> None:
     """Print versions, devices, cached weights and thread settings."""
     for name, value in _describe():
         write_line(f"{name:14}{value}", sys.stdout)
@@ -117,7 +121,10 @@ def _weights(context: typer.Context) -> None:
 
 
 @weights_app.command("list", cls=command_line.Command)
-def list_weights() -> None:
+def list_weights(
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+) -> None:
     """List each backbone's weights: their file, or where to download it."""
     from ..models import registry, weights
 
@@ -135,10 +142,11 @@ def fetch_weights(
     names: options.Backbones,
     directory: options.WeightsDirectory = None,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Download official weights, verify them, and print their files."""
     from ..models import download, registry
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     for name in registry.BACKBONES if values.ALL in names else names:
         official = registry.find(name).weights
@@ -152,7 +160,10 @@ def fetch_weights(
 
 
 @weights_app.command("verify", cls=command_line.Command)
-def verify_weights() -> None:
+def verify_weights(
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+) -> None:
     """Verify the hash of every weights file on this machine; exit with 2 if one is damaged."""
     from ..common.errors import WeightsError
     from ..models import registry, weights

@@ -20,8 +20,7 @@ from ..common.output_layout import is_output_directory
 from ..common.wording import counted, duration
 from ..outputs.json_text import seconds_of
 from . import options
-from .console import one_line, print_message, write_line
-from .figures import print_object
+from .console import one_line, print_message, print_object, write_line
 
 if TYPE_CHECKING:
     from ..outputs.status import Status
@@ -37,6 +36,8 @@ def status(
     output: options.OutputDirectory,
     max_age: options.MaxAge = None,
     as_json: options.FiguresAsJson = False,
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Print how far the current or last run into an output directory is.
 
@@ -122,6 +123,8 @@ def list_images(
     status: options.StatusOption = options.RecordStatus.OK,
     outputs: options.OutputsOption = None,
     null: options.NullOutput = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Print the paths of images, one per line, selected by the classes in their masks.
 
@@ -140,7 +143,8 @@ def list_images(
         found += 1
         broken += "\n" in path
     if not found:
-        print_message(f"{output}: no image is selected" + (f" that has {outputs}" if outputs else ""))
+        text = f"{output}: no image is selected" + (f" that has {outputs}" if outputs else "")
+        print_message(text, show=not quiet)
     if broken and not null:
         print_message("some of these paths contain a line end; give --null, and xargs -0 or the like")
 
@@ -150,6 +154,7 @@ def verify(
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Check every file of an output directory against its record.
 
@@ -161,7 +166,7 @@ def verify(
     Exit codes: 0 all files are as recorded; 1 some are not; 2 OUT is no output directory.
     """
     from ..outputs import verification
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
@@ -197,6 +202,7 @@ def report(
     output: options.OutputDirectory,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
 
@@ -244,7 +250,7 @@ def report_after(summary: Summary, max_pixels: int, *, quiet: bool) -> None:
 def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
     """Write the report of an output directory, show the progress, and say where the page is."""
     from ..report import output_report
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     try:
@@ -268,6 +274,7 @@ def export(
     overwrite: options.ReplaceExport = False,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Export the masks of an output directory in another tool's format.
 
@@ -281,7 +288,7 @@ def export(
     """
     from ..outputs.selection import Selection
     from ..report.exports import export as exporting
-    from .progress_bar import ProgressBar
+    from .display import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):
@@ -320,6 +327,7 @@ def merge(
     wait: options.Wait = 0.0,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Merge what shards have left into manifest.jsonl, stats.csv and summary.json; segment nothing.
 

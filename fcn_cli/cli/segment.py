@@ -18,7 +18,7 @@ from .output_commands import check_report_place, report_after
 if TYPE_CHECKING:
     from ..runs.report import Summary
     from ..runs.request import SegmentRequest
-    from .run_display import Display
+    from .display import Display
 
 
 def segment(
@@ -93,7 +93,7 @@ def segment(
         from ..outputs.looks import LookRequest
         from ..outputs.request import OutputRequest
         from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
-        from .run_display import Display
+        from .display import Display
 
     if log_file is not None:
         open_log(log_file, output)

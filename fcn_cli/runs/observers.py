@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RunObserver(Protocol):
-    """Is told what happens in a run; the command line's observer is in `run_display`."""
+    """Is told what happens in a run; the command line's observer is `cli.display.Display`."""
 
     def planned(self, plan: Plan) -> None:
         """Be told that planning is done and the work begins."""
@@ -51,7 +51,7 @@ class RunObserver(Protocol):
 
 
 class ProgressObserver(Protocol):
-    """Is told the progress of other work on images; see `progress_bar`."""
+    """Is told the progress of other work on images; see `cli.display.ProgressBar`."""
 
     def begin(self, total: int) -> None:
         """Be told the number of images."""

@@ -263,6 +263,15 @@ def test_every_command_has_a_short_name_for_its_help(fcn: Fcn) -> None:
         assert fcn(*call, "-h").stdout == fcn(*call, "--help").stdout
 
 
+def test_every_command_takes_quiet_and_verbose_but_not_both(fcn: Fcn) -> None:
+    for path, command, context in commands():
+        if not hasattr(command, "list_commands"):
+            names = {name for param in command.get_params(context) for name in param.opts}
+            assert {"-q", "--quiet", "-v", "--verbose"} <= names, path
+    assert fcn("info", "-q").stdout.startswith("fcn ")
+    assert "exclude each other" in fcn("info", "-v", "-q", code=2).stderr
+
+
 def test_fcn_alone_shows_its_commands_as_an_error(fcn: Fcn) -> None:
     done = fcn(code=2)
     assert done.stdout == ""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
 
-from fcn_cli.cli.text_table import write_table
+from fcn_cli.cli.tables import write_table
 
 from ..conftest import SMALL, Fcn, MakePhotos, command, run_process
 from ..terminal import BOXES, COLORS, on_a_terminal, what_stays

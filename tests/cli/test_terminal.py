@@ -15,7 +15,7 @@ from typing import TextIO
 
 import pytest
 
-from fcn_cli.cli.terminal_bar import TerminalBar
+from fcn_cli.cli.display import TerminalBar
 
 from ..conftest import SMALL, MakePhotos, command
 from ..terminal import BAR, on_a_terminal, what_stays

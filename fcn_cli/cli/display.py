@@ -1,0 +1,433 @@
+"""What a run shows: messages and a bar on stderr, and data (records with ``--json``, a plan) on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tqdm import tqdm
+
+from ..common.errors import FailureKind
+from ..common.output_layout import JOURNAL_FILE
+from ..common.wording import counted
+from ..outputs.json_text import printable_utf8, to_line
+from ..outputs.record import begin
+from ..runs.plan import Action, Prune
+from . import tables
+from .console import one_line, print_message
+
+if TYPE_CHECKING:
+    from ..outputs.record import Record
+    from ..runs.plan import Plan, Step
+    from ..runs.report import Summary
+
+_SHOWN_FAILURES = 10
+_PLAIN_SECONDS = 30.0
+_MIN_BAR_COLUMNS = 5
+
+
+class Display:
+    """Shows a run on the command line; implements `RunObserver`.
+
+    Parameters
+    ----------
+    quiet
+        Print only errors.
+    verbose
+        Also print details, and each image as it finishes.
+    as_json
+        Print each record on stdout as a line of JSON.
+    dry
+        Print the plan on stdout, as in a dry run.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False, dry: bool = False
+    ) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._json = as_json
+        self._dry = dry
+        self._progress = ProgressBar(quiet=quiet)
+        self._data = DataLines(flush=not dry)
+
+    def planned(self, plan: Plan) -> None:
+        """Print the number of images by action; in a dry run print every step of the plan."""
+        self._progress.begin(plan.work)
+        counts = Counter(step.action for step in plan.steps)
+        parts = [f"{counts[Action.SEGMENT]} to segment"]
+        parts.append(f"{counts[Action.ADD] + counts[Action.REPAINT]} to complete")
+        parts.append(f"{counts[Action.SKIP]} done before")
+        parts.append(f"{counts[Action.FAILED]} failed{'' if self._dry else ' before and unchanged'}")
+        if counts[Action.REFUSED]:
+            parts.append(f"{counts[Action.REFUSED]} refused")
+        if counts[Action.PRUNE]:
+            parts.append(f"{counts[Action.PRUNE]} to prune")
+        images = len(plan.steps) - plan.count(Prune)
+        text = f"{counted(images, 'image')}: {', '.join(parts)}"
+        if self._dry:
+            self.note(f"dry run, nothing is written; {text}")
+            for step in sorted(plan.steps, key=lambda step: step.image):
+                self._data.write(step_as_json(step, plan) if self._json else step_as_fields(step))
+        else:
+            self.detail(text)
+
+    def done_before(self, records: Iterable[Record | None]) -> None:
+        """Print them with ``--json``; else they are in one line, of the plan."""
+        for record in records if self._json else ():
+            if record is not None:
+                self._data.write_json({**record.as_json(), "skipped": True})
+
+    def finished(self, record: Record, *, skipped: bool) -> None:
+        """Count an image; with ``--json`` print its record."""
+        if self._json:
+            self._data.write_json({**record.as_json(), "skipped": skipped})
+        if not record.ok:
+            self.detail(_failure(record))
+        elif not skipped:
+            self.detail(f"{record.source}: done, {record.width}x{record.height}, {record.seconds:.2f} s")
+        if not skipped and not _is_refused(record):
+            self._progress.step(failed=not record.ok)
+
+    def pruned(self, record: Record) -> None:
+        """Report the removal of a photo's outputs."""
+        if self._json:
+            self._data.write_json({**record.as_json(), "status": "gone", "skipped": False})
+        self.detail(f"{record.source}: gone, its outputs are removed")
+
+    def batch_done(self, batch: Summary) -> None:
+        """Print the failures and the counts of a watch's batch; no bar until the next one."""
+        self._progress.close()
+        self._print_failures(batch)
+        print_message(_counts(batch), show=not self._quiet)
+
+    def waiting(self) -> None:
+        """Refresh the progress while no image finishes."""
+        self._progress.waiting()
+
+    def limited_by(self, stage: str | None) -> None:
+        """Show which stage limits the run."""
+        self._progress.limited_by(stage)
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Show a download's progress in bytes."""
+        self._progress.downloading(done, total)
+
+    def warn(self, text: str) -> None:
+        """Print a message, also with ``--quiet``."""
+        self._progress.line(text)
+
+    def note(self, text: str) -> None:
+        """Print a message, except with ``--quiet``."""
+        self._progress.line(text, show=not self._quiet)
+
+    def detail(self, text: str) -> None:
+        """Print a message with ``--verbose``."""
+        self._progress.line(text, show=self._verbose)
+
+    def summed_up(self, summary: Summary) -> None:
+        """Print a run's summary: the table of classes, ignored files, failures, counts."""
+        self._progress.close()
+        show = not self._quiet
+        if self._dry:
+            if summary.ignored:
+                print_message(summary.ignored, show=show)
+            return
+        if show and summary.done:
+            tables.run(summary)
+        if summary.ignored:
+            print_message(summary.ignored, show=show)
+        self._print_failures(summary)
+        print_message(_counts(summary), show=show)
+        if summary.stopped is not None:
+            print_message(str(summary.stopped))
+
+    def _print_failures(self, summary: Summary) -> None:
+        """Print failures, at most `_SHOWN_FAILURES`, with ``--quiet`` only new ones; `finished` logs each."""
+        if self._verbose:
+            return
+        known = summary.known_failures if self._quiet else frozenset[str]()
+        records = [record for record in summary.failures if record.image not in known]
+        for record in records[:_SHOWN_FAILURES]:
+            print_message(_failure(record), log=False)
+        if len(records) > _SHOWN_FAILURES:
+            hidden = len(records) - _SHOWN_FAILURES
+            text = f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}"
+            print_message(text, log=False)
+
+
+def _is_refused(record: Record) -> bool:
+    return record.error is not None and record.error.kind == FailureKind.NAME_TAKEN
+
+
+def _failure(record: Record) -> str:
+    return f"no mask for {record.source}: {record.error.message if record.error else 'failed'}"
+
+
+def _counts(summary: Summary) -> str:
+    if not summary.total and summary.shard is not None:
+        return f"nothing to do: none of the images is in shard {summary.shard}"
+    if not summary.total and not summary.pruned:
+        return "no photo came" if summary.watched else "nothing to do: the list is empty"
+    if not summary.pruned and not summary.done and not summary.failed and not summary.left:
+        images = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
+        return f"nothing to do: {images} done before, see {summary.output}"
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before")
+    parts.append(f"{summary.failed} failed")
+    if summary.left:
+        parts.append(f"{summary.left} not reached")
+    if summary.pruned:
+        parts.append(f"{summary.pruned} pruned")
+    text = f"{counted(summary.total, 'image')}: {', '.join(parts)}"
+    if (rate := summary.images_per_second) is not None:
+        text += f"; {summary.seconds:.1f} s, {rate:.2f} images/s"
+    return f"{text}; see {summary.output}"
+
+
+class DataLines:
+    """Writes lines to stdout.
+
+    Parameters
+    ----------
+    flush
+        Whether each line shall reach its reader at once.
+    """
+
+    def __init__(self, *, flush: bool) -> None:
+        self._flush = flush
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        """Write an object as a line of JSON."""
+        self.write(to_line(value))
+
+    def write(self, line: str) -> None:
+        """Write a line."""
+        sys.stdout.write(line + "\n")
+        if self._flush:
+            sys.stdout.flush()
+
+
+def step_as_fields(step: Step) -> str:
+    """Return a step of a plan as action, image and reason, separated by tabs."""
+    return "\t".join((step.action, _field(step.image), _field(step.reason)))
+
+
+def step_as_json(step: Step, plan: Plan) -> str:
+    """Return a step of a plan as a line of JSON: the image's record, with the action and the reason."""
+    value: dict[str, Any] = {"action": str(step.action)}
+    if (record := plan.record_of(step)) is not None:
+        value |= record.as_json()
+    elif not isinstance(step, Prune):
+        value |= begin(step.source, "").as_json()
+        for unknown in ("status", "fingerprint", "finished"):
+            value[unknown] = None
+    return to_line({**value, "reason": printable_utf8(step.reason)})
+
+
+def _field(text: str) -> str:
+    """Return text for a tab-separated field: without tabs and line ends."""
+    return one_line(printable_utf8(text))
+
+
+class ProgressBar:
+    """Shows the number of finished images, and prints other messages without damaging the bar.
+
+    Parameters
+    ----------
+    quiet
+        Show no progress.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = tables.can_draw(sys.stderr) and not quiet
+        self._images: TerminalBar | None = None
+        self._weights: Any = None
+        self._total = self._seen = self._failed = 0
+        self._downloaded = 0
+        self._limit: str | None = None
+        self._next_line = 0.0
+
+    def begin(self, total: int) -> None:
+        """Start with the number of images."""
+        self._total, self._seen, self._failed, self._limit = total, 0, 0, None
+        self._next_line = time.monotonic() + _PLAIN_SECONDS
+
+    def step(self, *, failed: bool = False) -> None:
+        """Count a finished image."""
+        self._seen += 1
+        self._failed += failed
+        if self._terminal:
+            self._images_bar().step()
+        self._plain_line()
+
+    def waiting(self) -> None:
+        """Refresh the display while no image finishes."""
+        if self._terminal:
+            self._images_bar().refresh()
+        self._plain_line()
+
+    def limited_by(self, stage: str | None) -> None:
+        """Show which stage limits the rate, or None."""
+        self._limit = stage
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Show a download's progress in bytes; where there is no terminal, print one line at its start."""
+        if self._quiet:
+            return
+        first = self._downloaded == 0
+        new_bytes, self._downloaded = done - self._downloaded, done
+        if not self._terminal:
+            if first:
+                print_message("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
+            return
+        if first:
+            self.close()
+            self._weights = tqdm(
+                desc="weights",
+                total=total,
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._weights.update(new_bytes)
+        if done == total:
+            self.close()
+
+    def line(self, text: str, *, show: bool = True) -> None:
+        """Print a message without damaging the bar; see `console.print_message`."""
+        if show and (self._images is not None or self._weights is not None):
+            with tqdm.external_write_mode(file=sys.stderr):
+                print_message(text)
+        else:
+            print_message(text, show=show)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        for bar in (self._images, self._weights):
+            if bar is not None:
+                bar.close()
+        self._images = self._weights = None
+
+    def _images_bar(self) -> TerminalBar:
+        if self._images is None:
+            self._images = TerminalBar(self._total, sys.stderr)
+        self._images.failed, self._images.limit = self._failed, self._limit
+        return self._images
+
+    def _plain_line(self) -> None:
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _PLAIN_SECONDS
+            failed = f", {self._failed} failed" if self._failed else ""
+            # With a bar, this line is for the log file only.
+            limit = f", {self._limit} limits the rate" if self._limit else ""
+            text = f"{self._seen} of {counted(self._total, 'image')}{failed}{limit}"
+            print_message(text, show=not self._quiet and not self._terminal)
+
+
+class TerminalBar:
+    """Shows how many images are finished, images per second, time left, failures, and what limits the rate.
+
+    The line is as long as the terminal is wide, also after its window was resized; what does not fit is left
+    out, the least important first.
+
+    Parameters
+    ----------
+    total
+        The number of images.
+    stream
+        The terminal.
+    """
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self._stream = stream
+        # With a delay, it is not drawn before `_fit` has said how.
+        self._bar: Any = _Line(total=total, file=stream, leave=False, delay=1e-9)
+        self.failed = 0
+        self.limit: str | None = None
+        self.refresh()
+
+    def step(self) -> None:
+        """Count a finished image."""
+        self._fit()
+        self._bar.update()
+
+    def refresh(self) -> None:
+        """Draw the bar again: the time left changes, and perhaps the terminal's width."""
+        self._fit()
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+    def _fit(self) -> None:
+        columns = _columns(self._stream)
+        # A line that fills the terminal's last column wraps on some terminals.
+        self._bar.ncols = max(columns - 1, 1)
+        state = self._bar.format_dict
+        count = f"{state['n']:,}/{state['total']:,}"
+        for tail in self._tails(state):
+            room = columns - 1 - len(count) - len(tail) - 2
+            if room >= _MIN_BAR_COLUMNS:
+                self._bar.bar_format = f"{count} {{bar}} {tail}"
+                return
+        self._bar.bar_format = count
+
+    def _tails(self, state: dict[str, Any]) -> list[str]:
+        """Return what stands behind the bar, the longest first."""
+        rate = state["rate"] or (state["n"] / state["elapsed"] if state["elapsed"] else 0)
+        seconds_left = (state["total"] - state["n"]) / rate if rate else None
+        left = f"{tqdm.format_interval(seconds_left)} left" if seconds_left is not None else ""
+        speed = _three_digits(rate) if rate else "?"
+        failed = f"{self.failed:,} failed" if self.failed else ""
+        limit = f"{self.limit} limits" if self.limit else ""
+        choices: list[list[str]] = [
+            [f"{speed} images/s", left, failed, limit],
+            [f"{speed} images/s", left, failed],
+            [f"{speed}/s", left, failed],
+            [f"{speed}/s", failed or left],
+            [failed or left],
+        ]
+        return [", ".join(filter(None, parts)) for parts in choices]
+
+
+class _Line(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A bar that leaves the cursor at its beginning.
+
+    When a window becomes narrower, terminals wrap what they show, and the cursor stays with its character:
+    so the next line is drawn over the whole of the wrapped one.
+    """
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Callable[[str], None]:
+        """Return the function that draws a line over the last one."""
+
+        def draw(line: str) -> None:
+            # Erases from the cursor to the end of the screen.
+            file.write(f"\r{line}\x1b[J\r")
+            file.flush()
+
+        return draw
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _three_digits(rate: float) -> str:
+    """Return a rate with three digits, without an exponent."""
+    if rate >= 100:
+        return f"{rate:,.0f}"
+    return f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
