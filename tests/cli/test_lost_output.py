@@ -42,6 +42,7 @@ PRINTING = {
     "status out --json": 1,
     "verify out": 1,
     "verify out --json": 1,
+    "merge out --json": 1,
     "compare out/masks out/masks": 0,
     "compare out/masks out/masks --json": 0,
     "evaluate photos out/masks --predictions out --json": 0,

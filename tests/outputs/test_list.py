@@ -87,8 +87,10 @@ def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
     for name in names:
         (photos / name).touch()
         path = str(photos / name)
-        lines.append({**record, "image": repr(name), "outputs": [], "output_bytes": [], "path": repr(path)})
-        lines[-1]["path_bytes"] = base64.b64encode(os.fsencode(path)).decode()
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+        lines.append({**record, "image": repr(name), "outputs": [], "output_bytes": [], "path": text})
+        if text != path:
+            lines[-1]["path_bytes"] = base64.b64encode(os.fsencode(path)).decode()
     (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "cats").mkdir()
     script = '"$0" -m fcn_cli list out --class cat --null | (cd /; xargs -0 cp -t "$1")'
