@@ -28,7 +28,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-import torchvision.models.segmentation  # noqa: F401 - so that no child has to
 from PIL import Image
 
 from fcn_cli.__main__ import main as fcn_main
