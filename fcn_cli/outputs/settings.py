@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ class RequestedSettings:
 
     labels: LabelSettings
     keep_extension: bool = False
+    weights_names: Mapping[str, str] = field(default_factory=dict)
+    """What weights are called in messages, by their hash as in `LabelSettings`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings under the names of their options."""
@@ -144,14 +146,17 @@ class RequestedSettings:
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [
-                f"--{name.replace('_', '-')} was {_setting(name, recorded.get(name))}, "
-                f"is {_setting(name, requested[name])}"
+                f"--{name.replace('_', '-')}: {before} before, {now} now"
                 for name in differing
+                for before, now in [[self._written(name, values) for values in (recorded, requested)]]
             ]
             raise SettingsMismatch(
                 f"{output} was written with other settings: {'; '.join(texts)}. "
                 "Use another --output, or --overwrite to redo everything"
             )
+
+    def _written(self, name: str, values: dict[str, Any]) -> str:
+        return _setting(name, values.get(name), self.weights_names)
 
 
 def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
@@ -279,16 +284,19 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _setting(name: str, value: object) -> str:
+def _setting(name: str, value: object, weights_names: Mapping[str, str]) -> str:
     """Return a setting's value as users gave it."""
+    if name == "weights" and isinstance(value, str):
+        return f"{weights_names.get(value, 'other weights')} (sha256 {_text(value[:8])}…)"
     # The whole image without tiles is a default that has no value to give; `--resize none` is one.
     if value is None or (value == "none" and name in {"tile", "overlap"}):
         return "not given"
     if isinstance(value, bool):
-        return "given" if value else "not given"
+        return "on" if value else "off"
     return _text(value)
 
 
 def _text(value: object) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    parts = value if isinstance(value, list) else [value]
+    text = ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
     return text if len(text) <= 40 else text[:37] + "..."

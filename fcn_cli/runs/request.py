@@ -106,7 +106,10 @@ class SegmentRequest:
         model = self.prediction.model.resolve()
         recorded = recorded_class_names(self.output.store)
         labels = replace(self.prediction.label_settings(model), class_names=recorded)
-        settings = RequestedSettings(labels, self.output.keep_extension)
+        weights_names = {model.architecture.sha256: "official weights"}
+        if model.checkpoint is not None:
+            weights_names[model.identity] = model.checkpoint.path.name
+        settings = RequestedSettings(labels, self.output.keep_extension, weights_names)
         look = self.output.look.resolve(model.class_names, recorded or model.own_names or ())
         return ResolvedRequest(settings, model, look)
 

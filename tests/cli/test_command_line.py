@@ -213,7 +213,7 @@ def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
     for name in ("OVERWRITE", "DRY_RUN", "JSON", "QUIET", "PRUNE"):
         monkeypatch.setenv(f"FCN_{name}", "1")
     done = fcn("segment", "made", *SMALL[:-1], "48", code=2)
-    assert "--resize was 64, is 48" in done.stderr
+    assert "--resize: 64 before, 48 now" in done.stderr
 
 
 WIDTHS = (40, 59, 60, 80, 133, 200)

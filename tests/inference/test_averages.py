@@ -108,7 +108,7 @@ def test_one_scale_is_the_plain_way_bit_for_bit(fcn: Fcn, photos: Path) -> None:
         plain, one = (photos.parent / name / kind / "coffee.png" for name in ("plain", "one"))
         assert plain.read_bytes() == one.read_bytes()
     done = fcn("segment", photo, *PREVIEW, "--resize", "200", "--scales", "1,0.5", "-o", "one", code=2)
-    assert "--scales was 1.0, is 0.5,1.0" in done.stderr
+    assert "--scales: 1 before, 0.5,1 now" in done.stderr
 
 
 @pytest.mark.long

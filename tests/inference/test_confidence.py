@@ -86,7 +86,7 @@ def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
     stats = (tmp_path / "sure/stats.csv").read_text()
     assert f"255,void,{int((sure == 255).sum())}" in stats
     refused = fcn("segment", photo, *PREVIEW, *SIZE, "-o", "sure", code=2)
-    assert "--min-confidence was 0.6, is 0.0" in refused.stderr
+    assert "--min-confidence: 0.6 before, 0 now" in refused.stderr
 
 
 @pytest.mark.long

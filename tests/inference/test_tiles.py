@@ -159,7 +159,7 @@ def test_tiles_do_not_depend_on_the_batch_and_are_recorded(fcn: Fcn, photo: Path
     assert read(photo.parent / "one/masks/photo.png").shape == (233, 301)
     assert journal_of(photo.parent / "one")["photo.png"]["notes"] == ["9 tiles of 128x128"]
     done = fcn("segment", photo, *PREVIEW, "--tile", "160", "-o", "one", code=2)
-    assert "--tile was 128, is 160; --overlap was 32, is 40" in done.stderr
+    assert "--tile: 128 before, 160 now; --overlap: 32 before, 40 now" in done.stderr
     assert "nothing to do" in fcn("segment", photo, *tiles, "--overlap", "32", "-o", "one").stderr
     piped = Segmenter("mobilenet_v2", tile=128)(photo)
     assert np.array_equal(piped.labels, read(photo.parent / "one/masks/photo.png"))

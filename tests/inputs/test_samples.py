@@ -411,11 +411,11 @@ def test_stretch_and_alpha_through_the_command(fcn: Fcn, color: Pixels, tmp_path
     assert (labels["stretch"], labels["alpha"]) == (True, "ignore")
     assert "samples up to" in journal_of(tmp_path / "plain")["deep.tif"]["notes"][0]
     assert "nothing to do" in fcn("segment", "in", *SMALL, "-o", "plain", *kinds).stderr
-    for given, said in ((options, "--stretch was not given, is given"), ((), "")):
+    for given, said in ((options, "--stretch: off before, on now"), ((), "")):
         refused = fcn("segment", "in", *SMALL, *given, "-o", "plain" if given else "out", code=2).stderr
         assert said in refused
-    assert "--stretch was given, is not given" in refused
-    assert "--alpha was ignore, is not given" in refused
+    assert "--stretch: on before, off now" in refused
+    assert "--alpha: ignore before, not given now" in refused
     mask = fcn("segment", "in/deep.tif", *SMALL, *options, "-o", "-", code=None)
     assert mask.code == 0
     network = Segmenter("mobilenet_v2", resize=64, stretch=True, alpha="ignore")

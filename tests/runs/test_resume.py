@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from fcn_cli.models.registry import BACKBONES
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
+OFFICIAL = BACKBONES["mobilenet_v2"].sha256[:8]
 
 
 def changed(output: Path, before: dict[str, int]) -> set[str]:
@@ -107,15 +109,21 @@ def test_a_kind_is_added_through_the_network_when_the_mask_is_not_what_it_was(fc
 def test_changed_settings_are_refused_by_name(fcn: Fcn, out: Path) -> None:
     before = times(out)
     small = SMALL[:-1]
-    assert "--resize was 64, is 80" in fcn("segment", "made", *small, "80", "-o", "out", code=2).stderr
+    assert "--resize: 64 before, 80 now" in fcn("segment", "made", *small, "80", "-o", "out", code=2).stderr
     done = fcn("segment", "made", *SMALL, "--precision", "bf16", "--keep-extension", "-o", "out", code=2)
-    assert "--precision was auto, is bf16" in done.stderr
+    assert "--precision: auto before, bf16 now" in done.stderr
     assert "--keep-extension" in done.stderr
-    assert "--backbone was mobilenet_v2, is resnet50" in fcn("segment", "made", "-o", "out", code=2).stderr
+    assert (
+        "--backbone: mobilenet_v2 before, resnet50 now" in fcn("segment", "made", "-o", "out", code=2).stderr
+    )
     done = fcn("segment", "made", *SMALL, "--tile", "512", "--flip", "-o", "out", code=2)
-    assert "--tile was not given, is 512" in done.stderr
-    assert "--flip was not given, is given" in done.stderr
+    assert "--tile: not given before, 512 now" in done.stderr
+    assert "--flip: off before, on now" in done.stderr
     assert "None" not in done.stderr
+    torch.save(BACKBONES["mobilenet_v2"].build(21).state_dict(), "mine.pth")
+    hashed = hashlib.sha256(Path("mine.pth").read_bytes()).hexdigest()[:8]
+    done = fcn("segment", "made", *SMALL, "--weights", "mine.pth", "-o", "out", code=2)
+    assert f"official weights (sha256 {OFFICIAL}…) before, mine.pth (sha256 {hashed}…) now" in done.stderr
     assert changed(out, before) == set()
     done = fcn("segment", "made", *small, "80", "-o", "out", "--overwrite")
     assert "4 done, 0 failed" in done.stderr

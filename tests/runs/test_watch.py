@@ -379,7 +379,7 @@ def test_overwrite_and_retries_are_for_what_is_there_at_the_start_and_once(
             (tmp_path / name).rename(made / name)
             seen.wait_for(name, 2)
 
-    with pytest.raises(RequestError, match="--resize was 64, is 48"):
+    with pytest.raises(RequestError, match="--resize: 64 before, 48 now"):
         watching(lambda _seen: None, side=48, ends_by_itself=True)
     _, seen = watching(act, side=48, overwrite=True)
     assert seen.of("a.png") == ["ok"]
