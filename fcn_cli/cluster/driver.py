@@ -27,6 +27,7 @@ from .shared_output import SharedOutput
 from .shares import Block, BlockQueue
 from .worker import Begun, Done, Job, Message, Problem, Worker
 
+_END_SECONDS = 5
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
 """After how long without a ready actor users are told what the run waits for."""
@@ -146,6 +147,7 @@ class RayStage(NetworkStage):
                     is_told = True
                     self._observer.note("waiting for Ray to start the first actor; the cluster may be busy")
                 self._observer.waiting()
+            crew.dismiss()
         except session.ray_error() as ended:
             error = ended
         ended_at = time.monotonic()
@@ -274,6 +276,16 @@ class _Crew:
         for actor in self._actors:
             if actor.block is not None:
                 actor.handle.stop.remote()
+
+    def dismiss(self) -> None:
+        """Let the actors put their places in order: Ray ends them without their interpreter's shutdown."""
+        import ray
+
+        ray.wait(
+            [actor.handle.end.remote() for actor in self._actors],
+            num_returns=len(self._actors),
+            timeout=_END_SECONDS,
+        )
 
     def work(self) -> Iterable[_Arrived]:
         """Yield what arrives until no image is left; something at least every `_POLL_SECONDS`.

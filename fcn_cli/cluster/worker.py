@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
+from ..common import swept_directory
 from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
@@ -129,6 +130,10 @@ class Worker:
         """Let `segment` finish the images in hand and begin no others."""
         self._is_stopping.set()
         self._words.release()
+
+    def end(self) -> None:
+        """Remove temporary directories; nothing comes after this."""
+        swept_directory.remove_all()
 
     def _segment(self, steps: Mapping[int, NetworkStep], *, singly: bool) -> Iterator[Message]:
         from ..runs.prediction_stream import open_pool, predict
