@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from fcn_cli.__main__ import run
@@ -44,6 +45,10 @@ SAMPLES = Path(__file__).parent.parent / "sample_images"
 PREVIEW = ("--backbone", "mobilenet_v2")
 SMALL = (*PREVIEW, "--resize", "64")
 """Fast settings for tests that do not look at what the network sees."""
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("fcn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fcn")
 
 
 @dataclass

@@ -24,7 +24,7 @@ from ..conftest import SMALL, Fcn, MakePhotos
 from ..evaluation.test_evaluate import evaluated, save
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 12), max_size=30), st.integers(1, 5), st.integers(1, 20))
 def test_order_count_and_bytes_hold(sizes: list[int], max_count: int, max_bytes: int) -> None:
     waiting: dict[int, int] = {}

@@ -65,7 +65,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.sampled_from([16, 32, 48, 80]),
     st.sampled_from([16, 32, 48, 64, 112]),
@@ -232,7 +232,7 @@ def test_the_choice_of_kernel() -> None:
     assert cost_model.choose_tile(5, 5, 1, 32, 32) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 200),
     st.integers(1, 20),
@@ -302,7 +302,7 @@ def test_not_a_number_stays_one() -> None:
     assert (result[[0, 2]] == 6).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from([1, 2, 5, 21, 255]),
     st.integers(1, 40),

@@ -73,7 +73,7 @@ def label_maps(classes: int) -> st.SearchStrategy[tuple[Labels, Labels]]:
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 255).flatmap(lambda n: st.tuples(st.just(n), st.lists(label_maps(n), max_size=4))))
 def test_the_ratios_are_those_of_the_plain_definition(
     case: tuple[int, list[tuple[Labels, Labels]]],

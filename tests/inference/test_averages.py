@@ -22,7 +22,7 @@ from fcn_cli.inputs.resizing import network_inputs
 from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of, preview_network
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 400),
     other=st.integers(1, 400),

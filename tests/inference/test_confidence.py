@@ -20,7 +20,7 @@ from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, pre
 SIZE = ("--resize", "200")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 30),
     st.integers(1, 9),

@@ -33,7 +33,7 @@ from fcn_cli.models.weights import LoadedModel
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(2, 30),
     st.integers(1, 40),

@@ -102,7 +102,7 @@ PARTS = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8), st.booleans())
 def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[str], keep: bool) -> None:
     """On names alone: listed files need not exist to be planned."""

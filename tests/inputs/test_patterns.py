@@ -71,7 +71,7 @@ def test_what_patterns_match(pattern: str, yes: list[str], no: list[str]) -> Non
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.text("ab*?[]!-.", max_size=8), st.text("ab[]!-.", max_size=6))
 def test_within_one_name_patterns_are_those_of_fnmatch(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)
@@ -82,7 +82,7 @@ COMPONENTS = st.sampled_from(["**", "*", "a", "x", "y", "?", "a*", "*b", "*.jpg"
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(components=st.lists(COMPONENTS, min_size=1, max_size=5))
 def test_across_directories_patterns_are_those_of_glob(
     tmp_path_factory: pytest.TempPathFactory, components: list[str]
@@ -96,7 +96,7 @@ def test_across_directories_patterns_are_those_of_glob(
     assert {name for name in FILES if matches(pattern, name)} == expected & set(FILES)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(st.text(r"ab/*[]\?", min_size=1, max_size=7), max_size=3),
     st.text("ab/", max_size=4),

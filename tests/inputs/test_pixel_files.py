@@ -51,7 +51,7 @@ def received(main: MappedFiles, part: Pixels | FilePixels) -> Pixels:
     return main.pixels(part) if isinstance(part, FilePixels) else part
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     steps=st.lists(
         st.tuples(

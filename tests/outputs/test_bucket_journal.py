@@ -303,7 +303,7 @@ def replayed(records: Sequence[Record]) -> dict[str, Record]:
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     runs=st.lists(STEPS, min_size=1, max_size=3),
     kills=st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=3, max_size=3),

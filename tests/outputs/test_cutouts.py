@@ -170,7 +170,7 @@ def test_python_users_have_cutouts_too(made: Path) -> None:
         result.cutout(["cats"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_strips_make_no_difference(height: int, width: int, seed: int, strip_pixels: int) -> None:
     generator = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_cli.common.errors import Failure, FailureKind
@@ -297,7 +297,6 @@ def check(journal: Journal, expected: dict[str, Record]) -> None:
 LINES = st.lists(records() | records().map(lambda one: (one,)) | st.none(), max_size=9)
 
 
-@settings(deadline=None)
 @given(LINES, st.booleans(), st.lists(LINES, max_size=2), st.lists(records(), max_size=5))
 def test_all_readers_agree_on_the_records_that_count(
     lines: list[Line], torn: bool, of_shards: list[list[Line]], more: list[Record]

@@ -63,7 +63,7 @@ maps = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1)
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(maps, st.integers(1, 4), st.integers(1, 3))
 def test_the_line_is_where_two_classes_meet_whatever_the_strips(
     labels: Labels, radius: int, strip_rows: int
