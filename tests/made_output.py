@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ def make_output(output: Path, maps: Mapping[str, Labels], photos: Path | None = 
     (output / "settings.json").write_text(json.dumps(settings))
     with (output / "manifest.jsonl").open("w") as journal:
         for image, labels in maps.items():
-            journal.write(json.dumps(_record(output, image, labels, photos)) + "\n")
+            journal.write(json.dumps(_in_utf8(_record(output, image, labels, photos))) + "\n")
     return output
 
 
@@ -43,6 +44,20 @@ def plain_record(image: str, *outputs: str, **fields: Any) -> Record:
     source = Source(image, f"/photos/{image}", f"photos/{image}", "", 1, 2)
     begun = begin(source, FINGERPRINT)
     return replace(begun, outputs=outputs, output_bytes=(1,) * len(outputs), **fields)
+
+
+def _in_utf8(record: dict[str, Any]) -> dict[str, Any]:
+    """Write names that are not UTF-8 with escapes, and their bytes beside them."""
+    for key in ("image", "source", "path"):
+        text = os.fsencode(record[key]).decode("utf-8", "backslashreplace")
+        if text != record[key]:
+            record[f"{key}_bytes"] = base64.b64encode(os.fsencode(record[key])).decode()
+            record[key] = text
+    names = [os.fsencode(name) for name in record["outputs"]]
+    record["outputs"] = [name.decode("utf-8", "backslashreplace") for name in names]
+    if "image_bytes" in record:
+        record["output_names_bytes"] = [base64.b64encode(name).decode() for name in names]
+    return record
 
 
 def failed_record(image: str) -> dict[str, Any]:

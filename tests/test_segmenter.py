@@ -525,7 +525,7 @@ def test_errors_of_calls_are_in_terms_of_the_api(
     result = segmenter(CHELSEA)
     assert result.cutout("cat").tobytes() == result.cutout(["cat"]).tobytes() == result.cutout(8).tobytes()
     assert result.cutout("cat").tobytes() != result.cutout("dog").tobytes()
-    with pytest.raises(RequestError, match=r"^classes unicorn: no such class"):
+    with pytest.raises(RequestError, match=r"^cutout unicorn: no such class"):
         result.cutout("unicorn")
     for call in (result.color, result.overlay):
         with pytest.raises(RequestError, match=r"^palette mauve: no such palette"):

@@ -41,7 +41,7 @@ def gflop_by_hand(model: nn.Module, height: int, width: int) -> float:
     return total / 1e9
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_figures_of_a_resnet(fcn: Fcn) -> None:
     got: dict[str, Any] = json.loads(
         fcn("bench", "--size", "64x48", "--rounds", "2", "--kernels", "fast", "--json").stdout

@@ -87,7 +87,7 @@ def test_native_size_is_the_hub_example(
         assert_same(labels, logits)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_default_is_the_preset_upsampled_to_the_photo(
     fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:

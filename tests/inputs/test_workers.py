@@ -96,7 +96,7 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     assert "5 images: 3 done, 2 failed" in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_decoder_that_dies_costs_none_of_the_photos_sent_with_its_own(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -798,7 +798,7 @@ def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it
     # So the next run with it has nothing to do, and one with the old file is refused.
     again = fcn("segment", "made", *SMALL, "--weights", "mine.pth", "-o", "out")
     assert "nothing to do" in again.stderr
-    assert "--weights was" in fcn("segment", "made", *SMALL, "-o", "out", code=2).stderr
+    assert "--weights: " in fcn("segment", "made", *SMALL, "-o", "out", code=2).stderr
 
 
 def replace_before_loading(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

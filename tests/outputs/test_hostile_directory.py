@@ -177,7 +177,7 @@ def test_temporary_files_behind_links_and_of_others_stay(fcn: Fcn, out: Path, ou
     assert {name for name in left if "linked" not in name} == set(kept)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_line_without_an_end_needs_no_memory(fcn: Fcn, out: Path) -> None:
     size = (out / "manifest.jsonl").stat().st_size
     with (out / "manifest.jsonl").open("r+b") as journal:

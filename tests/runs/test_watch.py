@@ -638,7 +638,7 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
     assert (out / "stats.csv").stat().st_mtime_ns == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_by_the_systems_events_and_ended_by_ctrl_c(make_photos: MakePhotos, tmp_path: Path, fcn: Fcn) -> None:
     """An empty directory; a photo comes into a new one; another run is kept out all the time."""
     pytest.importorskip("watchfiles")
