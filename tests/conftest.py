@@ -46,6 +46,9 @@ PREVIEW = ("--backbone", "mobilenet_v2")
 SMALL = (*PREVIEW, "--resize", "64")
 """Fast settings for tests that do not look at what the network sees."""
 
+# Each command that a test starts would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("fcn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fcn")

@@ -62,7 +62,7 @@ FORKSERVER = 'import multiprocessing; multiprocessing.set_start_method("forkserv
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", ["", FORKSERVER])
+@pytest.mark.parametrize("start", ["", pytest.param(FORKSERVER, marks=pytest.mark.slow)])
 def test_what_a_killed_run_left_the_next_one_removes(
     start: str, temporary: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ def test_stdins_copy_goes_with_the_run_or_with_the_next(temporary: Path, tmp_pat
     assert not list(temporary.iterdir())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_directory_of_pytorchs_compiler_is_needed_or_made(
     temporary: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

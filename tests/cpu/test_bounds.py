@@ -166,7 +166,7 @@ def run_all() -> None:
     print("not guarded", flush=True)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect by its Linux name and numbers")
 def test_no_kernel_leaves_its_tensors() -> None:
     code = "from tests.cpu.test_bounds import run_all; run_all()"

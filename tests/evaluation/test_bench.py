@@ -126,7 +126,12 @@ class Moves(TorchFunctionMode):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+    ("precision", "dtype"),
+    [
+        ("fp32", torch.float32),
+        ("bf16", torch.bfloat16),
+        pytest.param("fp16", torch.float16, marks=pytest.mark.slow),
+    ],
 )
 def test_everyone_computes_in_one_precision_from_the_host_to_the_host(
     precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

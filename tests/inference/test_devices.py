@@ -173,7 +173,11 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
             "from fcn_cli import Segmenter; Segmenter('mobilenet_v2', resize=64, kernels='torch')('{photo}')",
             False,
         ),
-        ("{run}('bench --backbone mobilenet_v2 --size 32x32 --rounds 1 --kernels torch'.split())", False),
+        pytest.param(
+            "{run}('bench --backbone mobilenet_v2 --size 32x32 --rounds 1 --kernels torch'.split())",
+            False,
+            marks=pytest.mark.slow,
+        ),
         ("{segment}'.split())", True),
     ],
 )

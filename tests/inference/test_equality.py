@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,17 @@ def assert_same(labels: NDArray[np.uint8], logits: torch.Tensor) -> None:
     assert differing.mean() <= 0.001
 
 
-@pytest.mark.long
+@pytest.mark.parametrize(
+    "photos",
+    [pytest.param(PHOTOS[1:2], marks=pytest.mark.long), pytest.param(PHOTOS, marks=pytest.mark.slow)],
+    ids=["one", "all"],
+)
 def test_native_size_is_the_hub_example(
-    fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
+    photos: Sequence[str], fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:
     fcn(
         "segment",
-        *(SAMPLES / name for name in PHOTOS),
+        *(SAMPLES / name for name in photos),
         "--backbone",
         "resnet101",
         "--weights",
@@ -79,7 +84,7 @@ def test_native_size_is_the_hub_example(
             transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
     )
-    for name in PHOTOS:
+    for name in photos:
         batch = preprocess(Image.open(SAMPLES / name).convert("RGB")).unsqueeze(0)
         with torch.inference_mode():
             logits = plain(batch)["out"][0]

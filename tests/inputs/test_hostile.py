@@ -166,7 +166,7 @@ def test_a_decoder_that_takes_too_much_memory_costs_its_photo(
     assert kinds == {"a.png": None, "greedy.png": "OutOfMemory", "z.png": None}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_whole_images_of_every_kind_are_fine(fcn: Fcn, tmp_path: Path) -> None:
     """What ``make fuzz`` starts from: garbage in ICC and EXIF, 16 and 32 bits, NaN, animations, strips."""
     folder = tmp_path / "photos"

@@ -163,7 +163,7 @@ def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhot
     assert "/proc/nowhere/x: cannot be written" in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 1)
