@@ -358,7 +358,7 @@ def test_threads_that_share_a_segmenter_get_the_masks_of_one(segmenter: Segmente
     check_shared(segmenter, cuts(8), threads=6, repetitions=20)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_threads_that_share_a_resnet_get_the_masks_of_one(random_resnet50: Path) -> None:
     ours = Segmenter("resnet50", weights=random_resnet50, resize=40)
     # Shapes differ, and so do the buffers that they would overwrite for each other.

@@ -113,7 +113,7 @@ def test_a_log_that_is_rotated_during_a_run(rotated: str, make_photos: MakePhoto
         assert (tmp_path / "fcn.log.1").read_text() == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "held.png"])
     line = command("segment", "made", *SMALL, "-o", "out")
@@ -202,7 +202,7 @@ def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
     assert len(lines) == 120
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png"])
     (made / "sch\u00f6n.png").write_bytes((made / "a.png").read_bytes())

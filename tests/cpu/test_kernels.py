@@ -166,7 +166,11 @@ def case(name: str, height: int, width: int) -> tuple[nn.Module, Tensor, Tensor]
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "height", "width"),
-    [("resnet50", 203, 150), ("resnet101", 120, 161), ("mobilenet_v2", 230, 201)],
+    [
+        ("resnet50", 203, 150),
+        pytest.param("resnet101", 120, 161, marks=pytest.mark.slow),
+        ("mobilenet_v2", 230, 201),
+    ],
 )
 def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) -> None:
     model, batch, exact = case(name, height, width)

@@ -168,10 +168,11 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
             False,
         ),
         ("{segment} --kernels torch --write masks,confidence'.split())", False),
-        ("{segment} --precision bf16 --kernels torch'.split())", False),
-        (
+        pytest.param("{segment} --precision bf16 --kernels torch'.split())", False, marks=pytest.mark.slow),
+        pytest.param(
             "from fcn_cli import Segmenter; Segmenter('mobilenet_v2', resize=64, kernels='torch')('{photo}')",
             False,
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "{run}('bench --backbone mobilenet_v2 --size 32x32 --rounds 1 --kernels torch'.split())",

@@ -115,7 +115,9 @@ def test_a_decoder_that_dies_costs_none_of_the_photos_sent_with_its_own(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))]
+)
 def test_crashing_decoders_under_every_start_method(
     method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -135,7 +137,7 @@ def test_crashing_decoders_under_every_start_method(
     assert "4 images: 3 done, 1 failed" in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
     need("unshare")
     make_photos([f"p{i}.png" for i in range(6)], size=(900, 800))
@@ -154,7 +156,7 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
     assert "6 done, 0 failed" in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(
     make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
 ) -> None:

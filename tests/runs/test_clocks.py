@@ -83,7 +83,7 @@ time.time = back
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_does_not_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "b.png"])
     line = ("segment", "made", *SMALL, "-o", "out")

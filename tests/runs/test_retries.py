@@ -52,7 +52,7 @@ PngImagePlugin.PngImageFile.load = load
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_decoders_that_died_or_took_too_long_are_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png", "killer.png", "slow.png"])
     environment = python_with(DYING, tmp_path)
@@ -172,7 +172,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_that_fail_again_do_not_load_the_network(make_photos: MakePhotos, tmp_path: Path) -> None:
     """What still cannot be opened or listed needs no PyTorch, what still cannot be decoded no weights."""
     made = make_photos(["a.png", "secret.png", "held.png", "locked/b.png"])
