@@ -30,7 +30,7 @@ demo: $(READY)  ## segment sample_images with the bundled preview network
 test-fast: $(READY)  ## run the quick tests (under a minute in all)
 	$(PYTEST) -m "not slow and not long"
 
-test: $(READY)  ## run the tests, but for the slowest and those that need a browser, a cluster or a server (5 minutes)
+test: $(READY)  ## run the tests, but for the slowest and those that need a browser, a cluster or a server (6 minutes on 2 cores)
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)  ## run the other tests: each skips, with a reason, where its browser, cluster or server is missing

@@ -69,7 +69,7 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
             f"-o {output} takes exactly one image, a file or '-' for stdin, not {len(inputs) or 'none'}; for "
             f"several, name an output directory{'' if file is None else f' ({output}/ is one)'}"
         )
-    if file is not None and os.path.exists(file) and _is_file(inputs[0], file):
+    if file is not None and _is_file(inputs[0], file):
         raise RequestError(f"-o {output}: is the input itself; name another file")
     return True
 

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageChops, PngImagePlugin
 
+from ..common.errors import FailureKind, ImageError
 from . import jpeg
 
 _LARGEST_FILE = 128 << 20
@@ -51,7 +52,7 @@ def notes_on(file: BinaryIO, image_format: str | None) -> tuple[str, ...]:
 
     Raises
     ------
-    OSError
+    ImageError
         It has no end marker, and some pixels are not there: something else is in their place, such as zeros
         where an upload was cut off.
     """
@@ -66,20 +67,27 @@ def notes_on(file: BinaryIO, image_format: str | None) -> tuple[str, ...]:
         # Cameras and phones put data of their own after the end.
         if len(data) > _LARGEST_FILE or any(marker == jpeg.END for marker, *_ in jpeg.segments(data)):
             return ()
-        is_whole = _has_all_scans(data) and _has_all_pixels(data)
+        is_whole = _is_whole(data)
     except Exception:  # noqa: BLE001 - of a kind that nothing here knows, and it could be decoded
         return ()
     if not is_whole:
-        raise OSError("image file is truncated (its last bytes are no pixels)")
+        # Of this kind, so that nobody tries to mend it, which asks the same again.
+        text = "the file ends too early (image file is truncated (its last bytes are no pixels))"
+        raise ImageError(FailureKind.TRUNCATED, text)
     return (_NO_END,)
 
 
 def _mended(data: bytes) -> Mended | None:
     if data.startswith(_PNG):
         return _png_without_broken_chunks(data)
-    if data.startswith(_JPEG) and _has_all_scans(data) and _has_all_pixels(data):
+    if data.startswith(_JPEG) and _is_whole(data):
         return Mended(io.BytesIO(data + _END_OF_IMAGE), _NO_END)
     return None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Say whether every pixel of a JPEG without its end marker is there."""
+    return _has_all_scans(data) and _has_all_pixels(data)
 
 
 def _has_all_scans(data: bytes) -> bool:

@@ -146,17 +146,25 @@ class RequestedSettings:
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [
-                f"--{name.replace('_', '-')}: {before} before, {now} now"
+                f"--{name.replace('_', '-')}: {self._written(name, recorded.get(name))} before, "
+                f"{self._written(name, requested[name])} now"
                 for name in differing
-                for before, now in [[self._written(name, values) for values in (recorded, requested)]]
             ]
             raise SettingsMismatch(
                 f"{output} was written with other settings: {'; '.join(texts)}. "
                 "Use another --output, or --overwrite to redo everything"
             )
 
-    def _written(self, name: str, values: dict[str, Any]) -> str:
-        return _setting(name, values.get(name), self.weights_names)
+    def _written(self, name: str, value: object) -> str:
+        """Return a setting's value as users gave it."""
+        if name == "weights" and isinstance(value, str):
+            return f"{self.weights_names.get(value, 'other weights')} (sha256 {_text(value[:8])}…)"
+        # The whole image without tiles is a default that has no value to give; `--resize none` is one.
+        if value is None or (value == "none" and name in {"tile", "overlap"}):
+            return "not given"
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return _text(value)
 
 
 def refuse_foreign(output: OutputStore, log_file: Path | None = None) -> None:
@@ -282,18 +290,6 @@ def _parsed(path: ReadableFile) -> dict[str, Any] | None:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _setting(name: str, value: object, weights_names: Mapping[str, str]) -> str:
-    """Return a setting's value as users gave it."""
-    if name == "weights" and isinstance(value, str):
-        return f"{weights_names.get(value, 'other weights')} (sha256 {_text(value[:8])}…)"
-    # The whole image without tiles is a default that has no value to give; `--resize none` is one.
-    if value is None or (value == "none" and name in {"tile", "overlap"}):
-        return "not given"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return _text(value)
 
 
 def _text(value: object) -> str:
