@@ -287,7 +287,8 @@ class RecordIndex:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records in the order of the journals."""
-        return map(self._record, self._all())
+        # Numbers of Python one by one: all of them would take more memory than the index.
+        return map(self._record, self._all().data)
 
     def by_image(self) -> Iterator[Record]:
         """Yield the records sorted by image."""
@@ -296,16 +297,16 @@ class RecordIndex:
 
     def lines(self, *, by_image: bool) -> Iterator[bytes]:
         """Yield the lines of the records, sorted by image or in the order of the journals."""
-        return map(self._line, self._all_by_image() if by_image else self._all())
+        return map(self._line, self._all_by_image() if by_image else self._all().data)
 
     def sample(self, count: int) -> Iterator[Record]:
         """Yield about so many records, evenly among all."""
-        return map(self._record, self._all()[:: max(1, len(self) // count)])
+        return map(self._record, self._all()[:: max(1, len(self) // count)].tolist())
 
     def beside(self, images: Iterable[str], most: int) -> tuple[list[Record], bool]:
         """Return records of other images than these, at most so many, and whether there are more."""
         places = self._counting(self._images.all(but=images))
-        return list(map(self._record, places[:most])), len(places) > most
+        return list(map(self._record, places[:most].tolist())), len(places) > most
 
     def without_files(self) -> list[Record]:
         """Return the records that name no output file, which are those of failures, sorted by image."""
@@ -367,17 +368,17 @@ class RecordIndex:
     def _counts(self, place: int) -> bool:
         return place >= 0 and place not in self._superseded
 
-    def _counting(self, places: NDArray[np.int64]) -> list[int]:
+    def _counting(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the places of records that count, in the order of the journals."""
         superseded = np.fromiter(self._superseded, np.int64, len(self._superseded))
-        found: list[int] = np.setdiff1d(places, superseded).tolist()
-        return found
+        return np.setdiff1d(places, superseded)
 
-    def _all(self) -> list[int]:
+    def _all(self) -> NDArray[np.int64]:
         return self._counting(self._images.all())
 
     def _all_by_image(self) -> list[int]:
-        return [place for _, place in sorted((self._record(place).image, place) for place in self._all())]
+        places = self._all().data
+        return [place for _, place in sorted((self._record(place).image, place) for place in places)]
 
     def _record(self, place: int) -> Record:
         return Record.from_line(self._line(place))
