@@ -261,7 +261,7 @@ def test_a_dry_run_looks_whether_listed_images_are_there(
     assert "4 images: 1 done, 3 failed" in fcn(*line, code=1).stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos([f"{number}.png" for number in range(3)], folder="few", size=(200, 150))
     make_photos([f"p{number:02}.png" for number in range(40)], size=(200, 150))

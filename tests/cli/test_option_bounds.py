@@ -114,7 +114,7 @@ def test_a_number_out_of_range_is_refused_at_once(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_largest_numbers_work(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos([f"p{i}.png" for i in range(3)])
     largest: list[str | int] = [

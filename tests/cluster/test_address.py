@@ -56,7 +56,7 @@ def test_a_server_that_is_not_ray_is_refused(
     assert f"--ray {address}: nothing answers there (what listens there is not Ray)" in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_refused_within_ten_seconds(
     fcn: Fcn, photos: Path, listening: tuple[str, list[bytes]]
 ) -> None:

@@ -61,8 +61,8 @@ def left_after_sweeping(temporary: Path) -> int:
 FORKSERVER = 'import multiprocessing; multiprocessing.set_start_method("forkserver")\n'
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("start", ["", pytest.param(FORKSERVER, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["", FORKSERVER])
 def test_what_a_killed_run_left_the_next_one_removes(
     start: str, temporary: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

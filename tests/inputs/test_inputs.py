@@ -409,7 +409,9 @@ def test_what_is_no_list_of_names_is_refused(fcn: Fcn, tmp_path: Path, options: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory")
-@pytest.mark.parametrize(("byte", "options"), [("\\n", ()), ("\\0", ("--null",))])
+@pytest.mark.parametrize(
+    ("byte", "options"), [("\\n", ()), pytest.param("\\0", ("--null",), marks=pytest.mark.slow)]
+)
 def test_a_list_of_nothing_needs_no_memory(tmp_path: Path, byte: str, options: tuple[str, ...]) -> None:
     line = [
         "sh",

@@ -53,7 +53,7 @@ def begun_by_0_2(out: Path, names: list[str]) -> None:
     (out / "summary.json").write_text(fit.replace(str(size), str((out / "manifest.jsonl").stat().st_size)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "b.png"])
     with Image.open(SAMPLES / "chelsea.png") as opened:

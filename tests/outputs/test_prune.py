@@ -169,7 +169,7 @@ def test_what_is_left_out_or_elsewhere_is_not_called_gone(fcn: Fcn, out: Path, t
     assert f"{tmp_path / 'new'}: this directory is empty" in fcn(*both).stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_failure_that_was_about_no_image_goes_when_it_is_over(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:

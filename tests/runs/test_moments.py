@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
             "recorded",
             "projection",
         ),
-        pytest.param(("--moments", "0", "--palettes", "0", "--signals"), marks=pytest.mark.slow),
-        pytest.param(("--moments", "0", "--palettes", "6"), marks=pytest.mark.slow),
+        ("--moments", "0", "--palettes", "0", "--signals"),
+        ("--moments", "0", "--palettes", "6"),
     ],
 )
 def test_killed_and_interrupted_runs_are_resumed(arguments: tuple[str, ...]) -> None:

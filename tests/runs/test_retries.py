@@ -149,7 +149,7 @@ def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     assert "worse.png" not in errors
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["a.png", "secret.png"])
     (made / "secret.png").chmod(0)

@@ -80,7 +80,7 @@ def same_as_plain(fcn: Fcn, output: str = "out") -> None:
     assert not list(Path(output).glob(".fcn.*-of-*"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """The shard of ``held.png`` waits inside its decoder for the others to end, and is killed there."""
     made = make_photos([*NAMES, "held.png"])

@@ -590,7 +590,7 @@ def lines_of(output: Path, image: str) -> list[dict[str, Any]]:
     return []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: Path, fcn: Fcn) -> None:
     """In a process of its own, with the real 2 s, by searching; ended by SIGTERM."""
     made = make_photos(["a.png", "held.png"])
