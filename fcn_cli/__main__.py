@@ -43,7 +43,7 @@ def _outcome(arguments: Sequence[str] | None) -> int:
     with resources.objects_that_stay():
         from .cli.app import app
         from .cli.command_line import UsageError, usage_message
-        from .cli.console import print_message
+        from .cli.console import print_message, write_line
         from .common.errors import ExitCode, FcnError, NameCollision
 
     try:
@@ -63,9 +63,8 @@ def _outcome(arguments: Sequence[str] | None) -> int:
         if {"-v", "--verbose"} & set(arguments or sys.argv):
             import traceback
 
-            from .common.redaction import redacted
-
-            sys.stderr.write(redacted(traceback.format_exc()))
+            for line in traceback.format_exc().splitlines():
+                write_line(line, sys.stderr)
         kind = type(error).__name__
         print_message(f"this is a bug in fcn ({kind}: {error}); please report it with the output of -v")
         return ExitCode.BUG

@@ -101,9 +101,9 @@ def print_message(text: str, *, show: bool = True, log: bool = True) -> None:
 
 
 def write_line(text: str, stream: TextIO) -> None:
-    """Write a line for people; escape the characters that the stream's encoding lacks."""
+    """Write a line for people; escape what is not printable, and what the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
-    stream.write(redacted(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(one_line(redacted(text)).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def open_log(path: Path, output: str) -> None:

@@ -20,7 +20,7 @@ from ..common.output_layout import is_output_directory
 from ..common.wording import counted, duration
 from ..outputs.json_text import seconds_of
 from . import options
-from .console import one_line, print_message, print_object, write_line
+from .console import print_message, print_object, write_line
 
 if TYPE_CHECKING:
     from ..outputs.status import Status
@@ -55,7 +55,7 @@ def status(
         print_object({**found.as_json(), **({"too_old": too_old} if max_age is not None else {})})
     else:
         for line in _lines(found):
-            write_line(one_line(line), sys.stdout)
+            write_line(line, sys.stdout)
         if too_old:
             write_line(f"no run has ended in the last {duration(max_age)}", sys.stdout)
     raise typer.Exit(found.exit_code or int(too_old))
@@ -129,7 +129,9 @@ def list_images(
     """Print the paths of images, one per line, selected by the classes in their masks.
 
     The paths are absolute, so that the next command can run in any directory. Names that are not UTF-8 come
-    out byte for byte. As in: fcn list OUT --class cat --min 5% -0 | xargs -0 -r cp --parents -t cats/
+    out byte for byte; on a terminal, what is not printable is escaped.
+
+    As in: fcn list OUT --class cat --min 5% -0 | xargs -0 -r cp --parents -t cats/
 
     Exit codes: 0 also when nothing is selected; 2 the request is wrong, or OUT is no output directory.
     """
@@ -138,8 +140,12 @@ def list_images(
     wanted = selection.Selection(status, classes or (), minimum, maximum)
     found = broken = 0
     end = b"\0" if null else b"\n"
+    is_read_by_people = sys.stdout.isatty()
     for path in selection.paths(output, wanted, outputs):
-        sys.stdout.buffer.write(os.fsencode(path) + end)
+        if is_read_by_people:
+            write_line(path, sys.stdout)
+        else:
+            sys.stdout.buffer.write(os.fsencode(path) + end)
         found += 1
         broken += "\n" in path
     if not found:
@@ -175,7 +181,7 @@ def verify(
         print_object(result.as_json())
     else:
         for problem in result.problems:
-            write_line(one_line(f"{output / problem.file}: {problem.damage}; {problem.remedy}"), sys.stdout)
+            write_line(f"{output / problem.file}: {problem.damage}; {problem.remedy}", sys.stdout)
     _sum_up_check(result, show=not quiet)
     raise typer.Exit(result.exit_code)
 

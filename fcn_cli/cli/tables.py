@@ -41,7 +41,7 @@ def run(summary: Summary) -> None:
         shares.append(pixels / totals.pixels)
         rows.append(
             (
-                one_line(class_name(summary.class_names, index)),
+                class_name(summary.class_names, index),
                 f"{totals.class_images[index]:,}",
                 f"{pixels:,}",
                 f"{pixels / totals.pixels:.1%}",
@@ -105,7 +105,7 @@ def evaluation(figures: dict[str, Any]) -> None:
     """Print IoU and accuracy by class, the means, notes and the protocol."""
     rows = [
         (
-            one_line(entry["name"]),
+            entry["name"],
             _percent(entry["iou"]),
             _percent(entry["accuracy"]),
             f"{entry['truth_pixels']:,}",
@@ -160,8 +160,7 @@ def _photo_notes(figures: dict[str, Any]) -> list[str]:
             f"{figures['images_fed_smaller']} long and thin, with a smaller network input than the others"
         )
     lines += [
-        f"note on {counted(number, 'image')}: {one_line(note)}"
-        for note, number in figures["notes_by_kind"].items()
+        f"note on {counted(number, 'image')}: {note}" for note, number in figures["notes_by_kind"].items()
     ]
     return lines
 
@@ -171,7 +170,7 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
     lines = []
     true = [entry["name"] for entry in figures["classes"].values() if entry["truth_pixels"]]
     if len(true) == 1 and figures["void_fraction"]:
-        lines.append(f"the truth has no class except {one_line(true[0])}")
+        lines.append(f"the truth has no class except {true[0]}")
     if counts := figures["truth_counts"]:
         lines.append(
             f"annotations: {counts['annotations_used']} used, "
@@ -188,16 +187,16 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
 def comparison(figures: dict[str, Any]) -> None:
     """Print the figures of a comparison."""
     for name, (in_a, in_b) in figures["settings"].items():
-        _print_line(f"{name}: {one_line(str(in_a))} in A, {one_line(str(in_b))} in B")
+        _print_line(f"{name}: {in_a} in A, {in_b} in B")
     rows = [
-        (one_line(entry["name"]), _percent(entry["iou"]), f"{entry['pixels_a']:,}", f"{entry['pixels_b']:,}")
+        (entry["name"], _percent(entry["iou"]), f"{entry['pixels_a']:,}", f"{entry['pixels_b']:,}")
         for entry in figures["classes"].values()
     ]
     write_table(("class", "IoU", "pixels in A", "pixels in B"), rows, sys.stdout)
     for entry in figures["most_different"]:
         pixels = counted(entry["pixels"], "pixel", grouped=True)
         differ = "differs" if entry["pixels"] == 1 else "differ"
-        _print_line(f"{one_line(entry['image'])}: {pixels} {differ} ({entry['fraction']:.3%})")
+        _print_line(f"{entry['image']}: {pixels} {differ} ({entry['fraction']:.3%})")
     _print_line(
         f"{counted(figures['images'], 'image')}, {figures['images_identical']} identical, "
         f"{figures['images_failed']} failed; "
@@ -246,6 +245,8 @@ def write_table(
     shares
         A number from 0 to 1 for each row, shown as a bar behind the row where there is room.
     """
+    # Before anything is measured: what an escape takes counts.
+    rows = [tuple(map(one_line, row)) for row in rows]
     if not can_draw(stream):
         _write_plain(headings, rows, stream)
         return
@@ -343,5 +344,6 @@ def _write_paragraphs(
         write_line(name, stream)
         for heading, figure in zip(headings[1:], figures, strict=True):
             # The terminal would wrap a longer line inside the figure.
-            between = " " if cell_len(f"  {heading} {figure}") <= width else "\n    "
-            write_line(f"  {heading}{between}{figure}", stream)
+            whole = f"  {heading} {figure}"
+            for line in [whole] if cell_len(whole) <= width else [f"  {heading}", f"    {figure}"]:
+                write_line(line, stream)

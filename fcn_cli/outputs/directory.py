@@ -113,9 +113,10 @@ def read_classes(root: ReadableDirectory) -> list[str] | None:
     """Return the class names in a ``classes.json``, by index, or None when it cannot be read."""
     try:
         content = files.read_small_json(root / CLASSES_FILE)
-        return [content[str(index)]["name"] for index in range(len(content) - 1)]
+        names = [content[str(index)]["name"] for index in range(len(content) - 1)]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 _THIS_PHOTO_ONLY = frozenset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,12 @@ _NOT_HOW = frozenset(
 """What ``segmented`` in ``summary.json``, on the last run that segmented images, does not say."""
 
 COLUMNS = ("image", "width", "height", "class_id", "class_name", "pixels", "fraction")
+
+# What begins a formula in a spreadsheet, as OWASP lists it ("CSV Injection"), also in full width.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Before Python 3.13 a carriage return is quoted only where it could end a line; the others end a cell where a
+# spreadsheet does not take a comma for that.
+_TO_BE_QUOTED = re.compile("[\r;\t]")
 
 
 @dataclass
@@ -134,10 +141,20 @@ def _has_names(summary: dict[str, Any], class_names: Sequence[str]) -> bool:
         return False
 
 
+def path_cell(name: str) -> str:
+    """Return a relative path for a CSV file; no spreadsheet runs ``./=1.png``, which is the same file."""
+    text = printable_utf8(name)
+    return f"./{text}" if text.startswith(_FORMULA) else text
+
+
+def name_cell(name: str) -> str:
+    """Return a class name for a CSV file, behind an apostrophe where a spreadsheet would run it."""
+    return f"'{name}" if name.startswith(_FORMULA) else name
+
+
 def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) -> str:
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    # Before Python 3.13 a carriage return is quoted only where it could end a line.
     careful = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(COLUMNS)
     for record in records:
@@ -145,14 +162,14 @@ def _csv(records: Iterable[Record], class_names: Sequence[str], totals: Totals) 
         if not record.ok or not record.classes or not record.width or not record.height:
             continue
         area = record.width * record.height
-        writer = careful if "\r" in record.image else plain
+        writer = careful if _TO_BE_QUOTED.search(record.image) else plain
         writer.writerows(
             (
-                printable_utf8(record.image),
+                path_cell(record.image),
                 record.width,
                 record.height,
                 index,
-                class_name(class_names, index),
+                name_cell(class_name(class_names, index)),
                 pixels,
                 f"{pixels / area:.6f}",
             )

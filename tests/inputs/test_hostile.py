@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +43,8 @@ NAMES = [
     "$(reboot) `id` &.png",
     "emoji \U0001f408 \u202egnp.png",
     "-rf.png",
+    "=cmd|' C'!A0.png",
+    "a;=1+1.png",
     " leading and trailing .png",
     "dots....png",
     "a..png",
@@ -69,7 +72,12 @@ def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_photos: MakePhotos,
     assert set(records) == names
     escaped = {os.fsencode(name).decode("utf-8", "backslashreplace") for name in names}
     with (tmp_path / "out/stats.csv").open(newline="", encoding="utf-8") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == escaped
+        text = file.read()
+    rows = list(csv.DictReader(text.splitlines(keepends=True)))
+    assert {os.path.normpath(row["image"]) for row in rows} == escaped
+    # Nothing that a spreadsheet runs, wherever a semicolon or a tab ends a cell.
+    assert not re.search(r"^[=+@-]", text, re.MULTILINE)
+    assert '"a;=1+1.png"' in text
     written = [name for record in records.values() for name in record["outputs"]]
     assert len(set(written)) == 2 * len(names)
     for record in records.values():

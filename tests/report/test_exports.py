@@ -185,6 +185,26 @@ def test_yolo_rasterised(fcn: Fcn, maps: dict[str, Labels], tmp_path: Path) -> N
     assert '  8: "cat"\n' in text
 
 
+def test_names_that_a_reader_of_yaml_reads(fcn: Fcn, maps: dict[str, Labels], tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    names = [
+        "x",
+        "\U0001f408 cat",
+        'say "hi" \\ no: # - [',
+        "\x7f\x85\u2028\x00\n\ufeff\uffff",
+        "no",
+        "1",
+        " ",
+    ]
+    classes = json.loads((tmp_path / "out/classes.json").read_text())
+    for index, name in enumerate(names):
+        classes[str(index)]["name"] = name
+    (tmp_path / "out/classes.json").write_text(json.dumps(classes))
+    fcn("export", "out", "--format", "yolo", "-o", "yolo")
+    read = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text("ascii"))["names"]
+    assert [read[index] for index in range(len(names))] == names
+
+
 def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
     """From a real run: an upright JPEG is copied, a turned one and a PNG are converted."""
     made = tmp_path / "made"

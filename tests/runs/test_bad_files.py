@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,6 +28,8 @@ from ..conftest import (
     run_line,
     without_roots_rights,
 )
+from ..made_output import make_output
+from ..terminal import on_a_terminal
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -164,13 +168,17 @@ def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePh
 
 
 @pytest.mark.long
-def test_no_name_steers_a_terminal(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_no_name_steers_a_terminal(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Escape codes in names of images, directories, classes, options and files come out escaped."""
     evil = "\x1b]0;owned\x07\x9b31m\r\u202e"
     images = make_photos([f"{evil}/{evil}.png", f"{evil}2.png"])
     (images / f"{evil}3.png").write_bytes(b"?")
     out, run = f"out{evil}", ("segment", images, *SMALL, "--workers", "0")
-    (tmp_path / "names").write_text("\n".join(f"{evil}{number}" for number in range(21)))
+    # A carriage return would end a name here.
+    names = [f"{evil}{number}".replace("\r", "") for number in range(21)]
+    (tmp_path / "names").write_text("\n".join(names))
     lines: list[tuple[str | Path, ...]] = [
         (*run, "-o", out, "--class-names", "names", "-v", "--log-file", f"log{evil}", "--report"),
         (*run, "-o", out, "--class-names", "names", "--dry-run"),
@@ -187,11 +195,21 @@ def test_no_name_steers_a_terminal(fcn: Fcn, make_photos: MakePhotos, tmp_path: 
         ("export", out, "--format", "yolo", "-o", f"yolo{evil}"),
         ("export", out, "--format", evil, "-o", "x"),
         ("evaluate", images, f"{out}/masks", "--predictions", out, "--report", f"found{evil}"),
+        ("compare", out, "other"),
+        ("info",),
+        ("weights", "list"),
         ("weights", evil),
         (evil,),
     ]
+    other = make_output(tmp_path / "other", {f"{evil}/{evil}.png": np.zeros((48, 60), np.uint8)})
+    settings = json.loads((other / "settings.json").read_text())
+    (other / "settings.json").write_text(json.dumps({**settings, "labels": {evil: evil}}))
+    monkeypatch.setenv("FCN_WEIGHTS_DIR", f"/{evil}")
+    monkeypatch.setenv("OMP_WAIT_POLICY", evil)
     first = Path(out, "masks", f"{evil}2.png")
     for line in lines:
+        if line[0] == "compare":
+            shutil.copy(tmp_path / out / "classes.json", other)
         done = fcn(*line, code=None)
         assert done.code != 70, done
         for character in "\x1b\x07\x9b\r\u202e":
@@ -199,6 +217,13 @@ def test_no_name_steers_a_terminal(fcn: Fcn, make_photos: MakePhotos, tmp_path: 
         if first.exists() and line[0] == "status":
             first.write_bytes(b"damaged")
     assert "\x1b" not in (tmp_path / f"log{evil}").read_text()
+    assert Path(out, "report.html").exists()
+    # A pipe gets the bytes of the names, a terminal does not.
+    assert evil in fcn("list", out).stdout
+    for end in ((), ("-0",)):
+        shown = on_a_terminal(command("list", out, *end), 80, cwd=tmp_path, environment={})
+        assert not set("\x1b\x07\x9b\u202e") & set(shown)
+        assert "\\x1b]0;owned" in shown
 
 
 @pytest.mark.long

@@ -12,9 +12,9 @@ from pathlib import Path
 from ...common import palettes
 from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap
-from ...outputs.json_text import printable_utf8
 from ...outputs.overlay import colored
 from ...outputs.record import Record
+from ...outputs.statistics import path_cell
 from . import tree
 from .exporter import BACKGROUND_INDEX, Destination, Results
 from .names import UniqueNames
@@ -59,7 +59,7 @@ class VocExporter:
                 rows.writerow(("name", "image", "path"))
                 for name, record in results:
                     listed.write(f"{name}\n")
-                    rows.writerow((name, printable_utf8(record.image), printable_utf8(record.path)))
+                    rows.writerow((name, path_cell(record.image), path_cell(record.path)))
 
     def _write_one(self, record: Record, name: str, labels: LabelMap) -> tuple[str, Record]:
         write_upright_jpeg(record, self._root / "JPEGImages" / f"{name}.jpg", self._rendering)

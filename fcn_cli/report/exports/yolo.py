@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -63,10 +62,26 @@ class YoloExporter:
             stream.writelines(_lines(labels))
 
     def _description(self) -> str:
-        """Return ``data.yaml``. Ultralytics wants a ``val`` too; JSON's strings are YAML's."""
+        """Return ``data.yaml``. Ultralytics wants a ``val`` too."""
         lines = [f"train: {_IMAGES}", f"val: {_IMAGES}", "names:"]
-        lines += [f"  {index}: {json.dumps(name)}" for index, name in enumerate(self._class_names)]
+        lines += [f"  {index}: {_quoted(name)}" for index, name in enumerate(self._class_names)]
         return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML writes it between quotation marks, in ASCII.
+
+    JSON's strings are not always YAML's: of a character beyond U+FFFF JSON makes two escapes, which YAML does
+    not join, and YAML allows no DEL.
+    """
+
+    def escaped(character: str) -> str:
+        if character in '"\\':
+            return f"\\{character}"
+        code = ord(character)
+        return character if 32 <= code < 127 else f"\\U{code:08X}" if code > 0xFFFF else f"\\u{code:04X}"
+
+    return f'"{"".join(map(escaped, text))}"'
 
 
 def _lines(labels: LabelMap) -> Iterator[str]:
