@@ -833,7 +833,7 @@ Size = Annotated[
     Any,
     _option(
         QUALITY,
-        line="Size of the network's input; with --tile, of the image.",
+        line="Size of the image; it is not resized.",
         metavar="WxH",
         parser=values.size,
         show_default="693x520; with --tile 2000x1500",

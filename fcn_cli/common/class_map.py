@@ -1,0 +1,123 @@
+"""Which class becomes which, as people write it: ``person=1,cat+dog=2,*=0``.
+
+`ClassMap.parse` reads the text where an option is read, before any class is known; `ClassMap.indices` finds
+the classes once their names are. So an option that takes a map keeps a `ClassMap`, and the library asks it
+for indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .class_names import find_class, hint_at_classes
+from .errors import RequestError
+from .label_map import VOID_INDEX
+
+REST = "*"
+TAKES = "rules such as 'person=1,cat+dog=2,*=0'"
+"""What an option with a map takes, for its message."""
+
+_VOID = "void"
+_MOST_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Indices:
+    """A map of indices: `named` has the target of each source that is named, `rest` that of all others.
+
+    Without a `rest`, None, what is not named stays what it is. Void (255) is never among the rest.
+    """
+
+    named: Mapping[int, int]
+    rest: int | None
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Rules, in the order of their writing: sources, and what they become.
+
+    A source and a target are each a name or an index; ``void`` and 255 are void.
+    """
+
+    rules: tuple[tuple[str, str], ...]
+    rest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ClassMap:
+        """Parse a map.
+
+        Raises
+        ------
+        ValueError
+            It is none; see `TAKES`.
+        """
+        rules: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            left, _, target = (side.strip() for side in part.rpartition("="))
+            for source in (source.strip() for source in left.split("+")):
+                if not source or not target or source in rules:
+                    raise ValueError(f"no rule: {part!r}")
+                rules[source] = target
+        rest = rules.pop(REST, None)
+        if not rules and rest is None:
+            raise ValueError(f"no rule: {text!r}")
+        return cls(tuple(rules.items()), rest)
+
+    def __str__(self) -> str:
+        return ",".join(f"{source}={target}" for source, target in (*self.rules, (REST, self.rest)) if target)
+
+    def indices(
+        self, option: str, sources: Mapping[int, str] | None, targets: Sequence[str] | None
+    ) -> Indices:
+        """Return the map in indices.
+
+        Parameters
+        ----------
+        option
+            The option's name, for messages.
+        sources
+            The names of the sources by index; None where they have numbers only.
+        targets
+            The names of the targets in index order; None where any index up to 255 will do.
+
+        Raises
+        ------
+        RequestError
+            There is no such class, or one is named twice; the message suggests what is meant.
+        """
+        named: dict[int, int] = {}
+        by_target = None if targets is None else dict(enumerate(targets))
+
+        def target(text: str) -> int:
+            found = _find(option, text, by_target)
+            if found > VOID_INDEX:
+                raise RequestError(
+                    f"{option}: {text} is more than 255, the largest index that a mask can have"
+                )
+            return found
+
+        for source, text in self.rules:
+            index = _find(option, source, sources)
+            if index in named:
+                raise RequestError(f"{option}: {source} is class {index}, which it names twice")
+            named[index] = target(text)
+        return Indices(named, None if self.rest is None else target(self.rest))
+
+
+def _find(option: str, text: str, names: Mapping[int, str] | None) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if text.casefold() == _VOID or (is_number and int(text) == VOID_INDEX):
+        return VOID_INDEX
+    if names is None:
+        if not is_number:
+            raise RequestError(f"{option}: {text!r} is no number, and there are no names; give an index")
+        return int(text)
+    if is_number and text not in names.values():
+        if int(text) in names:
+            return int(text)
+    elif (place := find_class(text, tuple(names.values()))) is not None:
+        return tuple(names)[place]
+    raise RequestError(
+        f"{option}: there is no class {text!r}; {hint_at_classes(text, tuple(names.values()))}"
+    )
