@@ -20,7 +20,11 @@ def evaluate(
     truth: options.Truth,
     predictions: options.Predictions = None,
     split: options.Split = None,
+    truth_suffix: options.TruthSuffix = "",
     truth_colors: options.TruthColorsOption = None,
+    truth_map: options.TruthMap = None,
+    ignore_index: options.IgnoreIndex = None,
+    labelmap: options.LabelMapFile = None,
     protocol: options.ProtocolOption = Protocol.ORIGINAL,
     orientation: options.OrientationOption = Orientation.AUTO,
     backbone: options.BackboneOption = DEFAULT_BACKBONE,
@@ -47,7 +51,7 @@ def evaluate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Measure a network, or a directory of masks, against ground truth: IoU and accuracy.
+    """Measure a network, or a directory of masks, against ground truth: IoU, Dice, precision, recall.
 
     Photos without truth are skipped and counted. Photos that fail, for example because their truth has
     another size, are skipped and reported.
@@ -80,9 +84,10 @@ def evaluate(
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, views=views),
     )
-    request = accuracy.EvaluationRequest(
-        images, TruthRequest(truth, split, truth_colors), prediction, protocol, predictions, orientation
+    of_truth = TruthRequest(
+        truth, split, truth_colors, truth_suffix, tuple(ignore_index or ()), truth_map, labelmap
     )
+    request = accuracy.EvaluationRequest(images, of_truth, prediction, protocol, predictions, orientation)
     page = EvaluationReport(Path(report), images) if report is not None else None
     progress = ProgressBar(quiet=quiet)
     with contextlib.closing(progress):

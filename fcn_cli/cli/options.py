@@ -736,9 +736,9 @@ Truth = Annotated[
     typer.Argument(
         metavar="TRUTH",
         parser=values.local,
-        help="Index PNGs, a Pascal VOC root, or a COCO instances_*.json.\n\nA directory of index PNGs "
-        "with the images' names (255 is void), a Pascal VOC root (VOCdevkit/VOC2012), or a COCO "
-        "instances_*.json. A label map must have its image's size.",
+        help="Label maps, a Pascal VOC root, or a COCO instances_*.json.\n\nA directory of label maps "
+        "with the images' names (255 is void), a Pascal VOC root (VOCdevkit/VOC2012, or what CVAT exports as "
+        "a segmentation mask), or a COCO instances_*.json. A label map must have its image's size.",
     ),
 ]
 Predictions = Annotated[
@@ -758,7 +758,52 @@ Split = Annotated[
         line="The split of a Pascal VOC root.",
         metavar="NAME",
         autocompletion=values.complete("train", "val", "trainval", "test"),
-        show_default="val",
+        show_default="val, or the only one",
+    ),
+]
+TruthSuffix = Annotated[
+    str,
+    _option(
+        INPUT,
+        line="What label maps have behind an image's name: _mask.",
+        more="cat_mask.png (or another lossless format) then belongs to cat.jpg; _mask.tif means this one "
+        "format.",
+        metavar="TEXT",
+        show_default="nothing",
+    ),
+]
+TruthMap = Annotated[
+    Any,
+    _option(
+        INPUT,
+        line="What the truth's values are: '1=person,2+3=cat,*=255'.",
+        more="On the left values of label maps, labels of a labelmap.txt or COCO's categories; on the right "
+        "classes by name or index, or void. * is every other value but 255. Without it, other values stay "
+        "what they are.",
+        metavar="MAP",
+        parser=values.class_map,
+    ),
+]
+IgnoreIndex = Annotated[
+    list[int] | None,
+    _option(
+        INPUT,
+        "--ignore-index",
+        line="This value of the truth is void, too; repeatable.",
+        more="As 255 is.",
+        metavar="N",
+        parser=values.whole(0, 65535),
+    ),
+]
+LabelMapFile = Annotated[
+    str | None,
+    _option(
+        INPUT,
+        "--labelmap",
+        line="Names and colours of the truth, as CVAT writes them.",
+        more="Lines label:red,green,blue:parts:actions. A labelmap.txt in the truth's directory is found.",
+        metavar="FILE",
+        parser=values.local,
     ),
 ]
 TruthColorsOption = Annotated[
@@ -767,7 +812,7 @@ TruthColorsOption = Annotated[
         INPUT,
         line="What the truth's pixels are: voc or index.",
         more="voc: colours of Pascal VOC's palette. index: class indices, even if the truth looks like "
-        "a black-and-white mask.",
+        "a black-and-white mask, or a labelmap.txt is there.",
         metavar="NAME",
         parser=values.choice(TruthColors),
         autocompletion=values.complete(*TruthColors),

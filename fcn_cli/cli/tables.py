@@ -102,12 +102,11 @@ def tile_bench(figures: dict[str, Any]) -> None:
 
 
 def evaluation(figures: dict[str, Any]) -> None:
-    """Print IoU and accuracy by class, the means, notes and the protocol."""
+    """Print the figures by class, the means, notes and the protocol."""
     rows = [
         (
             entry["name"],
-            _percent(entry["iou"]),
-            _percent(entry["accuracy"]),
+            *(_percent(entry[figure]) for figure in ("iou", "dice", "precision", "recall")),
             f"{entry['truth_pixels']:,}",
             f"{entry['predicted_pixels']:,}",
             f"{entry['truth_images']:,}",
@@ -115,7 +114,8 @@ def evaluation(figures: dict[str, Any]) -> None:
         for entry in figures["classes"].values()
         if entry["iou"] is not None
     ]
-    write_table(("class", "IoU", "accuracy", "true pixels", "predicted", "images"), rows, sys.stdout)
+    headings = ("class", "IoU", "Dice", "precision", "recall", "true pixels", "predicted", "images")
+    write_table(headings, rows, sys.stdout)
     absent = len(figures["classes_absent"])
     counted_classes = counted(figures["classes_in_mean"], "class", "classes")
     _print_line(
@@ -126,7 +126,8 @@ def evaluation(figures: dict[str, Any]) -> None:
             else ""
         )
         + f", pixel accuracy {_percent(figures['pixel_accuracy'])}, "
-        f"mean accuracy {_percent(figures['mean_accuracy'])}"
+        f"mean accuracy {_percent(figures['mean_accuracy'])}, mean Dice {_percent(figures['mean_dice'])}, "
+        f"frequency-weighted IoU {_percent(figures['frequency_weighted_iou'])}"
     )
     _print_line(
         f"{figures['images']} of {counted(figures['images_given'], 'image')}; "
@@ -175,12 +176,13 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
         lines.append(
             f"annotations: {counts['annotations_used']} used, "
             f"{counts['annotations_of_other_categories']} of other categories (background), "
-            f"{counts['annotations_of_unknown_images']} of images that the file does not list"
+            f"{counts['annotations_of_unknown_images']} of images that the file does not list, "
+            f"{counts['annotations_without_segmentation']} without a segmentation (left out)"
         )
         if missing := counts["categories_missing"]:
             ellipsis = ", …" if len(missing) > _SHOWN_NAMES else ""
             shown = ", ".join(missing[:_SHOWN_NAMES])
-            lines.append(f"the truth lacks {len(missing)} of Pascal VOC's 20 categories: {shown}{ellipsis}")
+            lines.append(f"the truth has no category for {len(missing)} classes: {shown}{ellipsis}")
     return lines
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 
 from ..common import output_layout, store_urls
+from ..common.class_map import ClassMap
 from ..common.errors import RequestError
 from ..common.limits import LONGEST_SIDE, MOST_SHARDS
 from ..common.shard import Shard
@@ -230,6 +231,14 @@ def classes(text: str) -> tuple[str, ...]:
     if not given:
         raise refused("all, or names or indices of classes, separated by commas", text)
     return () if len(given) == 1 and given[0].casefold() == ALL else given
+
+
+def class_map(text: str) -> ClassMap:
+    """Parse a map of classes."""
+    try:
+        return ClassMap.parse(text)
+    except ValueError:
+        raise refused(ClassMap.TAKES, text) from None
 
 
 def complete(*names: str) -> Callable[[str], list[str]]:

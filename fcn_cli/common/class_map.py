@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .class_names import find_class, hint_at_classes
 from .errors import RequestError
 from .label_map import VOID_INDEX
 
 REST = "*"
-TAKES = "rules such as 'person=1,cat+dog=2,*=0'"
-"""What an option with a map takes, for its message."""
-
 _VOID = "void"
 _MOST_DIGITS = 5
 
@@ -43,6 +41,9 @@ class ClassMap:
     rules: tuple[tuple[str, str], ...]
     rest: str | None = None
 
+    TAKES: ClassVar = "rules such as 'person=1,cat+dog=2,*=0'"
+    """What an option with a map takes, for its message."""
+
     @classmethod
     def parse(cls, text: str) -> ClassMap:
         """Parse a map.
@@ -50,7 +51,7 @@ class ClassMap:
         Raises
         ------
         ValueError
-            It is none; see `TAKES`.
+            It is none.
         """
         rules: dict[str, str] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):

@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ VOID_INDEX = 255
 _MOST_BYTES = 1 << 30
 _STRIP_PIXELS = 16 << 20
 _most_pixels = limits.MOST_MASK_PIXELS
+
+AnyImage = TypeVar("AnyImage", bound=Image.Image)
 
 Size = tuple[int, int]
 RecordedSize = tuple[int | None, int | None]
@@ -95,14 +98,23 @@ def too_many_pixels(size: Size) -> str | None:
     )
 
 
+def open_png(file: ReadableFile, *sizes: RecordedSize) -> contextlib.AbstractContextManager[PngImageFile]:
+    """Open a PNG as `open_image` does; Pillow's own limit on pixels, which `Image.open` applies, is lower."""
+    return open_image(file, PngImageFile, *sizes)
+
+
 @contextlib.contextmanager
-def open_png(file: ReadableFile, *sizes: RecordedSize) -> Iterator[PngImageFile]:
-    """Open a PNG, and check its header before anything is decoded.
+def open_image(
+    file: ReadableFile, opener: Callable[[io.BytesIO], AnyImage], *sizes: RecordedSize
+) -> Iterator[AnyImage]:
+    """Open an image file, and check its header before anything is decoded.
 
     Parameters
     ----------
     file
         The file, or a link to it.
+    opener
+        Returns the image of a file's bytes.
     sizes
         The (width, height) that it may have; none where that is not known.
 
@@ -115,8 +127,7 @@ def open_png(file: ReadableFile, *sizes: RecordedSize) -> Iterator[PngImageFile]
     pixels = max(((width or 0) * (height or 0) for width, height in sizes), default=_most_pixels)
     try:
         data = read_small(file, min(_MOST_BYTES, limits.most_bytes(pixels)), follow=True)
-        # Pillow's own limit on pixels, which `Image.open` applies, is lower.
-        with PngImageFile(io.BytesIO(data)) as image:
+        with opener(io.BytesIO(data)) as image:
             _check_header(file, image.size, sizes)
             yield image
     except ImageError:

@@ -55,6 +55,9 @@ KINDS = (
 
 DEFAULT_KINDS = ("masks", "color")
 
+WRITTEN_BY_EXPORT = "Written by fcn export"
+"""With what the description in an exported COCO file begins."""
+
 REPORT_FILE = "report.html"
 REPORT_DIRECTORY = "report"
 

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image
 
 from ..common import resources
 from ..common.class_names import VOC_CLASSES, load_class_names
-from ..common.errors import Failure, NothingFound, RequestError
-from ..inputs import decoder, discovery
+from ..common.errors import Failure, FailureKind, ImageError, NothingFound, RequestError
+from ..common.label_map import LabelMap, read_label_map
+from ..common.ordered_work import OrderedWork, Task
+from ..inputs import decoder, discovery, exif
 from ..inputs.discovery import InputRequest, Source
 from ..runs.observers import ProgressObserver
 from ..runs.request import PredictionRequest
-from . import counting, truth_check, wrong_calls
+from . import matching
 from .choices import Orientation, Protocol
-from .confusion_matrix import Confusion
-from .counting import Answer, Inspector
+from .confusion import Confusion
 from .ground_truth import FolderTruth, Truth, TruthRequest, open_truth
 from .label_folder import LabelFolder
-from .orientation import OrientationRule
+from .matching import OrientationRule
 from .result import Evaluation, SeenPhoto
+
+_THREADS = 2
+MAX_HELD_BYTES = 256 << 20
+"""How many bytes of label maps may wait for their truth."""
 
 PROTOCOLS = {
     Protocol.ORIGINAL: "label map and truth compared at the photo's own size",
@@ -48,6 +57,39 @@ class EvaluationRequest:
     orientation: Orientation = Orientation.AUTO
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is to be measured for one photo: a label map, or a file that has one, or why there is none.
+
+    Without `upright`, a label map from a file is taken the way that fits the photo's size; with it, it is
+    one of the upright photo.
+    """
+
+    source: Source
+    photo: SeenPhoto
+    labels: LabelMap | Failure | Path
+    upright: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory waits with it."""
+        return self.labels.nbytes if isinstance(self.labels, np.ndarray) else 0
+
+
+class Compared(NamedTuple):
+    """One photo's truth and prediction (uint8, of one shape (h, w)), and their confusion matrix."""
+
+    source: Source
+    photo: SeenPhoto
+    truth: LabelMap
+    predicted: LabelMap
+    confusion: Confusion
+
+
+Inspector: TypeAlias = Callable[[Compared], None]
+"""Is given every photo that was measured, in the threads that compare; it must not keep the label maps."""
+
+
 @dataclass(frozen=True)
 class _Matched:
     """The photos with truth, in order; `names` maps an image to the truth's name for it."""
@@ -61,7 +103,7 @@ class _Matched:
 class _Answers(NamedTuple):
     """The answers photo by photo, their class names, and further entries for the protocol."""
 
-    answers: Generator[Answer | None]
+    answers: Generator[_Answer | None]
     class_names: tuple[str, ...]
     protocol: dict[str, Any]
 
@@ -121,33 +163,44 @@ def evaluate(
         truth.counts,
     )
     with closing(found.answers):
-        counting.count(found.answers, truth, matched.names, evaluation, observer, inspect)
+        _count(found.answers, truth, matched.names, evaluation, observer, inspect)
     return evaluation
 
 
 def _find(request: EvaluationRequest) -> tuple[list[Source], _Matched]:
     """Find the photos, match them with the truth, and check that the truth is usable."""
-    wrong_calls.refuse_images(request.images, request.truth.path)
+    matching.refuse_images(request.images, request.truth.path)
     found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
     if not found.sources:
         raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
-    with wrong_calls.detect_swapped(request.images, request.truth.path):
+    with matching.detect_swapped(request.images, request.truth.path):
         truth = open_truth(request.truth)
-        names = _names(found.sources, truth)
-        if not names:
-            raise wrong_calls.unmatched(
-                found.sources, truth.names(), truth.expected, request.images, request.truth.path
+        # With a suffix, label maps may lie beside the images.
+        sources = [
+            source
+            for source in found.sources
+            if not (request.truth.suffix and isinstance(truth, FolderTruth) and truth.holds(source.path))
+        ]
+        pairs = matching.pair(sources, truth)
+        if not pairs.names:
+            raise matching.unmatched(
+                sources or found.sources,
+                truth.names(),
+                truth.expected,
+                request.images,
+                request.truth.path,
+                "--truth-suffix",
             )
         known = _known_classes(request)
         if known is not None:
-            _check_classes(truth, known)
+            truth.use_classes(known)
         if isinstance(truth, FolderTruth):
-            truth_check.check(truth, list(names.values()), len(known) if known else None)
+            truth.check_first(list(pairs.names.values()), known)
     either = Orientation.STORED if request.protocol is Protocol.TORCHVISION else truth.drawn_on
-    frames = {image: truth.frame(name) for image, name in names.items()}
-    photos = [source for source in found.sources if source.image in names]
+    frames = {image: pairs.failures.get(image, truth.frame(name)) for image, name in pairs.names.items()}
+    matched = [source for source in sources if source.image in pairs.names]
     rule = OrientationRule(frames, request.orientation, either)
-    return found.sources, _Matched(truth, photos, names, rule)
+    return sources, _Matched(truth, matched, pairs.names, rule)
 
 
 def _known_classes(request: EvaluationRequest) -> tuple[str, ...] | None:
@@ -158,52 +211,27 @@ def _known_classes(request: EvaluationRequest) -> tuple[str, ...] | None:
     return asked_names or (VOC_CLASSES if official else None)
 
 
-def _names(photos: list[Source], truth: Truth) -> dict[str, str]:
-    """Map each image to the truth's name for it; raises RequestError if two photos share one truth."""
-    names: dict[str, str] = {}
-    owners: dict[str, Source] = {}
-    for source in photos:
-        name = truth.find(source.image)
-        if name is None:
-            continue
-        if name in owners:
-            raise RequestError(
-                f"{owners[name].given} and {source.given} have the same truth, {name}; keep one of the photos"
-            )
-        owners[name] = source
-        names[source.image] = name
-    return names
-
-
-def _check_classes(truth: Truth, names: tuple[str, ...]) -> None:
-    if truth.voc_classes_only and names[1:] != VOC_CLASSES[1:]:
-        raise RequestError(
-            f"the truth has Pascal VOC's classes, the predictions have others ({', '.join(names[:3])}, …); "
-            "if they are Pascal VOC's under other names, give --class-names voc"
-        )
-
-
 def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
     from ..runs.prediction_stream import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
     if not any(folder.has(source.image) for source in matched.photos):
-        raise wrong_calls.unmatched(
+        raise matching.unmatched(
             matched.photos, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
         )
     classes = load_class_names(request.prediction.model.class_names) or folder.class_names or VOC_CLASSES
-    _check_classes(matched.truth, classes)
+    matched.truth.use_classes(classes)
     # The photos are opened for their sizes and EXIF orientations: our masks are always upright.
     pool = open_pool(matched.photos, request.prediction.decoding, orient=matched.rule, measure_only=True)
 
-    def answers() -> Generator[Answer | None]:
+    def answers() -> Generator[_Answer | None]:
         with pool:
             for item in pool:
                 if item is None:
                     yield None
                     continue
                 labels = item.failure or folder.find(item.source.image)
-                yield Answer(item.source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
+                yield _Answer(item.source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
 
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
@@ -222,7 +250,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         model = prediction.model.resolve()
         file = model.weights_file(observer.downloading)
         network = model.load(file)
-        _check_classes(matched.truth, network.class_names)
+        matched.truth.use_classes(network.class_names)
         ready = engine.Engine(network, chosen, views=prediction.inference.views)
     except BaseException:
         pool.close()
@@ -237,7 +265,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
     if short_side is not None:
         short_side = int(short_side * max(prediction.decoding.scales))
 
-    def answers() -> Generator[Answer | None]:
+    def answers() -> Generator[_Answer | None]:
         with pool:
             for batch in prediction_stream.predict(pool, ready, size):
                 if not batch:
@@ -245,7 +273,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
                 for predicted in batch:
                     photo, result = predicted.photo, predicted.result
                     labels = result if isinstance(result, Failure) else result.labels
-                    yield Answer(photo.source, SeenPhoto.of(photo, short_side), labels)
+                    yield _Answer(photo.source, SeenPhoto.of(photo, short_side), labels)
 
     settings = {
         **prediction.label_settings(model).as_json(),
@@ -255,3 +283,91 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
     }
     settings["weights_sha256"] = file.sha256
     return _Answers(answers(), network.class_names, {"settings": settings})
+
+
+def _count(
+    answers: Generator[_Answer | None],
+    truth: Truth,
+    names: dict[str, str],
+    evaluation: Evaluation,
+    observer: ProgressObserver,
+    inspect: Inspector | None = None,
+) -> None:
+    """Add answer by answer to an evaluation; None stands for a moment in which nothing came."""
+    classes = len(evaluation.class_names)
+    resized = evaluation.protocol["name"] == Protocol.TORCHVISION
+
+    def add(task: Task[tuple[Source, SeenPhoto], Confusion]) -> None:
+        source, photo = task.key
+        try:
+            evaluation.confusion.add(task.future.result())
+            evaluation.notes.add(source, photo)
+            observer.step(failed=False)
+        except ImageError as error:
+            evaluation.failures.append((source, error.failure))
+            observer.step(failed=True)
+
+    # Most of this time goes into decoding PNGs.
+    with OrderedWork[tuple[Source, SeenPhoto], Confusion](
+        _THREADS, "fcn-count", max_bytes=MAX_HELD_BYTES
+    ) as work:
+        for answer in answers:
+            if answer is None:
+                observer.waiting()
+                continue
+            name = names[answer.source.image]
+            if notes := truth.notes(name):
+                answer = replace(answer, photo=replace(answer.photo, notes=(*answer.photo.notes, *notes)))
+            work.submit(
+                (answer.source, answer.photo),
+                partial(_compare, answer, truth, name, classes, inspect, resized=resized),
+                answer.held_bytes,
+            )
+            for task in work.take():
+                add(task)
+        for task in work.take(everything=True):
+            add(task)
+
+
+def _compare(
+    answer: _Answer, truth: Truth, name: str, classes: int, inspect: Inspector | None, *, resized: bool
+) -> Confusion:
+    if isinstance(answer.labels, Failure):
+        raise ImageError.of(answer.labels)
+    labels = _from_file(answer, answer.labels) if isinstance(answer.labels, Path) else answer.labels
+    right = truth.load(name, answer.photo.size)
+    if resized:
+        size = labels.shape[1], labels.shape[0]
+        right = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
+    try:
+        confusion = Confusion.of(right, labels, classes)
+    except ValueError as error:
+        raise ImageError(FailureKind.BAD_LABELS, f"{error} ({name})") from None
+    if inspect is not None:
+        inspect(Compared(answer.source, answer.photo, right, labels, confusion))
+    return confusion
+
+
+def _from_file(answer: _Answer, path: Path) -> LabelMap:
+    """Return the label map of a file, turned to the way in which the photo's truth was drawn."""
+    photo = answer.photo
+    labels = read_label_map(path, photo.size, photo.other_size)
+    as_it_is = (labels.shape[1], labels.shape[0]) == photo.size
+    what = f"its label map {path}"
+    if photo.stored and (answer.upright or not as_it_is):
+        _check_size(labels, photo.other_size, what)
+        return np.asarray(exif.as_stored(Image.fromarray(labels), photo.turn))
+    if photo.turn != 1 and not as_it_is and not answer.upright:
+        _check_size(labels, photo.other_size, what)
+        return np.asarray(exif.upright(Image.fromarray(labels), photo.turn))
+    _check_size(labels, photo.size, what)
+    return labels
+
+
+def _check_size(labels: LabelMap, photo: tuple[int, int], what: str) -> None:
+    height, width = labels.shape
+    if (width, height) != photo:
+        raise ImageError(
+            FailureKind.SIZES_DIFFER,
+            f"{what} has {width}x{height} pixels, the photo {photo[0]}x{photo[1]}",
+        )

@@ -1,33 +1,92 @@
-"""Label maps from a COCO ``instances_*.json``, by the rules of torchvision's segmentation reference.
+"""Ground truth from a COCO ``instances_*.json``, by the rules of torchvision's segmentation reference.
 
-Pascal VOC's 20 categories become its class indices; every other category is background. A crowd counts as an
-ordinary instance. Pixels that more than one instance covers are void, even if the instances have the same
-class. Every image of the file counts; an image without annotations is all background.
+A category belongs to the class of its name, or to what ``--truth-map`` says; every other category is
+background. A crowd counts as an ordinary instance. Pixels that more than one instance covers are void, even
+if the instances have the same class. Every image of the file counts; an image without annotations is all
+background.
 
-COCO's own library, pycocotools, rasterises the polygons. It does not validate its input (it reads two points
+COCO's own library, pycocotools, rasterises polygons. It does not validate its input (it reads two points
 as a box), so every segmentation is validated first.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common import files
+from ..common.class_map import ClassMap, Indices
 from ..common.errors import Failure, FailureKind, ImageError, RequestError
 from ..common.label_map import VOID_INDEX, LabelMap, Size
-from . import coco_file
+from ..common.output_layout import WRITTEN_BY_EXPORT
+from ..outputs.json_text import read_name
 from .choices import Orientation
-from .orientation import Frame
+from .matching import Frame
+
+# COCO's own largest file has half a gigabyte.
+_MOST_BYTES = 2 << 30
+_SHOWN_NAMES = 3
 
 # Compressed run lengths, similar to LEB128: each character, minus "0", holds five bits of a number and a
 # sixth bit that says whether more characters follow.
 _FIRST_CHARACTER, _CHARACTERS = ord("0"), 64
 _MORE, _NEGATIVE, _BITS, _BIT_COUNT = 32, 16, 31, 5
+
+_SYNONYMS = (
+    ("aeroplane", "airplane"),
+    ("diningtable", "dining table"),
+    ("motorbike", "motorcycle"),
+    ("pottedplant", "potted plant"),
+    ("sofa", "couch"),
+    ("tvmonitor", "tv"),
+)
+"""Pascal VOC's and COCO's names of the same classes, where they are spelled differently."""
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+_OTHER_NAMES = {_plain(one): _plain(other) for pair in _SYNONYMS for one, other in (pair, reversed(pair))}
+
+
+def class_called(name: str, classes: Sequence[str]) -> int | None:
+    """Return the class of this name, None without one or with several.
+
+    Upper and lower case, spaces and punctuation do not count; nor does it matter whether a class has Pascal
+    VOC's name or COCO's.
+    """
+    plain = _plain(name)
+    for wanted in (plain, _OTHER_NAMES.get(plain, plain)):
+        found = [index for index, each in enumerate(classes) if _plain(each) == wanted]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """One annotation; `title` names it in messages."""
+
+    title: str
+    category: int
+    segmentation: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageEntry:
+    """One image: its id, and its (width, height) in pixels or the reason why it is unusable."""
+
+    identity: int
+    size: Size | Failure
 
 
 class CocoTruth:
@@ -37,39 +96,51 @@ class CocoTruth:
     ----------
     path
         The JSON file.
+    map_
+        What categories become, by name or id; the others keep the class of their name.
+    ignored
+        Ids of categories whose pixels are void.
 
     Raises
     ------
     RequestError
-        The file cannot be read or is not a valid instances file with COCO's categories, or pycocotools is
+        The file cannot be read or is not a valid instances file, or it has polygons and pycocotools is
         missing.
     """
 
-    drawn_on = Orientation.STORED
-    voc_classes_only = True
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from pycocotools import mask
-        except ImportError:
-            raise RequestError(
-                f"{path}: COCO annotations need pycocotools; install it with: pip install 'fcn-cli[coco]'"
-            ) from None
-        self._coco = mask
+    def __init__(self, path: Path, map_: ClassMap | None = None, ignored: Sequence[int] = ()) -> None:
         self.path = path
+        self.counts: Mapping[str, Any] = {}
+        self._map, self._ignored = map_, ignored
+        content = _read(path)
+        try:
+            reader = _Reader(content)
+            self._categories = reader.categories()
+            self._images = reader.images()
+            self._instances = reader.annotations(self._categories)
+        except _Refused as refusal:
+            raise RequestError(f"{path}: {refusal}") from None
+        self._reader_counts = reader.counts
+        # What fcn export writes are regions of upright images.
+        is_ours = str(_description(content)).startswith(WRITTEN_BY_EXPORT)
+        self.drawn_on = Orientation.UPRIGHT if is_ours else Orientation.STORED
         self.description = (
-            "COCO instances: the 20 Pascal VOC categories, crowds as instances, overlaps void, "
+            "COCO instances: categories by name, crowds as instances, overlaps void, "
             "images without annotations as background"
         )
-        self._file = coco_file.read(path)
-        self.counts: Mapping[str, Any] = self._file.counts
+        if map_ is not None:
+            self.description += f", --truth-map {map_}"
+        self.description += "".join(f", --ignore-index {index}" for index in ignored)
+        self._classes: Mapping[int, int] = {}
+        self._by_file_name = _by_file_name(self._images)
+        self._coco = self._rasteriser()
 
     def __len__(self) -> int:
-        return len(self._file.images)
+        return len(self._images)
 
     def names(self) -> Iterable[str]:
         """Return the file names of all images."""
-        return self._file.images
+        return self._images
 
     def expected(self, image: str) -> str:
         """Return the file name by which the annotations are searched: the image's own."""
@@ -77,11 +148,61 @@ class CocoTruth:
 
     def find(self, image: str) -> str | None:
         """Return the image's file name in the annotations, or None if it is not there."""
-        return image if image in self._file.images else None
+        return image if image in self._images else None
+
+    def alike(self, image: str) -> Sequence[str]:
+        """Return the file names with the image's last part: those in the same folders, if there are any."""
+        parts = PurePosixPath(image).parts
+        found = self._by_file_name.get(parts[-1], ())
+
+        def agrees(name: str) -> bool:
+            others = _parts(name)
+            shared = min(len(parts), len(others))
+            return parts[-shared:] == others[-shared:]
+
+        return [name for name in found if agrees(name)] or found
 
     def frame(self, name: str) -> Frame:
         """Return the (width, height) of an image, or the failure if its entry is invalid."""
-        return self._file.images[name].size
+        return self._images[name].size
+
+    def use_classes(self, names: Sequence[str]) -> None:
+        """Find the class of every category; see `ground_truth.Truth`."""
+        told = Indices({}, None)
+        if self._map is not None:
+            told = self._map.indices("--truth-map", self._categories, names)
+        classes = dict(told.named)
+        for category, name in self._categories.items():
+            if category in self._ignored:
+                classes[category] = VOID_INDEX
+            elif category not in classes:
+                index = told.rest if told.rest is not None else class_called(name, names)
+                if index is not None:
+                    classes[category] = index
+        if not classes:
+            raise RequestError(
+                f"{self.path}: none of its {len(self._categories)} categories "
+                f"({_first_names(self._categories.values())}) is one of the classes ({_first_names(names)}); "
+                "say which is which, as in --truth-map 'giraffe=1'; if the classes are Pascal VOC's under "
+                "other names, give --class-names voc"
+            )
+        self._classes = classes
+        used = Counter(instance.category in classes for some in self._instances.values() for instance in some)
+        has_category = set(classes.values())
+        self.counts = {
+            "annotations_used": used[True],
+            "annotations_of_other_categories": used[False],
+            **self._reader_counts,
+            "categories_missing": [
+                name for index, name in enumerate(names) if index and index not in has_category
+            ],
+        }
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Return how many annotations of an image have no segmentation."""
+        instances = self._instances.get(self._images[name].identity, ())
+        without = sum(not instance.segmentation for instance in instances)
+        return (f"annotations without a segmentation: {without}",) if without else ()
 
     def load(self, name: str, *sizes: Size) -> LabelMap:
         """Return the label map of an image: uint8, shape (height, width).
@@ -92,7 +213,7 @@ class CocoTruth:
             The image's entry or one of its annotations is invalid, or it has none of these sizes, if there
             are any; the message says which and why.
         """
-        image = self._file.images[name]
+        image = self._images[name]
         if isinstance(image.size, Failure):
             raise ImageError.of(image.size)
         width, height = image.size
@@ -104,16 +225,31 @@ class CocoTruth:
             )
         labels = np.zeros((height, width), np.uint8)
         count = np.zeros((height, width), np.uint8)
-        for instance in self._file.instances.get(image.identity, ()):
+        for instance in self._instances.get(image.identity, ()):
+            index = self._classes.get(instance.category)
+            if index is None or not instance.segmentation:
+                continue
             try:
                 covered_pixels = self._rasterise(instance.segmentation, height, width)
             except ValueError as error:
                 raise ImageError(FailureKind.BAD_LABELS, f"{self.path}: {instance.title} {error}") from None
-            labels[covered_pixels] = coco_file.CLASS_INDEX[instance.category]
+            labels[covered_pixels] = index
             # Limited to 2, because uint8 would overflow at 256 instances.
             count[covered_pixels] = np.minimum(count[covered_pixels] + 1, 2)
         labels[count > 1] = VOID_INDEX
         return labels
+
+    def _rasteriser(self) -> Any:
+        """Return what rasterises polygons; None where there are none to rasterise."""
+        if not any(isinstance(one.segmentation, list) for some in self._instances.values() for one in some):
+            return None
+        try:
+            from pycocotools import mask
+        except ImportError:
+            raise RequestError(
+                f"{self.path}: COCO's polygons need pycocotools; install it with: pip install 'fcn-cli[coco]'"
+            ) from None
+        return mask
 
     def _rasterise(self, segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
         """Return an instance's pixels, shape (height, width), from polygons or run lengths.
@@ -125,8 +261,6 @@ class CocoTruth:
         ValueError
             The segmentation is invalid; the message completes the sentence "annotation 7 (dog) …".
         """
-        if not segmentation:
-            raise ValueError("has no segmentation")
         if isinstance(segmentation, list):
             _check_polygons(segmentation, height, width)
             runs = self._coco.merge(self._coco.frPyObjects(segmentation, height, width))
@@ -137,6 +271,159 @@ class CocoTruth:
         counts = _validated_counts(segmentation, height, width)
         # Runs go down the columns; the first one counts pixels outside the instance.
         return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+class _Refused(Exception):
+    """The whole file is refused; the message says why."""
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the content of a file that has the structure of instances; RequestError says what else it is."""
+    try:
+        content = json.loads(files.read_small(path, _MOST_BYTES, follow=True))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: not JSON ({error})") from None
+    try:
+        return _instances_only(content)
+    except _Refused as refusal:
+        raise RequestError(f"{path}: {refusal}") from None
+
+
+def _instances_only(content: Any) -> Mapping[str, Any]:
+    if isinstance(content, list):
+        scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
+        raise _Refused(
+            "results of a detector, predictions with scores; truth is an instances_*.json"
+            if scored
+            else "a list; COCO's instances are an object with images, annotations and categories"
+        )
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise _Refused("not COCO's instances: it has no list of images")
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list):
+        raise _Refused("has no annotations, so it holds no truth (it may be one of COCO's image_info files)")
+    first = annotations[0] if annotations else None
+    if isinstance(first, dict) and "segments_info" in first:
+        raise _Refused("panoptic annotations, whose segments are in PNGs; give an instances_*.json")
+    if isinstance(first, dict) and "caption" in first:
+        raise _Refused("captions; give an instances_*.json")
+    return content
+
+
+def _description(content: Mapping[str, Any]) -> object:
+    info = content.get("info")
+    return info.get("description") if isinstance(info, dict) else None
+
+
+class _Reader:
+    """Collects a file's images and instances, and validates both.
+
+    A problem of the whole file raises an error. A problem of one image, such as a file name that two images
+    share, becomes that image's failure. Annotations that are not used are counted.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = content
+        self._known: Counter[int] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    def categories(self) -> dict[int, str]:
+        """Return the names of the categories by id."""
+        listed = self._content.get("categories")
+        if not isinstance(listed, list) or not listed:
+            raise _Refused(
+                "has no categories, so nothing says what its category ids mean; copy `categories` from "
+                "COCO's own instances file"
+            )
+        names: dict[int, str] = {}
+        for number, value in enumerate(listed):
+            entry = _object(value, "categories", number)
+            identity, name = _whole(entry, "id", "categories", number), entry.get("name")
+            if not isinstance(name, str):
+                raise _Refused(f"categories[{number}] has no name")
+            if identity in names and names[identity] != name:
+                raise _Refused(f"category id {identity} is both {names[identity]!r} and {name!r}")
+            names[identity] = name
+        return names
+
+    def images(self) -> dict[str, _ImageEntry]:
+        """Return the images by file name."""
+        names: Counter[str] = Counter()
+        entries: list[tuple[str, int, Mapping[str, Any]]] = []
+        for number, value in enumerate(self._content["images"]):
+            entry = _object(value, "images", number)
+            name = _file_name(entry, number)
+            identity = _whole(entry, "id", "images", number)
+            entries.append((name, identity, entry))
+            names[name] += 1
+            self._known[identity] += 1
+        images: dict[str, _ImageEntry] = {}
+        for name, identity, entry in entries:
+            width, height = entry.get("width"), entry.get("height")
+            if names[name] > 1:
+                reason = f"{names[name]} images of the annotations have this file_name"
+            elif self._known[identity] > 1:
+                reason = f"{self._known[identity]} images of the annotations have its id, {identity}"
+            elif _is_whole(width) and _is_whole(height) and min(width, height) > 0:
+                images[name] = _ImageEntry(identity, (width, height))
+                continue
+            else:
+                reason = "the annotations do not give its width and height in whole pixels"
+            images[name] = _ImageEntry(identity, Failure(FailureKind.BAD_LABELS, reason))
+        return images
+
+    def annotations(self, categories: Mapping[int, str]) -> dict[int, list[_Instance]]:
+        """Return the annotations by image id, after `images`."""
+        instances: dict[int, list[_Instance]] = defaultdict(list)
+        unknown = without = 0
+        for number, value in enumerate(self._content["annotations"]):
+            entry = _object(value, "annotations", number)
+            image = _whole(entry, "image_id", "annotations", number)
+            category = _whole(entry, "category_id", "annotations", number)
+            if image not in self._known:
+                unknown += 1
+            elif category not in categories:
+                raise _Refused(
+                    f"annotations[{number}] has category_id {category}, which is not in categories"
+                )
+            else:
+                title = f"annotation {str(entry.get('id', number))[:40]} ({categories[category]})"
+                segmentation = entry.get("segmentation")
+                without += not segmentation
+                instances[image].append(_Instance(title, category, segmentation))
+        count = len(self._content["annotations"])
+        if count and unknown == count:
+            raise _Refused("no annotation belongs to an image of the file (compare image_id and images[].id)")
+        if count and unknown + without == count:
+            raise _Refused("no annotation has a segmentation; boxes alone are no truth for pixels")
+        self.counts.update(annotations_of_unknown_images=unknown, annotations_without_segmentation=without)
+        return instances
+
+
+def _file_name(entry: Mapping[str, Any], number: int) -> str:
+    """Return an image's file name; what `fcn export` writes has the bytes of names that are not UTF-8."""
+    try:
+        name = read_name(entry, "file_name")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        name = ""
+    if not name:
+        raise _Refused(f"images[{number}] has no file_name")
+    return name
+
+
+def _by_file_name(images: Iterable[str]) -> dict[str, list[str]]:
+    """Return the file names of the annotations by their last part."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        found[_parts(name)[-1]].append(name)
+    return dict(found)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the folders and the file of a name, which may be written as on Windows, or be a URL."""
+    return PurePosixPath(name.replace("\\", "/")).parts or ("",)
 
 
 def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
@@ -196,3 +483,26 @@ def _is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _object(value: Any, where: str, number: int) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _Refused(f"{where}[{number}] is not an object")
+    return value
+
+
+def _whole(entry: Mapping[str, Any], key: str, where: str, number: int) -> int:
+    value = entry.get(key)
+    if not _is_whole(value):
+        wrong = f"the {key} {json.dumps(value)[:40]}" if key in entry else f"no {key}"
+        raise _Refused(f"{where}[{number}] has {wrong}; ids are whole numbers")
+    return value
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _first_names(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_SHOWN_NAMES]) + (", …" if len(listed) > _SHOWN_NAMES else "")

@@ -1,38 +1,99 @@
-"""Ground truth from a directory of label maps, a Pascal VOC root, or COCO annotations (see `coco`)."""
+"""Ground truth: label maps in a directory or a Pascal VOC root, or COCO annotations (see `coco`).
+
+A truth's pixels hold *values*: class indices, colours with names (CVAT's ``labelmap.txt``), or whatever
+``--truth-map`` says. They become class indices once the classes of the predictions are known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from ..common import files
-from ..common.errors import RequestError
-from ..common.label_map import LabelMap, Size
-from . import truth_files, wrong_calls
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..common import files, palettes
+from ..common.class_map import ClassMap, Indices
+from ..common.class_names import hint_at_classes
+from ..common.errors import FailureKind, ImageError, RequestError
+from ..common.label_map import VOID_INDEX, LabelMap, Size
+from . import label_folder, matching
 from .choices import Orientation, TruthColors
-from .coco import CocoTruth
-from .label_folder import find_label_file, label_files
-from .orientation import Frame
+from .coco import CocoTruth, class_called
+from .confusion import highest_class
+from .matching import Frame
+
+DEFAULT_SPLIT = "val"
+LABEL_MAP_FILE = "labelmap.txt"
+MAP_OPTION, IGNORE_OPTION = "--truth-map", "--ignore-index"
 
 _LIST_BYTES = 16 << 20
 _VOC_LISTS = Path("ImageSets", "Segmentation")
 _VOC_MASKS = "SegmentationClass"
-DEFAULT_SPLIT = "val"
+_VOID_LABELS = frozenset({"void", "ignore", "ignored"})
+_STRIP_PIXELS = 1 << 20
+_MOST_VALUES = 1 << 16
+_NO_CLASS = -1
+_GREY_MODES = frozenset({"L", "1", "LA"})
+_COLOR_MODES = frozenset({"RGB", "RGBA"})
+_USE_INDICES = "save each pixel's class index (0 is background, 255 void) as 8-bit grey or paletted PNG"
+
+Values = NDArray[np.uint8] | NDArray[np.uint16]
+"""The values of a truth's pixels, shape (height, width)."""
+
+
+@dataclass(frozen=True)
+class TruthRequest:
+    """Which ground truth to measure against.
+
+    Parameters
+    ----------
+    path
+        A directory of label maps, a Pascal VOC root, or a COCO ``instances_*.json``.
+    split
+        The split of a Pascal VOC root; None means `DEFAULT_SPLIT`, or the only one.
+    colors
+        The meaning of the pixels. None means class indices, or the colours of a ``labelmap.txt`` in the
+        directory, and refuses black-and-white masks.
+    suffix
+        What follows the image's name in that of its label map: ``_mask``, ``_mask.tif``.
+    ignored
+        Values that are void.
+    classes
+        What the values become; see `common.class_map`.
+    label_map
+        A file like CVAT's ``labelmap.txt``, instead of the one in the directory.
+    """
+
+    path: str
+    split: str | None = None
+    colors: TruthColors | None = None
+    suffix: str = ""
+    ignored: tuple[int, ...] = ()
+    classes: ClassMap | None = None
+    label_map: str | None = None
+
+    def described(self) -> str:
+        """Return the options that shape the truth, for the report."""
+        parts = [f"--truth-suffix {self.suffix}"] if self.suffix else []
+        parts += [f"--truth-colors {self.colors}"] if self.colors is not None else []
+        parts += [f"{MAP_OPTION} {self.classes}"] if self.classes is not None else []
+        parts += [f"{IGNORE_OPTION} {index}" for index in self.ignored]
+        return "".join(f", {part}" for part in parts)
 
 
 class Truth(Protocol):
     """The true label maps of some images.
 
-    `drawn_on` says whether the format's label maps belong to the upright or to the stored photo.
-    `voc_classes_only` is true if their indices are always Pascal VOC's classes. `counts` holds further
-    figures for the report, by name.
+    `drawn_on` says whether the format's label maps belong to the upright or to the stored image. `counts`
+    holds further figures for the report, by name; it is complete after `use_classes`.
     """
 
     description: str
     drawn_on: Orientation
-    voc_classes_only: bool
     counts: Mapping[str, Any]
 
     def __len__(self) -> int:
@@ -47,6 +108,10 @@ class Truth(Protocol):
         """Return the truth's name for an image (a relative POSIX path), or None if it has no truth."""
         ...
 
+    def alike(self, image: str) -> Sequence[str]:
+        """Return the truth's names that may mean an image for which `find` has none."""
+        ...
+
     def expected(self, image: str) -> str:
         """Return the name, as in `names`, by which an image is searched."""
         ...
@@ -55,8 +120,18 @@ class Truth(Protocol):
         """Return the size of the label map with a name from `find`, or where to read it."""
         ...
 
+    def use_classes(self, names: Sequence[str]) -> None:
+        """Take the classes of the predictions, in index order; before `load`.
+
+        Raises
+        ------
+        RequestError
+            The truth does not fit these classes.
+        """
+        ...
+
     def load(self, name: str, *sizes: Size) -> LabelMap:
-        """Return the label map with a name from `find`: uint8, shape (height, width).
+        """Return the label map with a name from `find`, of class indices: uint8, shape (height, width).
 
         Raises
         ------
@@ -65,24 +140,9 @@ class Truth(Protocol):
         """
         ...
 
-
-@dataclass(frozen=True)
-class TruthRequest:
-    """Which ground truth to measure against.
-
-    Parameters
-    ----------
-    path
-        A directory of label maps, a Pascal VOC root, or a COCO ``instances_*.json``.
-    split
-        The split of a Pascal VOC root; None means `DEFAULT_SPLIT`.
-    colors
-        The meaning of the PNGs' pixel values. None means class indices, and refuses black-and-white masks.
-    """
-
-    path: str
-    split: str | None = None
-    colors: TruthColors | None = None
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Return what is to be noted about the truth of an image."""
+        ...
 
 
 def open_truth(request: TruthRequest) -> Truth:
@@ -93,39 +153,60 @@ def open_truth(request: TruthRequest) -> Truth:
     RequestError
         The path does not exist, has none of the three formats, or does not have this split or colours.
     """
-    path, split, colors = Path(request.path), request.split, request.colors
+    path = Path(request.path)
     if not path.exists():
         raise RequestError(f"{path}: no such file or directory")
     if (path / _VOC_LISTS).is_dir():
-        return VocTruth(path, split or DEFAULT_SPLIT, colors)
-    if split is not None:
+        return VocTruth(path, request)
+    if request.split is not None:
         raise RequestError(f"--split: only a Pascal VOC root has splits, and {path} is not one")
     if path.is_dir():
-        return FolderTruth(path, colors)
+        return FolderTruth(path, request)
     if path.suffix.lower() != ".json":
-        raise RequestError(
-            f"{path}: neither a directory of label maps, nor a Pascal VOC root, nor a COCO instances_*.json"
+        raise matching.unexpected(
+            path, "a directory of label maps, a Pascal VOC root or a COCO instances_*.json", "another file"
         )
-    if colors is not None:
-        raise RequestError(f"--truth-colors: only PNGs have colours, and {path} is a JSON file")
-    return CocoTruth(path)
+    for option, value in (
+        ("--truth-colors", request.colors),
+        ("--truth-suffix", request.suffix),
+        ("--labelmap", request.label_map),
+    ):
+        if value:
+            raise RequestError(f"{option}: only label maps have such, and {path} is a JSON file")
+    return CocoTruth(path, request.classes, request.ignored)
+
+
+class Pixels(NamedTuple):
+    """A truth's values as they are in its file; `is_grey` where nothing but grey says what they mean."""
+
+    values: Values
+    is_grey: bool
 
 
 class FolderTruth:
-    """A directory of index PNGs (greyscale or paletted, 255 is void), matched by relative path and stem."""
+    """A directory of label maps, matched by relative path and stem."""
 
     description = "a directory of label maps"
     drawn_on = Orientation.UPRIGHT
-    voc_classes_only = False
 
-    def __init__(self, root: Path, colors: TruthColors | None = None) -> None:
+    def __init__(self, root: Path, request: TruthRequest, label_map: Path | None = None) -> None:
+        matching.refuse_other_directory(root)
         self.root = root
         self.counts: Mapping[str, Any] = {}
-        self._colors = colors
-        wrong_calls.refuse_other_directory(root)
-        self._files = label_files(root)
-        if not self._files:
-            raise RequestError(f"{root}: {wrong_calls.describe_without_png(root)}")
+        self._request = request
+        self._ending, suffixes = _ending(request.suffix)
+        for some in suffixes:
+            self._files = label_folder.label_files(root, some, self._ending)
+            if self._files:
+                break
+        else:
+            raise matching.without_label_maps(root, request.suffix)
+        self._suffix = next(iter(self._files.values())).suffix
+        self._paths = frozenset(map(str, self._files.values()))
+        self._colors = _colors(request, label_map or root / LABEL_MAP_FILE)
+        named = f", {self._colors.origin}" if self._colors is not None and self._colors.names else ""
+        self.description = f"{self.description}{named}{request.described()}"
+        self._table: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -136,41 +217,138 @@ class FolderTruth:
 
     def find(self, image: str) -> str | None:
         """Return the file for ``sub/cat.jpg``: ``sub/cat.jpg.png``, else ``sub/cat.png``, else None."""
-        name = find_label_file(self._files, image)
+        name = label_folder.find_label_file(self._files, image, self._ending)
         return self._files[name].relative_to(self.root).as_posix() if name is not None else None
 
+    def alike(self, image: str) -> Sequence[str]:  # noqa: ARG002 - of the interface
+        """Return nothing: label maps have the images' names."""
+        return ()
+
     def expected(self, image: str) -> str:
-        """Return ``sub/cat.png`` for ``sub/cat.jpg``."""
-        return str(PurePosixPath(image).with_suffix(".png"))
+        """Return ``sub/cat.png`` for ``sub/cat.jpg``, with the suffixes that are asked for."""
+        return f"{PurePosixPath(image).with_suffix('')}{self._ending}{self._suffix}"
+
+    def holds(self, path: str) -> bool:
+        """Return whether a file is one of the label maps."""
+        return path in self._paths or str(Path(path).resolve()) in self._paths
 
     def frame(self, name: str) -> Frame:
         """Return the label map's file."""
         return self.root / name
 
-    def load(self, name: str, *sizes: Size) -> LabelMap:
-        """Return the label map; see `truth_files.read`."""
-        return truth_files.read(self.root / name, self._colors, *sizes)
+    def use_classes(self, names: Sequence[str]) -> None:
+        """Find the class of every value; see `Truth`."""
+        self._table = _table(self._request, self._colors.names if self._colors is not None else None, names)
 
-    def is_black_and_white(self, name: str, labels: LabelMap) -> bool:
-        """Return whether a label map looks like a mask of one object; see `truth_files`."""
-        return self._colors is None and truth_files.is_black_and_white(self.root / name, labels)
+    def read(self, name: str, *sizes: Size) -> Pixels:
+        """Return a label map's values, before they become class indices; raises ImageError."""
+        path = self.root / name
+        return _read(path, *sizes) if self._colors is None else self._colors.read(path, *sizes)
+
+    def classes_of(self, name: str, values: Values) -> LabelMap:
+        """Return the class indices of values; ImageError where one is none."""
+        if self._table is None and values.dtype == np.uint8:
+            return values.astype(np.uint8, copy=False)
+        table = self._table if self._table is not None else _plain_table()
+        labels = np.empty(values.shape, np.uint8)
+        rows = max(1, _STRIP_PIXELS // values.shape[1])
+        for top in range(0, len(values), rows):
+            strip = values[top : top + rows]
+            classes = table[strip]
+            if (classes == _NO_CLASS).any():
+                value = int(strip[classes == _NO_CLASS][0])
+                raise ImageError(
+                    FailureKind.BAD_LABELS,
+                    f"{self.root / name}: has the value {value}, which is no class index; {_say(value)}",
+                )
+            labels[top : top + rows] = classes
+        return labels
+
+    def load(self, name: str, *sizes: Size) -> LabelMap:
+        """Return the class indices of a label map."""
+        return self.classes_of(name, self.read(name, *sizes).values)
+
+    def notes(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - of the interface
+        """Return nothing."""
+        return ()
+
+    def check_first(self, names: Sequence[str], classes: Sequence[str] | None) -> None:
+        """Read the first label maps until one is usable, so that a wrong directory is refused at once.
+
+        An unusable label map alone fails later, as an image. `classes` is None while they are unknown.
+
+        Raises
+        ------
+        RequestError
+            All of the first ones are unusable, or are black-and-white masks; the message says why.
+        """
+        first = names[: matching.CHECKED_FILES]
+        problems: list[ImageError] = []
+        black_and_white: list[str] = []
+        for name in first:
+            try:
+                pixels = self.read(name)
+                if self._is_black_and_white(pixels):
+                    black_and_white.append(name)
+                    continue
+                if classes is not None:
+                    self._check_highest(name, pixels.values, len(classes))
+            except ImageError as error:
+                problems.append(error)
+                continue
+            if pixels.values.any():
+                return
+        if black_and_white:
+            raise RequestError(
+                f"{self.root / black_and_white[0]}: the truth has only the values 0 and 255 (background and "
+                "void) and looks like a black-and-white mask. Say what white is: --truth-map 255=person, or "
+                "another class; if 255 does mean void, give --truth-colors index"
+            )
+        if len(problems) == len(first):
+            all_failed = f"none of the truth's first {len(problems)} label maps can be used; "
+            raise RequestError(f"{all_failed if len(problems) > 1 else ''}{problems[0]}")
+
+    def _check_highest(self, name: str, values: Values, classes: int) -> None:
+        highest = highest_class(self.classes_of(name, values))
+        if highest >= classes:
+            raise ImageError(
+                FailureKind.BAD_LABELS,
+                f"{self.root / name}: has class index {highest}, but there are {classes} classes; "
+                f"{_say(highest)}",
+            )
+
+    def _is_black_and_white(self, pixels: Pixels) -> bool:
+        """Return whether a label map looks like a mask of one object: grey, only 0 and 255, unexplained.
+
+        In a paletted PNG, such as Pascal VOC's, 255 is void on purpose; in a grey one it may mean white.
+        """
+        request = self._request
+        rules = request.classes.rules if request.classes is not None else ()
+        is_told = VOID_INDEX in request.ignored or any(source == str(VOID_INDEX) for source, _ in rules)
+        if not pixels.is_grey or request.colors is not None or is_told:
+            return False
+        values = pixels.values
+        return bool((values == VOID_INDEX).any() and ((values == 0) | (values == VOID_INDEX)).all())
 
 
 class VocTruth(FolderTruth):
-    """One split of a Pascal VOC root, such as ``VOCdevkit/VOC2012``, matched by the photo's stem."""
+    """One split of a Pascal VOC root, such as ``VOCdevkit/VOC2012``, or of CVAT's export in this format."""
 
-    def __init__(self, root: Path, split: str, colors: TruthColors | None = None) -> None:
+    def __init__(self, root: Path, request: TruthRequest) -> None:
         lists = root / _VOC_LISTS
+        splits = sorted(path.stem for path in lists.glob("*.txt"))
+        split = request.split or (splits[0] if len(splits) == 1 else DEFAULT_SPLIT)
         try:
-            lines = files.read_small(lists / f"{split}.txt", _LIST_BYTES, follow=True).decode("ascii").split()
+            text = files.read_small(lists / f"{split}.txt", _LIST_BYTES, follow=True).decode()
         except (OSError, UnicodeDecodeError):
-            splits = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
-            raise RequestError(f"--split {split}: not a split of {root}; it has: {splits}") from None
+            raise RequestError(
+                f"--split {split}: not a split of {root}; it has: {', '.join(splits) or 'none'}"
+            ) from None
         if not (root / _VOC_MASKS).is_dir():
             raise RequestError(f"{root / _VOC_MASKS}: no such directory; it should contain the label maps")
-        super().__init__(root / _VOC_MASKS, colors)
         self.description = f"Pascal VOC, split {split}"
-        self._stems = frozenset(lines)
+        super().__init__(root / _VOC_MASKS, request, root / LABEL_MAP_FILE)
+        self._stems = frozenset(filter(None, map(str.strip, text.splitlines())))
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -180,14 +358,225 @@ class VocTruth(FolderTruth):
         return sorted(self._stems)
 
     def find(self, image: str) -> str | None:
-        """Return the label map's file name if the split lists the photo's stem, else None."""
-        stem = PurePosixPath(image).stem
-        return self._file_name(stem) if stem in self._stems else None
+        """Return the label map's file name if the split lists the image's stem, else None."""
+        path = PurePosixPath(image)
+        stem = next((name for name in (str(path.with_suffix("")), path.stem) if name in self._stems), None)
+        if stem is None:
+            return None
+        file = self._files.get(stem + self._ending)
+        return file.relative_to(self.root).as_posix() if file is not None else f"{stem}{self._suffix}"
 
     def expected(self, image: str) -> str:
-        """Return the photo's stem."""
+        """Return the image's stem."""
         return PurePosixPath(image).stem
 
-    def _file_name(self, stem: str) -> str:
-        file = self._files.get(stem)
-        return file.name if file is not None else f"{stem}.png"
+
+def _say(value: int) -> str:
+    return f"give {IGNORE_OPTION} {value}, or say in {MAP_OPTION} what it means"
+
+
+def _ending(suffix: str) -> tuple[str, list[tuple[str, ...]]]:
+    """Split ``_mask.tif`` into the end of a name and the file suffixes to try, in turn."""
+    path = PurePosixPath(f"x{suffix}")
+    kind = path.suffix.lower()
+    if kind in {".jpg", ".jpeg"}:
+        raise RequestError(
+            f"--truth-suffix {suffix}: JPEG changes pixel values, so it cannot keep class indices"
+        )
+    if kind in label_folder.LOSSLESS_SUFFIXES:
+        return suffix[: -len(kind)], [(kind,)]
+    return suffix, [(label_folder.PNG,), label_folder.LOSSLESS_SUFFIXES]
+
+
+def _plain_table() -> NDArray[np.int16]:
+    """Return the class index of every value where values are class indices, `_NO_CLASS` for the others."""
+    table = np.full(_MOST_VALUES, _NO_CLASS, np.int16)
+    table[: VOID_INDEX + 1] = np.arange(VOID_INDEX + 1)
+    return table
+
+
+def _table(
+    request: TruthRequest, labels: Mapping[int, str] | None, classes: Sequence[str]
+) -> NDArray[np.int16] | None:
+    """Return the class index of every value, int16, or None where each value is its own.
+
+    Parameters
+    ----------
+    request
+        What is said about values.
+    labels
+        The values' names, if they have any.
+    classes
+        The names of the classes.
+    """
+    told = Indices({}, None)
+    if request.classes is not None:
+        told = request.classes.indices(MAP_OPTION, labels, classes)
+    for value in request.ignored:
+        if value in told.named:
+            raise RequestError(f"{IGNORE_OPTION} {value}: {MAP_OPTION} says what {value} is; leave one out")
+    if labels is None and request.classes is None and not request.ignored:
+        return None
+    table = _plain_table()
+    if labels is not None:
+        table[:] = _NO_CLASS
+    if told.rest is not None:
+        table[:] = told.rest
+        if labels is None:
+            table[VOID_INDEX] = VOID_INDEX
+    elif labels is not None:
+        said = {*told.named, *request.ignored}
+        for value in labels.keys() - said:
+            table[value] = _class_of(labels[value], classes)
+    for value, index in told.named.items():
+        table[value] = index
+    table[list(request.ignored)] = VOID_INDEX
+    return table
+
+
+def _class_of(label: str, classes: Sequence[str]) -> int:
+    """Return the class index of a label with a colour; RequestError where it is no class."""
+    index = class_called(label, classes)
+    if index is not None:
+        return index
+    if label.casefold() in _VOID_LABELS:
+        return VOID_INDEX
+    raise RequestError(
+        f"{label}: a label of the truth, but no class ({hint_at_classes(label, classes)}); say what it is, "
+        f"as in {MAP_OPTION} '{label}=0'"
+    )
+
+
+def _read(path: Path, *sizes: Size) -> Pixels:
+    """Return the values of a label map of indices: 8 or 16 bits of grey, a palette, or RGB with R=G=B."""
+    with label_folder.open_label_image(path, *sizes) as opened:
+        mode = opened.mode
+        if mode in {"L", "P"}:
+            return Pixels(_in_strips(opened, np.uint8), mode == "L")
+        if mode == "1":
+            return Pixels(np.asarray(opened.convert("L")), is_grey=True)
+        if mode.startswith("I"):
+            return Pixels(_wide(path, opened), is_grey=False)
+        if mode in _COLOR_MODES or mode == "LA":
+            return Pixels(_grey_of(path, opened), is_grey=True)
+    raise ImageError(FailureKind.BAD_LABELS, f"{path}: {mode} pixels; {_USE_INDICES}")
+
+
+def _in_strips(opened: Image.Image, kind: type[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image's pixels; Pillow makes two more copies of what becomes an array at once."""
+    width, height = opened.size
+    values = np.empty((height, width), kind)
+    rows = max(1, 16 * _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        values[top : top + rows] = np.asarray(opened.crop((0, top, width, min(top + rows, height))))
+    return values
+
+
+def _wide(path: Path, opened: Image.Image) -> NDArray[np.uint16]:
+    values = np.asarray(opened)
+    if values.min() < 0 or values.max() >= _MOST_VALUES:
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: has values that are no 16-bit class indices")
+    return values.astype(np.uint16)
+
+
+def _grey_of(path: Path, opened: Image.Image) -> NDArray[np.uint8]:
+    """Return the one value of each pixel of a colour image whose colours are all grey."""
+    mode = opened.mode
+    # Pillow keeps the upper 8 bits of 16.
+    if "16" in str(getattr(opened, "tile", "")):
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: {mode} of 16 bits; {_USE_INDICES}")
+    first, *others = opened.split()
+    is_opaque = mode not in {"RGBA", "LA"} or others.pop().getextrema() == (255, 255)
+    values = np.asarray(first)
+    if not is_opaque or not all(np.array_equal(values, np.asarray(other)) for other in others):
+        raise ImageError(
+            FailureKind.BAD_LABELS,
+            f"{path}: {mode} colours, but truth needs class indices; if the colours are Pascal VOC's, give "
+            f"--truth-colors voc, if a labelmap.txt names them, --labelmap; otherwise {_USE_INDICES}",
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class _Colors:
+    """What a truth's colours mean: `table` (uint8, (values, 3)) has the colour of each value.
+
+    `names` are the values' names, None where the values are class indices. `origin` says whose colours they
+    are.
+    """
+
+    table: NDArray[np.uint8]
+    origin: str
+    names: Mapping[int, str] | None = None
+
+    def read(self, path: Path, *sizes: Size) -> Pixels:
+        """Return the values of a label map's colours."""
+        codes = _codes(self.table)
+        order = np.argsort(codes)
+        with label_folder.open_label_image(path, *sizes) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise ImageError(FailureKind.BAD_LABELS, f"{path}: {opened.mode} pixels; colours are RGB")
+            width, height = opened.size
+            values = np.empty((height, width), np.uint16 if len(codes) > VOID_INDEX + 1 else np.uint8)
+            rows = max(1, _STRIP_PIXELS // width)
+            for top in range(0, height, rows):
+                colors = np.asarray(
+                    opened.crop((0, top, width, min(top + rows, height))).convert("RGB"), np.uint8
+                )
+                strip = _codes(colors)
+                found = order[np.searchsorted(codes, strip, sorter=order).clip(max=len(codes) - 1)]
+                unknown = np.argwhere(codes[found] != strip)
+                if len(unknown):
+                    row, x = int(unknown[0, 0]), int(unknown[0, 1])
+                    color = tuple(colors[row, x].tolist())
+                    raise ImageError(
+                        FailureKind.BAD_LABELS,
+                        f"{path}: the colour {color} at x={x}, y={top + row} is not one of {self.origin}",
+                    )
+                values[top : top + rows] = found
+        return Pixels(values, is_grey=False)
+
+
+def _colors(request: TruthRequest, label_map: Path) -> _Colors | None:
+    """Return what the colours of a truth mean, None where it has class indices."""
+    if request.label_map is not None and request.colors is not None:
+        raise RequestError("--labelmap and --truth-colors exclude each other; leave one of them out")
+    if request.colors is TruthColors.VOC:
+        return _Colors(palettes.voc(), "Pascal VOC's")
+    if request.label_map is not None:
+        return _read_label_map_file(Path(request.label_map))
+    if request.colors is None and label_map.is_file():
+        return _read_label_map_file(label_map)
+    return None
+
+
+def _read_label_map_file(path: Path) -> _Colors:
+    """Read the colours and names in a file of lines ``label:red,green,blue:parts:actions``, as CVAT's are."""
+    try:
+        lines = files.read_small(path, follow=True).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RequestError(f"{path}: cannot be read ({reason})") from None
+    colors: dict[tuple[int, ...], str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        parts = rest.partition(":")[0].split(",")
+        color = tuple(int(part) for part in parts if part.strip().isdecimal() and int(part) < 256)
+        if not name or len(color) != 3 or len(parts) != 3 or color in colors:
+            raise RequestError(
+                f"{path}: line {number} is not label:red,green,blue:parts:actions with a new colour"
+            )
+        colors[color] = name.strip()
+    if not colors or len(set(colors.values())) != len(colors) or len(colors) >= _MOST_VALUES:
+        raise RequestError(f"{path}: needs one or more labels, each once")
+    origin = f"the colours of {path}"
+    return _Colors(np.array(list(colors), np.uint8), origin, dict(enumerate(colors.values())))
+
+
+def _codes(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return each RGB triple (last axis) as one number, int32."""
+    wide = colors.astype(np.int32)
+    codes: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return codes

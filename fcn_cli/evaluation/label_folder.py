@@ -1,26 +1,53 @@
-"""Directories of label maps: output directories of `fcn`, or index PNGs from elsewhere."""
+"""Directories of label maps: output directories of `fcn`, or images of class indices from elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from PIL import Image
 
 from ..common import files
 from ..common.errors import RequestError
 from ..common.files import walk
+from ..common.label_map import Size, open_image, open_png
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
 from ..inputs.sources import system_directory
 from ..outputs.directory import read_classes
 
-_SUFFIX = ".png"
+PNG = ".png"
+LOSSLESS_SUFFIXES = (PNG, ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pnm")
+"""What keeps class indices as they are; JPEG changes pixel values."""
+
+_LOSSLESS_FORMATS = ("TIFF", "BMP", "GIF", "PPM")
 
 
-def label_files(root: Path) -> dict[str, Path]:
-    """Return the PNGs below a directory: name (relative POSIX path without its suffix) → file, sorted.
+def open_label_image(path: Path, *sizes: Size) -> contextlib.AbstractContextManager[Image.Image]:
+    """Open an image of a lossless format; see `label_map.open_image`."""
+    if path.suffix.lower() == PNG:
+        return open_png(path, *sizes)
 
-    The suffix may be in upper or lower case. Hidden files and directories are ignored: macOS, for example,
-    writes a hidden ``._cat.png`` beside each ``cat.png`` on a network drive. So are directories that systems
-    keep for themselves (`system_directory`).
+    def opener(data: io.BytesIO) -> Image.Image:
+        return Image.open(data, formats=_LOSSLESS_FORMATS)
+
+    return open_image(path, opener, *sizes)
+
+
+def size_of(path: Path) -> Size:
+    """Return a label map's (width, height) from its header; raises ImageError."""
+    with open_label_image(path) as opened:
+        return opened.size
+
+
+def label_files(root: Path, suffixes: Sequence[str] = (PNG,), ending: str = "") -> dict[str, Path]:
+    """Return the label maps below a directory: name (relative POSIX path, no suffix) → file, sorted.
+
+    The suffix may be in upper or lower case; a name must end in `ending`. Hidden files and directories are
+    ignored: macOS, for example, writes a hidden ``._cat.png`` beside each ``cat.png`` on a network drive. So
+    are directories that systems keep for themselves (`system_directory`).
 
     Raises
     ------
@@ -34,27 +61,27 @@ def label_files(root: Path) -> dict[str, Path]:
     def failed(folder: str, error: OSError) -> None:
         raise RequestError(f"{folder}: cannot be listed ({error.strerror})") from None
 
-    files: dict[str, Path] = {}
-
     def leave_out(folder: str) -> bool:
         return folder != str(root) and system_directory(f"{Path(folder).name}/") is not None
 
+    found: dict[str, Path] = {}
     for folder, names in walk(str(root), enter, failed, leave_out):
         for file_name in names:
             path = Path(folder, file_name)
-            if file_name.startswith(".") or path.suffix.lower() != _SUFFIX or not path.is_file():
+            is_wanted = path.suffix.lower() in suffixes and path.stem.endswith(ending)
+            if file_name.startswith(".") or not is_wanted or not path.is_file():
                 continue
-            name = path.relative_to(root).as_posix()[: -len(_SUFFIX)]
-            if name in files:
-                raise RequestError(f"{files[name]} and {path} have the same name; keep one of them")
-            files[name] = path
-    return dict(sorted(files.items()))
+            name = path.relative_to(root).as_posix()[: -len(path.suffix)]
+            if name in found:
+                raise RequestError(f"{found[name]} and {path} have the same name; keep one of them")
+            found[name] = path
+    return dict(sorted(found.items()))
 
 
-def find_label_file(files: dict[str, Path], image: str) -> str | None:
+def find_label_file(files: dict[str, Path], image: str, ending: str = "") -> str | None:
     """Return the name of the label map for ``sub/cat.jpg``: ``sub/cat.jpg``, else ``sub/cat``, else None."""
     stem = str(PurePosixPath(image).with_suffix(""))
-    return next((name for name in (image, stem) if name in files), None)
+    return next((name for name in (image + ending, stem + ending) if name in files), None)
 
 
 class LabelFolder:
@@ -99,11 +126,11 @@ class LabelFolder:
 
     def expected(self, image: str) -> str:
         """Return the relative path by which an image is searched: ``sub/cat.png`` for ``sub/cat.jpg``."""
-        return str(PurePosixPath(image).with_suffix(_SUFFIX))
+        return str(PurePosixPath(image).with_suffix(PNG))
 
     def path(self, name: str) -> Path:
         """Return the file with a name; it may be missing."""
-        return self._files.get(name) or self._place / f"{name}{_SUFFIX}"
+        return self._files.get(name) or self._place / f"{name}{PNG}"
 
     def has(self, image: str) -> bool:
         """Return whether an image has a label map."""

@@ -14,7 +14,7 @@ from ..common.errors import ExitCode, Failure
 from ..inputs import exif
 from ..inputs.discovery import Source
 from .choices import Orientation
-from .confusion_matrix import Confusion
+from .confusion import Confusion
 
 if TYPE_CHECKING:
     from ..inputs.decoded_photo import DecodedPhoto
@@ -111,6 +111,8 @@ class Evaluation:
             "mean_iou": _known(counts.mean_iou()),
             "pixel_accuracy": _known(counts.pixel_accuracy()),
             "mean_accuracy": _known(counts.mean_accuracy()),
+            "mean_dice": _known(counts.mean_dice()),
+            "frequency_weighted_iou": _known(counts.frequency_weighted_iou()),
             "images": counts.images,
             "images_given": self.total,
             "images_without_truth": self.skipped,
@@ -145,6 +147,8 @@ class Evaluation:
         rows = zip(
             self.class_names,
             counts.iou(),
+            counts.dice(),
+            counts.precision(),
             counts.accuracy(),
             counts.true_pixels,
             counts.predicted_pixels,
@@ -155,12 +159,16 @@ class Evaluation:
             str(index): {
                 "name": name,
                 "iou": _known(iou),
-                "accuracy": _known(accuracy),
+                "dice": _known(dice),
+                "precision": _known(precision),
+                "recall": _known(recall),
+                # As torchvision and the FCN paper call it.
+                "accuracy": _known(recall),
                 "truth_pixels": int(true),
                 "predicted_pixels": int(predicted),
                 "truth_images": int(shown),
             }
-            for index, (name, iou, accuracy, true, predicted, shown) in enumerate(rows)
+            for index, (name, iou, dice, precision, recall, true, predicted, shown) in enumerate(rows)
         }
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from ..common import palettes
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, count_classes
-from ..evaluation.confusion_matrix import Confusion
-from ..evaluation.counting import Compared
+from ..evaluation.accuracy import Compared
+from ..evaluation.confusion import Confusion
 from ..evaluation.result import SeenPhoto
 from ..inputs import decoder, exif
 from ..inputs.decode_options import DecodeOptions
@@ -40,7 +40,7 @@ class _Entry:
 
 
 class ComparedPhotos:
-    """Collects the photos of an evaluation. `add` is an `evaluation.counting.Inspector`.
+    """Collects the photos of an evaluation. `add` is an `evaluation.accuracy.Inspector`.
 
     An evaluation does not stop because its report cannot be written: `add` keeps the first such error, and
     `rows` raises it.

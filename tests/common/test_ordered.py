@@ -16,7 +16,7 @@ from PIL import Image
 
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.common.ordered_work import OrderedWork
-from fcn_cli.evaluation import counting
+from fcn_cli.evaluation import accuracy
 from fcn_cli.evaluation.ground_truth import FolderTruth
 from fcn_cli.inference.engine import Engine
 
@@ -134,7 +134,7 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
     monkeypatch.setattr(Engine, "launch", lambda _engine, _upload, sizes: sizes)
     monkeypatch.setattr(Engine, "collect", fast)
     monkeypatch.setattr(FolderTruth, "load", slow)
-    monkeypatch.setattr(counting, "MAX_HELD_BYTES", 60_000)
+    monkeypatch.setattr(accuracy, "MAX_HELD_BYTES", 60_000)
     got = evaluated(fcn, made, "truth", *SMALL)
     assert (got["images"], got["mean_iou"]) == (24, 1)
     # Five of 10,000 to 10,200 bytes, one that has just come, and one that each thread has not let go yet.

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from fcn_cli.evaluation.coco import CocoTruth
+from PIL import Image
 
 from ..conftest import SMALL, Fcn, MakePhotos
-from .test_coco import CAT, GIRAFFE, HEIGHT, PERSON, WIDTH, box, coco_file
+from .test_coco import CAT, GIRAFFE, HEIGHT, WIDTH, box, coco_file
+from .test_evaluate import save
 
 mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
 
@@ -51,21 +49,13 @@ def of_image(**fields: Any) -> Change:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "cat is person's number": (
-        names((1, "cat"), (17, "dog")),
-        "category id 1 is 'cat' here and 'person' in COCO",
-    ),
-    "cat has another number": (
-        names((PERSON, "person"), (100, "cat")),
-        "'cat' has id 100 here and 17 in COCO",
-    ),
     "one number, two names": (
         names((30, "a"), (30, "b"), (1, "person")),
         "category id 30 is both 'a' and 'b'",
     ),
     "none of the twenty": (
-        names((25, "giraffe"), (92, "banner")),
-        "none of its 2 categories is one of Pascal VOC's",
+        names((25, "giraffe"), (92, "banner"), (1, "x"), (17, "y")),
+        "none of its 4 categories (giraffe, banner, x, …) is one of the classes (__background__, aeroplane,",
     ),
     "unlisted category": (names((CAT, "cat")), "has category_id 1, which is not in categories"),
     "no categories": (lambda content: content.pop("categories"), "copy `categories` from COCO's own"),
@@ -87,7 +77,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda content: content["annotations"].insert(0, 7),
         "annotations[0] is not an object",
     ),
-    "no annotations": (lambda content: content.update(annotations=[]), "has no annotations"),
+    "boxes only": (
+        lambda content: [one.pop("segmentation") for one in content["annotations"]],
+        "no annotation has a segmentation",
+    ),
     "no list of annotations": (lambda content: content.pop("annotations"), "has no annotations"),
     "no images": (lambda content: content.pop("images"), "it has no list of images"),
     "others' annotations": (
@@ -140,11 +133,11 @@ def test_other_json_is_refused_with_what_it_seems_to_be(
 
 def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Path) -> None:
     content = coco_file()
+    # With numbers that are not COCO's: the names count.
     content["categories"] += [
-        {"id": 5, "name": "aeroplane"},
+        {"id": 105, "name": "aeroplane"},
         {"id": 67, "name": "dining_table"},
         {"id": 72, "name": "TV monitor"},
-        {"id": GIRAFFE, "name": "giraffe"},
     ]
     got, _ = evaluate(fcn, photos, content)
     assert len(got["truth_counts"]["categories_missing"]) == 15
@@ -158,6 +151,7 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
         "annotations_used": 6,
         "annotations_of_other_categories": 1,
         "annotations_of_unknown_images": 0,
+        "annotations_without_segmentation": 0,
         "categories_missing": plain["truth_counts"]["categories_missing"],
     }
     assert "dog" in plain["truth_counts"]["categories_missing"]
@@ -168,9 +162,7 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     shown = fcn("evaluate", photos, "instances.json", *SMALL).stdout
     shown = " ".join(shown.split())
     assert "6 used, 1 of other categories (background), 2 of images that the file does not list" in shown
-    assert (
-        "the truth lacks 18 of Pascal VOC's 20 categories: airplane, bicycle, bird, boat, bottle, …" in shown
-    )
+    assert "the truth has no category for 18 classes: aeroplane, bicycle, bird, boat, bottle, …" in shown
 
 
 def runs(counts: Any) -> dict[str, Any]:
@@ -178,8 +170,6 @@ def runs(counts: Any) -> dict[str, Any]:
 
 
 FAILED: list[tuple[Any, str]] = [
-    (None, "has no segmentation"),
-    ([], "has no segmentation"),
     ([[5, 5, 20, 20]], "has a degenerate polygon of 2 points; at least 3 needed"),
     ([box(1, 1, 9, 9), [3, 3]], "has a degenerate polygon of 1 point;"),
     ([[]], "has a degenerate polygon of 0 points"),
@@ -246,9 +236,73 @@ def test_other_classes_than_pascal_vocs_are_refused(fcn: Fcn, photos: Path, tmp_
     assert "--class-names voc" in said
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_run_lengths_become_the_pixels_that_they_were_made_of(seed: int, share: float) -> None:
-    labels = np.random.default_rng(seed).random((HEIGHT, WIDTH)) < share
-    text = mask.encode(np.asfortranarray(labels.astype(np.uint8)))["counts"].decode()
-    truth = CocoTruth.__new__(CocoTruth)
-    assert np.array_equal(truth._rasterise(runs(text), HEIGHT, WIDTH), labels)
+def test_an_annotation_without_a_segmentation_is_left_out_and_noted(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    plain, _ = evaluate(fcn, photos, content)
+    nothing: tuple[Any, ...] = (None, [], {})
+    for segmentation in nothing:
+        content["annotations"].append({**content["annotations"][0], "segmentation": segmentation})
+    got, _ = evaluate(fcn, photos, content)
+    assert got["truth_counts"]["annotations_without_segmentation"] == 3
+    assert got["classes"] == plain["classes"]
+    assert got["notes"] == [{"image": f"{photos}/1.png", "notes": ["annotations without a segmentation: 3"]}]
+
+
+def test_images_without_annotations_are_background(fcn: Fcn, photos: Path) -> None:
+    got, _ = evaluate(fcn, photos, {**coco_file(), "annotations": []})
+    assert got["images"] == 4
+    assert [entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]] == ["__background__"]
+
+
+def test_names_of_other_folders_are_found_where_they_mean_one_image(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    given = [
+        "exact.png",
+        "train/a.png",
+        "val/a.png",
+        "b.png",
+        "x/c.png",
+        "y/c.png",
+        "e.png",
+        "odd\\f.png",
+    ]
+    listed = [
+        "exact.png",
+        "/data/train/a.png",
+        "C:\\data\\val\\a.png",
+        "http://example.org/images/b.png",
+        "c.png",
+        "one/e.png",
+        "two/e.png",
+        "odd\\f.png",
+        "other/exact.png",
+    ]
+    made = make_photos(given, size=(WIDTH, HEIGHT))
+    for path in made.rglob("*.png"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+        save(np.zeros((HEIGHT, WIDTH), np.uint8), tmp_path / "masks" / path.relative_to(made))
+    content = coco_file()
+    content["images"] = [
+        {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for number, name in enumerate(listed, 1)
+    ]
+    got, said = evaluate(fcn, made, content, "--predictions", "masks", code=1)
+    assert got["images"] == 5
+    assert {str(Path(one["image"]).relative_to(made)) for one in got["failures"]} == {
+        "x/c.png",
+        "y/c.png",
+        "e.png",
+    }
+    assert "its truth may be one/e.png or two/e.png" in said
+    assert f"c.png may be the truth of {made}/x/c.png and {made}/y/c.png" in said
+
+
+def test_categories_by_ones_own_map(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    got, _ = evaluate(fcn, photos, content, "--truth-map", "giraffe+cat=horse,*=void")
+    shown = {entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]}
+    assert shown == {"__background__", "horse"}
+    assert got["void_fraction"] > 0.1
+    ignored, _ = evaluate(fcn, photos, content, "--ignore-index", str(GIRAFFE))
+    assert ignored["void_fraction"] > evaluate(fcn, photos, content)[0]["void_fraction"]

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import functional as transforms
 
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.evaluation.confusion_matrix import Confusion
+from fcn_cli.evaluation.confusion import Confusion
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network
 
@@ -43,18 +43,28 @@ def by_definition(pairs: list[tuple[Labels, Labels]], classes: int) -> dict[str,
     truth = np.concatenate([one.ravel() for one, _ in pairs]).astype(int)
     predicted = np.concatenate([one.ravel() for _, one in pairs]).astype(int)
     truth, predicted = truth[truth != 255], predicted[truth != 255]
-    iou, accuracy = {}, {}
+    iou, dice, precision, recall, weighted = {}, {}, {}, {}, 0.0
     for index in range(classes):
-        both = int(((truth == index) & (predicted == index)).sum())
-        either = int(((truth == index) | (predicted == index)).sum())
+        is_true, is_predicted = truth == index, predicted == index
+        both, either = int((is_true & is_predicted).sum()), int((is_true | is_predicted).sum())
+        true, found = int(is_true.sum()), int(is_predicted.sum())
         if either:
             iou[index] = both / either
-        if (truth == index).any():
-            accuracy[index] = both / int((truth == index).sum())
+            dice[index] = 2 * both / (true + found)
+            weighted += iou[index] * true / len(truth)
+        if true:
+            recall[index] = both / true
+        if found:
+            precision[index] = both / found
     return {
         "iou": iou,
-        "accuracy": accuracy,
+        "dice": dice,
+        "precision": precision,
+        "recall": recall,
+        "accuracy": recall,
         "mean_iou": sum(iou.values()) / len(iou) if iou else None,
+        "mean_dice": sum(dice.values()) / len(dice) if dice else None,
+        "frequency_weighted_iou": weighted if len(truth) else None,
         "pixel_accuracy": float((truth == predicted).mean()) if len(truth) else None,
     }
 
@@ -87,10 +97,12 @@ def test_the_ratios_are_those_of_the_plain_definition(
         assert math.isnan(counted.pixel_accuracy())
         return
     expected = by_definition(pairs, classes)
-    for name, values in (("iou", counted.iou()), ("accuracy", counted.accuracy())):
-        got = {index: value for index, value in enumerate(values.tolist()) if not math.isnan(value)}
+    for name in ("iou", "dice", "precision", "accuracy"):
+        values = enumerate(getattr(counted, name)().tolist())
+        got = {index: value for index, value in values if not math.isnan(value)}
         assert got == pytest.approx(expected[name], abs=1e-15)
-    for name, value in (("mean_iou", counted.mean_iou()), ("pixel_accuracy", counted.pixel_accuracy())):
+    for name in ("mean_iou", "mean_dice", "frequency_weighted_iou", "pixel_accuracy"):
+        value = getattr(counted, name)()
         assert (None if math.isnan(value) else value) == pytest.approx(expected[name], abs=1e-15)
     assert counted.images == len(pairs)
     assert counted.void == sum(int((truth == 255).sum()) for truth, _ in pairs)
@@ -148,7 +160,7 @@ def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_pat
         save(np.zeros(sizes[name], np.uint8), tmp_path / f"masks/{name}.png")
     save(np.zeros((3, 3), np.uint8), tmp_path / "truth/small.png")
     save(np.full(sizes["odd"], 21, np.uint8), tmp_path / "truth/odd.png")
-    Image.new("RGB", sizes["rgb"][::-1]).save(tmp_path / "truth/rgb.png")
+    Image.new("RGB", sizes["rgb"][::-1], "red").save(tmp_path / "truth/rgb.png")
     (tmp_path / "truth/cut.png").write_bytes((tmp_path / "truth/cut.png").read_bytes()[:50])
     (tmp_path / "masks/gone.png").unlink()
     save([[0]], tmp_path / "truth/not/a/photo.png")
@@ -257,7 +269,7 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
     [
         (("made", "nowhere"), 2, "nowhere: no such file or directory"),
         (("nowhere", "truth"), 2, "nowhere"),
-        (("made", "empty"), 2, "empty: the directory contains no files"),
+        (("made", "empty"), 2, "empty: expected label maps, found no files"),
         (("made", "truth", "--split", "val"), 2, "--split"),
         (("made", "other"), 3, "expected a.png (for made/a.png), found b.png"),
         (("made", "truth", "--predictions", "nowhere"), 2, "nowhere: no such directory"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,11 +16,7 @@ from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 from torchvision.transforms import functional as transforms
 
-from fcn_cli.common.errors import FailureKind, ImageError
-from fcn_cli.evaluation.choices import Orientation
-from fcn_cli.evaluation.orientation import OrientationRule
 from fcn_cli.inputs import decoder, exif
-from fcn_cli.inputs.discovery import Source
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, preview_network
 from .test_evaluate import Labels, by_definition, evaluated, save
@@ -182,8 +177,8 @@ def test_truth_of_another_size_fails_that_image_by_name(fcn: Fcn, tmp_path: Path
         ("larger.png", "SizesDiffer"),
         ("turned.png", "SizesDiffer"),
     ]
-    assert "larger.png: its truth larger.png has 180x120 pixels, the photo 90x60" in done.stderr
-    assert "60x90 pixels, the photo 90x60 (is it turned by 90 degrees?)" in done.stderr
+    assert "larger.png: its truth larger.png has 180x120 pixels, the image 90x60" in done.stderr
+    assert "60x90 pixels, the image 90x60 (is it turned by 90 degrees?)" in done.stderr
 
 
 def test_masks_and_truth_that_agree_on_a_wrong_size_fail_too(fcn: Fcn, tmp_path: Path) -> None:
@@ -294,35 +289,3 @@ def test_as_stored_undoes_what_pillow_does(turn: int, width: int, height: int, p
     assert np.array_equal(np.array(exif.upright(stored, turn)), np.array(upright))
     assert np.array_equal(np.array(exif.as_stored(upright, turn)), np.array(stored))
     assert exif.turned_size(stored.size, turn) == upright.size
-
-
-SIDES = st.integers(1, 3)
-
-
-@given(
-    st.tuples(SIDES, SIDES),
-    st.tuples(SIDES, SIDES),
-    st.integers(1, 8),
-    st.sampled_from(Orientation),
-    st.sampled_from([Orientation.UPRIGHT, Orientation.STORED]),
-)
-def test_a_photo_is_taken_one_way_or_refused(
-    truth: tuple[int, int], upright: tuple[int, int], turn: int, asked: Orientation, either: Orientation
-) -> None:
-    stored = upright[::-1] if turn >= 5 else upright
-    allowed: set[Any] = {way for way, size in (("upright", upright), ("stored", stored)) if size == truth}
-    if turn == 1:
-        allowed -= {"stored"}
-    elif asked != "auto":
-        allowed &= {asked}
-    elif len(allowed) == 2:
-        allowed = {either}
-    source = Source("a.png", "", "", "", None, None)
-    # As it reaches the workers.
-    rule = pickle.loads(pickle.dumps(OrientationRule({"a.png": truth}, asked, either)))
-    if allowed:
-        assert rule(source, upright, turn) == (allowed == {"stored"})
-    else:
-        with pytest.raises(ImageError) as caught:
-            rule(source, upright, turn)
-        assert caught.value.failure.kind is FailureKind.SIZES_DIFFER

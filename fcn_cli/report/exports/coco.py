@@ -18,12 +18,11 @@ from typing import Any, BinaryIO
 from ...common import files
 from ...common.errors import OutputLost, RequestError
 from ...common.label_map import VOID_INDEX, LabelMap
+from ...common.output_layout import WRITTEN_BY_EXPORT
 from ...outputs.json_text import name_fields
 from ...outputs.record import Record
 from .exporter import BACKGROUND_INDEX, Destination, Results
 from .run_lengths import encode_classes
-
-_WRITTEN_BY = "Written by fcn export"
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -61,7 +60,7 @@ class CocoExporter:
             for index, name in enumerate(self._names)
             if index != BACKGROUND_INDEX
         ]
-        info = {"description": f"{_WRITTEN_BY}: one region for each class in a photo"}
+        info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each class in a photo"}
         stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
         stream.write(_dumped(categories) + b',\n"annotations": [')
         annotation_id = 0
@@ -79,7 +78,7 @@ class CocoExporter:
 
 def _is_ours(path: Path) -> bool:
     try:
-        return _WRITTEN_BY.encode() in files.read_start(path)
+        return WRITTEN_BY_EXPORT.encode() in files.read_start(path)
     except OSError:
         return False
 

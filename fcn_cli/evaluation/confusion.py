@@ -7,11 +7,19 @@ Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation",
     accuracy of class c n[c, c] / sum of row c
     pixel accuracy      sum of n[c, c] / sum of n
     mean IoU            mean over classes
+    frequency-weighted  sum of IoU of c, times sum of row c / sum of n
+
+and, as everywhere:
+
+    Dice of class c      2 n[c, c] / (sum of row c + sum of column c)
+    precision of class c n[c, c] / sum of column c
+    recall of class c    its accuracy
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +124,23 @@ class Confusion:
         """Return each class's accuracy, 0 to 1, shape (classes,); NaN where the truth does not have it."""
         return _ratio(np.diagonal(self.matrix), self.true_pixels)
 
+    def dice(self) -> NDArray[np.float64]:
+        """Return each class's Dice coefficient (F1), 0 to 1, shape (classes,); NaN as by `iou`."""
+        return _ratio(2 * np.diagonal(self.matrix), self.true_pixels + self.predicted_pixels)
+
+    def precision(self) -> NDArray[np.float64]:
+        """Return each class's precision, 0 to 1, shape (classes,); NaN where it is never predicted."""
+        return _ratio(np.diagonal(self.matrix), self.predicted_pixels)
+
+    def mean_dice(self) -> float:
+        """Return the mean Dice coefficient over the classes of `mean_iou`; NaN without any."""
+        return _mean(self.dice())
+
+    def frequency_weighted_iou(self) -> float:
+        """Return the IoU weighted by the classes' pixels in the truth; NaN without pixels."""
+        true = self.true_pixels
+        return float(_ratio((np.nan_to_num(self.iou()) * true).sum(), np.asarray(true.sum())))
+
     def mean_iou(self) -> float:
         """Return the mean IoU over the classes of the truth or the prediction; NaN without any."""
         return _mean(self.iou())
@@ -134,9 +159,10 @@ def highest_class(labels: LabelMap) -> int:
     return int(np.where(labels == VOID_INDEX, 0, labels).max(initial=0))
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio(part: NDArray[Any], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.divide(part, whole, dtype=np.float64)
+        ratio: NDArray[np.float64] = np.divide(part, whole, dtype=np.float64)
+    return ratio
 
 
 def _mean(values: NDArray[np.float64]) -> float:
