@@ -17,8 +17,8 @@ from benchmarks import material
 from fcn_cli.cli.display import ProgressBar
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import read_label_map
+from fcn_cli.evaluation.bench import in_turn
 from fcn_cli.evaluation.comparison import compare
-from fcn_cli.evaluation.speed import in_turn
 
 WIDTH, HEIGHT = 500, 375
 

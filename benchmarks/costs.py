@@ -14,7 +14,7 @@ from fcn_cli.cpu import cost_model
 from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
-from fcn_cli.evaluation.speed import in_turn
+from fcn_cli.evaluation.bench import in_turn
 
 ROUNDS = 9
 # Channels in and out, height, width and dilation of the ResNets' and the preview's layers at several sizes.

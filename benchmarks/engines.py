@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import against, material
+from benchmarks import against, direct_limit, material
 from benchmarks.against import Figure
 from fcn_cli.cpu.kernels import amx
 from fcn_cli.cpu.network import CpuNetwork
-from fcn_cli.evaluation import speed
-from fcn_cli.evaluation.speed import Contender
+from fcn_cli.evaluation import bench
+from fcn_cli.evaluation.bench import Contender
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.inference.options import InferenceOptions
@@ -62,11 +62,11 @@ def figures(options: argparse.Namespace, _folder: Path) -> Iterator[Figure]:
     """Measure `fcn` once in each configuration."""
     for backbone, width, height, execution in configurations(options):
         torch.set_num_threads(execution.threads)
-        engine = Engine(speed.random_network(backbone), execution)
+        engine = Engine(bench.random_network(backbone), execution)
         shape = (execution.batch_size, height, width, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         with torch.inference_mode():
-            seconds = speed.in_turn({"fcn": speed.engine_run(engine, pixels)}, _INNER_ROUNDS)["fcn"]
+            seconds = bench.in_turn({"fcn": bench.engine_run(engine, pixels)}, _INNER_ROUNDS)["fcn"]
         name = f"{backbone} {width}x{height}, batch {execution.batch_size}, {execution.precision}"
         yield Figure(name, execution.batch_size / statistics.median(seconds), "images/s")
 
@@ -83,10 +83,12 @@ def show(options: argparse.Namespace, _folder: Path) -> None:
         return [maker(model, batch, options.precision) for maker in makers.values()]
 
     for backbone, width, height, execution in configurations(options):
-        measured = speed.measure(
-            backbone, width, height, execution, options.rounds, further, material.randomise
+        product = direct_limit.MatrixProduct(execution)
+        measured = bench.measure(
+            backbone, width, height, execution, options.rounds, further, material.randomise, product.measure
         )
-        report(measured, options.results)
+        gflop = direct_limit.gflop(bench.random_network(backbone).model, width, height)
+        report(measured, gflop, product.best_rate, options.results)
 
 
 def configurations(options: argparse.Namespace) -> Iterator[tuple[str, int, int, ExecutionConfig]]:
@@ -104,20 +106,24 @@ def configurations(options: argparse.Namespace) -> Iterator[tuple[str, int, int,
                 yield backbone, width, height, execution
 
 
-def report(measured: speed.Measured, results: Path) -> None:
-    """Print the results of one configuration, and append them to the file."""
+def report(measured: bench.Measured, gflop: float, rate: float, results: Path) -> None:
+    """Print the results of one configuration, and append them to the file.
+
+    `gflop` are the operations of one image, `rate` is that of the best matrix product, in 10^9 a second.
+    """
     with results.open("a") as file:
-        file.write(json.dumps(measured.as_json()) + "\n")
+        content = {**measured.as_json(), "gflop_per_image": gflop, "gemm_gflop_per_second": rate}
+        file.write(json.dumps(content) + "\n")
     print(
         f"{measured.backbone} {measured.width}x{measured.height} batch {measured.batch_size}: "
-        f"{measured.gflop:.0f} GFLOP, matrix products at {measured.gemm_rate:.0f} GFLOP/s",
+        f"{gflop:.0f} GFLOP, matrix products at {rate:.0f} GFLOP/s",
         flush=True,
     )
     for name in measured.seconds:
         print(
             f"  {name:32} {measured.precision(name)} {1 / measured.median(name):.3f} images/s, "
-            f"{measured.median(speed.HUB) / measured.median(name):.2f} of torchvision, "
-            f"{measured.of_limit(name):.2f} of the direct limit",
+            f"{measured.median(bench.HUB) / measured.median(name):.2f} of torchvision, "
+            f"{gflop / rate / measured.median(name):.2f} of the direct limit",
             flush=True,
         )
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import material
 from fcn_cli.cpu.network import CpuNetwork
-from fcn_cli.evaluation.speed import in_turn
+from fcn_cli.evaluation.bench import in_turn
 from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
 

@@ -39,11 +39,10 @@ def bench(
 ) -> None:
     """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
 
-    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. The limit of
-    direct convolution is the rate that the fastest matrix product would allow. With --tile, instead: what a
-    megapixel of a large photo costs in tiles.
+    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. With --tile,
+    instead: what a megapixel of a large image costs in tiles.
     """
-    from ..evaluation import speed, tile_speed
+    from ..evaluation import bench as benchmark
     from ..inference.execution import resolve_execution
     from ..inference.options import InferenceOptions, ViewOptions
     from . import tables
@@ -51,11 +50,12 @@ def bench(
     execution = resolve_execution(InferenceOptions(device, precision, kernels, batch_size, threads))
     views = ViewOptions(tile, overlap)
     if tile is not None:
-        tiled = tile_speed.measure(backbone, size or tile_speed.DEFAULT_SIZE, execution, views, rounds)
+        size = size or benchmark.DEFAULT_TILED_SIZE
+        tiled = benchmark.measure_tiles(backbone, size, execution, views, rounds)
         print_figures(tiled.as_json(), tables.tile_bench, as_json=as_json)
         return
-    width, height = size or speed.DEFAULT_SIZE
-    measured = speed.measure(backbone, width, height, execution, rounds)
+    width, height = size or benchmark.DEFAULT_SIZE
+    measured = benchmark.measure(backbone, width, height, execution, rounds)
     print_figures(measured.as_json(), tables.bench, as_json=as_json)
 
 

@@ -69,18 +69,10 @@ def bench(figures: dict[str, Any]) -> None:
             f"{contender['images_per_second']:.3f}",
             f"{1 / contender['images_per_second']:.3f}",
             f"{contender['ratio_to_torchvision']:.2f}",
-            f"{contender['ratio_to_direct_limit']:.2f}",
         )
         for name, contender in figures["contenders"].items()
     ]
-    write_table(
-        ("", "precision", "images/s", "s/image", "of torchvision", "of direct limit"), rows, sys.stdout
-    )
-    _print_line(
-        f"direct limit: {_three_digits(figures['gflop_per_image'])} GFLOP per image "
-        f"({_three_digits(figures['gflop_per_image_with_auxiliary_head'])} with the auxiliary head) at the "
-        f"{figures['gemm_gflop_per_second']:.0f} GFLOP/s of the fastest matrix product"
-    )
+    write_table(("", "precision", "images/s", "s/image", "of torchvision"), rows, sys.stdout)
 
 
 def tile_bench(figures: dict[str, Any]) -> None:
@@ -213,11 +205,6 @@ def comparison(figures: dict[str, Any]) -> None:
 
 def _percent(fraction: float | None) -> str:
     return "none" if fraction is None else f"{fraction:.2%}"
-
-
-def _three_digits(number: float) -> str:
-    """Return a number without decimals, or with three significant digits where it is small."""
-    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def write_table(

@@ -162,7 +162,7 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
     [
         # What a GPU takes.
         (
-            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.evaluation.speed, "
+            "import fcn_cli.inference.engine, fcn_cli.segmenter, fcn_cli.evaluation.bench, "
             "fcn_cli.runs.segment, "
             "fcn_cli.evaluation.accuracy",
             False,

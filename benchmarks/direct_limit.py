@@ -1,4 +1,4 @@
-"""The rate of a large matrix product: the limit of direct convolution on this machine."""
+"""The limit of direct convolution: a network's operations at the rate of a large matrix product."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ..inference.device_network import DTYPES
-from ..inference.execution import ExecutionConfig
+from fcn_cli.inference.device_network import DTYPES
+from fcn_cli.inference.execution import ExecutionConfig
 
 # Rows and columns of the matrices, and the number of products per measurement.
 _SIDE = 2048
 _REPEATS = 3
+
+
+def gflop(model: nn.Module, width: int, height: int) -> float:
+    """Return the floating-point operations of one image by direct convolution, in 10^9."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(torch.zeros(1, 3, height, width))
+    return float(counter.get_total_flops()) / 1e9
 
 
 class MatrixProduct:
@@ -48,8 +56,8 @@ class MatrixProduct:
 
 def _kernel_product(factor: Tensor, result: Tensor) -> Callable[[], None]:
     # Imported here: they load llvmlite, which neither a GPU nor PyTorch's own kernels need.
-    from ..cpu.kernels.matmul import in_bf16_panels, in_panels, pointwise
-    from ..cpu.workspace import Workspace
+    from fcn_cli.cpu.kernels.matmul import in_bf16_panels, in_panels, pointwise
+    from fcn_cli.cpu.workspace import Workspace
 
     panels = (in_bf16_panels if factor.dtype == torch.bfloat16 else in_panels)(factor)
     bias, space = torch.zeros(len(factor)), Workspace()

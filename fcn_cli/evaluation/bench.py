@@ -1,4 +1,4 @@
-"""Speed of this machine: plain torchvision and `fcn`, measured in turn.
+"""Speed of this machine: plain torchvision and `fcn` in turn, and what tiles of a large image cost.
 
 Every contender computes in the same precision, starts from data in the host's memory and ends with label maps
 there. Inputs and weights are random, because neither changes the cost of a network.
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 from torchvision.models._utils import IntermediateLayerGetter
 
@@ -28,15 +27,19 @@ from ..inference import device_errors
 from ..inference.device_network import DTYPES, MEAN, STD
 from ..inference.engine import Engine
 from ..inference.execution import ExecutionConfig
+from ..inference.options import ViewOptions
+from ..inference.tiling import TileGrid
 from ..models import registry, weights
-from .matrix_product import MatrixProduct
 
-DEFAULT_SIZE = (693, 520)
-"""Width and height in pixels of the network's input that is timed unless another size is given."""
+DEFAULT_SIZE, DEFAULT_TILED_SIZE = (693, 520), (2000, 1500)
+"""Width and height in pixels of the image that is timed unless another size is given: whole, and in tiles."""
 
 HUB = "torchvision"
 PLAIN = "torchvision, no auxiliary head"
 FCN = "fcn"
+
+TILED = "tiles"
+ALONE = "a tile alone"
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,7 @@ class Measured:
     """The results of a benchmark.
 
     `seconds` holds for each contender the seconds per image of each round, `precisions` what it computes in
-    where that is not the execution's. `gflop` and `gflop_hub` are the
-    floating-point operations of one image by direct convolution, in 10^9, without and with the auxiliary
-    head. `gemm_rate` is the highest rate of a large matrix product in the same precision, measured between
-    the rounds, in 10^9 operations per second.
+    where that is not the execution's.
     """
 
     backbone: str
@@ -68,9 +68,6 @@ class Measured:
     batch_size: int
     execution: ExecutionConfig
     seconds: dict[str, list[float]]
-    gflop: float
-    gflop_hub: float
-    gemm_rate: float
     precisions: Mapping[str, str]
 
     def precision(self, name: str) -> str:
@@ -80,10 +77,6 @@ class Measured:
     def median(self, name: str) -> float:
         """Return the median of a contender's seconds per image."""
         return statistics.median(self.seconds[name])
-
-    def of_limit(self, name: str) -> float:
-        """Return a contender's rate as a fraction of direct convolution at a constant `gemm_rate`."""
-        return self.gflop / self.gemm_rate / self.median(name)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name; rates are images/s."""
@@ -96,16 +89,12 @@ class Measured:
             "torch": torch.__version__,
             **self.execution.as_json(),
             "rounds": len(self.seconds[FCN]),
-            "gflop_per_image": self.gflop,
-            "gflop_per_image_with_auxiliary_head": self.gflop_hub,
-            "gemm_gflop_per_second": self.gemm_rate,
             "contenders": {
                 name: {
                     "precision": self.precision(name),
                     "images_per_second": 1 / self.median(name),
                     "seconds_per_image": seconds,
                     "ratio_to_torchvision": self.median(HUB) / self.median(name),
-                    "ratio_to_direct_limit": self.of_limit(name),
                 }
                 for name, seconds in self.seconds.items()
             },
@@ -120,6 +109,7 @@ def measure(
     rounds: int,
     further: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
     prepare: Callable[[nn.Module], None] = lambda _model: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Time plain torchvision and `fcn`, in turn, round by round.
 
@@ -140,6 +130,8 @@ def measure(
         Returns further contenders from the network (see `models.networks`) and the normalised batch.
     prepare
         Sets the weights of the model, which are random.
+    between
+        Is called after each run.
 
     Raises
     ------
@@ -153,14 +145,15 @@ def measure(
         hub = _hub_model(backbone)
         prepare(hub)
         hub = hub.to(execution.device)
-        plain = _plain_model(backbone, hub).to(execution.device)
+        has_auxiliary_head = getattr(hub, "aux_classifier", None) is not None
+        plain = _plain_model(backbone, hub).to(execution.device) if has_auxiliary_head else None
     network = _network(backbone, hub)
     engine = Engine(network, execution)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (execution.batch_size, height, width, 3), dtype=np.uint8)
     batch = _normalised(pixels)
     contenders = [Contender(HUB, _torchvision_run(hub, batch, execution))]
-    if getattr(hub, "aux_classifier", None) is not None:
+    if plain is not None:
         contenders.append(Contender(PLAIN, _torchvision_run(plain, batch, execution)))
     contenders += further(network.model, batch)
     contenders.append(Contender(FCN, engine_run(engine, pixels)))
@@ -169,10 +162,8 @@ def measure(
         device_errors.detect_lost_device(execution.device),
         detect_out_of_memory(execution, width, height),
     ):
-        image = batch[:1].to(execution.device)
-        gflop, gflop_hub = _gflop(plain, image), _gflop(hub, image)
-        gemm = MatrixProduct(execution)
-        totals = in_turn({contender.name: contender.run for contender in contenders}, rounds, gemm.measure)
+        runs = {contender.name: contender.run for contender in contenders}
+        totals = in_turn(runs, rounds, between)
     seconds = {name: [total / execution.batch_size for total in each] for name, each in totals.items()}
     return Measured(
         backbone,
@@ -181,9 +172,6 @@ def measure(
         execution.batch_size,
         execution,
         seconds,
-        gflop,
-        gflop_hub,
-        gemm.best_rate,
         {contender.name: contender.precision for contender in contenders if contender.precision},
     )
 
@@ -313,7 +301,80 @@ def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
     return (batch - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def _gflop(model: nn.Module, image: Tensor) -> float:
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    return float(counter.get_total_flops()) / 1e9
+@dataclass(frozen=True)
+class MeasuredTiles:
+    """The result: for `TILED` and `ALONE` the seconds per megapixel of each round.
+
+    `TILED` is an image of `width` x `height` pixels, per megapixel of the image; `ALONE` is an image of the
+    size of a tile, per megapixel of the tile. The difference is what the overlap and the extension of the
+    image to whole tiles cost.
+    """
+
+    backbone: str
+    width: int
+    height: int
+    grid: TileGrid
+    execution: ExecutionConfig
+    seconds: dict[str, list[float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        axis = self.grid.x if self.grid.x.is_tiled else self.grid.y
+        return {
+            "backbone": self.backbone,
+            "width": self.width,
+            "height": self.height,
+            "tiles": self.grid.count,
+            "tile_width": self.grid.x.tile,
+            "tile_height": self.grid.y.tile,
+            "overlap": axis.tile - axis.step,
+            "batch_size": self.execution.batch_size,
+            "machine": resources.describe(),
+            "torch": torch.__version__,
+            **self.execution.as_json(),
+            "rounds": len(self.seconds[TILED]),
+            "seconds_per_megapixel": statistics.median(self.seconds[TILED]),
+            "seconds_per_megapixel_of_a_tile_alone": statistics.median(self.seconds[ALONE]),
+            "all_seconds_per_megapixel": self.seconds,
+        }
+
+
+def measure_tiles(
+    backbone: str, size: tuple[int, int], execution: ExecutionConfig, views: ViewOptions, rounds: int
+) -> MeasuredTiles:
+    """Time an image in tiles, and an image of the size of one tile, in turn, round by round.
+
+    Parameters
+    ----------
+    backbone
+        A name in the registry.
+    size
+        The image's (width, height) in pixels.
+    execution
+        Where and how the network runs.
+    views
+        The tiles.
+    rounds
+        Timed rounds, at least 1; one untimed round runs before them.
+
+    Raises
+    ------
+    DeviceLost
+        The device fails, or has not enough memory for the network.
+    RequestError
+        The device has too little memory for a batch of tiles.
+    """
+    network = random_network(backbone)
+    engine = Engine(network, execution, views=views)
+    width, height = size
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    grid = TileGrid.of(image[0], views, network.backbone.stride)
+    tile = image[:, : grid.y.tile, : grid.x.tile]
+    with (
+        device_errors.detect_lost_device(execution.device),
+        detect_out_of_memory(execution, grid.x.tile, grid.y.tile),
+    ):
+        seconds = in_turn({TILED: engine_run(engine, image), ALONE: engine_run(engine, tile)}, rounds)
+    pixels = {TILED: width * height, ALONE: tile.shape[1] * tile.shape[2]}
+    per_megapixel = {name: [one * 1e6 / pixels[name] for one in each] for name, each in seconds.items()}
+    return MeasuredTiles(backbone, width, height, grid, execution, per_megapixel)
