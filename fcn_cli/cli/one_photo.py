@@ -14,7 +14,7 @@ import typer
 
 from ..common import files, limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
-from ..common.output_layout import CUTOUT
+from ..common.output_layout import CUTOUT, find_kind
 from ..common.swept_directory import SweptDirectory
 from . import values
 from .command_line import given_besides
@@ -117,6 +117,7 @@ def segment_one(
     try:
         with _opened(given, output, prediction.decoding.max_pixels) as source:
             name = source.given
+            permissions = files.permissions_of(source.path) if find_kind(kind).shows_image else None
             data = one_photo.segment_one(one_photo.OnePhotoRequest(source, kind, look, prediction), observer)
     except ImageError as error:
         print_message(f"nothing is written for {name}: {error}")
@@ -125,7 +126,7 @@ def segment_one(
         sys.stdout.buffer.write(data)
         return
     with OutputLost.when_refused(output):
-        files.write_bytes(Path(output), data)
+        files.write_bytes(Path(output), data, permissions)
 
 
 def _check_streams(given: str, output: str) -> None:

@@ -15,9 +15,12 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from . import store_urls
 
 _TEMPORARY_PREFIX = ".fcn-"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -192,10 +195,48 @@ def _temporary_name() -> str:
     return f"{temporary_prefix()}{next(_numbers)}{_TEMPORARY_SUFFIX}"
 
 
-def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
+class Permissions(NamedTuple):
+    """Who may read and write a file: its mode, and the group that the mode means."""
+
+    mode: int
+    group: int
+
+
+def permissions_of(path: str) -> Permissions | None:
+    """Return those of a local file whose content is copied, those of its owner alone where it is gone."""
+    if store_urls.is_url(path):
+        return None
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return Permissions(0o600, -1)
+    return Permissions(status.st_mode & 0o666 | 0o600, status.st_gid)
+
+
+def create(path: str | Path, permissions: Permissions | None = None) -> BinaryIO:
+    """Create a file and open it for writing; raise FileExistsError where there is one.
+
+    Its permissions follow the umask. Where another file's are given, nobody but the owner may do more with it
+    than with that one.
+    """
+    if permissions is None:
+        return open(path, "xb")
+    mode, group = permissions
+    if hasattr(os, "getegid"):
+        folder = os.stat(os.path.dirname(path) or ".")
+        inherits = folder.st_mode & stat.S_ISGID or sys.platform == "darwin"
+        if group != (folder.st_gid if inherits else os.getegid()):
+            # The new file's group is another one: it may do what everybody may.
+            mode = mode & ~0o060 | (mode & 0o006) << 3
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+
+
+def write_whole(
+    path: str | Path, write: Callable[[BinaryIO], None], permissions: Permissions | None = None
+) -> int:
     """Write a file atomically: `path` is either unchanged or complete.
 
-    The directory must exist. Permissions follow the umask.
+    The directory must exist.
 
     Parameters
     ----------
@@ -203,6 +244,8 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
         The file to create or replace.
     write
         Writes the content to an open binary file.
+    permissions
+        See `create`.
 
     Returns
     -------
@@ -218,7 +261,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
     final = os.fspath(path)
     temporary = os.path.join(os.path.dirname(final), _temporary_name())
     try:
-        with open(temporary, "xb") as stream:
+        with create(temporary, permissions) as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -231,9 +274,9 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> int:
     return size
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, permissions: Permissions | None = None) -> None:
     """Write a file atomically, as `write_whole` does."""
-    write_whole(path, lambda stream: _write_all(stream, data))
+    write_whole(path, lambda stream: _write_all(stream, data), permissions)
 
 
 def write_text(path: Path, text: str) -> None:

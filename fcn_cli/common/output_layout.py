@@ -34,22 +34,23 @@ class OutputKind:
     `name` is the kind's directory and its name in ``--write``; `suffix` ends the names of its files. A kind
     `from_labels` needs the label map and the image only, so that it can be added without the network; any
     other kind needs the network's confidence too. `is_label_map` says that its files are label maps, from
-    which other kinds can be made.
+    which other kinds can be made; `shows_image` that they have pixels of the image.
     """
 
     name: str
     suffix: str
     from_labels: bool = True
     is_label_map: bool = False
+    shows_image: bool = False
 
 
 CUTOUT = "cutout"
 KINDS = (
     OutputKind("masks", ".png", is_label_map=True),
     OutputKind("color", ".png", is_label_map=True),
-    OutputKind("overlay", ".jpg"),
+    OutputKind("overlay", ".jpg", shows_image=True),
     OutputKind("confidence", ".png", from_labels=False),
-    OutputKind(CUTOUT, ".png"),
+    OutputKind(CUTOUT, ".png", shows_image=True),
 )
 """All output types in the order in which they are written; of label maps, the better one comes first."""
 

@@ -95,7 +95,12 @@ class BucketStore(OutputStore):
         """Do nothing: a directory is where its objects are."""
 
     @override
-    def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
+    def write_whole(
+        self,
+        name: str,
+        write: Callable[[BinaryIO], None],
+        permissions: files.Permissions | None = None,  # noqa: ARG002 - who may read an object, the bucket says
+    ) -> int:
         """Write an object; it is durable at once."""
         key = store_urls.split(self.objects.url_of(name)).key
         if len(key.encode("utf-8", "replace")) > _MAX_KEY_BYTES:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
-from ..common.output_layout import CLASSES_FILE, output_file
+from ..common.output_layout import CLASSES_FILE, find_kind, output_file
+from ..inputs.discovery import Source
 from .looks import Style
 from .output_store import OutputStore, ReadableDirectory, as_store
 from .record import Record
@@ -31,9 +32,11 @@ class OutputDirectory:
         return WRITERS[kind].describe(self._look)
 
     def write(
-        self, output: str, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
+        self, source: Source, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
     ) -> dict[str, int]:
         """Write output types for one image, each file whole; return relative path → size in bytes.
+
+        A file that shows the image can be read by nobody who cannot read the image.
 
         Raises
         ------
@@ -46,10 +49,13 @@ class OutputDirectory:
         sizes = {}
         for kind in kinds:
             writer = WRITERS[kind](self._look)
-            name = output_file(output, kind)
+            name = output_file(source.output, kind)
             path = self.root / name
+            permissions = files.permissions_of(source.path) if find_kind(kind).shows_image else None
             try:
-                sizes[name] = self.root.write_whole(name, partial(encode, writer, segmentation, photo))
+                sizes[name] = self.root.write_whole(
+                    name, partial(encode, writer, segmentation, photo), permissions
+                )
             except OSError as error:
                 raise _lost_or_refused(error, path) from None
             except (ValueError, SystemError, MemoryError) as error:

@@ -56,11 +56,13 @@ class OutputStore(ReadableDirectory, Protocol):
         """Remove what `make` has created; nothing is in it."""
         ...
 
-    def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
+    def write_whole(
+        self, name: str, write: Callable[[BinaryIO], None], permissions: files.Permissions | None = None
+    ) -> int:
         """Create or replace a file atomically, with its directories; return its size in bytes.
 
-        After a power cut it is there only if `sync` was called in between. Raises ImageError where only this
-        one name cannot be written.
+        `permissions` are as in `files.create`, where there is such a thing. After a power cut it is there only
+        if `sync` was called in between. Raises ImageError where only this one name cannot be written.
         """
         ...
 
@@ -182,15 +184,17 @@ class LocalStore(OutputStore):
             directory.rmdir()
 
     @override
-    def write_whole(self, name: str, write: Callable[[BinaryIO], None]) -> int:
+    def write_whole(
+        self, name: str, write: Callable[[BinaryIO], None], permissions: files.Permissions | None = None
+    ) -> int:
         self._make_directory(name.rpartition("/")[0])
         # Without pathlib, which is slow.
-        return files.write_whole(f"{self._root_text}/{name}", write)
+        return files.write_whole(f"{self._root_text}/{name}", write, permissions)
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def write_bytes(self, name: str, data: bytes, permissions: files.Permissions | None = None) -> None:
         """Create or replace a file atomically, with its directories; `sync` makes it survive a power cut."""
         self._make_directory(name.rpartition("/")[0])
-        files.write_bytes(self.root / name, data)
+        files.write_bytes(self.root / name, data, permissions)
 
     @override
     def write_text(self, name: str, text: str) -> None:

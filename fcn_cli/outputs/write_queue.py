@@ -236,7 +236,7 @@ class WriteQueue:
             return decoder.decode(source.path, self._max_pixels, self._rendering).image
 
         try:
-            sizes = self._folder.write(source.output, types, segmentation, image)
+            sizes = self._folder.write(source, types, segmentation, image)
         except ImageError as error:
             # No record names these files: they are of another look or another image.
             self._folder.remove(output_file(source.output, one) for one in types)

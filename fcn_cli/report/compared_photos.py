@@ -95,7 +95,8 @@ class ComparedPhotos:
 
     def _complete(self, entry: _Entry, decoding: DecodeOptions) -> dict[str, Any]:
         self.keys.add(entry.key)
-        problem = try_photo(self.pictures, entry.key, partial(_open_photo, entry, decoding))
+        open_photo = partial(_open_photo, entry, decoding)
+        problem = try_photo(self.pictures, entry.key, entry.source.path, open_photo)
         notes = [*entry.photo.notes, *([problem] if problem is not None else [])]
         return {**entry.row, "has": 2 + (problem is None), "notes": notes}
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..common import files
 from ..common.errors import OutputLost
 from ..outputs.output_store import LocalStore
 
@@ -55,8 +56,8 @@ class ImageStore:
         """Say whether a file exists."""
         return name in self._names
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file whole.
+    def write(self, name: str, data: bytes, permissions: files.Permissions | None = None) -> None:
+        """Write a file whole; `permissions` are as in `files.create`.
 
         Raises
         ------
@@ -64,7 +65,7 @@ class ImageStore:
             It cannot be written.
         """
         with OutputLost.when_refused(self._output / self._path(name)):
-            self._output.write_bytes(self._path(name), data)
+            self._output.write_bytes(self._path(name), data, permissions)
         self._names.add(name)
 
     def _path(self, name: str) -> str:

@@ -63,6 +63,7 @@ def show_all(
 
 def _show(record: Record, output: LocalStore, pictures: Pictures, rendering: Rendering) -> Shown:
     key, notes = picture_key(record), []
+    shown = record.path
     has_labels = pictures.has_labels(key)
     if not has_labels:
         try:
@@ -75,8 +76,9 @@ def _show(record: Record, output: LocalStore, pictures: Pictures, rendering: Ren
     if overlay is not None and not has_labels:
         # The colours cannot be taken off it, so it stands for the photo.
         key, open_photo = key_of(key, "overlay"), partial(_open_overlay, output, record, overlay)
+        shown = str(output.root / overlay)
         notes.append("The picture is the overlay.")
-    problem = try_photo(pictures, key, open_photo)
+    problem = try_photo(pictures, key, shown, open_photo)
     if problem is not None:
         notes.append(problem)
     return Shown(record, key, problem is None, has_labels, tuple(notes))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from ..common import resources
+from ..common import files, resources
 from ..common.errors import ImageError
 from ..common.label_map import LabelMap
 from ..common.ordered_work import OrderedWork
@@ -60,8 +60,10 @@ class Pictures:
         """Say whether the pictures of a photo exist."""
         return all(self._store.has(key + suffix) for suffix in _PHOTO_SUFFIXES)
 
-    def add_photo(self, key: str, photo: Image.Image) -> None:
+    def add_photo(self, key: str, photo: Image.Image, permissions: files.Permissions | None) -> None:
         """Make a photo's small and large picture; neither is larger than the photo.
+
+        `permissions` are the photo's: whoever cannot read it cannot read them.
 
         Raises
         ------
@@ -70,8 +72,8 @@ class Pictures:
         """
         small_suffix, large_suffix = _PHOTO_SUFFIXES
         large = _resized(photo, LARGE)
-        self._store.write(key + large_suffix, _jpeg(large))
-        self._store.write(key + small_suffix, _jpeg(_resized(large, THUMBNAIL)))
+        self._store.write(key + large_suffix, _jpeg(large), permissions)
+        self._store.write(key + small_suffix, _jpeg(_resized(large, THUMBNAIL)), permissions)
 
     def has_labels(self, key: str) -> bool:
         """Say whether the pictures and the grid of a photo's label maps exist."""
@@ -133,8 +135,10 @@ def make_in_threads(items: Iterable[T], make: Callable[[T], R], pixels_of: Calla
             yield task.future.result()
 
 
-def try_photo(pictures: Pictures, key: str, open_photo: Callable[[], Image.Image]) -> str | None:
+def try_photo(pictures: Pictures, key: str, path: str, open_photo: Callable[[], Image.Image]) -> str | None:
     """Make a photo's pictures if they do not exist; return why they cannot be made, else None.
+
+    `path` is the file that they show.
 
     Raises
     ------
@@ -147,7 +151,7 @@ def try_photo(pictures: Pictures, key: str, open_photo: Callable[[], Image.Image
         photo = open_photo()
     except ImageError as error:
         return str(error)
-    pictures.add_photo(key, photo)
+    pictures.add_photo(key, photo, files.permissions_of(path))
     return None
 
 

@@ -152,6 +152,48 @@ def test_permissions_follow_the_umask(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     assert (tmp_path / "out/stats.csv").stat().st_mode & 0o777 == 0o640
 
 
+def test_what_shows_an_image_keeps_its_permissions(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """Its own, and not only the umask, decide who reads what has pixels of an image."""
+    folder = make_photos(["private.jpg", "group.png", "open.png"])
+    modes = {"private.jpg": 0o600, "group.png": 0o640, "open.png": 0o644}
+    for name, mode in modes.items():
+        (folder / name).chmod(mode)
+    fcn("segment", folder, *SMALL, "--write", "masks,overlay,cutout", "-o", "out", "--report")
+    fcn("segment", folder / "private.jpg", *SMALL, "--write", "overlay", "-o", "one.png")
+    for form in ("voc", "yolo"):
+        fcn("export", "out", "--format", form, "-o", form)
+
+    def mode_of(path: Path) -> int:
+        return path.stat().st_mode & 0o777
+
+    page = read_page(tmp_path / "out")
+    for name, mode in modes.items():
+        stem = Path(name).stem
+        assert mode_of(tmp_path / f"out/overlay/{stem}.jpg") == mode
+        assert mode_of(tmp_path / f"out/cutout/{stem}.png") == mode
+        # A mask has no pixels of its image.
+        assert mode_of(tmp_path / f"out/masks/{stem}.png") == 0o644
+        assert {mode_of(page.picture(page.row(name), suffix)) for suffix in ("-s.jpg", "-l.jpg")} == {mode}
+        assert mode_of(tmp_path / f"voc/VOCdevkit/VOC2012/JPEGImages/{stem}.jpg") == mode
+        assert mode_of(tmp_path / f"yolo/images/train/{stem}.jpg") == mode
+    assert mode_of(tmp_path / "one.png") == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root gives files to other groups")
+def test_another_group_may_do_what_everybody_may(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.touch()
+    source.chmod(0o664)
+    os.chown(source, -1, os.getegid() + 1)
+    files.write_bytes(target, b"pixels", files.permissions_of(str(source)))
+    assert target.stat().st_mode & 0o777 == 0o644
+    source.unlink()
+    files.write_bytes(target, b"pixels", files.permissions_of(str(source)))
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
 def test_outputs_are_not_written_through_links(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["sub/a.png", "b.png"])
     elsewhere = tmp_path / "elsewhere"

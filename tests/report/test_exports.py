@@ -206,7 +206,7 @@ def test_names_that_a_reader_of_yaml_reads(fcn: Fcn, maps: dict[str, Labels], tm
 
 
 def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
-    """From a real run: an upright JPEG is copied, a turned one and a PNG are converted."""
+    """From a real run: an upright JPEG keeps its pixels, a turned one and a PNG are converted."""
     made = tmp_path / "made"
     made.mkdir()
     with Image.open(SAMPLES / "grace_hopper.jpg") as opened:
@@ -220,7 +220,8 @@ def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
     for form, folder in (("voc", "VOCdevkit/VOC2012/JPEGImages"), ("yolo", "images/train")):
         fcn("export", "out", "--format", form, "-o", form)
         images = tmp_path / form / folder
-        assert (images / "plain.jpg").read_bytes() == (made / "plain.jpg").read_bytes()
+        with Image.open(images / "plain.jpg") as plain, Image.open(made / "plain.jpg") as original:
+            assert np.array_equal(np.asarray(plain), np.asarray(original))
         with Image.open(images / "turned.jpg") as turned:
             assert turned.size == (80, 64)
             assert turned.getexif().get(0x0112, 1) == 1
@@ -228,6 +229,33 @@ def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
             assert np.abs(np.asarray(turned, int) - np.asarray(upright, int)).mean() < 2
         with Image.open(images / "other.jpg") as other:
             assert np.abs(np.asarray(other, int) - np.asarray(photo, int)).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "progressive"])
+def test_exported_images_have_no_metadata(fcn: Fcn, tmp_path: Path, mode: str) -> None:
+    labels = blobs(5, 40, 56)
+    make_output(tmp_path / "out", {"a.jpg": labels}, tmp_path / "photos")
+    path = tmp_path / "photos/a.jpg"
+    with Image.open(path) as opened:
+        photo = opened.convert("RGB" if mode == "progressive" else mode)
+    exif = Image.Exif()
+    exif[0x010E] = "secret description"
+    exif.get_ifd(0x8825)[1] = "secret place"
+    photo.save(path, exif=exif, comment="secret comment", progressive=mode == "progressive", quality=90)
+    with path.open("ab") as stream:
+        stream.write(b"secret film")
+    data = path.read_bytes()
+    assert data.count(b"secret") >= 3
+    record = json.loads((tmp_path / "out/manifest.jsonl").read_text())
+    record |= {"size_bytes": len(data), "mtime_ns": path.stat().st_mtime_ns}
+    (tmp_path / "out/manifest.jsonl").write_text(json.dumps(record) + "\n")
+    fcn("export", "out", "--format", "voc", "-o", "voc")
+    exported = tmp_path / "voc/VOCdevkit/VOC2012/JPEGImages/a.jpg"
+    assert b"secret" not in exported.read_bytes()
+    assert b"Exif" not in exported.read_bytes()
+    with Image.open(exported) as bare, Image.open(path) as original:
+        assert bare.mode == original.mode
+        assert np.array_equal(np.asarray(bare), np.asarray(original))
 
 
 def test_what_cannot_be_exported_is_named_and_counted(

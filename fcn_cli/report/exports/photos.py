@@ -1,34 +1,34 @@
-"""Photos beside exported masks: upright JPEGs, copied where they are such already."""
+"""Images beside exported masks: upright JPEGs without metadata."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 from pathlib import Path
 
 from PIL import Image
 
-from ...common import store_urls
+from ...common import files, store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import most_pixels
-from ...inputs import decoder
+from ...inputs import decoder, jpeg
 from ...inputs.samples import Rendering
 from ...outputs.record import Record
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _QUALITY = 95
+_APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
+_JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 
 
 def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> None:
-    """Write the photo of a record as a JPEG that lies as its mask does.
+    """Write the image of a record as a JPEG that lies as its mask does, for those who may read the image.
 
-    A JPEG that needs no turning is copied byte for byte; anything else is decoded as the network saw it.
+    Of a JPEG that needs no turning the pixels stay as they are coded; anything else is decoded.
 
     Raises
     ------
     ImageError
-        The photo is gone, has changed since it was segmented, or cannot be decoded.
+        The image is gone, has changed since it was segmented, or cannot be decoded.
     OutputLost
         The file cannot be written.
     """
@@ -36,14 +36,15 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
     if store_urls.is_url(record.path):
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: not on this machine")
     try:
-        status = os.stat(record.path)
-        if not stat.S_ISREG(status.st_mode):
-            # Reading a pipe would wait for ever.
-            raise ImageError(FailureKind.NOT_A_FILE, f"{record.path}: not a regular file")
-        with open(record.path, "rb") as stream:
-            is_jpeg = stream.read(len(_JPEG_SIGNATURE)) == _JPEG_SIGNATURE
+        with open(files.open_regular(record.path, follow=True), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            data = stream.read(len(_JPEG_SIGNATURE))
+            if data == _JPEG_SIGNATURE:
+                data += stream.read(status.st_size)
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: the photo is gone") from None
+    except files.UnfitFile:
+        raise ImageError(FailureKind.NOT_A_FILE, f"{record.path}: not a regular file") from None
     except OSError as error:
         raise ImageError(
             FailureKind.UNREADABLE, f"{record.path}: cannot be read ({error.strerror})"
@@ -53,15 +54,43 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
     measured = decoder.measure(record.path, most_pixels())
     if measured.size != record.size:
         raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {again}")
-    if is_jpeg and measured.turn == 1:
-        with OutputLost.when_refused(target):
-            shutil.copyfile(record.path, target)
-        return
-    _save(decoder.decode(record.path, most_pixels(), rendering).image, target)
+    bare = without_metadata(data) if measured.turn == 1 else None
+    image = decoder.decode(record.path, most_pixels(), rendering).image if bare is None else None
+    with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
+        if image is None:
+            stream.write(bare)
+        else:
+            # Colour profile, comment and EXIF are those of the original's pixels.
+            image.info.clear()
+            image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
 
 
-def _save(image: Image.Image, target: Path) -> None:
-    # Colour profile, comment and EXIF are those of the original's pixels.
-    image.info.clear()
-    with OutputLost.when_refused(target):
-        image.save(target, "JPEG", quality=_QUALITY, subsampling=0)
+def without_metadata(data: bytes) -> bytes | None:
+    """Return the coded pixels of a JPEG and what decodes them, or None where that cannot be told.
+
+    What programs and cameras add goes: EXIF with its place and thumbnail, profiles, comments, further pictures
+    and whatever stands behind the end.
+    """
+    if not data.startswith(_JPEG_SIGNATURE):
+        return None
+    parts, scan_end = [data[:2]], None
+    try:
+        for marker, start, end in jpeg.segments(data):
+            begin = start - (2 if marker == jpeg.END else 4)
+            if scan_end is not None:
+                parts.append(data[scan_end:begin])
+            scan_end = end if marker == jpeg.SCAN else None
+            content = data[start:end]
+            if marker == _APP0 and content.startswith(_JFIF) and len(parts) == 1:
+                # Without its thumbnail.
+                parts.append(b"\xff\xe0\x00\x10" + content[:12].ljust(12, b"\0") + b"\0\0")
+            elif marker == _APP14 and content.startswith(_ADOBE):
+                # It says whether colours are RGB, YCbCr, CMYK or YCCK.
+                parts.append(b"\xff\xee\x00\x0e" + content[:12].ljust(12, b"\0"))
+            elif not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
+                parts.append(data[begin:end])
+            if marker == jpeg.END:
+                return b"".join(parts)
+    except EOFError:
+        return None
+    return None
