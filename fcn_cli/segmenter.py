@@ -29,6 +29,7 @@ from .inputs import photos
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
 from .inputs.look_ahead import LookAhead
 from .inputs.photos import Photo, Prepared
+from .inputs.rgb import to_srgb
 from .inputs.samples import Rendering
 from .models import registry
 from .models.request import ModelRequest
@@ -100,7 +101,7 @@ class Result:
             raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
         with _in_api_terms():
             look = LookRequest(palette, opacity, legend).resolve(self.class_names)
-        return overlay.overlay(self.image, self.labels, replace(look, borders=borders))
+        return overlay.overlay(to_srgb(self.image), self.labels, replace(look, borders=borders))
 
     def cutout(self, classes: str | int | Sequence[str | int] | None = None) -> Image.Image:
         """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
@@ -112,7 +113,7 @@ class Result:
             wanted = [classes] if isinstance(classes, str | int) else classes
             with _in_api_terms():
                 kept = find_classes(list(map(str, wanted)), self.class_names)
-        return overlay.cutout(self.image, self.labels, kept)
+        return overlay.cutout(to_srgb(self.image), self.labels, kept)
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""

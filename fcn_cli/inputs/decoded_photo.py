@@ -168,7 +168,7 @@ def _decode_photo(
 
 
 def _measured(source: Source, settings: DecodeSettings) -> DecodedPhoto:
-    size, turn = decoder.measure(source.path, settings.max_pixels)
+    size, turn, _ = decoder.measure(source.path, settings.max_pixels)
     stored = _is_stored(source, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
     return DecodedPhoto(source, width=width, height=height, turn=turn, stored=stored)

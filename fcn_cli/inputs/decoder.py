@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from PIL import Image
 from ..common import label_map, store_urls
 from ..common.errors import FailureKind, ImageError
 from . import exif, file_content, formats, mending, refusals, remote_photos
-from .rgb import greatest_of_halves, has_upper_halves, load_rgb, to_rgb
+from .rgb import greatest_of_halves, has_upper_halves, is_srgb, load_rgb, note_on_profile, to_rgb, to_srgb
 from .samples import BY_THE_FILE, Rendering, dark_note
 from .tiff_strips import TiffStrips
 
@@ -51,10 +52,14 @@ class Decoded(NamedTuple, Generic[T]):
 
 
 class Measured(NamedTuple):
-    """The (width, height) in pixels of an upright image, and its EXIF orientation as in `Decoded`."""
+    """The (width, height) in pixels of an upright image, and its EXIF orientation as in `Decoded`.
+
+    `is_srgb` says that its pixels are sRGB as they are stored, as far as a profile says.
+    """
 
     size: tuple[int, int]
     turn: int
+    is_srgb: bool = True
 
 
 def prepare_process(max_pixels: int) -> None:
@@ -113,6 +118,13 @@ def decode(
         The image cannot be decoded; its `FailureKind` is the reason.
     """
     return decode_with(path, max_pixels, _whole, rendering=rendering)
+
+
+def decode_for_people(
+    path: str | os.PathLike[str], max_pixels: int, rendering: Rendering
+) -> Decoded[Image.Image]:
+    """Decode an image file as `decode` does, in sRGB: pixels to look at, which the network does not see."""
+    return decode(path, max_pixels, replace(rendering, for_people=True))
 
 
 def decode_with(
@@ -228,11 +240,12 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
 
     def measured(opened: Image.Image) -> Measured:
         _check_pixels(opened, max_pixels)
+        srgb = is_srgb(opened)
         turn = exif.tiff_turn(opened)
         if turn != 1:
-            return Measured(opened.size, turn)
+            return Measured(opened.size, turn, srgb)
         turn = exif.known_turn(exif.orientation(opened))
-        return Measured(exif.turned_size(opened.size, turn), turn)
+        return Measured(exif.turned_size(opened.size, turn), turn, srgb)
 
     try:
         with _opened(path, max_pixels) as photo:
@@ -323,7 +336,12 @@ def _load(
     if orientation is None:
         notes += ("unreadable EXIF data ignored",)
     turn = exif.known_turn(orientation)
-    return exif.upright(rgb, turn), notes + more, tiff_turn if turn == 1 else turn
+    notes += more + note_on_profile(opened)
+    if rendering.for_people:
+        rgb = to_srgb(rgb, opened)
+    elif profile := opened.info.get("icc_profile"):
+        rgb.info["icc_profile"] = profile
+    return exif.upright(rgb, turn), notes, tiff_turn if turn == 1 else turn
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:

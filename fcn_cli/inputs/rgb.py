@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from functools import lru_cache
 from typing import IO
 
+import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 
@@ -70,6 +73,69 @@ def to_rgb(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Imag
         assert converted is not None  # noqa: S101 - None only for an in-place conversion
         return converted, ()
     return (image if mode == "RGB" else image.convert("RGB")), ()
+
+
+_LARGEST_PROFILE = 4 << 20
+_UNUSABLE = (OSError, ValueError, TypeError, KeyError, ImageCms.PyCMSError)
+
+
+def to_srgb(rgb: Image.Image, stored: Image.Image | None = None) -> Image.Image:
+    """Return an RGB image in sRGB, by the ICC profile that it carries; as it is where that is of no use.
+
+    All pixels that people look at come through here, and none that a network sees. `stored` is the image as
+    its file has it, which some profiles are of: those of CMYK.
+    """
+    stored = stored or rgb
+    try:
+        mode, transform = _transform_of(stored)
+        if transform is None or (mode == "CMYK" and stored.mode != mode):
+            return rgb
+        if mode == "L":
+            grey, *others = rgb.split()
+            return transform.apply(grey) if all(band == grey for band in others) else rgb
+        return transform.apply(rgb if mode == "RGB" else stored)
+    except _UNUSABLE:
+        return rgb
+
+
+def note_on_profile(stored: Image.Image) -> tuple[str, ...]:
+    """Return a note on an image, which was opened, whose ICC profile is of no use."""
+    try:
+        _transform_of(stored)
+    except _UNUSABLE:
+        return ("unusable colour profile ignored",)
+    return ()
+
+
+def is_srgb(stored: Image.Image) -> bool:
+    """Say whether `to_srgb` would change no colour of an image that was opened."""
+    try:
+        return _transform_of(stored)[1] is None
+    except _UNUSABLE:
+        return True
+
+
+def _transform_of(stored: Image.Image) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    profile = stored.info.get("icc_profile")
+    # What is stored as LAB has become sRGB already.
+    return _srgb_transform(profile) if profile and stored.mode != "LAB" else ("", None)
+
+
+@lru_cache(maxsize=4)
+def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return a transform to sRGB and the mode that it takes; None where it would change no value by 2."""
+    if len(profile) > _LARGEST_PROFILE:
+        raise ValueError("an ICC profile of megabytes")
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[opened.profile.xcolor_space.strip()]
+    transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode == "CMYK":
+        return mode, transform
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    probe = Image.fromarray(colours) if mode == "RGB" else Image.fromarray(levels[None])
+    change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
+    return mode, transform if np.abs(change).max() > 1 else None
 
 
 def _on_white(image: Image.Image, rendering: Rendering) -> tuple[Image.Image, tuple[str, ...]]:

@@ -28,11 +28,13 @@ class Rendering:
     """How an image's samples become RGB.
 
     With `stretch` samples of more than 8 bits are scaled from their 2nd to their 98th percentile. `alpha` is
-    ``use``, ``ignore``, or None for what the file says.
+    ``use``, ``ignore``, or None for what the file says. With `for_people` colours become sRGB by the image's
+    ICC profile; networks were trained on pixels as they are stored.
     """
 
     stretch: bool = False
     alpha: str | None = None
+    for_people: bool = False
 
 
 BY_THE_FILE = Rendering()

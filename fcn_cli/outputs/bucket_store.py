@@ -99,7 +99,7 @@ class BucketStore(OutputStore):
         self,
         name: str,
         write: Callable[[BinaryIO], None],
-        permissions: files.Permissions | None = None,  # noqa: ARG002 - who may read an object, the bucket says
+        permissions: files.Permissions | None = None,
     ) -> int:
         """Write an object; it is durable at once."""
         key = store_urls.split(self.objects.url_of(name)).key

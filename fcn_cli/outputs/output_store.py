@@ -61,8 +61,8 @@ class OutputStore(ReadableDirectory, Protocol):
     ) -> int:
         """Create or replace a file atomically, with its directories; return its size in bytes.
 
-        `permissions` are as in `files.create`, where there is such a thing. After a power cut it is there only
-        if `sync` was called in between. Raises ImageError where only this one name cannot be written.
+        `permissions` are as in `files.create`, where there is such a thing. After a power cut it is there
+        only if `sync` was called in between. Raises ImageError where only this one name cannot be written.
         """
         ...
 

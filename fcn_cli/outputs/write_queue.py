@@ -233,7 +233,7 @@ class WriteQueue:
 
         @cache
         def image() -> Image.Image:
-            return decoder.decode(source.path, self._max_pixels, self._rendering).image
+            return decoder.decode_for_people(source.path, self._max_pixels, self._rendering).image
 
         try:
             sizes = self._folder.write(source, types, segmentation, image)

@@ -125,7 +125,7 @@ def _open_photo(record: Record, rendering: Rendering) -> Image.Image:
     # What has more of them is not the image that was segmented.
     pixels = (record.width or 0) * (record.height or 0)
     try:
-        image = decoder.decode(record.path, min(pixels, most_pixels()), rendering).image
+        image = decoder.decode_for_people(record.path, min(pixels, most_pixels()), rendering).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The photo cannot be read: {error}.") from None
     if image.size != record.size:

@@ -60,7 +60,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
         WRITERS[request.kind](look),
         predicted.result,
         lambda: (
-            decoder.decode(
+            decoder.decode_for_people(
                 request.source.path, prediction.decoding.max_pixels, prediction.decoding.rendering
             ).image
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 
 from fcn_cli import __version__
-from fcn_cli.common import palettes
+from fcn_cli.common import files, palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 
 from ..conftest import PREVIEW, SMALL, Fcn, MakePhotos, journal_of
+from ..report.pages import read_page
 
 
 @pytest.fixture
@@ -140,8 +142,6 @@ def test_a_palette_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> No
 
 
 def test_permissions_follow_the_umask(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    import os
-
     make_photos(["a.png"])
     before = os.umask(0o027)
     try:
@@ -152,9 +152,7 @@ def test_permissions_follow_the_umask(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     assert (tmp_path / "out/stats.csv").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_shows_an_image_keeps_its_permissions(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
-) -> None:
+def test_what_shows_an_image_keeps_its_permissions(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """Its own, and not only the umask, decide who reads what has pixels of an image."""
     folder = make_photos(["private.jpg", "group.png", "open.png"])
     modes = {"private.jpg": 0o600, "group.png": 0o640, "open.png": 0o644}

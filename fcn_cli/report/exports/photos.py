@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from PIL import Image
-
 from ...common import files, store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import most_pixels
@@ -23,7 +21,7 @@ _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> None:
     """Write the image of a record as a JPEG that lies as its mask does, for those who may read the image.
 
-    Of a JPEG that needs no turning the pixels stay as they are coded; anything else is decoded.
+    Of a JPEG in sRGB that needs no turning the pixels stay as they are coded; anything else is decoded.
 
     Raises
     ------
@@ -54,13 +52,13 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
     measured = decoder.measure(record.path, most_pixels())
     if measured.size != record.size:
         raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {again}")
-    bare = without_metadata(data) if measured.turn == 1 else None
-    image = decoder.decode(record.path, most_pixels(), rendering).image if bare is None else None
+    bare = without_metadata(data) if measured.turn == 1 and measured.is_srgb else None
+    image = None if bare else decoder.decode_for_people(record.path, most_pixels(), rendering).image
     with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
-        if image is None:
+        if bare is not None:
             stream.write(bare)
-        else:
-            # Colour profile, comment and EXIF are those of the original's pixels.
+        elif image is not None:
+            # Comment and EXIF are those of the original's pixels.
             image.info.clear()
             image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
 
@@ -68,8 +66,8 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
 def without_metadata(data: bytes) -> bytes | None:
     """Return the coded pixels of a JPEG and what decodes them, or None where that cannot be told.
 
-    What programs and cameras add goes: EXIF with its place and thumbnail, profiles, comments, further pictures
-    and whatever stands behind the end.
+    What programs and cameras add goes: EXIF with its place and thumbnail, profiles, comments, further
+    pictures and whatever stands behind the end.
     """
     if not data.startswith(_JPEG_SIGNATURE):
         return None
