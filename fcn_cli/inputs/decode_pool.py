@@ -4,10 +4,10 @@ The loader yields decoded, resized photos in input order, small ones some at a t
 shared memory which photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs,
 exactly that photo fails; then the pool is rebuilt for the rest.
 
-Pixels travel in files (`pixel_files`), those of small images through the workers' pipe; none travel through
-/dev/shm, which may be too small in a container. A worker that dies in the middle of a write would block the
-reader of that pipe for ever. So a thread reads it, which can be abandoned. torch's SIGCHLD handler, which
-raises wherever the main thread happens to be, is disabled.
+Pixels travel in shared memory (`shared_pixels`), those of small images through the workers' pipe; none
+travel through /dev/shm, which may be too small in a container. A worker that dies in the middle of a write
+would block the reader of that pipe for ever. So a thread reads it, which can be abandoned. torch's SIGCHLD
+handler, which raises wherever the main thread happens to be, is disabled.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from . import start_methods
 from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
 from .discovery import Source
-from .pixel_files import LargePixelFiles, MappedFiles
+from .shared_pixels import ReceivedPixels
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
@@ -79,7 +79,7 @@ class DecodePool:
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
-        # Where pixels wait for the network.
+        # Where pixels of large photos wait for the network.
         self._directory = SweptDirectory()
         start = start_methods.later if clean else start_methods.first
         self._pool = self._start(start(__name__)) if self.workers else None
@@ -108,11 +108,7 @@ class DecodePool:
 
     def _next(self) -> DecodedPhoto | None:
         if self._pool is None:
-            files = LargePixelFiles(self._directory.path)
-            photo = decode_photo(self._sources[self._position], self._settings, files.allocate)
-            packed = PackedPhoto.of(photo, files)
-            files.take_back()
-            return packed.unpack(MappedFiles(None, lambda _: None))
+            return decode_photo(self._sources[self._position], self._settings)
         decoded = self._pool.get(self._position)
         if decoded is None:
             self._rebuild_if_lost(self._pool)
@@ -167,7 +163,7 @@ class _Pool:
 
     def __init__(self, photos: Photos, groups: Sequence[range], workers: int, context: BaseContext) -> None:
         self._table = photos.table
-        self._files = MappedFiles(self._table.in_use, self._table.in_flight.release)
+        self._received_pixels = ReceivedPixels(self._table.shared, self._table.in_flight.release)
         self._sources = photos.sources
         loader = DataLoader(
             photos,
@@ -211,7 +207,7 @@ class _Pool:
                 self.waited += POLL_SECONDS
                 return None
             self.waited = 0.0
-        return self._next.popleft().unpack(self._files)
+        return self._next.popleft().unpack(self._received_pixels)
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
         """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""

@@ -23,8 +23,7 @@ from ..common.signals import ENDING_SIGNALS
 from . import decoder
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo, failed
 from .discovery import Source
-from .in_flight import LARGE_BYTES, InFlight
-from .pixel_files import FilePixels, InUse, LargePixelFiles, MappedFiles, PixelFiles
+from .shared_pixels import LARGE_BYTES, InFile, InFlight, ReceivedPixels, Shared, SharedMemory, WorkerPixels
 
 _PILLOW_BYTES_PER_PIXEL = 4
 
@@ -33,29 +32,29 @@ IDLE = -1
 
 
 class PackedPhoto(NamedTuple):
-    """A photo as a worker sends it: without its pixels, and its pixels, mostly as files."""
+    """A photo as a worker sends it: without its pixels, and where they are, or themselves."""
 
     photo: DecodedPhoto
-    parts: tuple[NDArray[np.uint8] | FilePixels, ...]
+    parts: tuple[NDArray[np.uint8] | Shared | InFile, ...]
 
     @classmethod
-    def of(cls, photo: DecodedPhoto, files: LargePixelFiles) -> PackedPhoto:
-        """Take out the pixels of a photo; `files` has made their arrays."""
+    def of(cls, photo: DecodedPhoto, made: WorkerPixels) -> PackedPhoto:
+        """Take out the pixels of a photo; `made` has made their arrays."""
         if photo.pixels is None:
             return cls(photo, ())
-        parts = tuple(files.pass_on(part) for part in (photo.pixels, *photo.smaller))
+        parts = tuple(made.pass_on(part) for part in (photo.pixels, *photo.smaller))
         return cls(replace(photo, pixels=None, smaller=()), parts)
 
     @property
-    def bytes_in_files(self) -> int:
-        """The size of the pixels in files."""
-        return sum(math.prod(part.shape) for part in self.parts if isinstance(part, FilePixels))
+    def shared_bytes(self) -> int:
+        """The size of the pixels that are not sent themselves."""
+        return sum(math.prod(part.shape) for part in self.parts if isinstance(part, Shared | InFile))
 
-    def unpack(self, files: MappedFiles) -> DecodedPhoto:
-        """Return the photo with its pixels; those in files are read-only."""
+    def unpack(self, received: ReceivedPixels) -> DecodedPhoto:
+        """Return the photo with its pixels; those that were not sent themselves are read-only."""
         if not self.parts:
             return self.photo
-        pixels = [files.pixels(part) if isinstance(part, FilePixels) else part for part in self.parts]
+        pixels = [received.pixels(part) if isinstance(part, Shared | InFile) else part for part in self.parts]
         return replace(self.photo, pixels=pixels[0], smaller=tuple(pixels[1:]))
 
 
@@ -63,7 +62,7 @@ class WorkerStatusTable:
     """Shared memory in which worker `w` notes its process id, and which photo it holds since when.
 
     `index` is the photo's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
-    `in_flight` counts the bytes of pixels in files, and of large photos; `in_use` says which files are free.
+    `in_flight` counts the bytes of shared pixels, and of large photos; `shared` has the pixels.
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
@@ -71,13 +70,13 @@ class WorkerStatusTable:
         self.index = context.RawArray("q", [IDLE] * workers)
         self.since = context.RawArray("d", workers)
         self.in_flight = InFlight(context, workers)
-        self.in_use = InUse(context, workers)
+        self.shared = SharedMemory(context, workers)
 
 
 class Photos(Dataset[list[PackedPhoto]]):
     """The photos as a dataset of lists; those in `failed` are not decoded again.
 
-    The pixels go into files in `directory`.
+    Pixels of large ones go into files in `directory`.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Photos(Dataset[list[PackedPhoto]]):
         self._directory = directory
         # Of this process, once it is a worker.
         self._worker = 0
-        self._files: PixelFiles | None = None
+        self._made: WorkerPixels | None = None
 
     def __getitems__(self, indices: Sequence[int]) -> list[PackedPhoto]:
         """Decode some photos that follow each other."""
@@ -105,8 +104,8 @@ class Photos(Dataset[list[PackedPhoto]]):
         """Decode one photo; the photos from `first` on are passed on together."""
         if index in self.failed:
             return PackedPhoto(failed(self.sources[index], self.failed[index]), ())
-        worker, files, claimed = self._worker, self._files, 0
-        assert files is not None  # noqa: S101 - `start_worker` has made it
+        worker, made, claimed = self._worker, self._made, 0
+        assert made is not None  # noqa: S101 - `start_worker` has made it
 
         def alive() -> None:
             self.table.since[worker] = time.monotonic()
@@ -126,12 +125,12 @@ class Photos(Dataset[list[PackedPhoto]]):
         self.table.index[worker] = index
         passed_on = 0
         try:
-            photo = decode_photo(self.sources[index], self.settings, files.allocate, begin)
-            packed = PackedPhoto.of(photo, files)
-            passed_on = packed.bytes_in_files
+            photo = decode_photo(self.sources[index], self.settings, made.allocate, begin)
+            packed = PackedPhoto.of(photo, made)
+            passed_on = packed.shared_bytes
             return packed
         finally:
-            files.take_back()
+            made.take_back()
             self.table.in_flight.give_back(worker, claimed - passed_on)
             self.table.index[worker] = IDLE
 
@@ -139,7 +138,7 @@ class Photos(Dataset[list[PackedPhoto]]):
         """Make this process worker number `worker`."""
         self._worker = worker
         self.table.pid[worker] = os.getpid()
-        self._files = PixelFiles(self._directory, self.table.in_use, worker)
+        self._made = WorkerPixels(self.table.shared, worker, self._directory)
         resources.lower_thread_priority()
         # What was there before the fork is never collected, and stays in memory that processes share.
         gc.freeze()

@@ -17,8 +17,8 @@ from . import decoder, exif, resizing
 from .decode_options import ONE_SCALE
 from .decoder import LargeTiff
 from .discovery import Source
-from .pixel_files import Allocate, in_memory
 from .samples import BY_THE_FILE, Rendering
+from .shared_pixels import Allocate, in_memory
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .decode_options import ONE_SCALE
-from .pixel_files import Allocate, Pixels, in_memory
+from .shared_pixels import Allocate, Pixels, in_memory
 
 _STRIP_PIXELS = 1 << 22
 

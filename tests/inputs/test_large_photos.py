@@ -1,4 +1,4 @@
-"""Large photos: decoded some rows at a time, passed on in files, few at once; masks of any size."""
+"""Large images: decoded some rows at a time, passed on in files, few at once; masks of any size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from fcn_cli.common.errors import FailureKind
 from fcn_cli.common.label_map import read_label_map
-from fcn_cli.inputs import decode_worker, in_flight, pixel_files, tiff_strips
+from fcn_cli.inputs import decode_worker, shared_pixels, tiff_strips
 from fcn_cli.inputs.decode_pool import DecodePool
 from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
 from fcn_cli.inputs.discovery import InputRequest, Source, discover
@@ -139,38 +139,39 @@ def test_a_large_tiff_that_is_cut_off_fails_by_name(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_pixels_in_files_give_the_same_masks_and_leave_nothing(
-    fcn: Fcn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+@pytest.mark.parametrize("way", ["memory", "files"])
+def test_pixels_that_are_not_sent_give_the_same_masks_and_leave_nothing(
+    fcn: Fcn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     (photos / "grace_hopper.jpg").unlink()
     (photos / "chelsea.png").unlink()
-    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1 << 40)
+    monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1 << 40)
     fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-o", "plain")
-    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1)
-    monkeypatch.setattr(pixel_files, "LARGE_BYTES", 1)
+    monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
+    if way == "files":
+        monkeypatch.setattr(shared_pixels, "LARGE_BYTES", 1)
     monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
-    # One photo at a time: each of them is more.
-    monkeypatch.setattr(in_flight, "MAX_BYTES", 1)
+    # One image at a time: each of them is more.
+    monkeypatch.setattr(shared_pixels, "MAX_BYTES", 1)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-j", workers, "-o", "files")
+    fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-j", "2", "-o", "other")
     for mask in (tmp_path / "plain/masks").iterdir():
-        assert mask.read_bytes() == (tmp_path / "files/masks" / mask.name).read_bytes()
+        assert mask.read_bytes() == (tmp_path / "other/masks" / mask.name).read_bytes()
     assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("max_bytes", [1, 1 << 40])
-def test_photos_sent_together_may_all_be_large(
+def test_images_sent_together_may_all_be_large(
     make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, max_bytes: int
 ) -> None:
     folder = make_photos([f"p{i:02}.png" for i in range(48)])
-    monkeypatch.setattr(pixel_files, "FILE_BYTES", 1)
+    monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
     monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
-    monkeypatch.setattr(in_flight, "MAX_BYTES", max_bytes)
-    # Fewer than photos wait for the network.
-    monkeypatch.setattr(pixel_files, "_FILES_PER_WORKER", 5)
+    monkeypatch.setattr(shared_pixels, "MAX_BYTES", max_bytes)
+    # Room for fewer than wait for the network.
+    monkeypatch.setattr(shared_pixels, "MOST_SHARED_BYTES", 2 * 5 * 64 << 10)
     sources = discover(InputRequest([str(folder)])).sources
     settings = DecodeSettings(40)
     held: deque[tuple[Source, NDArray[np.uint8]]] = deque(maxlen=30)
