@@ -35,6 +35,7 @@ from .models import registry
 from .models.request import ModelRequest
 from .models.weights import LoadedModel
 from .outputs import overlay
+from .outputs.label_rules import LabelRules
 from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 
 _SHOWN_CLASSES = 5
@@ -164,6 +165,8 @@ class SegmenterOptions(TypedDict, total=False):
     """Whether a fourth band is alpha, ``use`` or ``ignore``; None: as the file says."""
     min_confidence: float
     """Pixels whose class has a smaller probability (0 to 1) become void (255). Default: 0."""
+    min_region: int
+    """Regions of fewer connected pixels take the class of their largest neighbour. Default: 0."""
     confidence: bool
     """Results also have the probability of the winning class. Default: False."""
     device: str
@@ -216,6 +219,7 @@ class Segmenter:
             ViewOptions(options.get("tile"), options.get("overlap"), options.get("flip", False)),
         )
         self._rendering = Rendering(options.get("stretch", False), options.get("alpha"))
+        self._rules = LabelRules(options.get("min_region", 0))
         self._scales = check_scales(options.get("scales", ONE_SCALE))
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
@@ -329,6 +333,7 @@ class Segmenter:
     def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError.of(predicted, source=photo.source)
+        predicted = self._rules(predicted)
         notes = photo.notes + self._engine.views.describe(photo.pixels)
         return Result(
             predicted.labels,
@@ -366,7 +371,9 @@ def _are_numbers(value: object) -> bool:
 
 _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("weights", "class_names"), (_is_path, "a path")),
-    **dict.fromkeys(("resize", "tile", "overlap", "threads", "batch_size"), (_is_whole, "a whole number")),
+    **dict.fromkeys(
+        ("resize", "tile", "overlap", "threads", "batch_size", "min_region"), (_is_whole, "a whole number")
+    ),
     **dict.fromkeys(("offline", "confidence", "flip", "stretch"), (_is_flag, "True or False")),
     **dict.fromkeys(("device", "precision", "kernels", "backbone", "alpha"), (_is_text, "a name")),
     "min_confidence": (_is_number, "a number"),
@@ -391,16 +398,17 @@ def _check(backbone: str, options: SegmenterOptions) -> None:
         if not is_right(value):
             raise TypeError(f"{name} is {value!r}; {needed} is needed")
     side = limits.LONGEST_SIDE
-    most = {
-        "resize": side,
-        "threads": limits.MOST_THREADS,
-        "batch_size": limits.MOST_IN_A_BATCH,
-        "tile": side,
+    bounds = {
+        "resize": (1, side),
+        "threads": (1, limits.MOST_THREADS),
+        "batch_size": (1, limits.MOST_IN_A_BATCH),
+        "tile": (1, side),
+        "min_region": (0, limits.MOST_MASK_PIXELS),
     }
-    for name, maximum in most.items():
+    for name, (minimum, maximum) in bounds.items():
         number = options.get(name)
-        if isinstance(number, Integral) and not 1 <= int(number) <= maximum:
-            raise RequestError(f"{name} {number}: a whole number from 1 to {maximum} is needed")
+        if isinstance(number, Integral) and not minimum <= int(number) <= maximum:
+            raise RequestError(f"{name} {number}: a whole number from {minimum} to {maximum} is needed")
     if options.get("alpha") not in {None, "use", "ignore"}:
         raise RequestError(f"alpha {options.get('alpha')!r}: 'use' or 'ignore' is needed")
     confidence = options.get("min_confidence", 0.0)

@@ -326,6 +326,18 @@ MinConfidence = Annotated[
         parser=values.number(0, 1),
     ),
 ]
+MinRegion = Annotated[
+    int,
+    _option(
+        QUALITY,
+        line="Merge regions of fewer than N pixels.",
+        more="Connected pixels of one class (by their sides) take the class of the largest region beside "
+        "them, as gdal_sieve does. 0: none.",
+        envvar="FCN_MIN_REGION",
+        metavar="N",
+        parser=values.whole(0, limits.MOST_MASK_PIXELS),
+    ),
+]
 
 
 class Precision(StrEnum):

@@ -50,6 +50,7 @@ def segment(
     alpha: options.AlphaOption = None,
     write: options.Write = None,
     min_confidence: options.MinConfidence = 0.0,
+    min_region: options.MinRegion = 0,
     palette: options.Palette = "hub",
     opacity: options.Opacity = 0.5,
     legend: options.Legend = False,
@@ -90,6 +91,7 @@ def segment(
         from ..inputs.discovery import InputRequest
         from ..inputs.samples import Rendering
         from ..models.request import ModelRequest
+        from ..outputs.label_rules import LabelRules
         from ..outputs.looks import LookRequest
         from ..outputs.request import OutputRequest
         from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
@@ -111,6 +113,7 @@ def segment(
             Rendering(stretch, alpha),
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
+        LabelRules(min_region),
     )
     look = LookRequest(palette, opacity, legend, cutout or None)
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)

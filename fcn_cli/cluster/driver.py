@@ -184,7 +184,7 @@ class RayStage(NetworkStage):
             replace(asked.inference, device="cuda" if share.gpus else "cpu", threads=threads),
         )
         look, fingerprint = self._resolved.look, self._resolved.fingerprint
-        return Job(output, self._request.output.kinds, look, fingerprint, prediction)
+        return Job(output, self._request.output.kinds, look, fingerprint, self._resolved.rules, prediction)
 
     def _actor_ready(self, execution: dict[str, Any]) -> None:
         """Report how an actor computes, unless the last one computes alike."""

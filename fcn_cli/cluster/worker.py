@@ -15,6 +15,7 @@ from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..outputs.directory import OutputDirectory
+from ..outputs.label_rules import LabelRules
 from ..outputs.looks import Style
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
@@ -38,6 +39,7 @@ class Job:
     kinds: Sequence[str]
     look: Style
     fingerprint: str
+    rules: LabelRules
     prediction: PredictionRequest
     version: str = __version__
 
@@ -151,7 +153,7 @@ class Worker:
             open_pool(sources, decoding, clean=True) as pool,
         ):
             to_complete = {step.image: step for step in steps.values() if isinstance(step, Complete)}
-            writer = PredictionWriter(writes, job.kinds, job.fingerprint, to_complete)
+            writer = PredictionWriter(writes, job.kinds, job.fingerprint, to_complete, job.rules)
             photos = iter(pool)
             groups: Iterable[int | None] = steps if singly else (None,)
             for place in groups:

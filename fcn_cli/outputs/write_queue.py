@@ -20,6 +20,7 @@ from ..inputs import decoder
 from ..inputs.discovery import Source
 from ..inputs.samples import BY_THE_FILE, Rendering
 from .directory import OutputDirectory
+from .label_rules import AS_PREDICTED, LabelRules
 from .record import Record, Written, finish, gone
 
 # They mostly wait for fsync, and file systems make many of those one.
@@ -172,6 +173,7 @@ class WriteQueue:
         types: Sequence[str],
         *,
         completes: bool = False,
+        rules: LabelRules = AS_PREDICTED,
     ) -> None:
         """Write an image's output files and its record; call `retract` before.
 
@@ -187,13 +189,15 @@ class WriteQueue:
             The output types to write.
         completes
             When they cannot be written, leave the image's earlier record and other files unchanged.
+        rules
+            What is done to the label map first, in the thread that writes the files.
         """
         retracted = self._retracted
 
         def work() -> Outcome:
             if retracted is not None:
                 retracted.result()
-            written = self._write(source, record, segmentation, types)
+            written = self._write(source, record, rules(segmentation), types)
             return Outcome(written, replaces_earlier=written.ok or not completes)
 
         self._work.submit(None, work, segmentation.nbytes)

@@ -99,6 +99,7 @@ class NetworkStage:
             self._request.output.kinds,
             self._resolved.fingerprint,
             {step.image: step for step in steps if isinstance(step, Complete)},
+            self._resolved.rules,
             self.give_back,
         )
         # The workers start before the network is loaded, so before CUDA and torch's threads.

@@ -58,7 +58,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     stream = io.BytesIO()
     encode(
         WRITERS[request.kind](look),
-        predicted.result,
+        prediction.rules(predicted.result),
         lambda: (
             decoder.decode_for_people(
                 request.source.path, prediction.decoding.max_pixels, prediction.decoding.rendering

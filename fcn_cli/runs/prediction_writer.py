@@ -11,6 +11,7 @@ from ..common.output_layout import output_file
 from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.directory import OutputDirectory
+from ..outputs.label_rules import LabelRules
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
 from .plan import Complete, Remake, Segment
@@ -34,7 +35,7 @@ class PredictionWriter:
     """Hands predictions to the write queue: all output types of new images, missing ones of others, failures.
 
     `steps_to_complete` are those, by image, of images that lack some output types only. Without `give_back`,
-    images that changed or vanished since they were found fail.
+    images that changed or vanished since they were found fail. `rules` are for what the network predicts.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class PredictionWriter:
         kinds: Sequence[str],
         fingerprint: str,
         steps_to_complete: Mapping[str, Complete],
+        rules: LabelRules,
         give_back: GiveBack | None = None,
     ) -> None:
         self._writes = writes
         self._kinds = kinds
         self._fingerprint = fingerprint
         self._steps_to_complete = steps_to_complete
+        self._rules = rules
         self._give_back = give_back
 
     def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
@@ -81,7 +84,7 @@ class PredictionWriter:
         if earlier is not None:
             # The record names the files that stay; `retract` took out those that are written now.
             rest = earlier.without(output_file(source.output, kind) for kind in kinds)
-            self._writes.add(source, rest, result, kinds, completes=True)
+            self._writes.add(source, rest, result, kinds, completes=True, rules=self._rules)
             return
         begun = record.begin(
             source,
@@ -91,7 +94,7 @@ class PredictionWriter:
             precision=result.precision or execution.precision,
             seconds=prediction.seconds,
         )
-        self._writes.add(source, begun, result, kinds)
+        self._writes.add(source, begun, result, kinds, rules=self._rules)
 
     def _record_to_complete(self, prediction: Prediction) -> Record | None:
         """Return the record of an image that lacks some kinds, unless the image has another size by now."""

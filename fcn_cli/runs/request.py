@@ -12,6 +12,7 @@ from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import InputRequest
 from ..models.request import ModelRequest, ResolvedModel
+from ..outputs.label_rules import AS_PREDICTED, LabelRules
 from ..outputs.looks import Style
 from ..outputs.request import OutputRequest
 from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_names
@@ -19,11 +20,12 @@ from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """How images become label maps: which network, how they are decoded, how the network is run."""
+    """How images become label maps: the network, how images are decoded, how it is run, what follows."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
+    rules: LabelRules = AS_PREDICTED
 
     def label_settings(self, model: ResolvedModel) -> LabelSettings:
         """Return the settings that shape label maps, with this request's model resolved."""
@@ -40,6 +42,7 @@ class PredictionRequest:
             flip=self.inference.views.flip,
             stretch=self.decoding.rendering.stretch,
             alpha=self.decoding.rendering.alpha,
+            min_region=self.rules.min_region,
         )
 
 
@@ -111,7 +114,7 @@ class SegmentRequest:
             weights_names[model.identity] = model.checkpoint.path.name
         settings = RequestedSettings(labels, self.output.keep_extension, weights_names)
         look = self.output.look.resolve(model.class_names, recorded or model.own_names or ())
-        return ResolvedRequest(settings, model, look)
+        return ResolvedRequest(settings, model, look, self.prediction.rules)
 
 
 def _is_one_directory(given: str, output: str) -> bool:
@@ -128,6 +131,7 @@ class ResolvedRequest:
     settings: RequestedSettings
     model: ResolvedModel
     look: Style
+    rules: LabelRules
 
     @property
     def fingerprint(self) -> str:
