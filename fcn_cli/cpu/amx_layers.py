@@ -36,8 +36,6 @@ class AmxLayers:
     """Makes convolutions in bfloat16 where `kernels.amx.available`."""
 
     dtype = torch.bfloat16
-    # oneDNN may choose another algorithm for another batch.
-    images_at_once = 1
     fuses_clamps = True
 
     def __init__(self) -> None:

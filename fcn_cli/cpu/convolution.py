@@ -1,13 +1,11 @@
 """What a network's convolutions have in common on a CPU, and any of them by PyTorch's own operator.
 
-Images are a contiguous tensor of shape (images, h, w, channels), of one or two images. The result of one does
-not depend on the other, not even in the last bit: PyTorch's operators, which do not promise that, compute
-image by image.
+Images are computed one by one, so that a result does not depend on the batch; one is a contiguous tensor of
+shape (1, h, w, channels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -24,12 +22,12 @@ RELU6: Clamp = (0.0, 6.0)
 
 
 class Convolution(Protocol):
-    """A convolution with bias and clamp; `kernel` names the kernel that computed the last images."""
+    """A convolution with bias and clamp; `kernel` names the kernel that computed the last image."""
 
     kernel: str
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
-        """Return the result (images, h, w, channels out); it may be in the workspace, under `name`."""
+        """Return the result (1, h, w, channels out); it may be in the workspace, under `name`."""
         ...
 
 
@@ -44,12 +42,11 @@ class AddingConvolution(Convolution, Protocol):
 class Layers(Protocol):
     """Makes the convolutions of a network: of our kernels or of PyTorch's, in one type.
 
-    `dtype` is the type of activations. `images_at_once` is how many images the layers take together.
-    `fuses_clamps` says whether a clamp costs nothing where PyTorch computes the convolution.
+    `dtype` is the type of activations. `fuses_clamps` says whether a clamp costs nothing where PyTorch
+    computes the convolution.
     """
 
     dtype: torch.dtype
-    images_at_once: int
     fuses_clamps: bool
 
     def convolution(self, folded: Folded, clamp: Clamp) -> Convolution:
@@ -61,7 +58,7 @@ class Layers(Protocol):
         ...
 
     def last(self, folded: Folded, clamp: Clamp) -> Convolution:
-        """Return the network's last layer, which computes (images, h, w, channels) in float32."""
+        """Return the network's last layer, which computes (1, h, w, channels) in float32."""
         ...
 
 
@@ -81,11 +78,8 @@ class Direct:
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:  # noqa: ARG002
         """Return the result in new memory."""
-        return image_by_image(x, self._convolve)
-
-    def _convolve(self, image: Tensor) -> Tensor:
         out = F.conv2d(
-            as_batch(image).float(),
+            as_batch(x).float(),
             self._weight,
             self._bias,
             self._stride,
@@ -93,24 +87,17 @@ class Direct:
             self._dilation,
             self._groups,
         )
-        return clamp_(as_images(out), self._clamp).to(self._dtype)
-
-
-def image_by_image(x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what `compute` gives for each image alone, as one tensor (images, h, w, channels)."""
-    if len(x) == 1:
-        return compute(x)
-    return torch.cat([compute(image) for image in torch.split(x, 1)])
+        return clamp_(as_image(out), self._clamp).to(self._dtype)
 
 
 def as_batch(x: Tensor) -> Tensor:
-    """Return a view of images as a batch of shape (images, channels, h, w), channels-last."""
-    # This order gives strides that PyTorch recognises as channels-last; otherwise it copies the images.
+    """Return a view of an image as a batch of shape (1, channels, h, w), channels-last."""
+    # This order gives strides that PyTorch recognises as channels-last; otherwise it copies the image.
     return x.permute(0, 3, 1, 2)
 
 
-def as_images(batch: Tensor) -> Tensor:
-    """Return the images of a batch, contiguous, of shape (images, h, w, channels)."""
+def as_image(batch: Tensor) -> Tensor:
+    """Return the image of a batch of one, contiguous, of shape (1, h, w, channels)."""
     return batch.permute(0, 2, 3, 1).contiguous()
 
 

@@ -25,15 +25,14 @@ from .convolution import (
     Direct,
     Layers,
     as_batch,
-    as_images,
-    image_by_image,
+    as_image,
 )
 from .kernels.arguments import Clamp
 from .workspace import Workspace
 
 
 class Block(Protocol):
-    """A part of the network: maps the features of one or two images to the next features."""
+    """A part of the network: maps the features of an image to the next features."""
 
     @property
     def layers(self) -> Sequence[Convolution]:
@@ -41,7 +40,7 @@ class Block(Protocol):
         ...
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
-        """Return features of shape (images, h, w, channels); `x` may be overwritten."""
+        """Return features of shape (1, h, w, channels); `x` may be overwritten."""
         ...
 
 
@@ -85,8 +84,8 @@ class CpuNetwork:
         Tensor
             float32, shape (images, classes, h / stride, w / stride) rounded up, channels-last.
         """
-        groups = torch.split(batch.permute(0, 2, 3, 1), self._layers.images_at_once)
-        return torch.cat([self._forward(images) for images in groups]).permute(0, 3, 1, 2)
+        images = torch.split(batch.permute(0, 2, 3, 1), 1)
+        return torch.cat([self._forward(image) for image in images]).permute(0, 3, 1, 2)
 
     def kernels(self) -> dict[str, int]:
         """Return the kernels that computed the last image, each with its number of layers."""
@@ -97,11 +96,11 @@ class CpuNetwork:
         """The size of the workspace in bytes."""
         return self._space.nbytes()
 
-    def _forward(self, images: Tensor) -> Tensor:
-        x = images.contiguous()
+    def _forward(self, image: Tensor) -> Tensor:
+        x = image.contiguous()
         for block in self._blocks:
             x = block(x, self._space)
-        # The next images overwrite the workspace.
+        # The next image overwrites the workspace.
         return x.clone()
 
 
@@ -151,14 +150,11 @@ class _Stem:
         self.layers = [self._conv]
 
     def __call__(self, x: Tensor, space: Workspace) -> Tensor:
-        features = image_by_image(x, lambda image: self._pooled(self._conv(image, space, "stem")))
+        features = as_image(self._pool(as_batch(self._conv(x, space, "stem"))))
         if self._bias is not None:
             features += self._bias
             features.relu_()
         return features.to(self._dtype)
-
-    def _pooled(self, features: Tensor) -> Tensor:
-        return as_images(self._pool(as_batch(features)))
 
 
 class _Bottleneck:

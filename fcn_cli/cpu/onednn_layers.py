@@ -15,17 +15,15 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor
 
 from ..models.batchnorm_folding import Folded
-from .convolution import Convolution, Direct, as_batch, as_images, clamp_
+from .convolution import Convolution, Direct, as_batch, as_image, clamp_
 from .kernels.arguments import Clamp
 from .workspace import Workspace
 
 
 class OnednnLayers:
-    """Makes convolutions in bfloat16, channels-last, one image at a time."""
+    """Makes convolutions in bfloat16, channels-last."""
 
     dtype = torch.bfloat16
-    # oneDNN may choose another algorithm for another batch.
-    images_at_once = 1
     fuses_clamps = True
 
     def convolution(self, folded: Folded, clamp: Clamp) -> Convolution:
@@ -68,16 +66,16 @@ class OnednnConvolution:
         """Return the result in new memory."""
         batch = as_batch(x).bfloat16()
         if self._operators is None:
-            return clamp_(as_images(self._convolve(batch)), self._clamp)
+            return clamp_(as_image(self._convolve(batch)), self._clamp)
         out: Tensor = self._operators._convolution_pointwise(
             batch, self._weight, self._bias, *self._geometry, *self._fused_clamp()
         )
-        return as_images(out)
+        return as_image(out)
 
     def add_to(self, residual: Tensor, x: Tensor, space: Workspace) -> Tensor:  # noqa: ARG002
         """Add the result to `residual` (of its shape), and clamp the sum, in place."""
         if self._operators is None:
-            residual += as_images(self._convolve(as_batch(x)))
+            residual += as_image(self._convolve(as_batch(x)))
             return clamp_(residual, self._clamp)
         self._operators._convolution_pointwise_.binary(
             as_batch(residual),

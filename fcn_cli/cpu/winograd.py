@@ -11,7 +11,6 @@ of its own, convolved without dilation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -67,40 +66,30 @@ class Winograd:
         self._filters = _transform_filter(weight, transforms.filter)
 
     def __call__(self, x: Tensor, out: Tensor, space: Workspace) -> None:
-        """Convolve one image: `convolve` of it alone."""
-        self.convolve([x], [out], space)
-
-    def convolve(self, images: Sequence[Tensor], results: Sequence[Tensor], space: Workspace) -> None:
-        """Convolve images of one shape, which share each reading of the filters from memory.
-
-        The result of an image does not depend on the others: their tiles are other rows of the same product.
+        """Convolve an image.
 
         Parameters
         ----------
-        images
+        x
             float32 or bfloat16, shape (h, w, channels in), with a last stride of 1.
-        results
-            float32 or bfloat16, shape (h, w, channels out), contiguous; are overwritten.
+        out
+            float32 or bfloat16, shape (h, w, channels out), contiguous; is overwritten.
         space
             Holds the transformed tiles.
         """
-        grid = TileGrid(images[0].shape[0], images[0].shape[1], self.dilation, self.tile)
+        grid = TileGrid(x.shape[0], x.shape[1], self.dilation, self.tile)
         matrices = (self.tile + TAPS - 1) ** 2
-        elements = matrices * max(self._in, self._out) * len(images)
-        block_tiles = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // elements)
+        block_tiles = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
         rows = simd_targets.simd_target().rows
         depths = self._in // matmul_ir.DEPTH
         for first in range(0, grid.tiles, block_tiles):
             tiles = TileRange(grid, first, min(block_tiles, grid.tiles - first))
             blocks = -(-tiles.count // rows)
-            total = blocks * len(images)
-            left = _take_matrices(space, "tiles", matrices, total, depths, rows, matmul_ir.DEPTH)
-            products = _take_matrices(space, "products", matrices, total * rows, matmul.padded(self._out))
-            for x, share in zip(images, torch.split(left, blocks, 1), strict=True):
-                tile_transforms.transform_input(x, tiles, self._input, share)
+            left = _take_matrices(space, "tiles", matrices, blocks, depths, rows, matmul_ir.DEPTH)
+            products = _take_matrices(space, "products", matrices, blocks * rows, matmul.padded(self._out))
+            tile_transforms.transform_input(x, tiles, self._input, left)
             matmul.batched_product(left, self._filters, products)
-            for out, share in zip(results, torch.split(products, blocks * rows, 1), strict=True):
-                tile_transforms.transform_output(share, tiles, self._output, self._bias, self.clamp, out)
+            tile_transforms.transform_output(products, tiles, self._output, self._bias, self.clamp, out)
 
 
 def _take_matrices(space: Workspace, name: str, count: int, *shape: int) -> Tensor:

@@ -51,8 +51,8 @@ class BatchLimits:
         room = int(free // (shape[0] * shape[1] * self._bytes_per_pixel))
         if self._execution.device.type == "cuda":
             return max(1, min(maximum, room))
-        # Our kernels take the images of a batch two by two.
-        return min(maximum, room) if self._execution.kernels == "torch" or room < 2 else maximum
+        # Our kernels take the images of a batch one by one.
+        return min(maximum, room) if self._execution.kernels == "torch" or room < 1 else maximum
 
     def did_not_fit(self, shape: Shape, count: int) -> None:
         """Halve the batch size of this shape after `count` images, at least 2, ran out of memory."""

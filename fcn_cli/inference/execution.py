@@ -133,11 +133,9 @@ def _on_cpu(precision: str, kernels: str) -> tuple[str, str]:
 
 
 def _bf16_kernels(kernels: str) -> str:
-    # PyTorch has no public name for this question, nor had every version this one.
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
     if kernels == "torch":
         return "torch"
-    if has_amx():
+    if _has_amx():
         return "fast" if _amx_available() else "torch"
     if not _simd_target().multiplies_bf16:
         raise RequestError(
@@ -145,6 +143,22 @@ def _bf16_kernels(kernels: str) -> str:
             "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
         )
     return "fast"
+
+
+def note(chosen: ExecutionConfig) -> str | None:
+    """Return one line on a choice that makes a run slower on this machine, or None."""
+    if chosen.device.type != "cpu" or (chosen.precision, chosen.kernels) != ("bf16", "fast"):
+        return None
+    from ..cpu.kernels import simd_targets
+
+    if _has_amx() or simd_targets.multiplies_bf16_fast():
+        return None
+    return "--precision bf16 is slower than fp32 on this processor: of Intel's it needs one with AMX"
+
+
+def _has_amx() -> bool:
+    # PyTorch has no public name for this question, nor had every version this one.
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def _amx_available() -> bool:

@@ -188,7 +188,7 @@ class NetworkStage:
 
     @resources.objects_that_stay()
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
-        from ..inference import engine
+        from ..inference import engine, execution
         from ..inference.upsampling import PredictionOptions
 
         network = self._network(file)
@@ -200,6 +200,8 @@ class NetworkStage:
         self.earlier.add(plan)
         if warning := self.earlier.warning(chosen.device.type, chosen.precision):
             self._observer.warn(warning)
+        if note := execution.note(chosen):
+            self._observer.note(note)
         self._how.update(
             **chosen.as_json(),
             batch_size=chosen.batch_size,

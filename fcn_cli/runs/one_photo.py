@@ -81,6 +81,8 @@ def _predict(
     # The worker starts before the network is loaded, so before CUDA and torch's threads.
     with open_pool([request.source], prediction.decoding) as pool:
         chosen = execution.resolve_execution(prediction.inference)
+        if note := execution.note(chosen):
+            observer.note(note)
         network = model.load(file)
         request.look.check(network.class_names)
         options = PredictionOptions(

@@ -7,13 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import onednn_layers
 from fcn_cli.cpu.amx_layers import AmxLayers
-from fcn_cli.cpu.convolution import RELU, Layers
+from fcn_cli.cpu.convolution import Layers
 from fcn_cli.cpu.kernels import amx, matmul, matmul_ir, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16, SimdTarget
@@ -24,7 +23,6 @@ from fcn_cli.cpu.onednn_layers import OnednnLayers
 from fcn_cli.cpu.toom_cook import Transforms
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.models import networks, registry
-from fcn_cli.models.batchnorm_folding import Folded
 
 from . import references
 from .test_kernels import torch_threads
@@ -207,38 +205,6 @@ def test_the_error_is_no_larger_than_pytorchs(name: str) -> None:
             # Neighbours in a batch change nothing.
             for index in range(2):
                 assert torch.equal(network(batch[index : index + 1])[0], logits[index])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_two_images_share_each_reading_of_the_filters(
-    dtype: torch.dtype, target: SimdTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And neither changes a bit of the other."""
-    conv = nn.Conv2d(32, 48, 3, padding=2, dilation=2)
-    layer = CompiledLayers(dtype).convolution(Folded.of(conv), RELU)
-    images = torch.randn(2, 40, 50, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-    products: list[int] = []
-    real = matmul.batched_product
-
-    def watched(left: Tensor, panels: Tensor, result: Tensor) -> None:
-        products.append(result.shape[1])
-        real(left, panels, result)
-
-    monkeypatch.setattr(matmul, "batched_product", watched)
-    alone = [layer(images[index : index + 1], Workspace(), "out")[0] for index in range(2)]
-    assert "winograd" in layer.kernel
-    rows = products.copy()
-    assert rows[0] == rows[1]
-    products.clear()
-    together = layer(images, Workspace(), "out")
-    assert products == [2 * rows[0]]
-    assert together.dtype == dtype
-    for one, same in zip(together, alone, strict=True):
-        assert torch.equal(one, same)
-    exact = F.conv2d(images.float().permute(0, 3, 1, 2), conv.weight, conv.bias, padding=2, dilation=2)
-    assert (together.permute(0, 3, 1, 2) - exact.relu()).abs().max() < (
-        1e-4 if dtype == torch.float32 else 0.02
-    )
 
 
 @pytest.mark.long

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
-from fcn_cli.cpu.kernels import amx, simd_targets
+from fcn_cli.cpu.kernels import amx, llvm, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, AVX512_BF16, BASELINE, SimdTarget
-from fcn_cli.inference import device_errors
+from fcn_cli.inference import device_errors, execution
 from fcn_cli.inference.batch_limits import BatchLimits
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.inference.options import InferenceOptions
@@ -128,6 +128,32 @@ def test_bfloat16_on_a_cpu_needs_its_instructions(
         chosen = resolve_execution(options)
         assert (chosen.precision, chosen.kernels) == ("bf16", kernels)
     assert resolve_execution(InferenceOptions("cpu")).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("processor", "has_amx", "is_slower"),
+    [("cooperlake", False, True), ("sapphirerapids", True, False), ("znver4", False, False)],
+)
+def test_bfloat16_is_slower_on_intels_processors_without_amx(
+    processor: str, has_amx: bool, is_slower: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(amx, "available", lambda: has_amx)
+    monkeypatch.setattr(llvm, "host_processor", lambda: processor)
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: AVX512_BF16)
+    for precision in ("fp32", "bf16"):
+        chosen = resolve_execution(InferenceOptions("cpu", precision))
+        assert bool(execution.note(chosen)) == (is_slower and precision == "bf16")
+
+
+@pytest.mark.long
+def test_a_run_says_that_its_precision_is_slower(
+    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(["a.png"])
+    monkeypatch.setattr(execution, "note", lambda chosen: f"{chosen.precision} is slower here")
+    for out in ("out", "one.png"):
+        assert "fp32 is slower here" in fcn("segment", "made/a.png", *SMALL, "-o", out).stderr
 
 
 @pytest.mark.parametrize(
@@ -445,10 +471,10 @@ def test_a_cpu_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "torch", 16, 1), BYTES_PER_PIXEL)
     assert plain.images((100, 100, 3)) == 10
     assert plain.images((400, 400, 3)) == 0
-    # Our kernels take two images at a time, or one.
+    # Our kernels take images one by one.
     ours = BatchLimits(ExecutionConfig(torch.device("cpu"), "fp32", "fast", 16, 1), BYTES_PER_PIXEL)
     assert ours.images((220, 220, 3)) == 16
-    assert ours.images((300, 300, 3)) == 1
+    assert ours.images((300, 300, 3)) == 16
     assert ours.images((400, 400, 3)) == 0
     monkeypatch.setattr(resources, "available_memory", lambda: None)
     assert plain.images((100000, 100000, 3)) == 16

@@ -70,6 +70,14 @@ def simd_target() -> SimdTarget:
     return host_target()
 
 
+def multiplies_bf16_fast() -> bool:
+    """Return whether bfloat16 is faster than float32 without AMX: on AMD's Zen 4 and later.
+
+    Intel's cores make a quarter of Zen's dot products of pairs in a cycle (`benchmarks/RESULTS.md`).
+    """
+    return simd_target().multiplies_bf16 and llvm.host_processor().startswith("znver")
+
+
 def processor(target: SimdTarget) -> tuple[str, str]:
     """Return the processor and the features that LLVM compiles for.
 
