@@ -1,4 +1,4 @@
-"""Fit the constants of `fcn_cli.cpu.cost_model`: the cost of Winograd and direct convolutions."""
+"""Fit the constants of `fcn_cli.cpu.winograd`: the cost of Winograd and direct convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from benchmarks import material
-from fcn_cli.cpu import cost_model
+from fcn_cli.cpu import winograd
 from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
@@ -34,7 +34,7 @@ SHAPES = [
 
 
 Times = dict[int | None, float]
-# The candidate values of each constant, in the order of `cost_model.Costs`.
+# The candidate values of each constant, in the order of `winograd.Costs`.
 CANDIDATES = (
     (20, 30, 40, 60, 80, 120),
     (10, 20, 30, 40, 60),
@@ -48,23 +48,21 @@ def main() -> None:
     print(material.machine())
     with torch.inference_mode():
         measured: dict[tuple[int, ...], Times] = {shape: measure(*shape) for shape in SHAPES}
-    losses = choices(measured, cost_model.COSTS)
+    losses = choices(measured, winograd.COSTS)
     for (shape, times), (chosen, loss) in zip(measured.items(), losses, strict=True):
         shown = ", ".join(f"{name or 'direct'} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
         print(f"{shape}: {shown}; chosen {chosen or 'direct'}, {loss:.2f} of the fastest")
-    print(f"mean of {cost_model.COSTS}: {mean(losses):.3f}")
-    candidates = [cost_model.Costs(*each) for each in itertools.product(*CANDIDATES)]
+    print(f"mean of {winograd.COSTS}: {mean(losses):.3f}")
+    candidates = [winograd.Costs(*each) for each in itertools.product(*CANDIDATES)]
     best = min(candidates, key=lambda costs: mean(choices(measured, costs)))
     print(f"mean of {best}, the best candidate: {mean(choices(measured, best)):.3f}")
 
 
-def choices(
-    measured: dict[tuple[int, ...], Times], costs: cost_model.Costs
-) -> list[tuple[int | None, float]]:
+def choices(measured: dict[tuple[int, ...], Times], costs: winograd.Costs) -> list[tuple[int | None, float]]:
     """Return the chosen tile size for every shape, and its time relative to the fastest."""
     result = []
     for (channels, out, height, width, dilation), times in measured.items():
-        chosen = cost_model.choose_tile(height, width, dilation, channels, out, costs)
+        chosen = winograd.choose_tile(height, width, dilation, channels, out, costs)
         result.append((chosen, times[chosen] / min(times.values())))
     return result
 

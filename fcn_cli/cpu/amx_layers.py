@@ -1,6 +1,6 @@
 """Convolutions in bfloat16 by our kernels for AMX; those of other shapes by oneDNN.
 
-Between our kernels, features are in their layout (`kernels.amx_layout.take_features`); for oneDNN, which
+Between our kernels, features are in their layout (`kernels.amx.take_features`); for oneDNN, which
 takes pixels one after the other, they are rearranged.
 """
 
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from ..models.batchnorm_folding import Folded
 from ..models.networks import Bottleneck
 from .convolution import AddingConvolution, Convolution, Layers
-from .kernels import amx, amx_layout
-from .kernels.amx_blocks import BLOCK
+from .kernels import amx
+from .kernels.amx import BLOCK, DEPTH
 from .kernels.arguments import Clamp
-from .kernels.ir_amx import DEPTH
 from .layers import CompiledLayers
 from .onednn_layers import OnednnLayers
 from .workspace import Workspace
@@ -45,10 +44,8 @@ class AmxLayers:
         """Return the fastest implementation of a convolution."""
         conv = folded.conv
         dilation = conv.dilation[0]
-        if conv.groups == 1 and amx_layout.fits(conv.in_channels, conv.out_channels):
-            same_size = (
-                conv.padding == conv.dilation == (dilation, dilation) and dilation <= amx_layout.BORDER
-            )
+        if conv.groups == 1 and amx.fits(conv.in_channels, conv.out_channels):
+            same_size = conv.padding == conv.dilation == (dilation, dilation) and dilation <= amx.BORDER
             pointwise = conv.kernel_size == (1, 1) and conv.padding == (0, 0)
             if pointwise or (conv.kernel_size == (3, 3) and conv.stride == (1, 1) and same_size):
                 return AmxConvolution(folded, clamp)
@@ -56,7 +53,7 @@ class AmxLayers:
 
     def adding(self, folded: Folded, clamp: Clamp) -> AddingConvolution:
         """Return a 1x1 convolution without stride that adds to a shortcut."""
-        if amx_layout.fits(folded.conv.in_channels, folded.conv.out_channels):
+        if amx.fits(folded.conv.in_channels, folded.conv.out_channels):
             return AmxConvolution(folded, clamp)
         return AddingPixelConvolution(self._others.adding(folded, clamp))
 
@@ -74,7 +71,7 @@ class AmxConvolution:
     kernel = "amx"
 
     def __init__(self, folded: Folded, clamp: Clamp) -> None:
-        filters = amx.Filters(amx_layout.in_panels(folded.weight()), folded.bias.float())
+        filters = amx.Filters(amx.in_panels(folded.weight()), folded.bias.float())
         self._convolve = amx.Convolution(filters, clamp, folded.conv.dilation[0])
         self._stride, self._channels = folded.conv.stride, folded.conv.out_channels
 
@@ -84,7 +81,7 @@ class AmxConvolution:
         if (down, right) != (1, 1):
             x = x[:, ::down, ::right]
         x = as_features(x, space)
-        out = amx_layout.take_features(space, name, x.shape[1], x.shape[2], self._channels)
+        out = amx.take_features(space, name, x.shape[1], x.shape[2], self._channels)
         self._convolve(x, out, space)
         return out
 
@@ -106,13 +103,13 @@ class AmxLogits:
         self._padded_channels = self._channels + further
         weight = F.pad(folded.weight(), (0, 0, 0, 0, 0, 0, 0, further))
         bias = F.pad(folded.bias.float(), (0, further))
-        self._convolve = amx.Convolution(amx.Filters(amx_layout.in_three_panels(weight), bias), clamp)
+        self._convolve = amx.Convolution(amx.Filters(amx.in_three_panels(weight), bias), clamp)
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result (1, h, w, channels)."""
         x = as_features(x, space)
         _, height, width, _ = x.shape
-        out = amx_layout.take_features(
+        out = amx.take_features(
             space, f"{name} in float32", height, width, self._padded_channels, torch.float32
         )
         self._convolve(x, out, space)
@@ -145,15 +142,15 @@ class AddingPixelConvolution(PixelConvolution):
 
 def as_features(x: Tensor, space: Workspace, name: str = "converted") -> Tensor:
     """Return an image (1, h, w, channels), or planes of features, in the layout of our kernels."""
-    if amx_layout.are_features(x):
+    if amx.are_features(x):
         return x
     # An image of 32 channels is a plane.
     _, height, width, last = x.shape
     planes = x.reshape(height, width, -1, DEPTH).permute(2, 0, 1, 3) if len(x) == 1 else x
-    result = amx_layout.take_features(space, name, height, width, len(x) * last)
+    result = amx.take_features(space, name, height, width, len(x) * last)
     return result.copy_(planes)
 
 
 def as_pixels(x: Tensor) -> Tensor:
     """Return features as an image (1, h, w, channels)."""
-    return x.permute(1, 2, 0, 3).flatten(2)[None] if amx_layout.are_features(x) else x
+    return x.permute(1, 2, 0, 3).flatten(2)[None] if amx.are_features(x) else x

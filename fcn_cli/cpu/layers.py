@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from ..models.batchnorm_folding import Folded
-from . import cost_model
 from .convolution import Convolution, Direct
 from .kernels import matmul
 from .kernels.arguments import Clamp
-from .winograd import Winograd
+from .winograd import Winograd, choose_tile
 from .workspace import Workspace
 
 
@@ -110,7 +109,7 @@ class Conv3x3:
 
     def __call__(self, x: Tensor, space: Workspace, name: str) -> Tensor:
         """Return the result; it may be in the workspace."""
-        tile = cost_model.choose_tile(x.shape[1], x.shape[2], self._dilation, self._in, self._out)
+        tile = choose_tile(x.shape[1], x.shape[2], self._dilation, self._in, self._out)
         self.kernel = f"winograd F({tile}x{tile}, 3x3)" if tile else "direct"
         if tile is None:
             self._direct = self._direct or Direct(self._folded, self._clamp, self._dtype)

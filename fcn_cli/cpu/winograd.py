@@ -11,14 +11,15 @@ of its own, convolved without dilation.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .kernels import matmul, matmul_ir, simd_targets, tile_transforms
+from .kernels import matmul, simd_targets, tile_transforms
 from .kernels.arguments import Clamp
-from .kernels.tile_grid import TileGrid, TileRange
-from .toom_cook import TAPS, Matrix, Transforms
+from .kernels.tile_transforms import TileGrid, TileRange
+from .toom_cook import POINTS, TAPS, Matrix, Transforms
 from .workspace import Workspace
 
 # Elements of the transformed input or output of the tiles that are processed together: enough to amortise
@@ -81,11 +82,11 @@ class Winograd:
         matrices = (self.tile + TAPS - 1) ** 2
         block_tiles = max(_MIN_BLOCK_TILES, _BLOCK_ELEMENTS // (matrices * max(self._in, self._out)))
         rows = simd_targets.simd_target().rows
-        depths = self._in // matmul_ir.DEPTH
+        depths = self._in // matmul.DEPTH
         for first in range(0, grid.tiles, block_tiles):
             tiles = TileRange(grid, first, min(block_tiles, grid.tiles - first))
             blocks = -(-tiles.count // rows)
-            left = _take_matrices(space, "tiles", matrices, blocks, depths, rows, matmul_ir.DEPTH)
+            left = _take_matrices(space, "tiles", matrices, blocks, depths, rows, matmul.DEPTH)
             products = _take_matrices(space, "products", matrices, blocks * rows, matmul.padded(self._out))
             tile_transforms.transform_input(x, tiles, self._input, left)
             matmul.batched_product(left, self._filters, products)
@@ -117,3 +118,48 @@ def _transform_filter(weight: Tensor, transform: Matrix) -> Tensor:
         for panel, piece in enumerate(torch.split(transformed, width, 2), first):
             result[:, panel, :, : piece.shape[2]] = piece
     return result
+
+
+# ---- the cost model
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs in units of one multiplication of a direct convolution.
+
+    `transform_in` and `transform_out` are the costs per element of the transformed input and output;
+    `filters` and `direct_filters` per element of the filters, transformed and not, independent of the image's
+    size.
+    """
+
+    transform_in: float
+    transform_out: float
+    filters: float
+    direct_filters: float
+
+
+# Fitted by `python -m benchmarks.costs`.
+COSTS = Costs(30, 20, 5, 40)
+
+
+def choose_tile(
+    height: int, width: int, dilation: int, channels_in: int, channels_out: int, costs: Costs = COSTS
+) -> int | None:
+    """Return the tile size of the cheapest Winograd kernel, or None where a direct convolution is cheaper.
+
+    The choice depends on shapes only, never on timings: results must be the same in every run.
+    """
+    best, lowest = None, (height * width + costs.direct_filters) * TAPS**2 * channels_in * channels_out
+    for tile in POINTS:
+        cost = winograd_cost(TileGrid(height, width, dilation, tile), channels_in, channels_out, costs)
+        if cost < lowest:
+            best, lowest = tile, cost
+    return best
+
+
+def winograd_cost(grid: TileGrid, channels_in: int, channels_out: int, costs: Costs) -> float:
+    """Return the cost of the products, of loading the filters from memory, and of the transforms."""
+    rows = simd_targets.simd_target().rows
+    products_per_matrix = (math.ceil(grid.tiles / rows) * rows + costs.filters) * channels_in * channels_out
+    transforms = grid.tiles * (costs.transform_in * channels_in + costs.transform_out * channels_out)
+    return (grid.tile + TAPS - 1) ** 2 * (products_per_matrix + transforms)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..cpu.kernels import matmul
 from ..cpu.kernels.argmax import argmax
-from ..cpu.kernels.matmul import in_panels, pointwise
-from ..cpu.kernels.matmul_ir import DEPTH
+from ..cpu.kernels.matmul import DEPTH, in_panels, pointwise
 from ..cpu.workspace import Workspace
 from .interpolation import Taps, interpolation_matrix, strip_bounds
 

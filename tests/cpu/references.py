@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fcn_cli.cpu.kernels.arguments import Clamp
-from fcn_cli.cpu.kernels.tile_grid import TileGrid
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid
 
 Floats = NDArray[np.float64]
 

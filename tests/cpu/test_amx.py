@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fcn_cli.cpu.amx_layers import AmxLayers, as_features, as_pixels, fastest_layers
 from fcn_cli.cpu.convolution import NO_CLAMP, RELU
-from fcn_cli.cpu.kernels import amx, amx_ir, amx_layout, ir_amx, llvm, simd_targets
+from fcn_cli.cpu.kernels import amx, simd_targets
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16
 from fcn_cli.cpu.layers import CompiledLayers
@@ -47,7 +47,7 @@ def check(
     image, residual = integers(1, height, width, channels), integers(1, height, width, columns, seed=1)
     weights, bias = integers(columns, channels, taps, taps, seed=2), integers(columns, seed=3)
     result = as_features(residual.bfloat16(), space, "result")
-    convolve = amx.Convolution(amx.Filters(amx_layout.in_panels(weights), bias), clamp, dilation)
+    convolve = amx.Convolution(amx.Filters(amx.in_panels(weights), bias), clamp, dilation)
     convolve(as_features(image.bfloat16(), space), result, space, add=add)
     batch = image.double().permute(0, 3, 1, 2)
     padding = dilation * (taps // 2)
@@ -65,7 +65,7 @@ def check(
 def test_images_that_end_within_a_block_or_with_it(width: int) -> None:
     for height in (1, 8):
         check(height, width, 32, 64, 1, add=width % 2 == 0)
-        for dilation in range(1, amx_layout.BORDER + 1):
+        for dilation in range(1, amx.BORDER + 1):
             check(height, width, 32, 32, 3, dilation)
 
 
@@ -96,13 +96,13 @@ def test_clamps(clamp: Clamp) -> None:
 def test_threads_do_not_change_a_bit() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 40, 50, 1024, generator=generator).bfloat16()
-    panels = amx_layout.in_panels(torch.randn(64, 1024, 3, 3, generator=generator))
+    panels = amx.in_panels(torch.randn(64, 1024, 3, 3, generator=generator))
     filters = amx.Filters(panels, torch.zeros(64))
     results = []
     for threads in (1, 2, 3):
         with torch_threads(threads):
             space = Workspace()
-            result = amx_layout.take_features(space, "result", 40, 50, 64)
+            result = amx.take_features(space, "result", 40, 50, 64)
             amx.Convolution(filters, RELU)(as_features(image, space), result, space)
             results.append(as_pixels(result))
     assert all(torch.equal(result, results[0]) for result in results)
@@ -132,14 +132,14 @@ def test_tensors_that_move_or_change_their_size() -> None:
     """A layer remembers where its tensors are; memory is reused, grows, and is another one's."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(64, 256, 3, 3, generator=generator) / 48
-    convolve = amx.Convolution(amx.Filters(amx_layout.in_panels(weights), torch.zeros(64)), NO_CLAMP)
+    convolve = amx.Convolution(amx.Filters(amx.in_panels(weights), torch.zeros(64)), NO_CLAMP)
     spaces = Workspace(), Workspace()
     sizes = [(5, 6), (5, 6), (40, 30), (5, 6), (6, 5), (40, 30), (40, 30)]
     for turn, (height, width) in enumerate(sizes):
         space = spaces[turn // 2 % 2]
         x = torch.randn(1, height, width, 256, generator=generator).bfloat16()
         exact = F.conv2d(x.float().permute(0, 3, 1, 2), weights.bfloat16().float(), padding=1)
-        result = amx_layout.take_features(space, "result", height, width, 64)
+        result = amx.take_features(space, "result", height, width, 64)
         with torch_threads(1 + turn % 2):
             convolve(as_features(x, space), result, space)
         assert (as_pixels(result) - exact.permute(0, 2, 3, 1)).abs().max() < 0.03
@@ -150,15 +150,15 @@ def test_tensors_that_move_or_change_their_size() -> None:
 @needs_amx
 def test_what_the_wrapper_refuses() -> None:
     space = Workspace()
-    image, result = (amx_layout.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
-    panels, bias = amx_layout.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
+    image, result = (amx.take_features(space, name, 5, 6, 64) for name in ("image", "result"))
+    panels, bias = amx.in_panels(torch.zeros(64, 64, 3, 3)), torch.zeros(64)
 
     def convolve(image: Tensor = image, result: Tensor = result, **changed: Any) -> None:
         arguments = {"filters": amx.Filters(panels, bias), "dilation": 1, **changed}
         amx.Convolution(clamp=RELU, **arguments)(image, result, space)
 
-    in_float32 = amx_layout.take_features(space, "float32", 5, 6, 64, torch.float32)
-    parts = amx_layout.in_three_panels(torch.zeros(64, 64, 1, 1))
+    in_float32 = amx.take_features(space, "float32", 5, 6, 64, torch.float32)
+    parts = amx.in_three_panels(torch.zeros(64, 64, 1, 1))
     wrong: list[tuple[str, object]] = [
         ("image", in_float32),
         ("result", in_float32),
@@ -167,16 +167,16 @@ def test_what_the_wrapper_refuses() -> None:
         ("image", image.float()),
         ("image", image[:, :, 1:]),
         ("image", image[1:]),
-        ("image", amx_layout.take_features(space, "other", 5, 7, 64)),
+        ("image", amx.take_features(space, "other", 5, 7, 64)),
         ("image", result),
-        ("result", amx_layout.take_features(space, "other", 5, 6, 32)),
+        ("result", amx.take_features(space, "other", 5, 6, 32)),
         ("result", result.contiguous()),
         ("filters", amx.Filters(torch.zeros(64, 64, 3, 3), bias)),
-        ("filters", amx.Filters(amx_layout.in_panels(torch.zeros(64, 32, 3, 3)), bias)),
-        ("filters", amx.Filters(amx_layout.in_panels(torch.zeros(64, 64, 2, 2)), bias)),
+        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 32, 3, 3)), bias)),
+        ("filters", amx.Filters(amx.in_panels(torch.zeros(64, 64, 2, 2)), bias)),
         ("filters", amx.Filters(panels, torch.zeros(32))),
         ("dilation", 0),
-        ("dilation", amx_layout.BORDER + 1),
+        ("dilation", amx.BORDER + 1),
     ]
     for name, value in wrong:
         with pytest.raises(ValueError, match=r"."):
@@ -226,7 +226,7 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
             return -1
 
     monkeypatch.setattr(simd_targets, "simd_target", lambda: AVX512_BF16)
-    monkeypatch.setattr(llvm, "host_features", lambda: dict.fromkeys(("amx-tile", "amx-bf16"), True))
+    monkeypatch.setattr(simd_targets, "host_features", lambda: dict.fromkeys(("amx-tile", "amx-bf16"), True))
     monkeypatch.setattr(ctypes, "CDLL", Refusing)
     amx._permitted.cache_clear()
     try:
@@ -240,10 +240,10 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(not AVX512_BF16.can_be_compiled_here(), reason="LLVM does not compile for x86 here")
 def test_the_innermost_loop_has_four_products_a_step_and_no_more_tiles() -> None:
-    code = amx_ir.convolution(AVX512_BF16, steps=amx_ir.TAPS, add=False, groups=1, chunked=False).ir
+    code = amx.convolution_kernel(AVX512_BF16, steps=amx.TAPS, add=False, groups=1, chunked=False).ir
     assert code.count('call void @"llvm.x86.tdpbf16ps"') == 9 * 4
     assert code.count('call void @"llvm.x86.tileloadd64"') == 9 * 4
-    assert len(ir_amx.configuration()) == 64
+    assert len(amx.configuration()) == 64
 
 
 def test_huge_pages_change_nothing_in_memory() -> None:

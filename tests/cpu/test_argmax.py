@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fcn_cli.cpu.kernels import argmax as kernel
-from fcn_cli.cpu.kernels.argmax_ir import COLUMNS
+from fcn_cli.cpu.kernels.argmax import COLUMNS
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 
 from . import references

@@ -13,10 +13,10 @@ from benchmarks.material import randomise
 from fcn_cli.cpu import onednn_layers
 from fcn_cli.cpu.amx_layers import AmxLayers
 from fcn_cli.cpu.convolution import Layers
-from fcn_cli.cpu.kernels import amx, matmul, matmul_ir, simd_targets, tile_transforms
+from fcn_cli.cpu.kernels import amx, matmul, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16, SimdTarget
-from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid, TileRange
 from fcn_cli.cpu.layers import CompiledLayers
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.onednn_layers import OnednnLayers
@@ -28,9 +28,9 @@ from . import references
 from .test_kernels import torch_threads
 from .test_matmul import UNTOUCHED, integers
 
-PAIRS = 2 * matmul_ir.DEPTH
+PAIRS = 2 * matmul.DEPTH
 # One line of pairs; a partial sum, a line more, and two and a half partial sums.
-DEPTHS = (PAIRS, 2 * matmul_ir.SUM_BLOCK, 2 * matmul_ir.SUM_BLOCK + PAIRS, 5 * matmul_ir.SUM_BLOCK)
+DEPTHS = (PAIRS, 2 * matmul.SUM_BLOCK, 2 * matmul.SUM_BLOCK + PAIRS, 5 * matmul.SUM_BLOCK)
 
 
 def rounded(exact: references.Floats) -> Tensor:
@@ -66,7 +66,7 @@ def test_a_product_of_pairs_at_the_edges_of_blocks_panels_and_sums(bf16_target: 
 def test_a_product_of_pairs_at_the_edges_of_items(
     bf16_target: SimdTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matmul, "_BLOCKS_BYTES", 2 * 4 * matmul_ir.DEPTH * bf16_target.rows)
+    monkeypatch.setattr(matmul, "_BLOCKS_BYTES", 2 * 4 * matmul.DEPTH * bf16_target.rows)
     item = 2 * bf16_target.rows
     for count in (1, 8 * torch.get_num_threads(), 20 * torch.get_num_threads()):
         for rows in (count * item - 1, count * item, count * item + 1):

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli.cpu.kernels import amx, amx_layout, matmul, simd_targets, tile_transforms
+from fcn_cli.cpu.kernels import amx, matmul, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.argmax import argmax
 from fcn_cli.cpu.kernels.simd_targets import SIMD_TARGETS
-from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid, TileRange
 from fcn_cli.cpu.toom_cook import Transforms
 from fcn_cli.cpu.workspace import Workspace
 
@@ -106,15 +106,15 @@ def amx_convolution() -> None:
         return
     space = EdgeWorkspace()
     for height, width, channels, columns in ((1, 1, 32, 32), (3, 9, 64, 96), (7, 5, 1024, 32)):
-        image = amx_layout.take_features(space, "image", height, width, channels)
-        result = amx_layout.take_features(space, "result", height, width, columns)
-        for taps, dilation in ((1, 1), (3, 1), (3, amx_layout.BORDER)):
-            panels = at_the_edge(amx_layout.in_panels(torch.rand(columns, channels, taps, taps)))
+        image = amx.take_features(space, "image", height, width, channels)
+        result = amx.take_features(space, "result", height, width, columns)
+        for taps, dilation in ((1, 1), (3, 1), (3, amx.BORDER)):
+            panels = at_the_edge(amx.in_panels(torch.rand(columns, channels, taps, taps)))
             convolve = amx.Convolution(amx.Filters(panels, edges(columns)), (0.0, None), dilation)
             for add in (False, True):
                 convolve(image, result, space, add=add)
-        logits = amx_layout.take_features(space, "logits", height, width, columns, torch.float32)
-        panels = at_the_edge(amx_layout.in_three_panels(torch.rand(columns, channels, 1, 1)))
+        logits = amx.take_features(space, "logits", height, width, columns, torch.float32)
+        panels = at_the_edge(amx.in_three_panels(torch.rand(columns, channels, 1, 1)))
         amx.Convolution(amx.Filters(panels, edges(columns)), (None, None))(image, logits, space)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fcn_cli.cpu import winograd
-from fcn_cli.cpu.kernels import argmax, compiler, matmul, matmul_ir, simd_targets, tile_transforms
-from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
+from fcn_cli.cpu.kernels import argmax, compiler, matmul, simd_targets, tile_transforms
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid, TileRange
 from fcn_cli.cpu.toom_cook import Matrix, Transforms
 from fcn_cli.cpu.workspace import Workspace
 
@@ -48,7 +48,7 @@ def for_pointwise_in_bf16() -> Arguments:
 def for_batched_product() -> Arguments:
     rows = simd_targets.simd_target().rows
     return {
-        "left": torch.rand(PLACES, 3, DEPTH // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
+        "left": torch.rand(PLACES, 3, DEPTH // matmul.DEPTH, rows, matmul.DEPTH),
         "panels": matmul.in_panels(torch.rand(PLACES, DEPTH, COLUMNS)),
         "result": torch.zeros(PLACES, 3 * rows, matmul.padded(COLUMNS)),
     }
@@ -70,7 +70,7 @@ def for_transform_input() -> Arguments:
         "x": torch.rand(GRID.height, GRID.width, CHANNELS),
         "tiles": all_tiles(GRID),
         "transform": matrix("input"),
-        "result": torch.zeros(PLACES, blocks, CHANNELS // matmul_ir.DEPTH, rows, matmul_ir.DEPTH),
+        "result": torch.zeros(PLACES, blocks, CHANNELS // matmul.DEPTH, rows, matmul.DEPTH),
     }
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fcn_cli.cpu.kernels import __main__ as listing
-from fcn_cli.cpu.kernels import matmul_ir, simd_targets
+from fcn_cli.cpu.kernels import matmul, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 
 KERNELS = ("pointwise", "batched_product", "transform_input", "transform_output", "argmax")
@@ -91,8 +91,8 @@ def test_a_wrong_name_is_refused_with_the_right_ones(
 def test_the_innermost_loop_of_a_product_keeps_its_sums_in_registers(target: SimdTarget) -> None:
     """One load of each vector, one broadcast of each factor, rows x vectors multiply-adds, and no stack."""
     for kernel in (
-        matmul_ir.pointwise(target, add=True, whole=False, deep=True),
-        matmul_ir.batched_product(target, deep=False),
+        matmul.pointwise_kernel(target, add=True, whole=False, deep=True),
+        matmul.batched_kernel(target, deep=False),
     ):
         blocks = re.split(r"^\.LBB\w+:", kernel.assembly(), flags=re.MULTILINE)
         (block,) = [block for block in blocks if "prefetcht0" in block and "vfmadd" in block]
@@ -107,7 +107,7 @@ def test_the_innermost_loop_of_a_product_keeps_its_sums_in_registers(target: Sim
 def test_bfloat16_has_its_instructions_where_the_target_has() -> None:
     """As the loop in float32, with dot products of pairs in the place of multiply-adds."""
     target = simd_targets.AVX512_BF16
-    product = matmul_ir.pointwise(target, add=True, whole=False, deep=True, bf16=True).assembly()
+    product = matmul.pointwise_kernel(target, add=True, whole=False, deep=True, bf16=True).assembly()
     (loop,) = [
         block.partition("\tj")[0]
         for block in re.split(r"^\.LBB\w+:", product, flags=re.MULTILINE)
@@ -117,6 +117,8 @@ def test_bfloat16_has_its_instructions_where_the_target_has() -> None:
     assert loop.count("vmovups") == target.vectors
     assert "%rsp" not in loop
     assert "vcvtneps2bf16" in product
-    other = matmul_ir.pointwise(simd_targets.AVX512, add=True, whole=False, deep=True, bf16=True).assembly()
+    other = matmul.pointwise_kernel(
+        simd_targets.AVX512, add=True, whole=False, deep=True, bf16=True
+    ).assembly()
     assert "vfmadd" in other
     assert "bf16" not in other.replace("bf16:", "")

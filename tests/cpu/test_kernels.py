@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.material import randomise
-from fcn_cli.cpu import cost_model, winograd
-from fcn_cli.cpu.kernels import matmul, matmul_ir, parallel
+from fcn_cli.cpu import winograd
+from fcn_cli.cpu.kernels import compiler, matmul
 from fcn_cli.cpu.kernels.compiler import Kernel
-from fcn_cli.cpu.kernels.ir_builder import KernelBuilder
+from fcn_cli.cpu.kernels.notation import KernelBuilder
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.toom_cook import POINTS
@@ -231,9 +231,9 @@ def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
 def test_the_choice_of_kernel() -> None:
     # The head of the ResNets at 520x693; one feature; few channels and features, where sums cost more than
     # they save.
-    assert cost_model.choose_tile(65, 87, 1, 2048, 512) == 6
-    assert cost_model.choose_tile(1, 1, 1, 512, 512) is None
-    assert cost_model.choose_tile(5, 5, 1, 32, 32) is None
+    assert winograd.choose_tile(65, 87, 1, 2048, 512) == 6
+    assert winograd.choose_tile(1, 1, 1, 512, 512) is None
+    assert winograd.choose_tile(5, 5, 1, 32, 32) is None
 
 
 @settings(max_examples=60)
@@ -255,7 +255,7 @@ def test_a_pointwise_product_is_the_product(
     threads: int,
     seed: int,
 ) -> None:
-    depth, columns = lines * matmul_ir.DEPTH, panels * 16
+    depth, columns = lines * matmul.DEPTH, panels * 16
     random = seeded(seed)
     # What lies around the result must stay.
     around = torch.full((rows + 2, columns), 7.0)
@@ -282,7 +282,7 @@ def test_threads_change_nothing() -> None:
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         for threads, openmp in ((1, True), (2, True), (3, True), (3, False), (1, False)):
             if not openmp:
-                patch.setattr(parallel, "_openmp", lambda: None)
+                patch.setattr(compiler, "_openmp", lambda: None)
             with torch_threads(threads):
                 results.append(fast(batch))
     # torch's own convolutions, in a few layers, may sum up in another order.

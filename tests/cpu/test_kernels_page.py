@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_cli.cpu import cost_model
-from fcn_cli.cpu.kernels import amx_ir, argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
+from fcn_cli.cpu import winograd
+from fcn_cli.cpu.kernels import amx, argmax, matmul, simd_targets, tile_transforms
 from fcn_cli.cpu.kernels.simd_targets import AVX512, SIMD_TARGETS
-from fcn_cli.cpu.kernels.tile_grid import TileGrid
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid
 from fcn_cli.cpu.toom_cook import POINTS, Transforms
 
 from . import references
@@ -78,17 +78,17 @@ def test_the_table_of_register_blocking() -> None:
         assert used == " + ".join(map(str, needed))
         assert sum(needed) <= int(registers.split()[0])
         assert float(loads) == round((target.rows + target.vectors) / (target.rows * target.vectors), 2)
-        assert matmul_ir.DEPTH % target.lanes == 0
+        assert matmul.DEPTH % target.lanes == 0
 
 
 def test_the_table_of_task_fields() -> None:
     fields = {
-        "pointwise": matmul_ir._POINTWISE,
-        "batched_product": matmul_ir._BATCHED,
-        "transform_input": tile_transforms_ir._INPUT,
-        "transform_output": tile_transforms_ir._OUTPUT,
-        "argmax": argmax_ir._FIELDS,
-        "amx_convolution": amx_ir._CONVOLUTION,
+        "pointwise": matmul._POINTWISE,
+        "batched_product": matmul._BATCHED,
+        "transform_input": tile_transforms._INPUT,
+        "transform_output": tile_transforms._OUTPUT,
+        "argmax": argmax._FIELDS,
+        "amx_convolution": amx._CONVOLUTION,
     }
     shown = {
         name.strip("`"): tuple(re.findall(r"\w+", cell)) for name, cell in table("| kernel | its fields")
@@ -98,7 +98,7 @@ def test_the_table_of_task_fields() -> None:
 
 def test_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simd_targets, "simd_target", lambda: AVX512)
-    costs = cost_model.COSTS
+    costs = winograd.COSTS
     assert f"(height · width + {costs.direct_filters})" in PAGE
     assert f"(rows + {costs.filters})" in PAGE
     assert f"({costs.transform_in} · in + {costs.transform_out} · out)" in PAGE
@@ -109,9 +109,9 @@ def test_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
         inward, outward = map(int, re.findall(r"\d+", channels))
         direct = 9 * inward * outward * (height * width + costs.direct_filters)
         for tile, shown in ((4, four), (6, six)):
-            cost = cost_model.winograd_cost(TileGrid(height, width, dilation, tile), inward, outward, costs)
+            cost = winograd.winograd_cost(TileGrid(height, width, dilation, tile), inward, outward, costs)
             assert float(shown) == round(cost / direct, 2)
-        best = cost_model.choose_tile(height, width, dilation, inward, outward)
+        best = winograd.choose_tile(height, width, dilation, inward, outward)
         assert chosen == str(best or "direct")
 
 
@@ -140,7 +140,7 @@ def test_numbers_beside_a_constant_are_its_value() -> None:
 
 def test_the_excerpt_is_in_the_code() -> None:
     (excerpt,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    source = (ROOT / "fcn_cli/cpu/kernels/matmul_ir.py").read_text(encoding="utf-8")
+    source = (ROOT / "fcn_cli/cpu/kernels/matmul.py").read_text(encoding="utf-8")
     assert textwrap.indent(excerpt, " " * 12) in source
 
 

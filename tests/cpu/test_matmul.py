@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli.cpu.kernels import matmul, matmul_ir
+from fcn_cli.cpu.kernels import matmul
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.workspace import Workspace
@@ -19,11 +19,11 @@ from . import references
 UNTOUCHED = 7777.0
 # One line; up to the length of a partial sum, one line more, and two and a half partial sums.
 DEPTHS = (
-    matmul_ir.DEPTH,
-    matmul_ir.SUM_BLOCK - matmul_ir.DEPTH,
-    matmul_ir.SUM_BLOCK,
-    matmul_ir.SUM_BLOCK + matmul_ir.DEPTH,
-    5 * matmul_ir.SUM_BLOCK // 2,
+    matmul.DEPTH,
+    matmul.SUM_BLOCK - matmul.DEPTH,
+    matmul.SUM_BLOCK,
+    matmul.SUM_BLOCK + matmul.DEPTH,
+    5 * matmul.SUM_BLOCK // 2,
 )
 
 
@@ -74,14 +74,14 @@ def test_pointwise_at_the_edges_of_items(target: SimdTarget, monkeypatch: pytest
 
 def test_a_long_sum_is_a_sum_of_short_ones(target: SimdTarget) -> None:
     """In float32, 1 is lost beside 2^24; in a partial sum of its own, 256 of it are not."""
-    depth = 2 * matmul_ir.SUM_BLOCK
+    depth = 2 * matmul.SUM_BLOCK
     pixels = torch.ones(1, depth)
     pixels[0, 0] = 2.0**25
     result = torch.empty(1, target.columns)
     ones, bias = matmul.in_panels(torch.ones(depth, target.columns)), torch.zeros(target.columns)
     matmul.pointwise(pixels, ones, bias, result, (None, None), Workspace(), add=False)
     # The first partial sum loses its 255 ones, the second one is 256.
-    assert (result == 2.0**25 + matmul_ir.SUM_BLOCK).all()
+    assert (result == 2.0**25 + matmul.SUM_BLOCK).all()
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(0, 16, 32), (1, 0, 32), (1, 16, 0)])

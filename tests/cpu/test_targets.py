@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli.cpu.kernels import llvm, matmul, simd_targets
+from fcn_cli.cpu.kernels import matmul, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, BASELINE, SimdTarget
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
@@ -25,14 +25,14 @@ from fcn_cli.inference.upsampling import label_map
 def test_the_best_target_that_the_processor_has(
     features: dict[str, bool], best: SimdTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llvm, "host_features", lambda: features)
+    monkeypatch.setattr(simd_targets, "host_features", lambda: features)
     simd_targets.host_target.cache_clear()
     try:
         assert simd_targets.simd_target() is best
     finally:
         monkeypatch.undo()
         simd_targets.host_target.cache_clear()
-    assert AVX512.can_be_compiled_here() == ("avx512f" in llvm.host_features())
+    assert AVX512.can_be_compiled_here() == ("avx512f" in simd_targets.host_features())
 
 
 @pytest.mark.skipif(not (AVX512.runs_here() and AVX2.runs_here()), reason="needs AVX-512")

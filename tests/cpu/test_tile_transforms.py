@@ -15,7 +15,7 @@ import torch
 from fcn_cli.cpu.kernels import tile_transforms
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
-from fcn_cli.cpu.kernels.tile_grid import TileGrid, TileRange
+from fcn_cli.cpu.kernels.tile_transforms import TileGrid, TileRange
 from fcn_cli.cpu.toom_cook import POINTS, TAPS, Transforms
 
 from . import references

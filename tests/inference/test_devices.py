@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fcn_cli import DeviceLost, RequestError, Segmenter
 from fcn_cli.common import resources
-from fcn_cli.cpu.kernels import amx, llvm, simd_targets
+from fcn_cli.cpu.kernels import amx, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, AVX512_BF16, BASELINE, SimdTarget
 from fcn_cli.inference import device_errors, execution
 from fcn_cli.inference.batch_limits import BatchLimits
@@ -139,7 +139,7 @@ def test_bfloat16_is_slower_on_intels_processors_without_amx(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
     monkeypatch.setattr(amx, "available", lambda: has_amx)
-    monkeypatch.setattr(llvm, "host_processor", lambda: processor)
+    monkeypatch.setattr(simd_targets, "host_processor", lambda: processor)
     monkeypatch.setattr(simd_targets, "simd_target", lambda: AVX512_BF16)
     for precision in ("fp32", "bf16"):
         chosen = resolve_execution(InferenceOptions("cpu", precision))

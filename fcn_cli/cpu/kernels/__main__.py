@@ -8,23 +8,23 @@ import sys
 from collections.abc import Callable
 
 from ..toom_cook import POINTS, Transforms
-from . import amx_ir, argmax_ir, matmul_ir, simd_targets, tile_transforms_ir
+from . import amx, argmax, matmul, simd_targets, tile_transforms
 from .compiler import Kernel
 from .simd_targets import SIMD_TARGETS, SimdTarget
 
 _KERNELS: dict[str, Callable[[SimdTarget, argparse.Namespace], Kernel]] = {
-    "pointwise": lambda target, options: matmul_ir.pointwise(
+    "pointwise": lambda target, options: matmul.pointwise_kernel(
         target, add=options.add, whole=not options.partial, deep=options.deep, bf16=options.bf16
     ),
-    "batched_product": lambda target, options: matmul_ir.batched_product(target, deep=options.deep),
-    "transform_input": lambda target, options: tile_transforms_ir.input_kernel(
+    "batched_product": lambda target, options: matmul.batched_kernel(target, deep=options.deep),
+    "transform_input": lambda target, options: tile_transforms.input_kernel(
         target, options.tile, Transforms.of(options.tile).input, bf16=options.bf16
     ),
-    "transform_output": lambda target, options: tile_transforms_ir.output_kernel(
+    "transform_output": lambda target, options: tile_transforms.output_kernel(
         target, options.tile, Transforms.of(options.tile).output, bf16=options.bf16
     ),
-    "argmax": lambda target, _options: argmax_ir.argmax(target),
-    "amx_convolution": lambda target, options: amx_ir.convolution(
+    "argmax": lambda target, _options: argmax.argmax_kernel(target),
+    "amx_convolution": lambda target, options: amx.convolution_kernel(
         target, steps=options.steps, add=options.add, groups=1, chunked=False
     ),
 }
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        choices=amx_ir.ALL_STEPS,
+        choices=amx.ALL_STEPS,
         default=1,
         help="amx_convolution: products of a position",
     )

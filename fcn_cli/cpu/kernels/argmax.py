@@ -12,10 +12,15 @@ import functools
 import torch
 from torch import Tensor
 
-from . import argmax_ir, arguments, simd_targets
-from .argmax_ir import COLUMNS
+from . import arguments, simd_targets
+from .compiler import Kernel
+from .notation import F32, I64, U8, KernelBuilder, Pointer, Variable, Vector, fma, minimum
+from .simd_targets import SimdTarget
 
-_kernel = functools.lru_cache(argmax_ir.argmax)
+COLUMNS = 256
+"""Columns that a thread processes together: their logits of two rows and all classes stay in its L1 cache."""
+
+_FIELDS = ("wide", "classes", "width", "ends", "rows", "weights", "chunks", "labels")
 
 _MAX_CLASSES = 255
 """Label maps are uint8 and 255 is void."""
@@ -47,7 +52,7 @@ def argmax(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
     """
     _check(wide, ends, rows, weights, labels)
     chunks = -(-wide.shape[2] // COLUMNS)
-    _kernel(simd_targets.simd_target())(
+    argmax_kernel(simd_targets.simd_target())(
         len(rows) * chunks,
         wide=arguments.contiguous_pointer(wide),
         classes=wide.shape[1],
@@ -83,3 +88,48 @@ def _check(wide: Tensor, ends: Tensor, rows: Tensor, weights: Tensor, labels: Te
         raise ValueError(f"rows hold {low} to {high}, there are {len(wide)} rows of logits")
     if int(ends[0]) < 0 or int(ends[-1]) > len(labels) or bool((ends.diff() <= 0).any()):
         raise ValueError(f"strips end at {ends.tolist()}, the label map has {len(labels)} rows")
+
+
+@functools.lru_cache
+def argmax_kernel(target: SimdTarget) -> Kernel:
+    """Build the kernel of `argmax`."""
+    return Kernel("argmax", _FIELDS, _build, target)
+
+
+def _build(kernel: KernelBuilder) -> None:
+    wide, weights = kernel.pointer("wide", F32), kernel.pointer("weights", F32)
+    ends, rows = kernel.pointer("ends", I64), kernel.pointer("rows", I64)
+    labels, width = kernel.pointer("labels", U8), kernel["width"]
+    with kernel.parallel_for() as item:
+        strip, chunk = divmod(item, kernel["chunks"])
+        first, last = ends[strip], ends[strip + 1]
+        upper = wide + rows[2 * strip] * kernel["classes"] * width
+        lower = wide + rows[2 * strip + 1] * kernel["classes"] * width
+        begin = chunk * COLUMNS
+        count = minimum(width - begin, COLUMNS)
+        with kernel.loop(last - first) as index:
+            row = first + index
+            weight = (weights + row).broadcast()
+            with kernel.loop(count, kernel.lanes(F32)) as offset:
+                column = begin + offset
+                best = _best(kernel, upper + column, lower + column, weight)
+                (labels + row * width + column).store(best.to_uint8())
+
+
+def _best(
+    kernel: KernelBuilder, upper: Pointer[F32], lower: Pointer[F32], weight: Vector[F32]
+) -> Vector[F32]:
+    """Return the index of the class with the largest interpolated logit, as float32."""
+    above, below = Variable(upper), Variable(lower)
+    best = Variable(kernel.splat(-float("inf")))
+    label, index = Variable(kernel.splat(0.0)), Variable(kernel.splat(0.0))
+    with kernel.loop(kernel["classes"], carried=[above, below, best, label, index]):
+        a, b = above.value.load(), below.value.load()
+        value = fma(weight, b - a, a)
+        larger = value > best.value
+        best.value = larger.select(value, best.value)
+        label.value = larger.select(index.value, label.value)
+        index.value += 1.0
+        above.value += kernel["width"]
+        below.value += kernel["width"]
+    return label.value

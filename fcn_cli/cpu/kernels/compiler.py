@@ -1,20 +1,30 @@
-"""Compile kernels for an instruction set, and run them on all threads."""
+"""Compile kernels for an instruction set, and run them on all of torch's threads."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import struct
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
-from . import llvm, parallel, simd_targets
-from .ir_builder import ITEMS, NEXT, THREADS, KernelBuilder, task_fields
+import torch
+from llvmlite import binding
+
+from . import simd_targets
+from .notation import ITEMS, NEXT, THREADS, KernelBuilder, task_fields
 from .simd_targets import SimdTarget
 
 _COUNTERS = [task_fields(()).index(name) for name in (NEXT, THREADS)]
-
-
 _AMX = "llvm.x86.ldtilecfg"
+_compiling = threading.Lock()
+
+_RunOnThreads = Callable[[int, int, int, int], object]
+"""Calls a function (its address) with a task (its address) on a number of threads and waits for all; the last
+argument is a flag of OpenMP's."""
 
 
 class Kernel:
@@ -72,7 +82,7 @@ class Kernel:
         def run() -> None:
             for counter in _COUNTERS:
                 task[counter] = 0
-            parallel.run(code.address, address, items)
+            _run(code.address, address, items)
 
         return run
 
@@ -82,15 +92,78 @@ class Kernel:
         if _AMX in self.ir:
             # A processor with the target's vectors need not have tiles; without them LLVM ends the process.
             features = ",".join(filter(None, [features, "+amx-tile,+amx-bf16"]))
-        return llvm.assembly(self.ir, processor, features)
+        with _compiling:
+            module, machine = _parse(self.ir, processor, features)
+            return str(machine.emit_assembly(module))
 
     @functools.cached_property
-    def _code(self) -> llvm.MachineCode:
+    def _code(self) -> _MachineCode:
         # LLVM lowers vectors that the processor lacks; instructions that it lacks would end the process.
         runnable = self._target if self._target.runs_here() else simd_targets.host_target()
-        return llvm.compile_function(self.ir, self._name, *simd_targets.processor(runnable))
+        with _compiling:
+            module, machine = _parse(self.ir, *simd_targets.processor(runnable))
+            engine = binding.create_mcjit_compiler(module, machine)
+            engine.finalize_object()
+            return _MachineCode(engine, self._name)
+
+
+class _MachineCode:
+    """A compiled function: its `address` is valid for as long as this object lives."""
+
+    def __init__(self, engine: Any, function: str) -> None:
+        self._engine = engine
+        self.address = int(engine.get_function_address(function))
+
+
+def _parse(code: str, processor: str, features: str) -> tuple[Any, Any]:
+    """Return a module in LLVM's intermediate representation, and what compiles it."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    module = binding.parse_assembly(code)
+    module.verify()
+    target = binding.Target.from_default_triple()
+    return module, target.create_target_machine(cpu=processor, features=features, opt=2)
 
 
 def _bits(value: float) -> int:
     """Return the bits of a float32."""
     return int.from_bytes(struct.pack("<f", value), "little")
+
+
+def _run(function: int, task: int, items: int) -> None:
+    """Call a function (its address) with a task (its address), on as many threads as are set and needed."""
+    count = torch.get_num_threads()
+    run_on_threads = _openmp() or _pool(count)
+    run_on_threads(function, task, min(count, items), 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _openmp() -> _RunOnThreads | None:
+    """Return the entry point of the GNU OpenMP library that torch uses, or None.
+
+    Torch's own threads must do the work: they spin while they wait, and other threads would compete with
+    them.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # The look-up includes a library's dependencies, so this finds torch's own OpenMP and no other.
+        parallel = ctypes.CDLL(str(library)).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    entry: _RunOnThreads = parallel
+    return entry
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(count: int) -> _RunOnThreads:
+    """Return the same on threads of our own, which run in parallel: the call releases Python's lock."""
+    pool = ThreadPoolExecutor(max_workers=count)
+
+    def call(function: int, task: int, threads: int, _flags: int) -> None:
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
+        for future in [pool.submit(entry, task) for _ in range(threads)]:
+            future.result()
+
+    return call

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import llvm
-from .llvm import F32
+from llvmlite import binding
+
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +39,16 @@ class SimdTarget:
     @property
     def vector_bytes(self) -> int:
         """The size of a vector register."""
-        return self.lanes * F32.size
+        return self.lanes * _FLOAT_BYTES
 
     def runs_here(self) -> bool:
         """Return whether this machine's processor has the instruction set."""
-        available = llvm.host_features()
+        available = host_features()
         return all(available.get(feature) for feature in self.features)
 
     def can_be_compiled_here(self) -> bool:
         """Return whether LLVM knows the instruction set on this machine, whether it can run it or not."""
-        return all(feature in llvm.host_features() for feature in self.features)
+        return all(feature in host_features() for feature in self.features)
 
 
 AVX512_BF16 = SimdTarget(
@@ -57,6 +59,17 @@ AVX2 = SimdTarget("AVX2", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")
 BASELINE = SimdTarget("BASELINE", 4, 6, 2, (), "", beats_torch=False)
 SIMD_TARGETS = (AVX512_BF16, AVX512, AVX2, BASELINE)
 """From the best to the one that every processor has."""
+
+
+def host_processor() -> str:
+    """Return LLVM's name of this machine's processor."""
+    return str(binding.get_host_cpu_name())
+
+
+def host_features() -> Mapping[str, bool]:
+    """Return which instruction sets this machine's processor has, by LLVM's names."""
+    features: dict[str, bool] = binding.get_host_cpu_features()
+    return features
 
 
 @functools.lru_cache(maxsize=1)
@@ -75,7 +88,7 @@ def multiplies_bf16_fast() -> bool:
 
     Intel's cores make a quarter of Zen's dot products of pairs in a cycle (`benchmarks/RESULTS.md`).
     """
-    return simd_target().multiplies_bf16 and llvm.host_processor().startswith("znver")
+    return simd_target().multiplies_bf16 and host_processor().startswith("znver")
 
 
 def processor(target: SimdTarget) -> tuple[str, str]:
@@ -85,11 +98,12 @@ def processor(target: SimdTarget) -> tuple[str, str]:
     its code is what a machine without the better ones would run.
     """
     if target == host_target():
-        return llvm.host_processor(), llvm.host_feature_flags()
+        return host_processor(), str(binding.get_host_cpu_features().flatten())
     return target.processor, ""
 
 
 def describe() -> str:
     """Return one line on the processor, the vectors and the compiler of the kernels."""
     vectors = f"vectors of {simd_target().lanes} float32"
-    return f"compiled for {llvm.host_processor()}, {vectors}, by LLVM {llvm.version()}"
+    version = ".".join(map(str, binding.llvm_version_info))
+    return f"compiled for {host_processor()}, {vectors}, by LLVM {version}"

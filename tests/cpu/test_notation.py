@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from fcn_cli.cpu.kernels.compiler import Kernel
-from fcn_cli.cpu.kernels.ir_builder import KernelBuilder, Variable
-from fcn_cli.cpu.kernels.ir_values import Int, Vector, clamp, fma, minimum
-from fcn_cli.cpu.kernels.llvm import F32, I64, U8
+from fcn_cli.cpu.kernels.notation import (
+    F32,
+    I64,
+    U8,
+    Int,
+    KernelBuilder,
+    Variable,
+    Vector,
+    clamped,
+    fma,
+    minimum,
+)
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 
 PAIRS = [(7, 3), (3, 7), (0, 5), (12, 12), (1 << 40, 1000)]
@@ -100,7 +109,7 @@ VECTORS: dict[str, Callable[[Vector[F32], Vector[F32]], Vector[F32]]] = {
     "np.where(a < b, a, -1.0)": lambda a, b: (a < b).select(a, a.splat(-1.0)),
     "a * b + a": lambda a, b: fma(a, b, a),
     "2.0 * b + a": lambda a, b: fma(2.0, b, a),
-    "np.clip(a, -1.0, 2.0)": lambda a, _: clamp(a, a.splat(-1.0), a.splat(2.0)),
+    "np.clip(a, -1.0, 2.0)": lambda a, _: clamped(a, a.splat(-1.0), a.splat(2.0)),
 }
 
 
@@ -123,17 +132,17 @@ def test_vectors(target: SimdTarget, name: str) -> None:
 
 
 def test_not_a_number_passes_a_clamp_and_fails_a_comparison(target: SimdTarget) -> None:
-    a, clamped, chosen = (np.full(target.lanes, value, np.float32) for value in (np.nan, 0, 0))
+    a, limited, chosen = (np.full(target.lanes, value, np.float32) for value in (np.nan, 0, 0))
 
     def build(kernel: KernelBuilder) -> None:
         with kernel.parallel_for():
             value, zero = kernel.pointer("a", F32).load(), kernel.splat(0.0)
-            kernel.pointer("clamped", F32).store(clamp(value, zero, zero + 6.0))
+            kernel.pointer("limited", F32).store(clamped(value, zero, zero + 6.0))
             kernel.pointer("chosen", F32).store((value > zero).select(zero, zero + 3.0))
 
-    kernel = Kernel("nan", ("a", "clamped", "chosen"), build, target)
-    kernel(1, a=a.ctypes.data, clamped=clamped.ctypes.data, chosen=chosen.ctypes.data)
-    assert np.isnan(clamped).all()
+    kernel = Kernel("nan", ("a", "limited", "chosen"), build, target)
+    kernel(1, a=a.ctypes.data, limited=limited.ctypes.data, chosen=chosen.ctypes.data)
+    assert np.isnan(limited).all()
     assert (chosen == 3).all()
 
 
