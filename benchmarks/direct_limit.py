@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fcn_cli.inference.device_network import DTYPES
+from fcn_cli.inference.engine import DTYPES
 from fcn_cli.inference.execution import ExecutionConfig
 
 # Rows and columns of the matrices, and the number of products per measurement.

@@ -23,9 +23,8 @@ from PIL import Image
 
 from benchmarks import folder, material
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.inference.engine import Engine
+from fcn_cli.inference.engine import Batch, Engine
 from fcn_cli.inference.execution import resolve_execution
-from fcn_cli.inference.feeder import Batch
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inference.pipeline import run_batches
 from fcn_cli.models import registry
@@ -79,12 +78,12 @@ def rate(engine: Engine, pixels: list[NDArray[np.uint8]], seconds: float) -> flo
     sizes = [(WIDTH, HEIGHT)] * len(pixels)
     until = time.perf_counter() + seconds
 
-    def batches() -> Generator[Batch[None] | None]:
+    def batches() -> Generator[Batch[int]]:
         while time.perf_counter() < until:
-            yield Batch(None, pixels, sizes)
+            yield Batch(range(len(pixels)), pixels, sizes)
 
     started = time.perf_counter()
-    count = sum(len(done.results) for done in run_batches(engine, batches()) if done is not None)
+    count = sum(len(done) for done in run_batches(engine, batches()))
     return count / (time.perf_counter() - started)
 
 

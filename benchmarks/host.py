@@ -31,9 +31,7 @@ from benchmarks.against import Figure
 from fcn_cli.cli import display
 from fcn_cli.common import resources
 from fcn_cli.common.label_map import Segmentation
-from fcn_cli.inference.device import Upload
-from fcn_cli.inference.engine import Engine
-from fcn_cli.inference.launching import Sizes
+from fcn_cli.inference.engine import Batch, Engine, Size
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decoder
 from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
@@ -159,12 +157,12 @@ class FreeEngine:
     """Stands in for what the engine computes: label maps that are ready."""
 
     @staticmethod
-    def launch(engine: Engine, upload: Upload, sizes: Sizes) -> Sizes:  # noqa: ARG004 - as `Engine.launch`
+    def launch(engine: Engine, batch: Batch[object], stacked: object) -> Sequence[Size]:  # noqa: ARG004 - as `Engine.launch`
         """Take the batch, and compute nothing."""
-        return sizes
+        return batch.sizes
 
     @staticmethod
-    def collect(engine: Engine, launched: Sizes) -> list[Segmentation]:  # noqa: ARG004 - as `Engine.collect`
+    def collect(engine: Engine, launched: Sequence[Size]) -> list[Segmentation]:  # noqa: ARG004 - as `Engine.collect`
         """Return a label map of each size."""
         return [Segmentation(labels_of(*size), None, "fp32") for size in launched]
 

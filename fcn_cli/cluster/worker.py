@@ -138,7 +138,7 @@ class Worker:
         swept_directory.remove_all()
 
     def _segment(self, steps: Mapping[int, NetworkStep], *, singly: bool) -> Iterator[Message]:
-        from ..runs.prediction_stream import open_pool, predict
+        from ..runs.prediction_stream import open_pool, predictions
 
         job, engine, output = self._job, self._engine, self._output
         assert engine is not None and output is not None  # noqa: S101, PT018 - `prepare` came first
@@ -154,7 +154,7 @@ class Worker:
         ):
             to_complete = {step.image: step for step in steps.values() if isinstance(step, Complete)}
             writer = PredictionWriter(writes, job.kinds, job.fingerprint, to_complete, job.rules)
-            photos = iter(pool)
+            images = iter(pool)
             groups: Iterable[int | None] = steps if singly else (None,)
             for place in groups:
                 if place is not None:
@@ -162,9 +162,9 @@ class Worker:
                     self._words.acquire()
                 if self._is_stopping.is_set():
                     break
-                taken = self._until_stopped(photos) if place is None else iter([_next(photos)])
+                taken = self._until_stopped(images) if place is None else iter([_next(images)])
                 try:
-                    for batch in predict(taken, engine):
+                    for batch in predictions(taken, engine):
                         output.check()
                         if batch:
                             writer.write(batch, engine.execution)
@@ -181,11 +181,11 @@ class Worker:
         if lost is not None:
             raise lost
 
-    def _until_stopped(self, photos: Iterator[DecodedPhoto | None]) -> Iterator[DecodedPhoto | None]:
-        for photo in photos:
+    def _until_stopped(self, images: Iterator[DecodedPhoto | None]) -> Iterator[DecodedPhoto | None]:
+        for image in images:
             if self._is_stopping.is_set():
                 return
-            yield photo
+            yield image
 
 
 class _Records:
@@ -218,11 +218,11 @@ class _Records:
         return done
 
 
-def _next(photos: Iterator[DecodedPhoto | None]) -> DecodedPhoto:
-    photo = next(photos)
-    while photo is None:
-        photo = next(photos)
-    return photo
+def _next(images: Iterator[DecodedPhoto | None]) -> DecodedPhoto:
+    image = next(images)
+    while image is None:
+        image = next(images)
+    return image
 
 
 def _problem(error: FcnError) -> Problem:

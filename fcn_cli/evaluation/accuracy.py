@@ -267,11 +267,11 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
 
     def answers() -> Generator[_Answer | None]:
         with pool:
-            for batch in prediction_stream.predict(pool, ready, size):
+            for batch in prediction_stream.predictions(pool, ready, size):
                 if not batch:
                     yield None
                 for predicted in batch:
-                    photo, result = predicted.photo, predicted.result
+                    photo, result = predicted.image, predicted.result
                     labels = result if isinstance(result, Failure) else result.labels
                     yield _Answer(photo.source, SeenPhoto.of(photo, short_side), labels)
 

@@ -24,8 +24,7 @@ from ..common import resources
 from ..common.class_names import VOC_CLASSES
 from ..common.errors import Failure, RequestError
 from ..inference import device_errors
-from ..inference.device_network import DTYPES, MEAN, STD
-from ..inference.engine import Engine
+from ..inference.engine import DTYPES, MEAN, STD, Engine
 from ..inference.execution import ExecutionConfig
 from ..inference.options import ViewOptions
 from ..inference.tiling import TileGrid

@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .tiling import TileGrid
+from .tiling import Pixels, TileGrid
 
-Forward = Callable[[list[NDArray[np.uint8]]], Tensor]
+Forward = Callable[[list[Pixels]], Tensor]
 """Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""
 
 RowBlocks = Iterator[Tensor]
 """Rows of an image from top to bottom, some at a time: float32, shape (classes, rows, columns)."""
 
 
-def blend(pixels: NDArray[np.uint8], grid: TileGrid, forward: Forward, batch_size: int) -> RowBlocks:
+def blend(pixels: Pixels, grid: TileGrid, forward: Forward, batch_size: int) -> RowBlocks:
     """Yield an image's logits at the network's stride, blended where tiles overlap.
 
     It holds the logits of one row of tiles, whatever the image's height is.
@@ -47,9 +45,7 @@ def blend(pixels: NDArray[np.uint8], grid: TileGrid, forward: Forward, batch_siz
         yield rows[:, :final]
 
 
-def _row_of_tiles(
-    pixels: NDArray[np.uint8], grid: TileGrid, index: int, forward: Forward, batch_size: int
-) -> Tensor:
+def _row_of_tiles(pixels: Pixels, grid: TileGrid, index: int, forward: Forward, batch_size: int) -> Tensor:
     """Return the logits of a row of tiles, blended from left to right: (classes, tile_cells, cells)."""
     axis = grid.x
     total: Tensor | None = None

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .options import ViewOptions
 
+Pixels = NDArray[np.uint8]
+"""One image: RGB, uint8, shape (h, w, 3)."""
+
 
 @dataclass(frozen=True)
 class TileAxis:
@@ -108,7 +111,7 @@ class TileGrid:
     y: TileAxis
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], views: ViewOptions, stride: int) -> TileGrid:
+    def of(cls, pixels: Pixels, views: ViewOptions, stride: int) -> TileGrid:
         """Return the tiles of an image of shape (h, w, 3)."""
         height, width = pixels.shape[:2]
         return cls(
@@ -121,7 +124,7 @@ class TileGrid:
         """The number of tiles."""
         return self.x.count * self.y.count
 
-    def row(self, pixels: NDArray[np.uint8], index: int) -> Iterator[NDArray[np.uint8]]:
+    def row(self, pixels: Pixels, index: int) -> Iterator[Pixels]:
         """Yield the pixels of the tiles in a row, from left to right: uint8, shape (tile, tile, 3)."""
         top = index * self.y.step
         for column in range(self.x.count):

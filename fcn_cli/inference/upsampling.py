@@ -86,12 +86,7 @@ def upsample(
     Upsampled
         On the device of `logits`; the confidence is None unless `options` request it.
     """
-    device = logits.device
-    if kernel is not None:
-        x, y = taps_on(logits.shape[2], width, device), taps_on(logits.shape[1], height, device)
-        return kernel(logits, x, y, options, probabilities=False)
-    x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
-    return Upsampler(options, compiled=compiled).upsample(logits, x, y)
+    return Upsampler(options, compiled=compiled, kernel=kernel).to_size(logits, height, width)
 
 
 @dataclass(frozen=True)
@@ -106,6 +101,15 @@ class Upsampler:
     compiled: bool = True
     probabilities: bool = False
     kernel: LabelKernel | None = None
+
+    def to_size(self, logits: Tensor, height: int, width: int) -> Upsampled:
+        """Return the label map of a size in pixels, and its confidence if that is wanted."""
+        if self.kernel is not None:
+            device = logits.device
+            x, y = taps_on(logits.shape[2], width, device), taps_on(logits.shape[1], height, device)
+        else:
+            x, y = taps(logits.shape[2], width), taps(logits.shape[1], height)
+        return self.upsample(logits, x, y)
 
     def upsample(self, logits: Tensor, x: Taps, y: Taps) -> Upsampled:
         """Return the label map, of shape (len(y.low), len(x.low)), and its confidence if that is wanted."""

@@ -91,7 +91,7 @@ class NetworkStage:
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
         with resources.objects_that_stay():
-            from .prediction_stream import StageClock, open_pool, predict
+            from .prediction_stream import StageClock, open_pool, predictions
 
         sources = [step.source for step in steps]
         writer = PredictionWriter(
@@ -105,13 +105,13 @@ class NetworkStage:
         # The workers start before the network is loaded, so before CUDA and torch's threads.
         watching = self.give_back is not None
         with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
-            photos = iter(pool)
+            images = iter(pool)
             doubtful = not self._request.resume.overwrite and report.all_failed_before(steps)
             if self._engine is None and doubtful:
-                first = self._first_decoded(photos, writer, writes, report)
+                first = self._first_decoded(images, writer, writes, report)
                 if first is None:
                     return
-                photos = chain([first], photos)
+                images = chain([first], images)
             if file is not None:
                 self._engine = self._load_engine(
                     file, execution or _resolve(self._inference), plan, pool.workers
@@ -123,7 +123,7 @@ class NetworkStage:
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
             with self.stop, resources.without_old_objects_in_collections():
                 try:
-                    with contextlib.closing(predict(photos, engine, clock=clock)) as batches:
+                    with contextlib.closing(predictions(images, engine, clock=clock)) as batches:
                         self._write_all(clock.each("network", batches), writer, writes, clock, report)
                 except DeviceLost as error:
                     # The images before are complete, and are recorded.
@@ -136,20 +136,20 @@ class NetworkStage:
 
     def _first_decoded(
         self,
-        photos: Iterator[DecodedPhoto | None],
+        images: Iterator[DecodedPhoto | None],
         writer: PredictionWriter,
         writes: WriteQueue,
         report: RunReport,
     ) -> DecodedPhoto | None:
         """Record failures up to the first image that can be decoded; only that one needs the network."""
         with self.stop:
-            for photo in photos:
-                if photo is None:
+            for image in images:
+                if image is None:
                     self._observer.waiting()
-                elif photo.failure is None:
-                    return photo
+                elif image.failure is None:
+                    return image
                 else:
-                    writer.fail(photo, photo.failure)
+                    writer.fail(image, image.failure)
                 writes.commit()
                 if self.stop.signum is not None or report.first_failure is not None:
                     break
@@ -180,7 +180,7 @@ class NetworkStage:
     def _describe_kernels(self, batch: Sequence[Prediction], engine: Engine) -> None:
         """Report which kernels computed a batch, unless they are those of the last report."""
         kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
-        pixels = batch[0].photo.pixels
+        pixels = batch[0].image.pixels
         if kernels and kernels != self._kernels and pixels is not None:
             width, height = engine.views.input_size(pixels)
             self._observer.detail(f"layers of {width}x{height}: {kernels}")

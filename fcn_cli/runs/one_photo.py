@@ -52,7 +52,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     look = request.look.resolve(model.class_names)
     if model.architecture.note and model.checkpoint is None:
         observer.note(model.architecture.note)
-    predicted = _predict(request, model, model.weights_file(observer.downloading), observer)
+    predicted = _prediction(request, model, model.weights_file(observer.downloading), observer)
     if isinstance(predicted.result, Failure):
         raise ImageError.of(predicted.result)
     stream = io.BytesIO()
@@ -70,12 +70,12 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     return stream.getvalue()
 
 
-def _predict(
+def _prediction(
     request: OnePhotoRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
 ) -> Prediction:
     from ..inference import engine, execution
     from ..inference.upsampling import PredictionOptions
-    from .prediction_stream import open_pool, predict
+    from .prediction_stream import open_pool, predictions
 
     prediction = request.prediction
     # The worker starts before the network is loaded, so before CUDA and torch's threads.
@@ -90,8 +90,8 @@ def _predict(
         )
         ready = engine.Engine(network, chosen, options, prediction.inference.views)
         observer.detail(f"{network.backbone.name} on {chosen.device}, {chosen.precision}")
-        for batch in predict(pool, ready):
+        for batch in predictions(pool, ready):
             if batch:
                 return batch[0]
             observer.waiting()
-    raise AssertionError("a pool yields every photo")
+    raise AssertionError("a pool yields every image")

@@ -6,16 +6,12 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..common import resources
-from ..common.errors import Failure
-from ..common.label_map import Segmentation
-from ..inference.engine import Engine
-from ..inference.feeder import Batch
-from ..inference.pipeline import Predicted, run_batches
+from ..inference import pipeline
+from ..inference.engine import Batch, Engine
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.decode_pool import DecodePool
 from ..inputs.decoded_photo import DecodedPhoto, DecodeSettings, Orient
@@ -32,31 +28,23 @@ T = TypeVar("T")
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The result for one image: its label map, or the reason why there is none.
-
-    `seconds` is the time to decode it and its share of the batch's forward pass.
-    """
-
-    photo: DecodedPhoto
-    result: Segmentation | Failure
-    seconds: float
+Prediction: TypeAlias = pipeline.Prediction[DecodedPhoto]
+"""The result for one image, and the seconds to decode it with its share of the batch's forward pass."""
 
 
-def original_size(photo: DecodedPhoto) -> Size:
+def original_size(image: DecodedPhoto) -> Size:
     """Return the upright image's own (width, height)."""
-    return photo.width, photo.height
+    return image.width, image.height
 
 
-def network_size(photo: DecodedPhoto) -> Size:
+def network_size(image: DecodedPhoto) -> Size:
     """Return the (width, height) of the network's input."""
-    assert photo.pixels is not None  # noqa: S101 - only called for decoded images
-    return photo.pixels.shape[1], photo.pixels.shape[0]
+    assert image.pixels is not None  # noqa: S101 - only called for decoded images
+    return image.pixels.shape[1], image.pixels.shape[0]
 
 
-def predict(
-    photos: Iterable[DecodedPhoto | None],
+def predictions(
+    images: Iterable[DecodedPhoto | None],
     engine: Engine,
     size: Callable[[DecodedPhoto], Size] = original_size,
     clock: StageClock | None = None,
@@ -67,7 +55,7 @@ def predict(
 
     Parameters
     ----------
-    photos
+    images
         Decoded images, as a `DecodePool` yields them.
     engine
         The network.
@@ -83,36 +71,31 @@ def predict(
         whenever no image was ready for a moment.
     """
     waiting = partial(clock.stage, "decoding") if clock is not None else contextlib.nullcontext
-    with contextlib.closing(run_batches(engine, _batches(photos, engine, size), waiting)) as results:
-        for predicted in results:
-            yield _predictions(predicted, engine) if predicted is not None else []
+    with contextlib.closing(pipeline.run_batches(engine, _items(images, engine, size), waiting)) as batches:
+        for batch in batches:
+            yield [_with_decoding(prediction, engine) for prediction in batch]
 
 
-Group = list[DecodedPhoto]
-
-
-def _batches(
-    photos: Iterable[DecodedPhoto | None], engine: Engine, size: Callable[[DecodedPhoto], Size]
-) -> Generator[Batch[Group] | None]:
-    for group in group_by_shape(photos, engine.execution.batch_size):
+def _items(
+    images: Iterable[DecodedPhoto | None], engine: Engine, size: Callable[[DecodedPhoto], Size]
+) -> Generator[pipeline.Item[DecodedPhoto]]:
+    for group in group_by_shape(images, engine.execution.batch_size):
         if isinstance(group, list):
-            pixels = [photo.pixels for photo in group if photo.pixels is not None]
-            yield Batch(group, pixels, [size(photo) for photo in group], [photo.smaller for photo in group])
+            pixels = [image.pixels for image in group if image.pixels is not None]
+            smaller = [image.smaller for image in group]
+            yield Batch(group, pixels, [size(image) for image in group], smaller)
+        elif group is not None and group.failure is not None:
+            yield Prediction(group, group.failure, 0.0)
         else:
-            yield Batch([group]) if group is not None else None
+            yield None
 
 
-def _predictions(predicted: Predicted[Group], engine: Engine) -> list[Prediction]:
-    photos, results, seconds = predicted
-    if not results:
-        return [Prediction(photo, photo.failure, photo.seconds) for photo in photos if photo.failure]
-    for photo in photos:
-        if photo.pixels is not None:
-            photo.notes += engine.views.describe(photo.pixels)
-    return [
-        Prediction(photo, result, photo.seconds + seconds)
-        for photo, result in zip(photos, results, strict=True)
-    ]
+def _with_decoding(prediction: Prediction, engine: Engine) -> Prediction:
+    """Count the time of decoding too, and note in the image how the network saw it."""
+    image = prediction.image
+    if image.pixels is not None:
+        image.notes += engine.views.describe(image.pixels)
+    return prediction._replace(seconds=image.seconds + prediction.seconds)
 
 
 def open_pool(

@@ -57,27 +57,27 @@ class PredictionWriter:
     def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
         """Write the predictions of one batch, which the network computed as `execution` says."""
         self._writes.retract(
-            (prediction.photo.source, self._kinds_of(prediction))
+            (prediction.image.source, self._kinds_of(prediction))
             for prediction in batch
             if not isinstance(prediction.result, Failure)
         )
         for prediction in batch:
             self._write_one(prediction, execution)
 
-    def fail(self, photo: DecodedPhoto, failure: Failure) -> None:
+    def fail(self, image: DecodedPhoto, failure: Failure) -> None:
         """Record a failure."""
-        source = photo.source
+        source = image.source
         if failure.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):
             return
-        failed = record.finish(record.begin(source, self._fingerprint, photo), failure)
+        failed = record.finish(record.begin(source, self._fingerprint, image), failure)
         replaces_earlier = source.image not in self._steps_to_complete
         self._writes.add_outcome(Outcome(failed, replaces_earlier))
 
     def _write_one(self, prediction: Prediction, execution: ExecutionConfig) -> None:
-        photo, result = prediction.photo, prediction.result
-        source = photo.source
+        image, result = prediction.image, prediction.result
+        source = image.source
         if isinstance(result, Failure):
-            self.fail(photo, result)
+            self.fail(image, result)
             return
         kinds = self._kinds_of(prediction)
         earlier = self._record_to_complete(prediction)
@@ -89,7 +89,7 @@ class PredictionWriter:
         begun = record.begin(
             source,
             self._fingerprint,
-            photo,
+            image,
             device=str(execution.device),
             precision=result.precision or execution.precision,
             seconds=prediction.seconds,
@@ -98,16 +98,16 @@ class PredictionWriter:
 
     def _record_to_complete(self, prediction: Prediction) -> Record | None:
         """Return the record of an image that lacks some kinds, unless the image has another size by now."""
-        photo = prediction.photo
-        step = self._steps_to_complete.get(photo.source.image)
-        if step is None or step.record.size != (photo.width, photo.height):
+        image = prediction.image
+        step = self._steps_to_complete.get(image.source.image)
+        if step is None or step.record.size != (image.width, image.height):
             return None
         return step.record
 
     def _kinds_of(self, prediction: Prediction) -> Sequence[str]:
         if self._record_to_complete(prediction) is None:
             return self._kinds
-        return self._steps_to_complete[prediction.photo.source.image].types
+        return self._steps_to_complete[prediction.image.source.image].types
 
 
 def make_from_labels(

@@ -131,7 +131,7 @@ def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
         time.sleep(0.1)
         return load(truth, name, *sizes)
 
-    monkeypatch.setattr(Engine, "launch", lambda _engine, _upload, sizes: sizes)
+    monkeypatch.setattr(Engine, "launch", lambda _engine, batch, _stacked: batch.sizes)
     monkeypatch.setattr(Engine, "collect", fast)
     monkeypatch.setattr(FolderTruth, "load", slow)
     monkeypatch.setattr(accuracy, "MAX_HELD_BYTES", 60_000)

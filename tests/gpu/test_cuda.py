@@ -22,10 +22,8 @@ from fcn_cli import Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference import execution
-from fcn_cli.inference.device_network import MEAN, STD
-from fcn_cli.inference.engine import Engine
+from fcn_cli.inference.engine import MEAN, STD, Batch, Engine
 from fcn_cli.inference.execution import ExecutionConfig
-from fcn_cli.inference.feeder import Batch
 from fcn_cli.inference.interpolation import taps
 from fcn_cli.inference.label_kernel import find_label_kernel
 from fcn_cli.inference.options import InferenceOptions, ViewOptions
@@ -88,6 +86,11 @@ def plain_logits(model: nn.Module, pixels: Pixels) -> Tensor:
     return logits[0]
 
 
+def logits_of(ours: Engine, pixels: Pixels) -> Tensor:
+    with ours._computing():
+        return ours._tile_logits(ours.execution.precision, [pixels])[0].cpu()
+
+
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits[None], size[::-1], mode="bilinear", align_corners=False)[0]
 
@@ -101,7 +104,7 @@ def test_float32_is_plain_torchvision(network: LoadedModel) -> None:
     pixels, size = sample((349, 261)), (349, 261)
     logits = plain_logits(network.model, pixels)
     ours = engine(network)
-    got = ours.logits([pixels])[0].cpu()
+    got = logits_of(ours, pixels)
     assert float((got - logits).abs().max()) < 1e-3 * float(logits.std())
     large = upsampled(logits, size)
     expected = large.argmax(0).numpy()
@@ -123,12 +126,12 @@ def test_narrower_types_agree_with_float32(precision: str, network: LoadedModel)
     exact = segmentations(engine(network).predict([pixels], [size]))[0].labels
     narrow = engine(network, precision)
     result = segmentations(narrow.predict([pixels], [size]))[0]
-    logits = engine(network).logits([pixels])[0].cpu()
+    logits = logits_of(engine(network), pixels)
     best = upsampled(logits, size).topk(2, 0).values
     clear = ((best[0] - best[1]) > 0.05 * float(logits.std())).numpy()
     assert (result.labels == exact)[clear].mean() >= _LEAST_AGREEMENT[precision]
     # The last layer is float32.
-    own = narrow.logits([pixels])
+    own = logits_of(narrow, pixels)
     assert not torch.equal(own, own.to(torch.bfloat16 if precision == "bf16" else torch.float16).float())
 
 
@@ -175,16 +178,17 @@ def test_mixed_sizes_in_the_pipeline_are_those_one_by_one(network: LoadedModel) 
     shapes = [(128, 96), (96, 128), (128, 96), (200, 160)]
     batches = [
         Batch(
-            key,
+            [key] * count,
             [sample(shape, index) for index in range(count)],
             [(50 + 31 * index, 70) for index in range(count)],
         )
         for key, (shape, count) in enumerate(zip(shapes, (8, 3, 5, 1), strict=True))
     ]
-    done = [one for one in run_batches(ours, (batch for batch in batches)) if one is not None]
-    assert [one.key for one in done] == [0, 1, 2, 3]
+    done = [one for one in run_batches(ours, (batch for batch in batches)) if one]
+    assert [one[0].image for one in done] == [0, 1, 2, 3]
     for one, batch in zip(done, batches, strict=True):
-        for result, pixels, size in zip(segmentations(one.results), batch.pixels, batch.sizes, strict=True):
+        results = segmentations([prediction.result for prediction in one])
+        for result, pixels, size in zip(results, batch.pixels, batch.sizes, strict=True):
             (alone,) = segmentations(ours.predict([pixels], [size]))
             assert result.labels.shape == size[::-1]
             assert (result.labels != alone.labels).mean() <= _MAX_DIFFERENT
@@ -221,9 +225,9 @@ def test_too_little_memory_makes_smaller_batches() -> None:
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(max(0, free - (3 << 30)), dtype=torch.uint8, device=CUDA)
-    batches = (batch for batch in [Batch(0, pixels, sizes)])
-    (done,) = (one for one in run_batches(ours, batches) if one is not None)
-    results = segmentations(done.results)
+    batches = (batch for batch in [Batch(range(16), pixels, sizes)])
+    (done,) = (one for one in run_batches(ours, batches) if one)
+    results = segmentations([prediction.result for prediction in done])
     del taken
     for index, result in enumerate(results):
         assert (result.labels != expected[index % 4].labels).mean() <= _MAX_DIFFERENT

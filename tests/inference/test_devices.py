@@ -24,7 +24,7 @@ from fcn_cli.common import resources
 from fcn_cli.cpu.kernels import amx, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, AVX512_BF16, BASELINE, SimdTarget
 from fcn_cli.inference import device_errors, execution
-from fcn_cli.inference.batch_limits import BatchLimits
+from fcn_cli.inference.engine import BatchLimits
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.models.registry import BACKBONES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import DeviceLost, Failure, FailureKind, FcnError
 from fcn_cli.common.label_map import Segmentation
-from fcn_cli.inference import device, device_network, feeder, label_kernel
-from fcn_cli.inference.device import CudaDevice
-from fcn_cli.inference.engine import Engine
+from fcn_cli.inference import engine, label_kernel, pipeline
+from fcn_cli.inference.engine import Batch, Engine
 from fcn_cli.inference.execution import ExecutionConfig
-from fcn_cli.inference.feeder import Batch
 from fcn_cli.inference.options import ViewOptions
-from fcn_cli.inference.pipeline import Predicted, run_batches
+from fcn_cli.inference.pipeline import Prediction, run_batches
+from fcn_cli.inference.transfers import CudaTransfers
 from fcn_cli.models.registry import BACKBONES
 from fcn_cli.models.weights import LoadedModel
 
@@ -32,7 +31,7 @@ from ..conftest import preview_network, wait_until
 
 
 class FakeGpu:
-    """Stands for ``torch.cuda`` in what `CudaDevice` uses of it; `log` has what happened, by stream."""
+    """Stands for ``torch.cuda`` in what `CudaTransfers` uses of it; `log` has what happened, by stream."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
@@ -91,8 +90,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", fake.stream_of_thread)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    monkeypatch.setattr(CudaDevice, "make_buffer", lambda _self, size: torch.empty(size, dtype=torch.uint8))
-    monkeypatch.setattr(device_network, "open_device", CudaDevice)
+    monkeypatch.setattr(
+        CudaTransfers, "make_buffer", lambda _self, size: torch.empty(size, dtype=torch.uint8)
+    )
+    monkeypatch.setattr(engine, "open_transfers", CudaTransfers)
     return fake
 
 
@@ -126,26 +127,36 @@ def photo(seed: int, height: int = 6, width: int = 5) -> Any:
 
 
 def bright(pixels: Any) -> Any:
-    mean, std = device_network.MEAN[0], device_network.STD[0]
+    mean, std = engine.MEAN[0], engine.STD[0]
     return (torch.from_numpy(pixels[..., 0]).float().div(255).sub(mean).div(std) > 0).numpy().astype(np.uint8)
 
 
 def batch(key: int, count: int = 2, height: int = 6) -> Batch[int]:
     pixels = [photo(100 * key + index, height) for index in range(count)]
-    return Batch(key, pixels, [(one.shape[1], one.shape[0]) for one in pixels])
+    return Batch([key] * count, pixels, [(one.shape[1], one.shape[0]) for one in pixels])
+
+
+def failed(key: int) -> Prediction[int]:
+    return Prediction(key, Failure(FailureKind.BROKEN, "cannot be decoded"), 0.5)
+
+
+Done = list[Prediction[int]]
 
 
 def generated(items: Sequence[Any]) -> Generator[Any]:
     yield from items
 
 
-def labels_of(done: Predicted[int]) -> list[Any]:
-    return [one.labels if isinstance(one, Segmentation) else one for one in done.results]
+def labels_of(done: Done) -> list[Any]:
+    return [one.result.labels if isinstance(one.result, Segmentation) else one.result for one in done]
 
 
-def check(done: Predicted[int] | None, expected: Batch[int]) -> None:
-    assert done is not None
-    assert done.key == expected.key
+def keys(batches: Iterable[Done]) -> list[int]:
+    return [done[0].image for done in batches if done]
+
+
+def check(done: Done, expected: Batch[int]) -> None:
+    assert [one.image for one in done] == expected.images
     for labels, pixels in zip(labels_of(done), expected.pixels, strict=True):
         assert np.array_equal(labels, bright(pixels))
 
@@ -159,15 +170,18 @@ def on_both(request: pytest.FixtureRequest) -> FakeGpu | None:
 
 
 def test_results_come_in_order_and_belong_to_their_batches(on_both: FakeGpu | None) -> None:
-    """Batches of other shapes and sizes, one without images, moments in which nothing is ready."""
-    batches = [batch(1), batch(2, 3, 9), Batch(3), batch(4, 1), batch(5, 2, 30), batch(6), batch(7, 8, 12)]
+    """Batches of other shapes and sizes, a failure that passes, moments in which nothing is ready."""
+    batches: list[Batch[int] | Prediction[int]]
+    batches = [batch(1), batch(2, 3, 9), failed(3), batch(4, 1), batch(5, 2, 30), batch(6), batch(7, 8, 12)]
     given = [batches[0], None, *batches[1:4], None, *batches[4:]]
     got = list(run_batches(engine_of(), generated(given)))
     assert len(got) == 7
     for done, expected in zip(got, batches, strict=True):
-        check(done, expected)
-        assert done is not None
-        assert done.seconds >= 0
+        if isinstance(expected, Prediction):
+            assert done == [expected]
+        else:
+            check(done, expected)
+        assert all(one.seconds >= 0 for one in done)
 
 
 def test_nothing_ready_gives_control_back() -> None:
@@ -178,10 +192,10 @@ def test_nothing_ready_gives_control_back() -> None:
         assert go.wait(20)
         yield batch(2)
 
-    waited = []
+    waited: list[int | None] = []
     for done in run_batches(engine_of(), slow()):
-        waited.append(None if done is None else done.key)
-        if done is None:
+        waited.append(done[0].image if done else None)
+        if not done:
             go.set()
     assert waited[0] == 1
     assert waited[-1] == 2
@@ -195,9 +209,9 @@ def test_masks_are_those_of_the_engine_by_itself(on_both: FakeGpu | None) -> Non
     pixels = [photo(index, 64, 80) for index in range(3)]
     sizes = [(80, 64), (160, 128), (33, 70)]
     alone = ours.predict(pixels, sizes)
-    (done,) = run_batches(ours, generated([Batch(0, pixels, sizes)]))
-    assert done is not None
-    for one, other, (width, height) in zip(alone, done.results, sizes, strict=True):
+    (done,) = run_batches(ours, generated([Batch(range(3), pixels, sizes)]))
+    others = [one.result for one in done]
+    for one, other, (width, height) in zip(alone, others, sizes, strict=True):
         assert isinstance(one, Segmentation)
         assert isinstance(other, Segmentation)
         assert one.labels.shape == (height, width)
@@ -223,8 +237,7 @@ def test_a_batch_is_stacked_while_the_one_before_is_computed() -> None:
         wait_until(lambda: len(taken) >= min(done + 2, 6))
         ahead.append(len(taken) - done)
 
-    results = [done.key for done in run_batches(engine_of(watch), source()) if done is not None]
-    assert results == list(range(6))
+    assert keys(run_batches(engine_of(watch), source())) == list(range(6))
     assert ahead == [2, 2, 2, 2, 2, 1]
 
 
@@ -239,41 +252,38 @@ def test_on_a_gpu_the_next_batch_is_launched_before_the_results_of_the_last_are_
         if len(launched) == 2:
             gpu.hold.set()  # type: ignore[union-attr]
 
-    results = list(run_batches(engine_of(watch), generated([batch(key) for key in range(4)])))
-    assert [done.key for done in results if done] == [0, 1, 2, 3]
+    assert keys(run_batches(engine_of(watch), generated([batch(key) for key in range(4)]))) == [0, 1, 2, 3]
     # Every batch waits for its upload, every download for its batch.
     assert gpu.log.count(("compute", "wait for upload")) == 4
     assert gpu.log.count(("download", "wait for compute")) == 4
 
 
 def test_two_buffers_are_used_in_turn(monkeypatch: pytest.MonkeyPatch, on_both: FakeGpu | None) -> None:
-    kind = CudaDevice if on_both else device.CpuDevice
     made: list[int] = []
-    make = kind.make_buffer
 
-    def counted(self: Any, size: int) -> Tensor:
-        made.append(size)
-        return make(self, size)
+    def counted(*arguments: Any) -> Tensor:
+        made.append(arguments[-1])
+        return torch.empty(arguments[-1], dtype=torch.uint8)
 
     addresses: list[int] = []
-    upload = kind.upload
+    stack = pipeline._Buffer.stack
 
-    def watched(self: Any, host: Tensor) -> Any:
-        addresses.append(host.data_ptr())
-        return upload(self, host)
+    def watched(self: pipeline._Buffer, pixels: Any) -> Any:
+        stacked = stack(self, pixels)
+        assert self._memory is not None
+        addresses.append(self._memory.data_ptr())
+        return stacked
 
-    ours = engine_of()
-    monkeypatch.setattr(kind, "upload", watched)
-    if on_both is None:
-        monkeypatch.setattr(kind, "make_buffer", counted)
-    list(run_batches(ours, generated([batch(key) for key in range(7)])))
+    monkeypatch.setattr(pipeline._Buffer, "stack", watched)
+    monkeypatch.setattr(pipeline, "_ordinary_buffer", counted)
+    list(run_batches(engine_of(), generated([batch(key) for key in range(7)])))
     assert len(set(addresses)) == 2
     assert addresses[::2] == [addresses[0]] * 4
-    assert made == ([2 * 6 * 5 * 3] * 2 if on_both is None else [])
+    assert made == ([] if on_both else [2 * 6 * 5 * 3] * 2)
 
 
 def test_batches_ahead_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeder, "MAX_BYTES_AHEAD", 100)
+    monkeypatch.setattr(pipeline, "MAX_BYTES_AHEAD", 100)
     taken: list[int] = []
 
     def source() -> Generator[Batch[int] | None]:
@@ -316,7 +326,6 @@ def test_an_image_that_does_not_fit_alone_fails_alone(on_both: FakeGpu | None) -
     first, second, third = run_batches(engine_of(watch), generated(batches))
     check(first, batches[0])
     check(third, batches[2])
-    assert second is not None
     assert [one.kind for one in labels_of(second)] == [FailureKind.OUT_OF_MEMORY] * 2
 
 
@@ -329,7 +338,7 @@ def test_pixels_that_cannot_be_stacked_are_given_to_the_engine_as_they_are(
         raise MemoryError
 
     ours = engine_of()
-    monkeypatch.setattr(device.CpuDevice, "make_buffer", refused)
+    monkeypatch.setattr(pipeline, "_ordinary_buffer", refused)
     (done,) = run_batches(ours, generated([batch(1)]))
     check(done, batch(1))
 
@@ -343,12 +352,8 @@ def test_what_is_not_finite_is_done_again_in_the_fallback(on_both: FakeGpu | Non
     seen: list[int] = []
     ours = engine_of(watch, precision="fp16", fallback="fp32")
     (done, after) = run_batches(ours, generated([batch(1, 3), batch(2, 1)]))
-    assert done is not None
-    assert [one.precision for one in done.results if isinstance(one, Segmentation)] == [
-        "fp16",
-        "fp32",
-        "fp16",
-    ]
+    results = [one.result for one in done]
+    assert [one.precision for one in results if isinstance(one, Segmentation)] == ["fp16", "fp32", "fp16"]
     check(done, batch(1, 3))
     check(after, batch(2, 1))
     assert sorted(seen) == [1, 1, 3]
@@ -368,14 +373,14 @@ def test_a_lost_device_keeps_what_was_computed_before(at: str, on_both: FakeGpu 
             assert on_both is not None
             on_both.lost = True
 
-    got: list[Predicted[int]] = []
+    got: list[Done] = []
     with pytest.raises(DeviceLost, match="unspecified launch failure"):
         got.extend(one for one in run_batches(engine_of(watch), generated([*map(batch, range(9))])) if one)
     least = 3 if at == "launch" else 2
-    assert [done.key for done in got] == list(range(len(got)))
+    assert keys(got) == list(range(len(got)))
     assert len(got) >= least
-    for done in got:
-        check(done, batch(done.key))
+    for key, done in enumerate(got):
+        check(done, batch(key))
 
 
 def test_what_ends_the_batches_is_raised_after_the_results_before_it(on_both: FakeGpu | None) -> None:
@@ -384,10 +389,10 @@ def test_what_ends_the_batches_is_raised_after_the_results_before_it(on_both: Fa
         yield batch(2)
         raise FcnError("the decoding workers end before they decode anything")
 
-    got: list[Predicted[int] | None] = []
+    got: list[Done] = []
     with pytest.raises(FcnError, match="decoding workers"):
         got.extend(run_batches(engine_of(), broken()))
-    assert [done.key for done in got if done] == [1, 2]
+    assert keys(got) == [1, 2]
 
 
 # ---- endings
@@ -431,11 +436,10 @@ def test_closing_does_not_wait_for_batches_that_do_not_come() -> None:
 def test_photos_in_tiles_pass_in_their_place(on_both: FakeGpu | None) -> None:
     execution = ExecutionConfig(torch.device("cpu"), "fp32", "torch", 4, 1)
     ours = Engine(preview_network(), execution, views=ViewOptions(tile=128, overlap=0))
-    batches = [batch(1, 2, 20), Batch(2, [photo(9, 200, 150)], [(150, 200)]), batch(3, 1, 20)]
+    batches = [batch(1, 2, 20), Batch([2], [photo(9, 200, 150)], [(150, 200)]), batch(3, 1, 20)]
     got = list(run_batches(ours, generated(batches)))
     for done, expected in zip(got, batches, strict=True):
-        assert done is not None
-        assert done.key == expected.key
+        assert [one.image for one in done] == expected.images
         alone = ours.predict(expected.pixels, expected.sizes)
         for labels, one in zip(labels_of(done), alone, strict=True):
             assert isinstance(one, Segmentation)
@@ -446,13 +450,13 @@ def test_photos_in_tiles_pass_in_their_place(on_both: FakeGpu | None) -> None:
 
 
 def test_downloads_come_back_with_their_shapes_and_types(gpu: FakeGpu) -> None:
-    ours = CudaDevice(torch.device("cpu"))
+    ours = CudaTransfers(torch.device("cpu"))
     tensors = [
         torch.tensor([True, False]),
         torch.arange(12, dtype=torch.uint8).view(3, 4),
         torch.zeros(0, 3, dtype=torch.uint8),
     ]
-    got = ours.download(tensors).arrays()
+    got = ours.download(tensors)()
     assert [one.dtype for one in got] == [np.bool_, np.uint8, np.uint8]
     for array, tensor in zip(got, tensors, strict=True):
         assert np.array_equal(array, tensor.numpy())
@@ -470,7 +474,7 @@ def test_host_memory_that_cannot_be_pinned_is_ordinary_memory(monkeypatch: pytes
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda _: None)
     monkeypatch.setattr(torch, "empty", empty)
-    ours = CudaDevice(torch.device("cuda"))
+    ours = CudaTransfers(torch.device("cuda"))
     assert len(ours.make_buffer(10)) == 10
     text = "CUDA error: unspecified launch failure"
     with pytest.raises(torch.AcceleratorError, match="launch failure"):
@@ -494,5 +498,4 @@ def test_failures_and_results_keep_their_places(on_both: FakeGpu | None) -> None
 
     seen: list[int] = []
     (done,) = run_batches(engine_of(watch), generated([batch(1, 6)]))
-    assert done is not None
-    assert [isinstance(one, Failure) for one in done.results] == [index in failing for index in range(6)]
+    assert [isinstance(one.result, Failure) for one in done] == [index in failing for index in range(6)]

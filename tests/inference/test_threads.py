@@ -66,9 +66,8 @@ def test_one_thread_computes_small_images(shape: tuple[int, int], threads: int) 
     execution = resolve_execution(InferenceOptions("cpu", "fp32", threads=2, batch_size=3))
     engine = Engine(preview_network(), execution)
     used: list[int] = []
-    network = engine._device_network
-    real = network._normalised
-    network._normalised = lambda batch: (used.append(torch.get_num_threads()), real(batch))[1]  # type: ignore[method-assign, func-returns-value]
+    real = engine._normalised
+    engine._normalised = lambda images: (used.append(torch.get_num_threads()), real(images))[1]  # type: ignore[method-assign, func-returns-value]
     pixels = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
     whole = engine.predict([*pixels], [shape[::-1]] * 3)
     alone = [engine.predict([one], [shape[::-1]])[0] for one in pixels]
