@@ -21,8 +21,10 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDNN_STATUS_INTERNAL_ERROR_(?:DEVICE|HOST)_ALLOCATION_FAILED"
 )
 # After an error of the CUDA runtime (illegal access, assertion, launch failure, ECC, a GPU that fell off the
-# bus) every later call of this process fails; a library then reports that it could not execute.
-_LOST = re.compile(r"CUDA error: |CUDNN_STATUS_(?:EXECUTION_FAILED|MAPPING_ERROR|INTERNAL_ERROR)")
+# bus) every later call of this process fails.
+_LOST = re.compile(r"CUDA error: (?!CUBLAS_STATUS)")
+# A library then reports that it could not execute, but it reports that for reasons of its own too.
+_LIBRARY_FAILED = re.compile(r"CU(?:BLAS|DNN)_STATUS_")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -32,13 +34,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def is_lost_device(error: BaseException) -> bool:
+def is_lost_device(error: BaseException, device: torch.device) -> bool:
     """Return whether the error means that the device cannot compute any more for this process."""
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
-    if isinstance(error, torch.AcceleratorError):
+    if isinstance(error, torch.AcceleratorError) or _LOST.search(str(error)):
         return True
-    return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
+    return _LIBRARY_FAILED.search(str(error)) is not None and not _answers(device)
+
+
+def _answers(device: torch.device) -> bool:
+    """Ask a device whether it can still compute."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -53,7 +65,7 @@ def detect_lost_device(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not is_lost_device(error):
+        if not is_lost_device(error, device):
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DeviceLost(f"{_name(device)} failed and cannot compute any more ({reason})") from error

@@ -93,7 +93,7 @@ class FoldedLayer:
                 plain = self._plain(x, shortcut)
             fused = self._fused(x, shortcut)
         except (RuntimeError, NotImplementedError) as error:
-            if device_errors.is_lost_device(error) or device_errors.is_out_of_memory(error):
+            if device_errors.is_lost_device(error, device) or device_errors.is_out_of_memory(error):
                 raise
             return False
         exact = self._exact(x, shortcut)

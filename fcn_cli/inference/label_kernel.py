@@ -45,7 +45,7 @@ def find_label_kernel(device: torch.device) -> LabelKernel | None:
         return label_map_kernel if is_right(label_map_kernel, device) else None
     except Exception as error:
         # Without Triton, a C compiler for its launcher, or support for this GPU: whatever it raises.
-        if device_errors.is_lost_device(error) or device_errors.is_out_of_memory(error):
+        if device_errors.is_lost_device(error, device) or device_errors.is_out_of_memory(error):
             raise
         return None
 

@@ -209,17 +209,20 @@ class _Feeder(Generic[K]):
     def _run(self) -> None:
         resources.lower_thread_priority()
         error: BaseException | None = None
-        try:
-            for item in self._items:
-                if item is not None:
-                    self._feed(item)
-                if not self._has_room():
-                    break
-        except BaseException as raised:  # noqa: BLE001 - it is raised again where the batches are taken
-            error = raised
-        finally:
-            self._items.close()
+        for step in (self._feed_all, self._items.close):
+            try:
+                step()
+            except BaseException as raised:  # noqa: BLE001 - it is raised again where the batches are taken
+                # What closing raises as well says less.
+                error = raised if error is None else error
         self._ready.put(_End(error))
+
+    def _feed_all(self) -> None:
+        for item in self._items:
+            if item is not None:
+                self._feed(item)
+            if not self._has_room():
+                return
 
     def _feed(self, item: Batch[K] | Prediction[K]) -> None:
         with self._changed:

@@ -86,8 +86,8 @@ class NetworkStage:
     def run(self, steps: Sequence[NetworkStep], plan: Plan, writes: WriteQueue, report: RunReport) -> None:
         """Segment the images of these steps of a plan, in order; `report` counts them."""
         execution = file = None
-        if self._engine is None:
-            execution = _resolve(self._inference) if self._inference.device not in {"auto", "cpu"} else None
+        names_gpu = self._inference.device not in {"auto", "cpu"}
+        if self._engine is None and not names_gpu:
             # Missing weights end the run before torch is imported.
             file = self._resolved.model.weights_file(self._observer.downloading)
         with resources.objects_that_stay():
@@ -102,10 +102,14 @@ class NetworkStage:
             self._resolved.rules,
             self.give_back,
         )
-        # The workers start before the network is loaded, so before CUDA and torch's threads.
+        # The workers start before anything of CUDA or of torch's threads.
         watching = self.give_back is not None
         with open_pool(sources, self._request.prediction.decoding, watching=watching) as pool:
             images = iter(pool)
+            if self._engine is None and names_gpu:
+                # A GPU that is not there ends the run before its weights are downloaded.
+                execution = _resolve(self._inference)
+                file = self._resolved.model.weights_file(self._observer.downloading)
             doubtful = not self._request.resume.overwrite and report.all_failed_before(steps)
             if self._engine is None and doubtful:
                 first = self._first_decoded(images, writer, writes, report)

@@ -6,6 +6,7 @@ on them, are put in by the tests.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,6 +222,29 @@ def test_llvmlite_is_imported_for_our_kernels_only(code: str, loaded: bool, tmp_
     assert ("'llvmlite'" in done.stdout.split("LOADED")[1]) == loaded
 
 
+def test_the_workers_are_forked_before_anything_of_cuda(
+    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has begun with CUDA must not fork."""
+    calls: list[str] = []
+    fork, available = os.fork, torch.cuda.is_available
+
+    def noted_fork() -> int:
+        calls.append("fork")
+        return fork()
+
+    def noted_available() -> bool:
+        calls.append("cuda")
+        return available()
+
+    monkeypatch.setattr(os, "fork", noted_fork)
+    monkeypatch.setattr(torch.cuda, "is_available", noted_available)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    made = make_photos(["a.png", "b.png"])
+    assert "CUDA device" in fcn("segment", made, *SMALL, "--device", "cuda", "-j", "2", code=2).stderr
+    assert calls == ["fork", "fork", "cuda"]
+
+
 # ---- memory
 
 OUT_OF_MEMORY = [
@@ -250,6 +274,9 @@ LOST = [
     ),
     torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`."),
     RuntimeError("CUDA error: an illegal memory access was encountered"),
+]
+# These come from a lost device, or from a device that is well.
+OF_LIBRARIES = [
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
 ]
@@ -264,10 +291,20 @@ def text(error: BaseException) -> str:
     return str(error).split("\n")[0][:60] or type(error).__name__
 
 
-@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *LOST, *NEITHER], ids=text)
-def test_what_pytorchs_errors_mean(error: Exception) -> None:
-    assert device_errors.is_out_of_memory(error) == (error in OUT_OF_MEMORY)
-    assert device_errors.is_lost_device(error) == (error in LOST)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_pytorchs_errors_mean(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library reports means a lost device only where the device does not answer either."""
+
+    def synchronize(device: torch.device) -> None:
+        assert device == CUDA
+        if is_lost:
+            raise LOST[1]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    for error in (*OUT_OF_MEMORY, *LOST, *OF_LIBRARIES, *NEITHER):
+        assert device_errors.is_out_of_memory(error) == (error in OUT_OF_MEMORY), error
+        mean_it = [*LOST, *OF_LIBRARIES, NEITHER[1]] if is_lost else LOST
+        assert device_errors.is_lost_device(error, CUDA) == (error in mean_it), error
 
 
 Forward = Callable[[Tensor], None]

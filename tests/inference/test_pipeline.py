@@ -395,6 +395,25 @@ def test_what_ends_the_batches_is_raised_after_the_results_before_it(on_both: Fa
     assert keys(got) == [1, 2]
 
 
+def test_what_closing_the_batches_raises_does_not_hide_what_ended_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that waits for an end that nobody says waits for ever."""
+
+    def source() -> Generator[Batch[int] | None]:
+        try:
+            yield batch(1)
+        finally:
+            raise OSError("while closing")
+
+    def refused(*_: object) -> Tensor:
+        raise FcnError("while stacking")
+
+    monkeypatch.setattr(pipeline, "_ordinary_buffer", refused)
+    with pytest.raises(FcnError, match="while stacking"):
+        list(run_batches(engine_of(), source()))
+
+
 # ---- endings
 
 
