@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from ..common.errors import RequestError
 
 SMALLEST_TILE = 128
-"""The shortest side of a tile in pixels: the network sees too little of a photo in a smaller one."""
+"""The shortest side of a tile in pixels: the network sees too little of an image in a smaller one."""
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """What the network sees of a photo at a time: all of it, or tiles; also its mirror image, or not.
+    """What the network sees of an image at a time: all of it, or tiles; also its mirror image, or not.
 
-    `tile` is the side of a tile in pixels, or None for the whole photo; `overlap` is how many pixels
+    `tile` is the side of a tile in pixels, or None for the whole image; `overlap` is how many pixels
     neighbours share, None is a quarter of the tile. Both are rounded up to a multiple of the network's
-    stride. With `flip` the probabilities of the photo and of its mirror image are averaged.
+    stride. With `flip` the probabilities of the image and of its mirror image are averaged.
 
     Raises
     ------

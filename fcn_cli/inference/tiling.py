@@ -1,4 +1,4 @@
-"""The geometry of overlapping tiles: where they lie, and how much each counts where they overlap."""
+"""The geometry of overlapping tiles: where they and their cells lie, how much each counts in an overlap."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .interpolation import Taps
 from .options import ViewOptions
 
 Pixels = NDArray[np.uint8]
@@ -21,8 +22,9 @@ class TileAxis:
     """The tiles along one axis of an image: pixels on one side, cells (logits) on the other.
 
     An image that is not longer than a tile is one tile of its own length. A longer one is extended by its
-    last pixel until the last tile fits; then all tiles have one length, and their origins and their length
-    are multiples of the stride.
+    edge until the last tile fits: at its end, or, `is_centred`, at both ends alike, so that the mirror image
+    has the mirrored tiles. Then all tiles have one length, and their length and step are multiples of the
+    stride.
 
     Attributes
     ----------
@@ -34,32 +36,30 @@ class TileAxis:
         From the origin of one tile to that of the next, in pixels; at least half of a tile.
     stride
         Pixels per cell.
+    is_centred
+        The image is extended at both ends.
     """
 
     length: int
     tile: int
     step: int
     stride: int
+    is_centred: bool = False
 
     @classmethod
-    def of(cls, length: int, tile: int | None, overlap: int | None, stride: int) -> TileAxis:
+    def of(
+        cls, length: int, tile: int | None, overlap: int | None, stride: int, *, is_centred: bool = False
+    ) -> TileAxis:
         """Return the tiles along an axis.
 
-        Parameters
-        ----------
-        length
-            The image's length in pixels.
-        tile, overlap
-            The length of a tile and of the part that neighbours share, in pixels; both are rounded up to a
-            multiple of the stride, the overlap to at most half of the tile. None: one tile.
-        stride
-            The network's stride in pixels.
+        The tile and the overlap, which neighbours share, are in pixels and rounded up to a multiple of the
+        stride, the overlap to at most half of the tile; None: one tile.
         """
         if tile is None or overlap is None or length <= tile:
-            return cls(length, length, length, stride)
+            return cls(length, length, length, stride, is_centred)
         cells = -(-tile // stride)
         shared = min(-(-overlap // stride), cells // 2)
-        return cls(length, cells * stride, (cells - shared) * stride, stride)
+        return cls(length, cells * stride, (cells - shared) * stride, stride, is_centred)
 
     @property
     def is_tiled(self) -> bool:
@@ -72,9 +72,19 @@ class TileAxis:
         return 1 + max(0, -(-(self.length - self.tile) // self.step))
 
     @property
+    def before(self) -> int:
+        """The number of pixels from the origin of the first tile to the image."""
+        return self._extended // 2
+
+    @property
     def cells(self) -> int:
-        """The number of cells that have pixels of the image, and not of its extension only."""
-        return -(-self.length // self.stride)
+        """The number of cells that count: not those of an extension at the end only."""
+        return -(-(self.length + self._extended) // self.stride)
+
+    @property
+    def _extended(self) -> int:
+        """The pixels of an extension at both ends."""
+        return (self.count - 1) * self.step + self.tile - self.length if self.is_centred else 0
 
     @property
     def tile_cells(self) -> int:
@@ -102,6 +112,38 @@ class TileAxis:
                 weights[-shared:] = 1 - rising
         return weights
 
+    def taps_of_pixels(self, size: int) -> Taps:
+        """Return the taps of the pixels of a label map with `size` pixels along this axis."""
+        return self._taps(2 * torch.arange(size) + 1, 2 * size)
+
+    def taps_of_cells(self, other: TileAxis) -> Taps:
+        """Return the taps of the cells of the same image in another size."""
+        return self._taps(
+            (2 * torch.arange(other.cells) + 1) * other.stride - other._extended, 2 * other._span
+        )
+
+    @property
+    def _span(self) -> int:
+        """The pixels that the image takes up.
+
+        One tile: its cells are stretched over the image, as torchvision does it. Several: a cell is exactly
+        `stride` pixels, so that an image moved by the stride gives the moved mask; the last cell may extend
+        beyond the image.
+        """
+        return self.length if self.is_tiled else self.cells * self.stride
+
+    def _taps(self, places: Tensor, whole: int) -> Taps:
+        """Return the taps of places in the image, whole numbers of `whole`.
+
+        The image begins half of the extension after the first cell. If that is not a whole number of pixels,
+        the cells of the image and of its mirror image lie half a pixel to either side of where they count.
+        There is one rounding, in the division: what lies half-way, or on a cell, is there exactly.
+        """
+        exact = 2 * places * self._span + (self._extended - self.stride) * whole
+        position = (exact.double() / (2 * self.stride * whole)).clamp_(0, self.cells - 1)
+        low = position.floor().long()
+        return Taps(low, (low + 1).clamp_(max=self.cells - 1), (position - low).float())
+
 
 @dataclass(frozen=True)
 class TileGrid:
@@ -112,10 +154,10 @@ class TileGrid:
 
     @classmethod
     def of(cls, pixels: Pixels, views: ViewOptions, stride: int) -> TileGrid:
-        """Return the tiles of an image of shape (h, w, 3)."""
+        """Return the tiles of an image."""
         height, width = pixels.shape[:2]
         return cls(
-            TileAxis.of(width, views.tile, views.shared, stride),
+            TileAxis.of(width, views.tile, views.shared, stride, is_centred=views.flip),
             TileAxis.of(height, views.tile, views.shared, stride),
         )
 
@@ -128,9 +170,10 @@ class TileGrid:
         """Yield the pixels of the tiles in a row, from left to right: uint8, shape (tile, tile, 3)."""
         top = index * self.y.step
         for column in range(self.x.count):
-            left = column * self.x.step
-            part = pixels[top : top + self.y.tile, left : left + self.x.tile]
+            left = column * self.x.step - self.x.before
+            part = pixels[top : top + self.y.tile, max(0, left) : left + self.x.tile]
             below, beside = self.y.tile - part.shape[0], self.x.tile - part.shape[1]
             if below or beside:
-                part = np.pad(part, ((0, below), (0, beside), (0, 0)), mode="edge")
+                before = max(0, -left)
+                part = np.pad(part, ((0, below), (before, beside - before), (0, 0)), mode="edge")
             yield np.ascontiguousarray(part)

@@ -1,4 +1,4 @@
-"""Logits to labels on a GPU in one kernel: no logit at the photo's size is ever written to memory.
+"""Logits to labels on a GPU in one kernel: no logit at the image's size is ever written to memory.
 
 Each program computes a part of one row of the label map: it interpolates class after class from the four
 logits around each pixel, and keeps the best. Importing this module needs Triton, which comes with PyTorch for
@@ -74,7 +74,7 @@ def _interpolated(upper, lower, left, right, x_weight, y_weight, inside):
     return _between(above, below, y_weight)
 
 
-# Its integers do not make other kernels: photos of a new size would wait for the compiler.
+# Its integers do not make other kernels: images of a new size would wait for the compiler.
 @triton.jit(
     do_not_specialize=["classes", "width", "class_stride", "row_stride", "column_stride"],
     do_not_specialize_on_alignment=["logits"],

@@ -1,28 +1,38 @@
-"""One image that the network sees in several views: tiles, sizes, the mirror image."""
+"""One image that the network sees in several views: tiles, sizes, the mirror image.
+
+All of it goes row by row, a row of tiles at a time: whole logits of a large image are too large.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from . import averaging
-from .averaging import upsample_blocks
-from .blending import Forward, RowBlocks, blend
-from .lattice import Lattice
+from .interpolation import Taps, windows
 from .options import ViewOptions
 from .tiling import Pixels, TileGrid
 from .upsampling import Upsampled, Upsampler
+
+Forward = Callable[[list[Pixels]], Tensor]
+"""Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""
+
+RowBlocks = Iterator[Tensor]
+"""Rows of an image from top to bottom, some at a time: float32, shape (classes, rows, columns)."""
+
+# Columns of a label map that are interpolated at once: the matrix that does it stays small.
+_COLUMNS = 1024
 
 
 class _Rows(NamedTuple):
     """An image's rows of logits or probabilities, and where they lie in the image."""
 
     blocks: RowBlocks
-    x: Lattice
-    y: Lattice
+    grid: TileGrid
 
 
 class Views:
@@ -80,36 +90,129 @@ class Views:
             Where the logits are.
         """
         is_average = len(sizes) > 1 or self._options.flip
-        rows = self._average(
+        blocks, grid = _average(
             [self._rows(pixels, forward, batch_size, as_probabilities=is_average) for pixels in sizes]
         )
-        return upsample_blocks(
-            rows.blocks,
-            rows.x.taps_of_pixels(size[0]),
-            rows.y.taps_of_pixels(size[1]),
-            replace(upsampler, probabilities=is_average),
-            device,
-            symmetric=self._options.flip,
-        )
-
-    def _average(self, sizes: Sequence[_Rows]) -> _Rows:
-        """Return the average of an image's probabilities at several sizes, on the lattice of the largest."""
-        largest = sizes[0]
-        if len(sizes) == 1:
-            return largest
-        resampled = [
-            averaging.resample(rows.blocks, rows.x.taps_of_cells(largest.x), rows.y.taps_of_cells(largest.y))
-            for rows in sizes[1:]
-        ]
-        return _Rows(averaging.average([largest.blocks, *resampled]), largest.x, largest.y)
+        x, y = grid.x.taps_of_pixels(size[0]), grid.y.taps_of_pixels(size[1])
+        return upsample_blocks(blocks, x, y, replace(upsampler, probabilities=is_average), device)
 
     def _rows(self, pixels: Pixels, forward: Forward, batch_size: int, *, as_probabilities: bool) -> _Rows:
         """Return the logits of an image at one size, or its probabilities."""
-        grid, flip = self.grid(pixels), self._options.flip
+        grid = self.grid(pixels)
         blocks = blend(pixels, grid, forward, batch_size)
-        if flip:
+        if as_probabilities:
+            blocks = (torch.softmax(block, 0) for block in blocks)
+        if self._options.flip:
+            # Its tiles are the mirrored tiles, so its cells coincide with those of the image.
             mirrored = blend(pixels[:, ::-1], grid, forward, batch_size)
-            blocks = averaging.average_mirrored(blocks, mirrored)
-        elif as_probabilities:
-            blocks = averaging.probabilities(blocks)
-        return _Rows(blocks, Lattice.of(grid.x, symmetric=flip), Lattice.of(grid.y, symmetric=False))
+            turned = (torch.softmax(block, 0).flip(2) for block in mirrored)
+            blocks = average([blocks, turned])
+        return _Rows(blocks, grid)
+
+
+def blend(pixels: Pixels, grid: TileGrid, forward: Forward, batch_size: int) -> RowBlocks:
+    """Yield an image's logits at the network's stride, blended where tiles overlap.
+
+    `pixels` may be mapped from a file. The logits do not depend on `batch_size`, the number of tiles that the
+    network gets at once.
+    """
+    carried: Tensor | None = None
+    for index in range(grid.y.count):
+        rows = _row_of_tiles(pixels, grid, index, forward, batch_size)
+        rows *= grid.y.weights(index).to(rows.device)[:, None]
+        if carried is not None:
+            rows[:, : carried.shape[1]] += carried
+        # The rows from here on have a part of the next row of tiles.
+        final = grid.y.step_cells if index < grid.y.count - 1 else grid.y.cells - index * grid.y.step_cells
+        carried = rows[:, final:].clone()
+        yield rows[:, :final]
+
+
+def _row_of_tiles(pixels: Pixels, grid: TileGrid, index: int, forward: Forward, batch_size: int) -> Tensor:
+    """Return the logits of a row of tiles, blended from left to right: (classes, tile_cells, cells)."""
+    axis = grid.x
+    total: Tensor | None = None
+    tiles = grid.row(pixels, index)
+    column = 0
+    while batch := list(itertools.islice(tiles, batch_size)):
+        for logits in forward(batch):
+            if total is None:
+                width = (axis.count - 1) * axis.step_cells + axis.tile_cells
+                total = torch.zeros((*logits.shape[:2], width), device=logits.device)
+            left = column * axis.step_cells
+            weighted = logits * axis.weights(column).to(logits.device)
+            total[:, :, left : left + axis.tile_cells] += weighted
+            column += 1
+    assert total is not None  # noqa: S101 - a row has a tile
+    return total[:, :, : axis.cells]
+
+
+def _average(sizes: Sequence[_Rows]) -> _Rows:
+    """Return the average of an image's probabilities at several sizes, in the cells of the largest."""
+    (blocks, grid), *smaller = sizes
+    if not smaller:
+        return sizes[0]
+    resampled = [
+        resample(other, at.x.taps_of_cells(grid.x), at.y.taps_of_cells(grid.y)) for other, at in smaller
+    ]
+    return _Rows(average([blocks, *resampled]), grid)
+
+
+def average(streams: Sequence[RowBlocks]) -> RowBlocks:
+    """Yield the average of several images' rows; they have one size, but each comes in its own blocks."""
+    waiting: list[Tensor | None] = [None] * len(streams)
+    while True:
+        for index, stream in enumerate(streams):
+            block = waiting[index]
+            if block is None or not block.shape[1]:
+                waiting[index] = next(stream, None)
+        ready = [block for block in waiting if block is not None]
+        if len(ready) < len(streams):
+            return
+        rows = min(block.shape[1] for block in ready)
+        total = ready[0][:, :rows].clone()
+        for block in ready[1:]:
+            total += block[:, :rows]
+        waiting = [block[:, rows:] for block in ready]
+        yield total.div_(len(ready))
+
+
+def resample(blocks: RowBlocks, x: Taps, y: Taps) -> RowBlocks:
+    """Yield rows that are interpolated bilinearly at other places."""
+    for window in windows(blocks, y):
+        rows = window.rows
+        down, across = window.y.to(rows.device), x.to(rows.device)
+        weight = down.weight[:, None]
+        tall = rows[:, down.low] * (1 - weight) + rows[:, down.high] * weight
+        yield tall[:, :, across.low] * (1 - across.weight) + tall[:, :, across.high] * across.weight
+
+
+def upsample_blocks(
+    blocks: RowBlocks, x: Taps, y: Taps, upsampler: Upsampler, device: torch.device
+) -> Upsampled:
+    """Return the label map of rows that come block by block, and its confidence if that is wanted.
+
+    Parameters
+    ----------
+    blocks
+        Logits or probabilities: float32, shape (classes, rows, columns), on `device`.
+    x, y
+        The taps of the label map's columns and rows.
+    upsampler
+        Interpolates and takes the argmax.
+    device
+        Where the label map is made.
+    """
+    width = len(x.low)
+    labels = torch.empty((len(y.low), width), dtype=torch.uint8, device=device)
+    confidence = torch.empty_like(labels) if upsampler.options.confidence else None
+    for window in windows(blocks, y):
+        rows = slice(window.start, window.stop)
+        for left in range(0, width, _COLUMNS):
+            right = min(left + _COLUMNS, width)
+            first, end = int(x.low[left]), int(x.high[right - 1]) + 1
+            part = upsampler.upsample(window.rows[:, :, first:end], x.part(left, right, first), window.y)
+            labels[rows, left:right] = part.labels
+            if confidence is not None and part.confidence is not None:
+                confidence[rows, left:right] = part.confidence
+    return Upsampled(labels, confidence)

@@ -13,10 +13,9 @@ from PIL import Image, ImageOps
 from torch.nn import functional
 
 from fcn_cli import Segmenter
-from fcn_cli.inference.averaging import average, resample, upsample_blocks
-from fcn_cli.inference.lattice import Lattice
 from fcn_cli.inference.tiling import TileAxis
-from fcn_cli.inference.upsampling import PredictionOptions, Upsampler
+from fcn_cli.inference.upsampling import PredictionOptions, Upsampled, Upsampler
+from fcn_cli.inference.views import average, resample, upsample_blocks
 from fcn_cli.inputs.resizing import network_inputs
 
 from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of, preview_network
@@ -33,21 +32,43 @@ from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of, preview_network
 def test_interpolation_is_its_own_mirror_image(
     width: int, other: int, size: int, tile: int | None, *, compiled: bool
 ) -> None:
-    x = Lattice.of(TileAxis.of(width, tile, 32, 8), symmetric=True)
-    finer = Lattice.of(TileAxis.of(other, tile, 32, 8), symmetric=True)
-    y = Lattice.of(TileAxis.of(40, None, None, 8), symmetric=False)
+    """Mirrored rows give the mirrored label map, but for the rounding of numbers."""
+    x, finer = (TileAxis.of(length, tile, 32, 8, is_centred=True) for length in (width, other))
+    y = TileAxis.of(40, None, None, 8)
     rows = torch.softmax(torch.randn(4, y.cells, x.cells, generator=torch.Generator().manual_seed(width)), 0)
+    (straight,), (mirrored,) = (
+        resample(iter([image]), x.taps_of_cells(finer), y.taps_of_cells(y)) for image in (rows, rows.flip(2))
+    )
+    assert torch.allclose(straight.flip(2), mirrored, atol=1e-6)
 
-    def both(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        (sampled,) = resample(iter([image]), x.taps_of_cells(finer), y.taps_of_cells(y))
+    def upsampled(image: torch.Tensor) -> Upsampled:
         upsampler = Upsampler(PredictionOptions(confidence=True), compiled, probabilities=True)
         taps = x.taps_of_pixels(size), y.taps_of_pixels(37)
-        maps = upsample_blocks(iter([image]), *taps, upsampler, image.device, symmetric=True)
-        assert maps.confidence is not None
-        return sampled, torch.stack([maps.labels, maps.confidence])
+        return upsample_blocks(iter([image]), *taps, upsampler, image.device)
 
-    for straight, mirrored in zip(both(rows), both(rows.flip(2)), strict=True):
-        assert torch.equal(straight.flip(2), mirrored)
+    maps, turned = upsampled(rows), upsampled(rows.flip(2))
+    assert maps.confidence is not None
+    assert turned.confidence is not None
+    assert (maps.confidence.flip(1).int() - turned.confidence.int()).abs().max() <= 1
+    # At an equal distance from two cells, either may win.
+    assert (maps.labels.flip(1) != turned.labels).sum() <= 2
+
+
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_cells_of_another_size_are_interpolated_where_they_are(is_centred: bool) -> None:
+    """Rows whose values are their places stay so, on the right of an image too."""
+    large, small = (TileAxis.of(length, 128, 32, 16, is_centred=is_centred) for length in (301, 226))
+    y = TileAxis.of(40, None, None, 16)
+
+    def places(axis: TileAxis) -> torch.Tensor:
+        before = (axis.cells * axis.stride - axis.length) / 2 if is_centred else 0
+        return (16 * (torch.arange(axis.cells) + 0.5) - before) / axis.length
+
+    rows = places(small).expand(1, y.cells, -1)
+    (got,) = resample(iter([rows]), small.taps_of_cells(large), y.taps_of_cells(y))
+    inside = (places(large) >= places(small)[0]) & (places(large) <= places(small)[-1])
+    assert inside.sum() > 12
+    assert torch.allclose(got[0, 0, inside], places(large)[inside], atol=1e-5)
 
 
 def test_averages_do_not_depend_on_the_blocks_in_which_rows_come() -> None:
@@ -81,7 +102,11 @@ def test_the_mirrored_photo_has_the_mirrored_mask(
         straight, mirrored = (
             np.asarray(Image.open(tmp_path / "out" / kind / f"{name}.png")) for name in ("photo", "mirrored")
         )
-        assert np.array_equal(straight[:, ::-1], mirrored)
+        different = straight[:, ::-1].astype(int) - mirrored
+        if kind == "masks":
+            assert np.mean(different != 0) <= 1e-4
+        else:
+            assert np.abs(different).max() <= 1
         assert len(np.unique(straight)) > 1
     notes = journal_of(tmp_path / "out")["photo.png"]["notes"]
     assert "averaged with its mirror image" in notes

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from fcn_cli import Segmenter
 from fcn_cli.common.errors import RequestError
-from fcn_cli.inference.averaging import upsample_blocks
-from fcn_cli.inference.blending import blend
-from fcn_cli.inference.lattice import Lattice
 from fcn_cli.inference.options import ViewOptions
 from fcn_cli.inference.tiling import TileAxis, TileGrid
 from fcn_cli.inference.upsampling import Upsampler
+from fcn_cli.inference.views import blend, upsample_blocks
 
 from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of
 
@@ -33,11 +31,12 @@ Pixels = NDArray[np.uint8]
     tile=st.integers(128, 700),
     share=st.floats(0, 0.5),
     stride=st.sampled_from([8, 16]),
+    is_centred=st.booleans(),
 )
 def test_tiles_cover_a_photo_and_their_weights_sum_to_one(
-    length: int, tile: int, share: float, stride: int
+    length: int, tile: int, share: float, stride: int, is_centred: bool
 ) -> None:
-    axis = TileAxis.of(length, tile, int(share * tile), stride)
+    axis = TileAxis.of(length, tile, int(share * tile), stride, is_centred=is_centred)
     total = torch.zeros((axis.count - 1) * axis.step_cells + axis.tile_cells, dtype=torch.float64)
     for index in range(axis.count):
         weights = axis.weights(index)
@@ -46,13 +45,22 @@ def test_tiles_cover_a_photo_and_their_weights_sum_to_one(
         total[index * axis.step_cells :][: axis.tile_cells] += weights
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
     assert len(total) >= axis.cells
+    origins = [index * axis.step - axis.before for index in range(axis.count)]
+    ends = [origin + axis.tile for origin in origins]
+    if is_centred:
+        # The mirror image has the mirrored tiles, but for half a pixel.
+        assert 0 <= ends[-1] - length + origins[0] <= 1
+        assert len(total) == axis.cells
+    else:
+        assert origins[0] == 0
     if length <= tile:
         assert (axis.count, axis.tile) == (1, length)
     else:
         assert axis.step % stride == 0
         assert axis.tile == -(-tile // stride) * stride
         # Every pixel is in a tile, and the last tile is needed.
-        assert (axis.count - 1) * axis.step + axis.tile >= length
+        assert origins[0] <= 0
+        assert ends[-1] >= length
         assert (axis.count - 2) * axis.step + axis.tile < length
 
 
@@ -90,13 +98,13 @@ def test_in_the_middle_of_a_tile_the_logits_are_its_own_whatever_the_batch() -> 
 def mask(pixels: Pixels, views: ViewOptions) -> NDArray[np.uint8]:
     grid = TileGrid.of(pixels, views, STRIDE)
     blocks = blend(pixels, grid, local, 1)
-    x, y = (Lattice.of(axis, symmetric=False).taps_of_pixels(axis.length) for axis in (grid.x, grid.y))
-    maps = upsample_blocks(blocks, x, y, Upsampler(), torch.device("cpu"), symmetric=False)
+    x, y = (axis.taps_of_pixels(axis.length) for axis in (grid.x, grid.y))
+    maps = upsample_blocks(blocks, x, y, Upsampler(), torch.device("cpu"))
     labels: NDArray[np.uint8] = maps.labels.numpy()
     return labels
 
 
-@pytest.mark.parametrize("views", [ViewOptions(128), ViewOptions(200, 100)])
+@pytest.mark.parametrize("views", [ViewOptions(128), ViewOptions(200, 100), ViewOptions(128, flip=True)])
 def test_a_photo_moved_by_the_stride_gives_the_moved_mask(views: ViewOptions) -> None:
     scene = made(333, 419)
     here, there = mask(scene[:-STRIDE, :-STRIDE], views), mask(scene[STRIDE:, STRIDE:], views)
