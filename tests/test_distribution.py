@@ -172,11 +172,18 @@ def test_messages_name_extras_that_exist() -> None:
     ]
 
 
-def test_coco_without_its_package_names_the_extra(
+def test_coco_polygons_without_their_package_name_the_extra(
     fcn: Fcn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    (tmp_path / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    content = {
+        "images": [{"id": 1, "file_name": "chelsea.png", "width": 451, "height": 300}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[9, 9, 90, 9, 90, 90]]},
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
     done = fcn("evaluate", photos, "instances.json", "--backbone", "mobilenet_v2", code=2)
     assert "pip install 'fcn-cli[coco]'" in done.stderr
 
