@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from tqdm import tqdm
+from rich.bar import Bar
+from rich.console import Console
 
 from ..common.errors import FailureKind
 from ..common.output_layout import JOURNAL_FILE
-from ..common.wording import counted
+from ..common.wording import counted, duration
 from ..outputs.json_text import printable_utf8, to_line
 from ..outputs.record import begin
 from ..runs.plan import Action, Prune
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 10
 _PLAIN_SECONDS = 30.0
 _MIN_BAR_COLUMNS = 5
+_DRAWING_SECONDS = 0.1
+_MARKS = 30
 
 
 class Display:
@@ -247,10 +251,9 @@ class ProgressBar:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._terminal = tables.can_draw(sys.stderr) and not quiet
-        self._images: TerminalBar | None = None
-        self._weights: Any = None
+        self._bar: TerminalBar | None = None
         self._total = self._seen = self._failed = 0
-        self._downloaded = 0
+        self._is_downloading = False
         self._limit: str | None = None
         self._next_line = 0.0
 
@@ -264,7 +267,7 @@ class ProgressBar:
         self._seen += 1
         self._failed += failed
         if self._terminal:
-            self._images_bar().step()
+            self._images_bar().go_to(self._seen)
         self._plain_line()
 
     def waiting(self) -> None:
@@ -281,47 +284,37 @@ class ProgressBar:
         """Show a download's progress in bytes; where there is no terminal, print one line at its start."""
         if self._quiet:
             return
-        first = self._downloaded == 0
-        new_bytes, self._downloaded = done - self._downloaded, done
+        first, self._is_downloading = not self._is_downloading, done != total
         if not self._terminal:
             if first:
                 print_message("downloading weights" + (f" ({total / 1e6:.0f} MB)" if total else ""))
             return
-        if first:
+        if first or self._bar is None:
             self.close()
-            self._weights = tqdm(
-                desc="weights",
-                total=total,
-                unit="B",
-                unit_scale=True,
-                file=sys.stderr,
-                leave=False,
-                dynamic_ncols=True,
-            )
-        self._weights.update(new_bytes)
+            self._bar = TerminalBar(total, sys.stderr, BYTES)
+        self._bar.go_to(done)
         if done == total:
             self.close()
 
     def line(self, text: str, *, show: bool = True) -> None:
         """Print a message without damaging the bar; see `console.print_message`."""
-        if show and (self._images is not None or self._weights is not None):
-            with tqdm.external_write_mode(file=sys.stderr):
-                print_message(text)
-        else:
-            print_message(text, show=show)
+        if show and self._bar is not None:
+            self._bar.close()
+        print_message(text, show=show)
+        if show and self._bar is not None:
+            self._bar.refresh()
 
     def close(self) -> None:
         """Remove the bar."""
-        for bar in (self._images, self._weights):
-            if bar is not None:
-                bar.close()
-        self._images = self._weights = None
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
     def _images_bar(self) -> TerminalBar:
-        if self._images is None:
-            self._images = TerminalBar(self._total, sys.stderr)
-        self._images.failed, self._images.limit = self._failed, self._limit
-        return self._images
+        if self._bar is None:
+            self._bar = TerminalBar(self._total, sys.stderr)
+        self._bar.failed, self._bar.limit = self._failed, self._limit
+        return self._bar
 
     def _plain_line(self) -> None:
         if time.monotonic() >= self._next_line:
@@ -333,90 +326,99 @@ class ProgressBar:
             print_message(text, show=not self._quiet and not self._terminal)
 
 
+class Unit(NamedTuple):
+    """What a bar counts: what stands before the numbers, how many make one that is shown, and its name."""
+
+    label: str
+    size: float
+    name: str
+
+
+IMAGES, BYTES = Unit("", 1, "images"), Unit("weights ", 1e6, "MB")
+
+
 class TerminalBar:
-    """Shows how many images are finished, images per second, time left, failures, and what limits the rate.
+    """Shows how much is done, the rate, the time left, failures, and what limits the rate.
 
     The line is as long as the terminal is wide, also after its window was resized; what does not fit is left
-    out, the least important first.
-
-    Parameters
-    ----------
-    total
-        The number of images.
-    stream
-        The terminal.
+    out, the least important first. When a window becomes narrower, terminals wrap what they show, and the
+    cursor stays with its character: so every line leaves it at its beginning, and the next one is drawn over
+    the whole of the wrapped one.
     """
 
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self._stream = stream
-        # With a delay, it is not drawn before `_fit` has said how.
-        self._bar: Any = _Line(total=total, file=stream, leave=False, delay=1e-9)
+    def __init__(self, total: int | None, stream: TextIO, unit: Unit = IMAGES) -> None:
+        self._total, self._stream, self._unit = total, stream, unit
+        self._done = 0
+        now = time.monotonic()
+        # When how much was done: the rate is that of the last half minute or so.
+        self._marks = deque([(now, 0)], maxlen=_MARKS)
+        self._next_drawing = now
         self.failed = 0
         self.limit: str | None = None
         self.refresh()
 
-    def step(self) -> None:
-        """Count a finished image."""
-        self._fit()
-        self._bar.update()
+    def go_to(self, done: int) -> None:
+        """Take how much is done, and draw the bar if some time has passed."""
+        self._done = done
+        if time.monotonic() >= self._next_drawing:
+            self.refresh()
 
     def refresh(self) -> None:
         """Draw the bar again: the time left changes, and perhaps the terminal's width."""
-        self._fit()
-        self._bar.refresh()
+        now = time.monotonic()
+        self._next_drawing = now + _DRAWING_SECONDS
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, self._done))
+        self._draw(self._line(now))
 
     def close(self) -> None:
-        """Remove the bar."""
-        self._bar.close()
+        """Remove the bar; `refresh` draws it again."""
+        self._draw("")
 
-    def _fit(self) -> None:
-        columns = _columns(self._stream)
+    def _draw(self, line: str) -> None:
+        # Erases from the cursor to the end of the screen.
+        self._stream.write(f"\r{line}\x1b[J\r")
+        self._stream.flush()
+
+    def _line(self, now: float) -> str:
         # A line that fills the terminal's last column wraps on some terminals.
-        self._bar.ncols = max(columns - 1, 1)
-        state = self._bar.format_dict
-        count = f"{state['n']:,}/{state['total']:,}"
-        for tail in self._tails(state):
-            room = columns - 1 - len(count) - len(tail) - 2
+        columns = _columns(self._stream) - 1
+        label, size, name = self._unit
+        count = f"{label}{self._done / size:,.0f}"
+        if self._total is not None:
+            count += f"/{self._total / size:,.0f}"
+        if label:
+            count += f" {name}"
+        for tail in self._tails(now):
+            room = columns - len(count) - len(tail) - 2
             if room >= _MIN_BAR_COLUMNS:
-                self._bar.bar_format = f"{count} {{bar}} {tail}"
-                return
-        self._bar.bar_format = count
+                return f"{count} {self._drawn(room)} {tail}"
+        return count[: max(columns, 1)]
 
-    def _tails(self, state: dict[str, Any]) -> list[str]:
+    def _drawn(self, width: int) -> str:
+        part = self._done / self._total if self._total else 0.0
+        if "utf" not in (self._stream.encoding or "").lower():
+            return f"{'#' * int(part * width):{width}}"
+        console = Console(file=io.StringIO(), color_system=None, width=width)
+        return "".join(segment.text for segment in console.render(Bar(1, 0, part))).rstrip("\n")
+
+    def _tails(self, now: float) -> list[str]:
         """Return what stands behind the bar, the longest first."""
-        rate = state["rate"] or (state["n"] / state["elapsed"] if state["elapsed"] else 0)
-        seconds_left = (state["total"] - state["n"]) / rate if rate else None
-        left = f"{tqdm.format_interval(seconds_left)} left" if seconds_left is not None else ""
-        speed = _three_digits(rate) if rate else "?"
+        (since, before), (_, size, name) = self._marks[0], self._unit
+        rate = (self._done - before) / (now - since) if now > since else 0.0
+        seconds_left = (self._total - self._done) / rate if rate and self._total is not None else None
+        left = f"{duration(seconds_left)} left" if seconds_left is not None else ""
+        speed = _three_digits(rate / size) if rate else "?"
         failed = f"{self.failed:,} failed" if self.failed else ""
         limit = f"{self.limit} limits" if self.limit else ""
         choices: list[list[str]] = [
-            [f"{speed} images/s", left, failed, limit],
-            [f"{speed} images/s", left, failed],
+            [f"{speed} {name}/s", left, failed, limit],
+            [f"{speed} {name}/s", left, failed],
             [f"{speed}/s", left, failed],
             [f"{speed}/s", failed or left],
             [failed or left],
         ]
         return [", ".join(filter(None, parts)) for parts in choices]
-
-
-class _Line(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """A bar that leaves the cursor at its beginning.
-
-    When a window becomes narrower, terminals wrap what they show, and the cursor stays with its character:
-    so the next line is drawn over the whole of the wrapped one.
-    """
-
-    @staticmethod
-    def status_printer(file: TextIO) -> Callable[[str], None]:
-        """Return the function that draws a line over the last one."""
-
-        def draw(line: str) -> None:
-            # Erases from the cursor to the end of the screen.
-            file.write(f"\r{line}\x1b[J\r")
-            file.flush()
-
-        return draw
 
 
 def _columns(stream: TextIO) -> int:

@@ -56,12 +56,13 @@ def test_the_bar_fits_every_width_and_follows_a_resized_window(terminal: Termina
         ending.callback(bar.close)
         os.read(terminal.ours, 1 << 20)
         bar.failed, bar.limit = 3, "decoding"
-        bar._bar.n = 50
-        bar._bar.start_t -= 100
-        whole = r"50/12,345 .* [\d.,]+ images/s, [\d:]+ left, 3 failed, decoding limits"
+        bar.go_to(50)
+        bar.refresh()
+        os.read(terminal.ours, 1 << 20)
+        whole = r"50/12,345 .* [\d.,]+ images/s, .+ left, 3 failed, decoding limits"
         for columns, pattern in [
             (100, whole),
-            (68, r"50/12,345 .* [\d.,]+ images/s, [\d:]+ left, 3 failed"),
+            (68, r"50/12,345 .* [\d.,]+ images/s, .+ left, 3 failed"),
             (40, r"50/12,345 \S* *[\d.,]+/s, 3 failed"),
             (28, r"50/12,345 \S* *3 failed"),
             (12, r"50/12,345"),
