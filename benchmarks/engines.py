@@ -34,8 +34,8 @@ from fcn_cli.evaluation import bench
 from fcn_cli.evaluation.bench import Contender
 from fcn_cli.inference.engine import Engine
 from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
+from fcn_cli.inference.labels import Upsampler
 from fcn_cli.inference.options import InferenceOptions
-from fcn_cli.inference.upsampling import label_map
 from fcn_cli.models import registry
 
 
@@ -135,7 +135,7 @@ def contender(
     height, width = batch.shape[2:]
 
     def run() -> Sequence[Tensor]:
-        return [label_map(image, height, width) for image in logits()]
+        return [Upsampler().to_size(image, height, width).labels for image in logits()]
 
     return Contender(name, run, precision)
 

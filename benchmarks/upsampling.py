@@ -10,7 +10,7 @@ import torch
 from benchmarks import material
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.evaluation.bench import in_turn
-from fcn_cli.inference.upsampling import label_map
+from fcn_cli.inference.labels import Upsampler
 from fcn_cli.models import registry
 
 ROUNDS = 7
@@ -27,8 +27,8 @@ def main() -> None:
         logits = network(batch)[0]
         runs: dict[str, Callable[[], object]] = {
             "forward 693x520": lambda: network(batch),
-            "label map 693x520": lambda: label_map(logits, 520, 693),
-            "label map 4000x3000": lambda: label_map(logits, 3000, 4000),
+            "label map 693x520": lambda: Upsampler().to_size(logits, 520, 693),
+            "label map 4000x3000": lambda: Upsampler().to_size(logits, 3000, 4000),
         }
         medians = {name: statistics.median(each) for name, each in in_turn(runs, ROUNDS).items()}
     forward = medians["forward 693x520"]

@@ -23,8 +23,8 @@ from .common.errors import Failure, FcnError, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
 from .inference.execution import resolve_execution
+from .inference.labels import PredictionOptions
 from .inference.options import InferenceOptions, ViewOptions
-from .inference.upsampling import PredictionOptions
 from .inputs import photos
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
 from .inputs.look_ahead import LookAhead

@@ -96,7 +96,7 @@ class Worker:
                 )
             self._output = job.output.open()
             from ..inference import engine, execution
-            from ..inference.upsampling import PredictionOptions
+            from ..inference.labels import PredictionOptions
 
             chosen = execution.resolve_execution(job.prediction.inference)
             network: LoadedModel = ray.get(self._network[0])

@@ -22,11 +22,10 @@ from ..models.weights import LoadedModel
 from . import device_errors
 from .cuda_network import CudaNetwork, ieee_float32
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
-from .label_kernel import find_label_kernel
+from .labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel
 from .options import ViewOptions
 from .tiling import Pixels
 from .transfers import Upload, open_transfers
-from .upsampling import LABELS_ONLY, PredictionOptions, Upsampler
 from .views import Views
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class Engine:
             if self.transfers is not None:
                 with torch.cuda.device(self.device), torch.inference_mode():
                     self._forwards[execution.precision] = self._cuda_forward(execution.precision)
-                    label_kernel = find_label_kernel(self.device)
+                    label_kernel = find_label_kernel(self.device, options)
             else:
                 self._model = self._model.to(self.device)
                 self._cpu_network = _cpu_network(self._model, execution)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# A pair of them for each size of photo: of 4000 pixels it takes 80 kB.
-_KEPT_TAPS = 512
+_CPU = torch.device("cpu")
 
 
 class Taps(NamedTuple):
@@ -29,23 +28,16 @@ class Taps(NamedTuple):
         return Taps(*(part.to(device, non_blocking=True) for part in self))
 
 
-def taps(size_in: int, size_out: int) -> Taps:
+def taps(size_in: int, size_out: int, device: torch.device = _CPU) -> Taps:
     """Return the taps of output index i by PyTorch's half-pixel rule, computed in float32.
 
     The source position is max(0, (i + 0.5) * size_in / size_out - 0.5).
     """
-    scale = torch.tensor(size_in, dtype=torch.float32) / torch.tensor(size_out, dtype=torch.float32)
-    position = ((torch.arange(size_out, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
+    scale = float(np.float32(size_in) / np.float32(size_out))
+    position = ((torch.arange(size_out, dtype=torch.float32, device=device) + 0.5) * scale - 0.5).clamp_(0)
     low = position.floor().long().clamp_(max=size_in - 1)
     high = (low + 1).clamp_(max=size_in - 1)
     return Taps(low, high, position - low)
-
-
-@functools.lru_cache(maxsize=_KEPT_TAPS)
-def taps_on(size_in: int, size_out: int, device: torch.device) -> Taps:
-    """Return `taps` on a device; those of the last sizes are kept there."""
-    with torch.inference_mode(mode=False):
-        return taps(size_in, size_out).to(device)
 
 
 def strip_bounds(y: Taps) -> list[int]:

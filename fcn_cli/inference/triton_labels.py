@@ -2,8 +2,8 @@
 
 Each program computes a part of one row of the label map: it interpolates class after class from the four
 logits around each pixel, and keeps the best. Importing this module needs Triton, which comes with PyTorch for
-CUDA on Linux; its first call compiles, which needs a C compiler. Where either is missing, `upsampling` works
-strip by strip.
+CUDA on Linux; its first call compiles, which needs a C compiler. Where either is missing, `labels` works
+chunk by chunk.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ..common.label_map import VOID_INDEX
 from .interpolation import Taps
-from .upsampling import LABELS_ONLY, PredictionOptions, Upsampled
+from .labels import LABELS_ONLY, PredictionOptions, Upsampled
 
 _BLOCK = 256
 _VOID = tl.constexpr(VOID_INDEX)
 
 
 def label_map_kernel(
-    logits: Tensor, x: Taps, y: Taps, options: PredictionOptions = LABELS_ONLY, *, probabilities: bool = False
+    logits: Tensor, x: Taps, y: Taps, options: PredictionOptions = LABELS_ONLY, probabilities: bool = False
 ) -> Upsampled:
-    """Return a label map, and its confidence if that is wanted; see `upsampling.Upsampler`.
+    """Return a label map, and its confidence if that is wanted; see `labels.Upsampler`.
 
     Parameters
     ----------

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .interpolation import Taps, windows
+from .labels import Upsampled, Upsampler
 from .options import ViewOptions
 from .tiling import Pixels, TileGrid
-from .upsampling import Upsampled, Upsampler
 
 Forward = Callable[[list[Pixels]], Tensor]
 """Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""

@@ -193,7 +193,7 @@ class NetworkStage:
     @resources.objects_that_stay()
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from ..inference import engine, execution
-        from ..inference.upsampling import PredictionOptions
+        from ..inference.labels import PredictionOptions
 
         network = self._network(file)
         self._observer.detail(

@@ -74,7 +74,7 @@ def _prediction(
     request: OnePhotoRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
 ) -> Prediction:
     from ..inference import engine, execution
-    from ..inference.upsampling import PredictionOptions
+    from ..inference.labels import PredictionOptions
     from .prediction_stream import open_pool, predictions
 
     prediction = request.prediction

@@ -28,7 +28,7 @@ from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference import compiled_labels
-from fcn_cli.inference.upsampling import label_map, upsample
+from fcn_cli.inference.labels import Upsampler
 from fcn_cli.models import registry
 
 from ..conftest import SAMPLES, Fcn
@@ -320,7 +320,7 @@ def test_labels_are_the_argmax_of_interpolated_logits(
     classes: int, h: int, w: int, height: int, width: int, compiled: bool, seed: int
 ) -> None:
     logits = torch.randn(classes, h, w, generator=seeded(seed))
-    labels = upsample(logits, height, width, compiled=compiled).labels
+    labels = Upsampler(compiled=compiled).to_size(logits, height, width).labels
     wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)[0]
     # Positions are float32's, as torchvision's are: logits that are that near may change places.
     assert labels.shape == (height, width)
@@ -330,10 +330,10 @@ def test_labels_are_the_argmax_of_interpolated_logits(
 def test_the_lowest_of_equal_classes_wins_in_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_labels, "_CHUNK_ELEMENTS", 1)
     logits = torch.randn(3, 20, 30, generator=seeded(0)).repeat(2, 1, 1)
-    labels = label_map(logits, 190, 170)
+    labels = Upsampler().to_size(logits, 190, 170).labels
     assert set(labels.flatten().tolist()) == {0, 1, 2}
-    assert torch.equal(labels, label_map(logits[:3], 190, 170))
-    assert not label_map(torch.zeros(5, 3, 3), 10, 10).any()
+    assert torch.equal(labels, Upsampler().to_size(logits[:3], 190, 170).labels)
+    assert not Upsampler().to_size(torch.zeros(5, 3, 3), 10, 10).labels.any()
 
 
 def test_what_a_kernel_cannot_read_is_refused() -> None:

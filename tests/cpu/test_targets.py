@@ -10,7 +10,7 @@ from fcn_cli.cpu.kernels import matmul, simd_targets
 from fcn_cli.cpu.kernels.simd_targets import AVX2, AVX512, BASELINE, SimdTarget
 from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
-from fcn_cli.inference.upsampling import label_map
+from fcn_cli.inference.labels import Upsampler
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_avx512_and_avx2_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> 
             weight, bias = torch.randn(48, 272, 3, 3).double(), torch.randn(48).double()
             convolved.append(torch.empty(20, 31, 48))
             Winograd(weight, bias, 2, tile, (0.0, None))(torch.randn(20, 31, 272), convolved[-1], Workspace())
-        return [product, *convolved, label_map(torch.randn(21, 9, 8), 67, 61)]
+        return [product, *convolved, Upsampler().to_size(torch.randn(21, 9, 8), 67, 61).labels]
 
     for first, second in zip(results(AVX512), results(AVX2), strict=True):
         assert torch.equal(first, second)

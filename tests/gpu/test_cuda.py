@@ -25,10 +25,9 @@ from fcn_cli.inference import execution
 from fcn_cli.inference.engine import MEAN, STD, Batch, Engine
 from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inference.interpolation import taps
-from fcn_cli.inference.label_kernel import find_label_kernel
+from fcn_cli.inference.labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel
 from fcn_cli.inference.options import InferenceOptions, ViewOptions
 from fcn_cli.inference.pipeline import run_batches
-from fcn_cli.inference.upsampling import PredictionOptions, Upsampler
 from fcn_cli.models import registry
 from fcn_cli.models.weights import LoadedModel
 
@@ -142,12 +141,12 @@ def test_layers_are_fused_and_labels_come_from_the_kernel() -> None:
     randomise(model)
     ours = engine(LoadedModel(architecture, model, VOC_CLASSES))
     assert ours.kernels()["fused"] >= 16
-    assert find_label_kernel(CUDA) is not None
+    assert find_label_kernel(CUDA, LABELS_ONLY) is not None
 
 
 @pytest.mark.parametrize("options", [PredictionOptions(), PredictionOptions(True, 0.4)])
-def test_the_label_kernel_is_the_strips(options: PredictionOptions) -> None:
-    kernel = find_label_kernel(CUDA)
+def test_the_label_kernel_is_the_chunks(options: PredictionOptions) -> None:
+    kernel = find_label_kernel(CUDA, options)
     if kernel is None:
         pytest.skip("Triton does not run here; see the test of fused layers")
     generator = torch.Generator().manual_seed(0)
@@ -156,7 +155,7 @@ def test_the_label_kernel_is_the_strips(options: PredictionOptions) -> None:
         for layout in (logits, logits.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
             x, y = taps(shape[2], size[0]), taps(shape[1], size[1])
             plain = Upsampler(options, compiled=False).upsample(logits, x, y)
-            ours = kernel(layout, x.to(CUDA), y.to(CUDA), options, probabilities=False)
+            ours = kernel(layout, x.to(CUDA), y.to(CUDA), options, False)
             assert float((plain.labels != ours.labels).float().mean()) <= _MAX_DIFFERENT
             if plain.confidence is not None and ours.confidence is not None:
                 assert int((plain.confidence.int() - ours.confidence.int()).abs().max()) <= 1

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from torch.nn import functional
 
 from fcn_cli import Segmenter
+from fcn_cli.inference.labels import PredictionOptions, Upsampled, Upsampler
 from fcn_cli.inference.tiling import TileAxis
-from fcn_cli.inference.upsampling import PredictionOptions, Upsampled, Upsampler
 from fcn_cli.inference.views import average, resample, upsample_blocks
 from fcn_cli.inputs.resizing import network_inputs
 

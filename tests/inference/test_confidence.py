@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli import Segmenter
-from fcn_cli.inference.upsampling import PredictionOptions, upsample
+from fcn_cli.inference.labels import PredictionOptions, Upsampler
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
 
@@ -33,14 +33,14 @@ def test_confidence_is_the_softmax_of_the_interpolated_logits(
     classes: int, h: int, w: int, height: int, width: int, minimum: float
 ) -> None:
     logits = 3 * torch.randn(classes, h, w, generator=torch.Generator().manual_seed(h * w))
-    got = upsample(logits, height, width, PredictionOptions(True, minimum))
+    got = Upsampler(PredictionOptions(True, minimum)).to_size(logits, height, width)
     wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)
     best = wide.softmax(1)[0].amax(0)
     assert got.confidence is not None
     assert (got.confidence - best * 255).abs().max() <= 0.501
     clear = (best - minimum).abs() > 1e-5
     assert torch.equal((got.labels == 255)[clear], (best < minimum)[clear])
-    plain = upsample(logits, height, width)
+    plain = Upsampler().to_size(logits, height, width)
     assert plain.confidence is None
     kept = got.labels != 255
     assert torch.equal(got.labels[kept], plain.labels[kept])

@@ -22,8 +22,8 @@ from fcn_cli import Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inference import engine, execution
+from fcn_cli.inference.labels import Upsampler
 from fcn_cli.inference.options import InferenceOptions
-from fcn_cli.inference.upsampling import label_map
 from fcn_cli.inputs import shape_batches
 from fcn_cli.inputs.decoded_photo import DecodedPhoto
 from fcn_cli.inputs.discovery import Source
@@ -47,7 +47,7 @@ def test_label_map_is_interpolate_then_argmax(
 ) -> None:
     logits = torch.randn(classes, h, w, generator=torch.Generator().manual_seed(seed))
     full = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)[0]
-    got = label_map(logits, height, width)
+    got = Upsampler().to_size(logits, height, width).labels
     assert got.dtype == torch.uint8
     assert got.shape == (height, width)
     best, second = full.topk(2, dim=0).values
@@ -59,8 +59,8 @@ def test_label_map_is_interpolate_then_argmax(
 def test_label_map_in_many_strips_and_with_ties() -> None:
     logits = torch.randn(21, 40, 50, generator=torch.Generator().manual_seed(1))
     full = F.interpolate(logits[None], (2000, 1700), mode="bilinear", align_corners=False)[0].argmax(0)
-    assert (label_map(logits, 2000, 1700) != full).float().mean() < 1e-4
-    assert not label_map(torch.zeros(5, 3, 3), 10, 10).any()
+    assert (Upsampler().to_size(logits, 2000, 1700).labels != full).float().mean() < 1e-4
+    assert not Upsampler().to_size(torch.zeros(5, 3, 3), 10, 10).labels.any()
 
 
 def item(index: int, shape: tuple[int, int] | None) -> DecodedPhoto:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import DeviceLost, Failure, FailureKind, FcnError
 from fcn_cli.common.label_map import Segmentation
-from fcn_cli.inference import engine, label_kernel, pipeline
+from fcn_cli.inference import engine, pipeline
 from fcn_cli.inference.engine import Batch, Engine
 from fcn_cli.inference.execution import ExecutionConfig
+from fcn_cli.inference.labels import LABELS_ONLY, find_label_kernel
 from fcn_cli.inference.options import ViewOptions
 from fcn_cli.inference.pipeline import Prediction, run_batches
 from fcn_cli.inference.transfers import CudaTransfers
@@ -500,9 +501,9 @@ def test_host_memory_that_cannot_be_pinned_is_ordinary_memory(monkeypatch: pytes
         ours.make_buffer(10)
 
 
-def test_a_gpu_without_a_right_label_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton cannot run on a CPU; what it raises is a reason to go strip by strip."""
-    assert label_kernel.find_label_kernel(torch.device("cpu")) is None
+def test_a_label_kernel_that_cannot_be_compiled_is_none() -> None:
+    """Triton cannot run on a CPU; what it raises is a reason to go chunk by chunk."""
+    assert find_label_kernel(torch.device("cpu"), LABELS_ONLY) is None
 
 
 def test_failures_and_results_keep_their_places(on_both: FakeGpu | None) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fcn_cli import Segmenter
 from fcn_cli.common.errors import RequestError
+from fcn_cli.inference.labels import Upsampler
 from fcn_cli.inference.options import ViewOptions
 from fcn_cli.inference.tiling import TileAxis, TileGrid
-from fcn_cli.inference.upsampling import Upsampler
 from fcn_cli.inference.views import blend, upsample_blocks
 
 from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of

@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from fcn_cli.inference import label_kernel
-from fcn_cli.inference.interpolation import Taps, taps
-from fcn_cli.inference.upsampling import PredictionOptions, Upsampled, Upsampler, upsample
+from fcn_cli.inference.interpolation import Taps
+from fcn_cli.inference.labels import PredictionOptions, Upsampled, Upsampler
 
 triton = pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linux only")
 
-# The oracle is PyTorch's interpolation, argmax and softmax over all classes at once.
+# The oracles are PyTorch's interpolation, argmax and softmax over all classes at once, and our chunks.
 INTERPRETED = """
 import torch, torch.nn.functional as F
 from fcn_cli.inference.interpolation import taps
 from fcn_cli.inference.triton_labels import label_map_kernel
-from fcn_cli.inference.upsampling import PredictionOptions
+from fcn_cli.inference.labels import PredictionOptions, Upsampler
 
 torch.manual_seed(0)
 for classes, h, w, height, width in [(6, 3, 4, 3, 270), (1, 2, 2, 2, 5), (9, 3, 3, 2, 2)]:
@@ -45,6 +44,10 @@ for classes, h, w, height, width in [(6, 3, 4, 3, 270), (1, 2, 2, 2, 5), (9, 3, 
         assert (got.confidence is None) != options.confidence
         if options.confidence:
             assert (got.confidence - probability * 255).abs().max() < 0.51
+        reference = Upsampler(options, compiled=False).upsample(logits, x, y)
+        assert torch.equal(got.labels[clear], reference.labels[clear]), (classes, options)
+        if options.confidence:
+            assert (got.confidence.int() - reference.confidence.int()).abs().max() <= 1
     given = label_map_kernel(logits.softmax(0), x, y, PredictionOptions(True), probabilities=True)
     mixed = F.interpolate(logits.softmax(0)[None], (height, width), mode="bilinear")[0]
     assert (given.confidence - mixed.amax(0) * 255).abs().max() < 0.51
@@ -87,39 +90,19 @@ def test_the_kernel_compiles_for_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
         assert f".target sm_{capability}" in compiled.asm["ptx"]
 
 
-# ---- its use
-
-
-def plain(
-    logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool = False
-) -> Upsampled:
-    return Upsampler(options, compiled=False, probabilities=probabilities).upsample(logits, x, y)
-
-
-def test_a_kernel_is_used_with_kept_taps_and_must_be_right() -> None:
+def test_the_kernel_is_used_where_there_is_one() -> None:
     calls: list[tuple[int, int]] = []
 
     def kernel(
-        logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool
+        logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, probabilities: bool
     ) -> Upsampled:
-        calls.append((id(x), id(y)))
-        return plain(logits, x, y, options, probabilities=probabilities)
+        calls.append((len(x.low), len(y.low)))
+        return Upsampler(options, compiled=False, probabilities=probabilities).upsample(logits, x, y)
 
-    def swapped(
-        logits: torch.Tensor, x: Taps, y: Taps, options: PredictionOptions, *, probabilities: bool
-    ) -> Upsampled:
-        return plain(logits, Taps(x.high, x.low, x.weight), y, options, probabilities=probabilities)
-
-    cpu = torch.device("cpu")
-    assert label_kernel.is_right(kernel, cpu)
-    assert not label_kernel.is_right(swapped, cpu)
-    calls.clear()
-    logits = torch.randn(5, 4, 6)
-    options = PredictionOptions(True, 0.4)
-    for _ in range(2):
-        got = upsample(logits, 31, 47, options, kernel=kernel)
-        expected = plain(logits, taps(6, 47), taps(4, 31), options)
-        assert torch.equal(got.labels, expected.labels)
-        assert got.confidence is not None
-        assert torch.equal(got.confidence, expected.confidence)  # type: ignore[arg-type]
-    assert len(set(calls)) == 1
+    logits, options = torch.randn(5, 4, 6), PredictionOptions(True, 0.4)
+    got = Upsampler(options, kernel=kernel).to_size(logits, 31, 47)
+    expected = Upsampler(options, compiled=False).to_size(logits, 31, 47)
+    assert calls == [(47, 31)]
+    assert torch.equal(got.labels, expected.labels)
+    assert got.confidence is not None
+    assert torch.equal(got.confidence, expected.confidence)  # type: ignore[arg-type]

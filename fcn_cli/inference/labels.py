@@ -1,0 +1,161 @@
+"""Logits at the network's stride become a label map at the image's size, of which no logits are ever kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..common.label_map import VOID_INDEX
+from . import device_errors
+from .interpolation import Taps, interpolation_matrix, strip_bounds, taps
+
+# Elements of an interpolated chunk: a part of a CPU's cache, and of a GPU's memory.
+_CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What to predict beside the classes.
+
+    With `confidence`, the softmax probability of each pixel's winning class is returned. A pixel with a
+    probability below `minimum` (0 to 1) becomes void.
+    """
+
+    confidence: bool = False
+    minimum: float = 0.0
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether no probability is needed."""
+        return not self.confidence and not self.minimum
+
+
+LABELS_ONLY = PredictionOptions()
+
+
+class Upsampled(NamedTuple):
+    """A label map and its confidence (probability times 255), both uint8, shape (h, w)."""
+
+    labels: Tensor
+    confidence: Tensor | None
+
+
+LabelKernel: TypeAlias = Callable[[Tensor, Taps, Taps, PredictionOptions, bool], Upsampled]
+"""Makes a label map on a GPU in one pass; see `triton_labels.label_map_kernel`."""
+
+
+def find_label_kernel(device: torch.device, options: PredictionOptions) -> LabelKernel | None:
+    """Return the kernel of a GPU, or None where it cannot be compiled: tried here, not amid a run.
+
+    Raises
+    ------
+    RuntimeError
+        The device is lost, or its memory does not suffice.
+    """
+    try:
+        from .triton_labels import label_map_kernel
+
+        at = taps(2, 2, device)
+        label_map_kernel(torch.zeros(2, 2, 2, device=device), at, at, options, False)
+    except Exception as error:
+        # Without Triton, a C compiler for its launcher, or support for this GPU: whatever it raises.
+        if device_errors.is_lost_device(error, device) or device_errors.is_out_of_memory(error):
+            raise
+        return None
+    return label_map_kernel
+
+
+@dataclass(frozen=True)
+class Upsampler:
+    """Interpolates logits bilinearly and takes the argmax.
+
+    Among equal logits the lowest class wins. The confidence is the maximum of the softmax over the classes,
+    of which there are at most 255. Memory does not grow with classes x height x width.
+
+    `compiled` has our kernel make the labels on a CPU, and `kernel` makes everything on a GPU; without them,
+    and for probabilities on a CPU, PyTorch's operators do it, chunk by chunk. With `probabilities` the logits
+    are probabilities already, which sum to one over the classes.
+    """
+
+    options: PredictionOptions = LABELS_ONLY
+    compiled: bool = True
+    probabilities: bool = False
+    kernel: LabelKernel | None = None
+
+    def to_size(self, logits: Tensor, height: int, width: int) -> Upsampled:
+        """Return the label map of a size in pixels, and its confidence if that is wanted.
+
+        It is that of ``F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)``,
+        up to the rounding of float32. `logits` is float32, shape (classes, h, w).
+        """
+        # Taps for the kernel are made on the GPU: copied there, they would wait for what it computes.
+        device = torch.device("cpu") if self.kernel is None else logits.device
+        x, y = taps(logits.shape[2], width, device), taps(logits.shape[1], height, device)
+        return self.upsample(logits, x, y)
+
+    def upsample(self, logits: Tensor, x: Taps, y: Taps) -> Upsampled:
+        """Return the label map, of shape (len(y.low), len(x.low)), and its confidence if that is wanted."""
+        device = logits.device
+        if self.kernel is not None:
+            return self.kernel(logits, x.to(device), y.to(device), self.options, self.probabilities)
+        logits = logits.contiguous()
+        if not self.compiled or device.type != "cpu":
+            labels = torch.empty((len(y.low), len(x.low)), dtype=torch.uint8, device=device)
+            return Upsampled(labels, self._fill(logits, x, y, labels, write_labels=True))
+        # Imported here: it loads llvmlite, which neither a GPU nor PyTorch's own kernels need.
+        from .compiled_labels import compiled_label_map
+
+        labels = compiled_label_map(logits, x, y)
+        if self.options.labels_only:
+            return Upsampled(labels, None)
+        return Upsampled(labels, self._fill(logits, x, y, labels, write_labels=False))
+
+    def _fill(self, logits: Tensor, x: Taps, y: Taps, labels: Tensor, *, write_labels: bool) -> Tensor | None:
+        """Write the void pixels, and the labels with `write_labels`, into `labels`; return the confidence."""
+        classes, options = len(logits), self.options
+        confidence = torch.empty_like(labels) if options.confidence else None
+        # Descending, so that the maximum over equal logits selects the lowest class.
+        order = torch.arange(classes, 0, -1, dtype=torch.float32, device=logits.device)[:, None, None]
+        for rows, chunk in _chunks(logits, x, y):
+            # PyTorch's argmax is scalar code; these operators are vectorised.
+            best = chunk.amax(0)
+            # Computed before the chunk is overwritten.
+            probability = None if options.labels_only else self._probability(chunk, best)
+            if write_labels:
+                labels[rows] = classes - chunk.eq_(best).mul_(order).amax(0)
+            if probability is not None:
+                labels[rows].masked_fill_(probability < options.minimum, VOID_INDEX)
+            if probability is not None and confidence is not None:
+                confidence[rows] = probability.mul_(255).round_()
+        return confidence
+
+    def _probability(self, chunk: Tensor, best: Tensor) -> Tensor:
+        """Return the winning class's probability."""
+        if self.probabilities:
+            return best.clone()
+        # The largest term of the sum is exp(0).
+        return (chunk - best).exp_().sum(0).reciprocal_()
+
+
+def _chunks(logits: Tensor, x: Taps, y: Taps) -> Iterator[tuple[slice, Tensor]]:
+    """Yield some of the label map's rows at a time, with their logits: shape (classes, rows, width).
+
+    All rows of a chunk lie between the same two rows of logits, which are interpolated once, as a matrix
+    product.
+    """
+    classes, _, size = logits.shape
+    width, device = len(x.low), logits.device
+    matrix, down = interpolation_matrix(x, size, width).to(device), y.weight.to(device)[:, None]
+    most = max(1, _CHUNK_ELEMENTS[device.type] // (classes * width))
+    wide: dict[int, Tensor] = {}
+    for start, end in itertools.pairwise(strip_bounds(y)):
+        low, high = int(y.low[start]), int(y.high[start])
+        wide = {row: wide[row] if row in wide else logits[:, row] @ matrix for row in (low, high)}
+        for first in range(start, end, most):
+            rows = slice(first, min(first + most, end))
+            yield rows, torch.lerp(wide[low][:, None], wide[high][:, None], down[rows])
