@@ -10,7 +10,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,6 +36,8 @@ DEFAULT_SIZE, DEFAULT_TILED_SIZE = (693, 520), (2000, 1500)
 HUB = "torchvision"
 PLAIN = "torchvision, no auxiliary head"
 FCN = "fcn"
+UNMEASURED = "fcn, its own kernels"
+"""On processors where nobody has measured them yet: there `fcn` itself takes PyTorch's."""
 
 TILED = "tiles"
 ALONE = "a tile alone"
@@ -109,6 +111,8 @@ def measure(
     further: Callable[[nn.Module, Tensor], Sequence[Contender]] = lambda _model, _batch: (),
     prepare: Callable[[nn.Module], None] = lambda _model: None,
     between: Callable[[], None] = lambda: None,
+    *,
+    own_kernels: bool = False,
 ) -> Measured:
     """Time plain torchvision and `fcn`, in turn, round by round.
 
@@ -131,6 +135,8 @@ def measure(
         Sets the weights of the model, which are random.
     between
         Is called after each run.
+    own_kernels
+        Whether to time `fcn` with its own kernels, too, on a CPU.
 
     Raises
     ------
@@ -156,6 +162,9 @@ def measure(
         contenders.append(Contender(PLAIN, _torchvision_run(plain, batch, execution)))
     contenders += further(network.model, batch)
     contenders.append(Contender(FCN, engine_run(engine, pixels)))
+    if own_kernels:
+        own = Engine(network, replace(execution, kernels="fast"))
+        contenders.append(Contender(UNMEASURED, engine_run(own, pixels)))
     with (
         torch.inference_mode(),
         device_errors.detect_lost_device(execution.device),

@@ -238,7 +238,6 @@ def test_where_the_system_refuses_amx_it_is_not_available(monkeypatch: pytest.Mo
         amx._permitted.cache_clear()
 
 
-@pytest.mark.skipif(not AVX512_BF16.can_be_compiled_here(), reason="LLVM does not compile for x86 here")
 def test_the_innermost_loop_has_four_products_a_step_and_no_more_tiles() -> None:
     code = amx.convolution_kernel(AVX512_BF16, steps=amx.TAPS, add=False, groups=1, chunked=False).ir
     assert code.count('call void @"llvm.x86.tdpbf16ps"') == 9 * 4

@@ -25,7 +25,7 @@ def listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["AVX512", "avx2", "BASELINE"])
+@pytest.mark.parametrize("name", ["AVX512", "avx2", "NEON", "BASELINE"])
 @ON_X86
 def test_a_kernel_has_its_targets_vectors(
     kernel: str, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -38,8 +38,9 @@ def test_a_kernel_has_its_targets_vectors(
     assert f"{kernel}:" in assembly
     assert ("zmm" in assembly) == (name == "AVX512")
     assert ("ymm" in assembly) == (name == "avx2")
+    assert ("v0.4s" in assembly) == (name == "NEON")
     # Without FMA, a multiply-add is two instructions.
-    assert ("vfmadd" in assembly) == (name != "BASELINE")
+    assert ("vfmadd" in assembly or "fmla" in assembly) == (name != "BASELINE")
 
 
 @ON_X86
@@ -76,7 +77,7 @@ def test_a_wrong_name_is_refused_with_the_right_ones(
 ) -> None:
     for arguments in (
         ["gemm"],
-        ["argmax", "--target", "NEON"],
+        ["argmax", "--target", "SSE"],
         ["transform_input", "--tile", "5"],
         ["amx_convolution", "--target", "AVX2"],
     ):
@@ -101,6 +102,19 @@ def test_the_innermost_loop_of_a_product_keeps_its_sums_in_registers(target: Sim
         assert loop.count("vbroadcastss") == target.rows
         assert loop.count("vmovups") == target.vectors
         assert "%rsp" not in loop
+
+
+def test_the_innermost_loop_of_a_product_for_arm_does_so_too() -> None:
+    target = simd_targets.NEON
+    for kernel in (
+        matmul.pointwise_kernel(target, add=True, whole=False, deep=True, bf16=False),
+        matmul.batched_kernel(target, deep=False),
+    ):
+        blocks = re.split(r"^\.LBB\w+:", kernel.assembly(), flags=re.MULTILINE)
+        (block,) = [block for block in blocks if "prfm" in block and "fmla" in block]
+        loop = block.partition("\tb.")[0]
+        assert loop.count("fmla") == target.rows * target.vectors
+        assert "sp" not in re.findall(r"\w+", loop)
 
 
 @ON_X86

@@ -22,7 +22,7 @@ from fcn_cli.cpu import winograd
 from fcn_cli.cpu.kernels import compiler, matmul
 from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.notation import KernelBuilder
-from fcn_cli.cpu.kernels.simd_targets import SimdTarget
+from fcn_cli.cpu.kernels.simd_targets import NEON, SimdTarget
 from fcn_cli.cpu.network import CpuNetwork
 from fcn_cli.cpu.toom_cook import POINTS
 from fcn_cli.cpu.winograd import Winograd
@@ -32,11 +32,17 @@ from fcn_cli.inference.labels import Upsampler
 from fcn_cli.models import registry
 
 from ..conftest import SAMPLES, Fcn
+from .conftest import FLOAT32_TARGETS, use
 
 
-@pytest.fixture(autouse=True)
-def every_target(target: SimdTarget) -> SimdTarget:
-    return target
+@pytest.fixture(
+    autouse=True,
+    # Whole networks would take too long in emulation.
+    params=[each for each in FLOAT32_TARGETS if each is not NEON or NEON.runs_here()],
+    ids=lambda target: target.name,
+)
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
+    return use(request.param, request, monkeypatch)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -294,6 +300,20 @@ def test_threads_change_nothing() -> None:
         with torch_threads(threads):
             matmul.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
     assert all(torch.equal(one, products[0]) for one in products)
+
+
+OPENMP = [*(Path(torch.__file__).parent / "lib").glob("libgomp*")]
+
+
+@pytest.mark.skipif(not OPENMP, reason="this PyTorch comes without GNU's OpenMP")
+def test_openmp_is_found_by_the_names_that_macos_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: SimdTarget
+) -> None:
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "__init__.py"))
+    assert compiler._openmp.__wrapped__() is None
+    (tmp_path / "lib" / "libomp.dylib").symlink_to(OPENMP[0])
+    assert compiler._openmp.__wrapped__() is not None
 
 
 def test_not_a_number_stays_one() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from fcn_cli.cpu.kernels import arguments
 from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.notation import (
     F32,
@@ -23,6 +27,13 @@ from fcn_cli.cpu.kernels.notation import (
     minimum,
 )
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
+
+
+def address(array: NDArray[Any] | Tensor) -> int:
+    """Return an array's address, as the wrappers of kernels do."""
+    tensor = torch.as_tensor(array)
+    return arguments.data_pointer(tensor, tensor.dtype)
+
 
 PAIRS = [(7, 3), (3, 7), (0, 5), (12, 12), (1 << 40, 1000)]
 
@@ -47,7 +58,7 @@ def run_integers(target: SimdTarget, build: Callable[[KernelBuilder, Int, Int], 
         with kernel.parallel_for():
             kernel.pointer("result", I64)[0] = build(kernel, kernel["a"], kernel["b"])
 
-    Kernel("integers", ("a", "b", "result"), whole, target)(1, a=a, b=b, result=result.data_ptr())
+    Kernel("integers", ("a", "b", "result"), whole, target)(1, a=a, b=b, result=address(result))
     return int(result)
 
 
@@ -127,7 +138,7 @@ def test_vectors(target: SimdTarget, name: str) -> None:
             out.store(VECTORS[name](first.load(), second.load()))
 
     kernel = Kernel("vectors", ("a", "b", "result"), build, target)
-    kernel(1, a=a.ctypes.data, b=b.ctypes.data, result=result.ctypes.data)
+    kernel(1, a=address(a), b=address(b), result=address(result))
     np.testing.assert_array_equal(result, eval(name, {"a": a, "b": b, "np": np}))
 
 
@@ -141,7 +152,7 @@ def test_not_a_number_passes_a_clamp_and_fails_a_comparison(target: SimdTarget) 
             kernel.pointer("chosen", F32).store((value > zero).select(zero, zero + 3.0))
 
     kernel = Kernel("nan", ("a", "limited", "chosen"), build, target)
-    kernel(1, a=a.ctypes.data, limited=limited.ctypes.data, chosen=chosen.ctypes.data)
+    kernel(1, a=address(a), limited=address(limited), chosen=address(chosen))
     assert np.isnan(limited).all()
     assert (chosen == 3).all()
 
@@ -168,10 +179,10 @@ def test_pointers_count_elements(target: SimdTarget) -> None:
     fields = ("floats", "integers", "octets", "result", "three", "float")
     Kernel("pointers", fields, build, target)(
         1,
-        floats=floats.ctypes.data,
-        integers=integers.ctypes.data,
-        octets=octets.ctypes.data,
-        result=result.ctypes.data,
+        floats=address(floats),
+        integers=address(integers),
+        octets=address(octets),
+        result=address(result),
         three=3,
         float=2.5,
     )
@@ -193,7 +204,7 @@ def test_every_item_is_processed_once_and_every_thread_has_a_number(target: Simd
             own[0] = own[0] + 1
 
     Kernel("items", ("counts", "by_thread"), build, target)(
-        1000, counts=counts.ctypes.data, by_thread=by_thread.ctypes.data
+        1000, counts=address(counts), by_thread=address(by_thread)
     )
     assert (counts == 1).all()
     assert by_thread.sum() == 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import sys
 import threading
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from fcn_cli.common import resources
+from fcn_cli.cpu.kernels import simd_targets
 from fcn_cli.evaluation import bench
 from fcn_cli.inference.execution import ExecutionConfig
 
@@ -35,6 +37,21 @@ def test_the_figures_of_a_resnet(fcn: Fcn) -> None:
         assert one["images_per_second"] == pytest.approx(1 / seconds)
         hub = got["contenders"]["torchvision"]["images_per_second"]
         assert one["ratio_to_torchvision"] == pytest.approx(1 / seconds / hub)
+
+
+@pytest.mark.long
+def test_where_our_kernels_are_unmeasured_both_are_timed(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: simd_targets.BASELINE)
+    how = ("bench", "--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1")
+    shown = fcn(*how).stdout
+    assert "torch kernels" in shown
+    said = re.search(r"(its own|PyTorch's) are ([\d.]+) times as fast here; please report", shown)
+    assert said
+    rates = re.findall(r"^fcn(, its own kernels)? +fp32 +([\d.]+)", shown, re.MULTILINE)
+    (_, theirs), (_, ours) = rates
+    assert (said[1] == "its own") == (float(ours) > float(theirs))
+    assert float(said[2]) >= 1
+    assert "please report" not in fcn(*how, "--kernels", "torch").stdout
 
 
 @pytest.mark.long

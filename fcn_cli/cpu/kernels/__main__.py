@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Callable
 
@@ -57,12 +56,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     target = targets[options.target]
-    if not target.can_be_compiled_here():
-        parser.error(f"LLVM does not compile for {target.name} on {platform.machine()}")
     if options.kernel == "amx_convolution" and not target.multiplies_bf16:
         parser.error(f"argument --target: for amx_convolution choose from {simd_targets.AVX512_BF16.name}")
     kernel = _KERNELS[options.kernel](target, options)
-    sys.stdout.write(kernel.ir if options.format == "ir" else kernel.assembly())
+    try:
+        sys.stdout.write(kernel.ir if options.format == "ir" else kernel.assembly())
+    except RuntimeError as error:
+        parser.error(f"LLVM does not compile for {target.name} here: {error}")
 
 
 if __name__ == "__main__":

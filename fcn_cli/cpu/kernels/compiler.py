@@ -93,7 +93,7 @@ class Kernel:
             # A processor with the target's vectors need not have tiles; without them LLVM ends the process.
             features = ",".join(filter(None, [features, "+amx-tile,+amx-bf16"]))
         with _compiling:
-            module, machine = _parse(self.ir, processor, features)
+            module, machine = parse(self.ir, self._target.triple, processor, features)
             return str(machine.emit_assembly(module))
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class Kernel:
         # LLVM lowers vectors that the processor lacks; instructions that it lacks would end the process.
         runnable = self._target if self._target.runs_here() else simd_targets.host_target()
         with _compiling:
-            module, machine = _parse(self.ir, *simd_targets.processor(runnable))
+            module, machine = parse(self.ir, runnable.triple, *simd_targets.processor(runnable))
             engine = binding.create_mcjit_compiler(module, machine)
             engine.finalize_object()
             return _MachineCode(engine, self._name)
@@ -115,13 +115,19 @@ class _MachineCode:
         self.address = int(engine.get_function_address(function))
 
 
-def _parse(code: str, processor: str, features: str) -> tuple[Any, Any]:
-    """Return a module in LLVM's intermediate representation, and what compiles it."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
+def parse(code: str, triple: str, processor: str, features: str) -> tuple[Any, Any]:
+    """Return a module in LLVM's intermediate representation, and what compiles it.
+
+    Raises
+    ------
+    RuntimeError
+        This build of LLVM does not know the machine that `triple` names.
+    """
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
     module = binding.parse_assembly(code)
     module.verify()
-    target = binding.Target.from_default_triple()
+    target = binding.Target.from_triple(triple)
     return module, target.create_target_machine(cpu=processor, features=features, opt=2)
 
 
@@ -139,21 +145,22 @@ def _run(function: int, task: int, items: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _openmp() -> _RunOnThreads | None:
-    """Return the entry point of the GNU OpenMP library that torch uses, or None.
+    """Return the entry point of the OpenMP library that torch uses, or None; LLVM's has GNU's entry, too.
 
     Torch's own threads must do the work: they spin while they wait, and other threads would compete with
     them.
     """
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        # The look-up includes a library's dependencies, so this finds torch's own OpenMP and no other.
-        parallel = ctypes.CDLL(str(library)).GOMP_parallel
-    except (OSError, AttributeError):
-        return None
-    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    parallel.restype = None
-    entry: _RunOnThreads = parallel
-    return entry
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "libomp.dylib"):
+        try:
+            # The look-up includes a library's dependencies, so this finds torch's own OpenMP and no other.
+            parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        parallel.restype = None
+        entry: _RunOnThreads = parallel
+        return entry
+    return None
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llvmlite import binding
 
 _FLOAT_BYTES = 4
+_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True, eq=False)
 class SimdTarget:
     """An instruction set, and how a matrix product uses its registers.
 
-    `lanes` is the number of float32 in a vector. A matrix product computes `rows` x `vectors` vectors at a
-    time: as many as fit into the registers beside the factors. `features` are those that LLVM must find in a
-    processor, and `processor` is LLVM's name of a plain one that has them. `beats_torch` says whether our
-    float32 kernels were measured to be faster than PyTorch's there (`benchmarks/RESULTS.md`),
-    `multiplies_bf16` whether there is an instruction for dot products of bfloat16 pairs.
+    `machine` is LLVM's name of the machines that have it, empty where all have. `lanes` is the number of
+    float32 in a vector. A matrix product computes `rows` x `vectors` vectors at a time: as many as fit into
+    the registers beside the factors. `features` are those that LLVM must find in a processor, and `processor`
+    is LLVM's name of a plain one that has them. `beats_torch` says whether our float32 kernels were measured
+    to be faster than PyTorch's there (`benchmarks/RESULTS.md`), `multiplies_bf16` whether there is an
+    instruction for dot products of bfloat16 pairs.
     """
 
     name: str
+    machine: str
     lanes: int
     rows: int
     vectors: int
@@ -41,24 +45,34 @@ class SimdTarget:
         """The size of a vector register."""
         return self.lanes * _FLOAT_BYTES
 
+    @property
+    def triple(self) -> str:
+        """The machine and its system as LLVM names them: this one, or another machine with Linux."""
+        if self.machine in {"", host_machine()}:
+            return str(binding.get_default_triple())
+        return f"{self.machine}-unknown-linux-gnu"
+
     def runs_here(self) -> bool:
         """Return whether this machine's processor has the instruction set."""
         available = host_features()
-        return all(available.get(feature) for feature in self.features)
-
-    def can_be_compiled_here(self) -> bool:
-        """Return whether LLVM knows the instruction set on this machine, whether it can run it or not."""
-        return all(feature in host_features() for feature in self.features)
+        return self.machine in {"", host_machine()} and all(available.get(each) for each in self.features)
 
 
 AVX512_BF16 = SimdTarget(
-    "AVX512_BF16", 16, 12, 2, ("avx512f", "avx512bf16"), "cooperlake", multiplies_bf16=True
+    "AVX512_BF16", "x86_64", 16, 12, 2, ("avx512f", "avx512bf16"), "cooperlake", multiplies_bf16=True
 )
-AVX512 = SimdTarget("AVX512", 16, 12, 2, ("avx512f",), "x86-64-v4")
-AVX2 = SimdTarget("AVX2", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")
-BASELINE = SimdTarget("BASELINE", 4, 6, 2, (), "", beats_torch=False)
-SIMD_TARGETS = (AVX512_BF16, AVX512, AVX2, BASELINE)
+AVX512 = SimdTarget("AVX512", "x86_64", 16, 12, 2, ("avx512f",), "x86-64-v4")
+AVX2 = SimdTarget("AVX2", "x86_64", 8, 6, 2, ("avx2", "fma"), "x86-64-v3")
+# Every 64-bit ARM has it; LLVM may find no features there.
+NEON = SimdTarget("NEON", "aarch64", 4, 12, 2, (), "generic", beats_torch=False)
+BASELINE = SimdTarget("BASELINE", "", 4, 6, 2, (), "", beats_torch=False)
+SIMD_TARGETS = (AVX512_BF16, AVX512, AVX2, NEON, BASELINE)
 """From the best to the one that every processor has."""
+
+
+def host_machine() -> str:
+    """Return LLVM's name of this kind of machine."""
+    return _MACHINES.get(platform.machine(), platform.machine())
 
 
 def host_processor() -> str:
@@ -103,7 +117,6 @@ def processor(target: SimdTarget) -> tuple[str, str]:
 
 
 def describe() -> str:
-    """Return one line on the processor, the vectors and the compiler of the kernels."""
-    vectors = f"vectors of {simd_target().lanes} float32"
-    version = ".".join(map(str, binding.llvm_version_info))
-    return f"compiled for {host_processor()}, {vectors}, by LLVM {version}"
+    """Return one line on the instruction set and the compiler of the kernels."""
+    target, version = simd_target(), ".".join(map(str, binding.llvm_version_info))
+    return f"{target.name}, vectors of {target.lanes} float32, compiled by LLVM {version}"
