@@ -8,7 +8,7 @@ import html
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Literal, TypedDict, Unpack, overload
@@ -35,7 +35,7 @@ from .models import registry
 from .models.request import ModelRequest
 from .models.weights import LoadedModel
 from .outputs import overlay
-from .outputs.label_rules import LabelRules
+from .outputs.label_rules import LabelRules, read_map
 from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
 
 _SHOWN_CLASSES = 5
@@ -165,6 +165,8 @@ class SegmenterOptions(TypedDict, total=False):
     """Whether a fourth band is alpha, ``use`` or ``ignore``; None: as the file says."""
     min_confidence: float
     """Pixels whose class has a smaller probability (0 to 1) become void (255). Default: 0."""
+    map: str | os.PathLike[str] | Mapping[str, int] | None
+    """Classes merged and renamed, as for ``--map``: ``"pet:cat+dog=1,*=0"``, a dictionary or a JSON file."""
     min_region: int
     """Regions of fewer connected pixels take the class of their largest neighbour. Default: 0."""
     confidence: bool
@@ -219,7 +221,6 @@ class Segmenter:
             ViewOptions(options.get("tile"), options.get("overlap"), options.get("flip", False)),
         )
         self._rendering = Rendering(options.get("stretch", False), options.get("alpha"))
-        self._rules = LabelRules(options.get("min_region", 0))
         self._scales = check_scales(options.get("scales", ONE_SCALE))
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
@@ -231,6 +232,10 @@ class Segmenter:
             options.get("offline", False),
         ).resolve()
         self.network: LoadedModel = model.load(model.weights_file())
+        given = options.get("map")
+        rules = LabelRules(None if given is None else read_map(given), options.get("min_region", 0))
+        self._rules = rules.resolve(self.network.class_names)
+        self.class_names = self._rules.names(self.network.class_names)
         self.resize = options.get("resize", None if options.get("tile") else DEFAULT_SHORT_SIDE)
         wanted = PredictionOptions(options.get("confidence", False), inference.min_confidence)
         self._engine = Engine(self.network, execution, wanted, inference.views)
@@ -338,7 +343,7 @@ class Segmenter:
         return Result(
             predicted.labels,
             photo.image,
-            self.network.class_names,
+            self.class_names,
             notes,
             predicted.confidence,
             photo.source,
@@ -365,6 +370,10 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str | os.PathLike)
 
 
+def _is_map(value: object) -> bool:
+    return isinstance(value, Mapping) or _is_path(value)
+
+
 def _are_numbers(value: object) -> bool:
     return isinstance(value, Sequence | np.ndarray) and all(map(_is_number, value))
 
@@ -377,10 +386,11 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("offline", "confidence", "flip", "stretch"), (_is_flag, "True or False")),
     **dict.fromkeys(("device", "precision", "kernels", "backbone", "alpha"), (_is_text, "a name")),
     "min_confidence": (_is_number, "a number"),
+    "map": (_is_map, "rules, a dictionary or a path"),
     "scales": (_are_numbers, "a list of numbers"),
 }
 _MAY_BE_NONE = frozenset(
-    {"alpha", "weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"}
+    {"map", "alpha", "weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"}
 )
 
 

@@ -326,6 +326,19 @@ MinConfidence = Annotated[
         parser=values.number(0, 1),
     ),
 ]
+Map = Annotated[
+    str | None,
+    _option(
+        QUALITY,
+        "--map",
+        line="Merge and renumber classes: person=1,cat+dog=2,*=0.",
+        more="Names or indices of the network's classes, and the index (255: void) that they become. * is "
+        "every other class; without it they keep their index. pet:cat+dog=2 gives a new name. A JSON file "
+        'has the rules as {"pet:cat+dog": 2}.',
+        envvar="FCN_MAP",
+        metavar="MAP",
+    ),
+]
 MinRegion = Annotated[
     int,
     _option(

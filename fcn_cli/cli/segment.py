@@ -50,6 +50,7 @@ def segment(
     alpha: options.AlphaOption = None,
     write: options.Write = None,
     min_confidence: options.MinConfidence = 0.0,
+    class_map: options.Map = None,
     min_region: options.MinRegion = 0,
     palette: options.Palette = "hub",
     opacity: options.Opacity = 0.5,
@@ -91,7 +92,7 @@ def segment(
         from ..inputs.discovery import InputRequest
         from ..inputs.samples import Rendering
         from ..models.request import ModelRequest
-        from ..outputs.label_rules import LabelRules
+        from ..outputs.label_rules import LabelRules, read_map
         from ..outputs.looks import LookRequest
         from ..outputs.request import OutputRequest
         from ..runs.request import PredictionRequest, ResumeOptions, SegmentRequest
@@ -113,7 +114,7 @@ def segment(
             Rendering(stretch, alpha),
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
-        LabelRules(min_region),
+        LabelRules(read_map(class_map) if class_map is not None else None, min_region),
     )
     look = LookRequest(palette, opacity, legend, cutout or None)
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)

@@ -101,7 +101,7 @@ class RayStage(NetworkStage):
         began = time.monotonic()
         # Missing weights, or wrong ones, end the run before Ray starts.
         network = self._network(self._resolved.model.weights_file(self._observer.downloading))
-        report.summary.class_names = network.class_names
+        report.summary.class_names = self._resolved.rules.names(network.class_names)
         self.earlier.add(plan)
         with (
             self.stop,

@@ -15,7 +15,7 @@ from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
 from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..outputs.directory import OutputDirectory
-from ..outputs.label_rules import LabelRules
+from ..outputs.label_rules import ResolvedRules
 from ..outputs.looks import Style
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
@@ -39,7 +39,7 @@ class Job:
     kinds: Sequence[str]
     look: Style
     fingerprint: str
-    rules: LabelRules
+    rules: ResolvedRules
     prediction: PredictionRequest
     version: str = __version__
 

@@ -7,7 +7,7 @@ for indices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,35 +35,47 @@ class Indices:
 class ClassMap:
     """Rules, in the order of their writing: sources, and what they become.
 
-    A source and a target are each a name or an index; ``void`` and 255 are void.
+    A source and a target are each a name or an index; ``void`` and 255 are void. `names` are new names of
+    targets.
     """
 
     rules: tuple[tuple[str, str], ...]
     rest: str | None = None
+    names: tuple[tuple[str, str], ...] = ()
 
     TAKES: ClassVar = "rules such as 'person=1,cat+dog=2,*=0'"
     """What an option with a map takes, for its message."""
 
     @classmethod
-    def parse(cls, text: str) -> ClassMap:
-        """Parse a map.
+    def parse(cls, text: str, *, naming: bool = False) -> ClassMap:
+        """Parse a map; with `naming` also new names before the sources, ``pet:cat+dog=2``.
 
         Raises
         ------
         ValueError
             It is none.
         """
+        parts = filter(None, (part.strip() for part in text.split(",")))
+        return cls.of((part.rpartition("=")[::2] for part in parts), naming=naming)
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, str]], *, naming: bool = False) -> ClassMap:
+        """Return the map of pairs of sources and target, as `parse` does."""
         rules: dict[str, str] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            left, _, target = (side.strip() for side in part.rpartition("="))
+        names: dict[str, str] = {}
+        for left, target in ((left, target.strip()) for left, target in parts):
+            if naming and ":" in left:
+                name, _, left = left.partition(":")
+                if not name.strip() or names.setdefault(target, name.strip()) != name.strip():
+                    raise ValueError(f"no name: {name!r}")
             for source in (source.strip() for source in left.split("+")):
                 if not source or not target or source in rules:
-                    raise ValueError(f"no rule: {part!r}")
+                    raise ValueError(f"no rule: {left!r}")
                 rules[source] = target
         rest = rules.pop(REST, None)
         if not rules and rest is None:
-            raise ValueError(f"no rule: {text!r}")
-        return cls(tuple(rules.items()), rest)
+            raise ValueError("no rule")
+        return cls(tuple(rules.items()), rest, tuple(names.items()))
 
     def __str__(self) -> str:
         return ",".join(f"{source}={target}" for source, target in (*self.rules, (REST, self.rest)) if target)
@@ -91,6 +103,8 @@ class ClassMap:
         by_target = None if targets is None else dict(enumerate(targets))
 
         def target(text: str) -> int:
+            if targets is None and not text.isdigit() and text.casefold() != _VOID:
+                raise RequestError(f"{option}: classes become an index from 0 to 255, or void, not {text!r}")
             found = _find(option, text, by_target)
             if found > VOID_INDEX:
                 raise RequestError(

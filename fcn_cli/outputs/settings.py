@@ -22,7 +22,7 @@ from .run_file import RunFile
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
-LATER_OPTIONS: dict[str, object] = {"stretch": False, "alpha": None, "min_region": 0}
+LATER_OPTIONS: dict[str, object] = {"stretch": False, "alpha": None, "map": None, "min_region": 0}
 """Options that 0.2 did not have, and their defaults. At its default one is in neither the fingerprint nor the
 file, so that a new option leaves finished directories finished."""
 
@@ -51,6 +51,7 @@ class LabelSettings:
     flip: bool = False
     stretch: bool = False
     alpha: str | None = None
+    map: str | None = None
     min_region: int = 0
 
     def fingerprint(self) -> str:

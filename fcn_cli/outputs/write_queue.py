@@ -20,7 +20,7 @@ from ..inputs import decoder
 from ..inputs.discovery import Source
 from ..inputs.samples import BY_THE_FILE, Rendering
 from .directory import OutputDirectory
-from .label_rules import AS_PREDICTED, LabelRules
+from .label_rules import AS_PREDICTED, ResolvedRules
 from .record import Record, Written, finish, gone
 
 # They mostly wait for fsync, and file systems make many of those one.
@@ -173,7 +173,7 @@ class WriteQueue:
         types: Sequence[str],
         *,
         completes: bool = False,
-        rules: LabelRules = AS_PREDICTED,
+        rules: ResolvedRules = AS_PREDICTED,
     ) -> None:
         """Write an image's output files and its record; call `retract` before.
 

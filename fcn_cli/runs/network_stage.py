@@ -123,7 +123,8 @@ class NetworkStage:
             engine = self._engine
             assert engine is not None  # noqa: S101 - loaded now or before
             summary = report.summary
-            summary.class_names, summary.how = engine.network.class_names, dict(self._how)
+            summary.class_names = self._resolved.rules.names(engine.network.class_names)
+            summary.how = dict(self._how)
             started, done_before, clock = time.monotonic(), summary.done, StageClock()
             with self.stop, resources.without_old_objects_in_collections():
                 try:
@@ -221,10 +222,12 @@ class NetworkStage:
         if model.architecture.note and model.checkpoint is None:
             self._observer.note(model.architecture.note)
         network = model.load(file)
-        self._request.output.look.check(network.class_names)
+        self._request.prediction.rules.resolve(network.class_names)
+        names = self._resolved.rules.names(network.class_names)
+        self._request.output.look.check(names)
         with OutputLost.when_refused(self._folder.root):
             self._resolved.settings.save(self._folder.root, file.sha256)
-            self._folder.write_classes(network.class_names)
+            self._folder.write_classes(names)
         self._how["weights_sha256"] = file.sha256
         return network
 

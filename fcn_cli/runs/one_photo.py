@@ -49,7 +49,8 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     prediction = request.prediction
     decoder.prepare_process(prediction.decoding.max_pixels)
     model = prediction.model.resolve()
-    look = request.look.resolve(model.class_names)
+    rules = prediction.rules.resolve(model.class_names)
+    look = request.look.resolve(rules.names(model.class_names) if model.class_names else None)
     if model.architecture.note and model.checkpoint is None:
         observer.note(model.architecture.note)
     predicted = _prediction(request, model, model.weights_file(observer.downloading), observer)
@@ -58,7 +59,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     stream = io.BytesIO()
     encode(
         WRITERS[request.kind](look),
-        prediction.rules(predicted.result),
+        rules(predicted.result),
         lambda: (
             decoder.decode_for_people(
                 request.source.path, prediction.decoding.max_pixels, prediction.decoding.rendering
@@ -84,7 +85,7 @@ def _prediction(
         if note := execution.note(chosen):
             observer.note(note)
         network = model.load(file)
-        request.look.check(network.class_names)
+        request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))
         options = PredictionOptions(
             not find_kind(request.kind).from_labels, prediction.inference.min_confidence
         )

@@ -11,7 +11,7 @@ from ..common.output_layout import output_file
 from ..inputs.discovery import Source
 from ..outputs import record
 from ..outputs.directory import OutputDirectory
-from ..outputs.label_rules import LabelRules
+from ..outputs.label_rules import ResolvedRules
 from ..outputs.record import Record
 from ..outputs.write_queue import Outcome, WriteQueue
 from .plan import Complete, Remake, Segment
@@ -44,7 +44,7 @@ class PredictionWriter:
         kinds: Sequence[str],
         fingerprint: str,
         steps_to_complete: Mapping[str, Complete],
-        rules: LabelRules,
+        rules: ResolvedRules,
         give_back: GiveBack | None = None,
     ) -> None:
         self._writes = writes

@@ -184,9 +184,10 @@ class RunReport:
 
     def class_names(self) -> Sequence[str] | None:
         """Return the class names, from the network or the request; None if not even their number is known."""
-        names = self.summary.class_names or self._resolved.model.class_names
+        names = self.summary.class_names or self._resolved.class_names
         if names is None and (recorded := read_classes(self._output)) is not None:
-            return [class_name((), index) for index in range(len(recorded))]
+            mapped = self._resolved.rules.classes is not None
+            return recorded if mapped else [class_name((), index) for index in range(len(recorded))]
         return names
 
     def project(self, journal: Journal, *, changed: bool) -> None:

@@ -12,7 +12,7 @@ from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import InputRequest
 from ..models.request import ModelRequest, ResolvedModel
-from ..outputs.label_rules import AS_PREDICTED, LabelRules
+from ..outputs.label_rules import LabelRules, ResolvedRules
 from ..outputs.looks import Style
 from ..outputs.request import OutputRequest
 from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_names
@@ -25,7 +25,7 @@ class PredictionRequest:
     model: ModelRequest = field(default_factory=ModelRequest)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
-    rules: LabelRules = AS_PREDICTED
+    rules: LabelRules = field(default_factory=LabelRules)
 
     def label_settings(self, model: ResolvedModel) -> LabelSettings:
         """Return the settings that shape label maps, with this request's model resolved."""
@@ -42,6 +42,7 @@ class PredictionRequest:
             flip=self.inference.views.flip,
             stretch=self.decoding.rendering.stretch,
             alpha=self.decoding.rendering.alpha,
+            map=self.rules.resolve(model.class_names).text,
             min_region=self.rules.min_region,
         )
 
@@ -113,8 +114,11 @@ class SegmentRequest:
         if model.checkpoint is not None:
             weights_names[model.identity] = model.checkpoint.path.name
         settings = RequestedSettings(labels, self.output.keep_extension, weights_names)
-        look = self.output.look.resolve(model.class_names, recorded or model.own_names or ())
-        return ResolvedRequest(settings, model, look, self.prediction.rules)
+        rules = self.prediction.rules.resolve(model.class_names)
+        names = rules.names(model.class_names) if model.class_names else None
+        own_names = rules.names(model.own_names) if model.own_names else ()
+        look = self.output.look.resolve(names, recorded or own_names)
+        return ResolvedRequest(settings, model, rules, names, look)
 
 
 def _is_one_directory(given: str, output: str) -> bool:
@@ -126,12 +130,16 @@ def _is_one_directory(given: str, output: str) -> bool:
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """What exactly is requested, known before the network is loaded."""
+    """What exactly is requested, known before the network is loaded.
+
+    `class_names` are the names of the classes in masks, as far as they are known.
+    """
 
     settings: RequestedSettings
     model: ResolvedModel
+    rules: ResolvedRules
+    class_names: tuple[str, ...] | None
     look: Style
-    rules: LabelRules
 
     @property
     def fingerprint(self) -> str:

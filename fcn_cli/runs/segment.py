@@ -267,11 +267,14 @@ class Run:
         """Refuse a directory with other settings; say whether its settings file is there."""
         if self.request.resume.overwrite:
             return True
-        names, recorded = self.resolved.model.asked_names, read_classes(self.output)
+        fingerprints = (record.fingerprint for record in journal.index)
+        described = self.resolved.settings.check(self.output, fingerprints)
+        names = self.resolved.class_names if self.resolved.model.asked_names is not None else None
+        recorded = read_classes(self.output)
         if names is not None and recorded is not None and len(names) != len(recorded):
             count = counted(len(names), "name")
             raise RequestError(f"--class-names: {count} for the {len(recorded)} classes of {self.output}")
-        return self.resolved.settings.check(self.output, (record.fingerprint for record in journal.index))
+        return described
 
     @resources.without_cycle_collection()
     def _plan(self, journal: Journal) -> Plan:
