@@ -35,7 +35,7 @@ _PARAMETERS = frozenset(
     {
         *("inputs", "output", "write", "palette", "opacity", "legend", "cutout"),
         *("backbone", "weights", "class_names", "offline", "resize", "min_confidence"),
-        "class_map",
+        "map",
         "min_region",
         *("tile", "overlap", "scales", "flip", "stretch", "alpha"),
         *("device", "threads", "kernels", "precision", "batch_size", "workers"),

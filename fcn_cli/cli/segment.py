@@ -50,7 +50,7 @@ def segment(
     alpha: options.AlphaOption = None,
     write: options.Write = None,
     min_confidence: options.MinConfidence = 0.0,
-    class_map: options.Map = None,
+    map: options.Map = None,  # noqa: A002 - the option's name
     min_region: options.MinRegion = 0,
     palette: options.Palette = "hub",
     opacity: options.Opacity = 0.5,
@@ -114,7 +114,7 @@ def segment(
             Rendering(stretch, alpha),
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
-        LabelRules(read_map(class_map) if class_map is not None else None, min_region),
+        LabelRules(read_map(map) if map is not None else None, min_region),
     )
     look = LookRequest(palette, opacity, legend, cutout or None)
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
