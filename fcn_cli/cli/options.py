@@ -224,11 +224,11 @@ BackboneOption = Annotated[
     _option(
         MODEL,
         line=f"{alternatives(BACKBONES)} (a preview).",
-        more="mobilenet_v2 is a small bundled preview network for trying the tool; it confuses "
+        more="efficientnet_lite0 is a small bundled preview network for trying the tool; it confuses "
         "classes, so use a ResNet for real work.",
         envvar="FCN_BACKBONE",
         metavar="NAME",
-        parser=values.one_of(BACKBONES),
+        parser=values.backbone(),
         autocompletion=values.complete(*BACKBONES),
     ),
 ]
@@ -913,7 +913,7 @@ Backbones = Annotated[
     list[str],
     typer.Argument(
         metavar="BACKBONE...",
-        parser=values.one_of((*BACKBONES, values.ALL)),
+        parser=values.backbone(values.ALL),
         autocompletion=values.complete(*BACKBONES, values.ALL),
         help=f"One or more of {', '.join(BACKBONES)}, or all.",
     ),

@@ -17,6 +17,7 @@ from ..common.errors import RequestError
 from ..common.limits import LONGEST_SIDE, MOST_SHARDS
 from ..common.shard import Shard
 from ..common.wording import alternatives
+from ..models import registry
 
 ALL = "all"
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -51,12 +52,14 @@ def choice(choices: type[_Choices]) -> Callable[[str], _Choices]:
     return parse
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """Return a parser for some names."""
-    known = tuple(names)
+def backbone(*others: str) -> Callable[[str], str]:
+    """Return a parser for the names of the networks, and for some other words."""
+    known = (*registry.BACKBONES, *others)
 
     def parse(text: str) -> str:
-        word = in_any_case(text, known)
+        word = in_any_case(text, (*known, *registry.REPLACED))
+        if word in registry.REPLACED:
+            raise typer.BadParameter(f"takes {registry.REPLACED[word]} in place of {word}")
         if word not in known:
             raise refused(alternatives(known), text)
         return word

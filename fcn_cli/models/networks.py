@@ -5,9 +5,10 @@ the rest of PyTorch. A network maps normalised images, shape (images, 3, h, w), 
 classes, h / stride, w / stride) rounded up; it has no auxiliary head.
 """
 
-# The architectures are torchvision's (https://github.com/pytorch/vision, BSD-3-Clause; models/resnet.py,
+# The parts are torchvision's (https://github.com/pytorch/vision, BSD-3-Clause; models/resnet.py,
 # models/mobilenetv2.py, models/segmentation/fcn.py), of these papers: Long, Shelhamer and Darrell 2015
-# (arXiv:1411.4038), He et al. 2016 (arXiv:1512.03385), Sandler et al. 2018 (arXiv:1801.04381).
+# (arXiv:1411.4038), He et al. 2016 (arXiv:1512.03385), Sandler et al. 2018 (arXiv:1801.04381), Tan and Le
+# 2019 (arXiv:1905.11946). EfficientNet-Lite0 is theirs without squeeze-and-excitation, and with ReLU6.
 
 from __future__ import annotations
 
@@ -53,16 +54,24 @@ class Bottleneck(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A wide depthwise 3x3 convolution between a widening and a narrowing 1x1 convolution."""
+    """A wide depthwise convolution of `size` x `size` between a widening and a narrowing 1x1 convolution."""
 
     def __init__(
-        self, channels: int, width: int, result: int, stride: int = 1, dilation: int = 1, *, adds: bool
+        self,
+        channels: int,
+        width: int,
+        result: int,
+        size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        *,
+        adds: bool,
     ) -> None:
         super().__init__()
         widening = [_activated(channels, width, 1)] if width > channels else []
         self.conv = nn.Sequential(
             *widening,
-            _activated(width, width, 3, stride, dilation, groups=width),
+            _activated(width, width, size, stride, dilation, groups=width),
             nn.Conv2d(width, result, 1, bias=False),
             nn.BatchNorm2d(result),
         )
@@ -110,25 +119,25 @@ def fcn_resnet(blocks: Sequence[int], classes: int) -> nn.Sequential:
     return _fcn(nn.Sequential(parts), channels, classes)
 
 
-def fcn_mobilenet_v2(classes: int) -> nn.Sequential:
-    """Return an FCN over MobileNetV2's features, dilated after block 13 so that its stride is 16."""
+def fcn_efficientnet_lite0(classes: int) -> nn.Sequential:
+    """Return an FCN over EfficientNet-Lite0's features, dilated in the last two stages: its stride is 16."""
     features: list[nn.Module] = [_activated(3, 32, 3, stride=2)]
     channels = 32
     settings = (
-        # widening, channels, blocks, stride of the first, dilation of the first and of the others
-        (1, 16, 1, 1, 1, 1),
-        (6, 24, 2, 2, 1, 1),
-        (6, 32, 3, 2, 1, 1),
-        (6, 64, 4, 2, 1, 1),
-        (6, 96, 3, 1, 1, 1),
-        (6, 160, 3, 1, 1, 2),
-        (6, 320, 1, 1, 2, 2),
+        # size, widening, channels, blocks, stride of the first, dilation of the first and of the others
+        (3, 1, 16, 1, 1, 1, 1),
+        (3, 6, 24, 2, 2, 1, 1),
+        (5, 6, 40, 2, 2, 1, 1),
+        (3, 6, 80, 3, 2, 1, 1),
+        (5, 6, 112, 3, 1, 1, 1),
+        (5, 6, 192, 4, 1, 1, 2),
+        (3, 6, 320, 1, 1, 2, 2),
     )
-    for widening, result, count, stride, first, dilation in settings:
+    for size, widening, result, count, stride, first, dilation in settings:
         width = widening * channels
-        features.append(InvertedResidual(channels, width, result, stride, first, adds=False))
+        features.append(InvertedResidual(channels, width, result, size, stride, first, adds=False))
         for _ in range(1, count):
-            features.append(InvertedResidual(result, widening * result, result, 1, dilation, adds=True))
+            features.append(InvertedResidual(result, widening * result, result, size, 1, dilation, adds=True))
         channels = result
     return _fcn(nn.Sequential(*features), channels, classes)
 

@@ -77,10 +77,10 @@ def _fcn_resnet101(classes: int) -> nn.Module:
     return networks.fcn_resnet((3, 4, 23, 3), classes)
 
 
-def _fcn_mobilenet_v2(classes: int) -> nn.Module:
+def _fcn_efficientnet_lite0(classes: int) -> nn.Module:
     from . import networks
 
-    return networks.fcn_mobilenet_v2(classes)
+    return networks.fcn_efficientnet_lite0(classes)
 
 
 _RELEASE = "https://download.pytorch.org/models"
@@ -104,23 +104,25 @@ BACKBONES = {
             build=_fcn_resnet101,
         ),
         Architecture(
-            "mobilenet_v2",
+            "efficientnet_lite0",
             BundledWeights(
-                Path(__file__).parents[1] / "data" / "fcn_mobilenet_v2_preview.pth",
-                "28cd0af6a50cd23c5df8289c3b496c27690c4e49777c3f0d734ee29d4002a6a7",
+                Path(__file__).parents[1] / "data" / "fcn_efficientnet_lite0_preview.pth",
+                "9d23f0798147db723bf3a8dd67e478505fb4c335de8d31f363743c0c71d418da",
             ),
             stride=16,
             bytes_per_pixel=400,
             gflop_per_megapixel=20,
-            build=_fcn_mobilenet_v2,
+            build=_fcn_efficientnet_lite0,
             note=(
-                "mobilenet_v2 is a small preview network for trying the tool: it mixes classes up; "
+                "efficientnet_lite0 is a small preview network for trying the tool: it mixes classes up; "
                 "use resnet50 or resnet101 for real work"
             ),
         ),
     )
 }
 DEFAULT_BACKBONE = "resnet50"
+REPLACED = {"mobilenet_v2": "efficientnet_lite0"}
+"""Names that earlier versions had, and those that took their place."""
 
 
 def find(name: str) -> Architecture:
@@ -131,7 +133,8 @@ def find(name: str) -> Architecture:
     RequestError
         There is no architecture of that name.
     """
-    try:
+    if name in BACKBONES:
         return BACKBONES[name]
-    except KeyError:
-        raise RequestError(f"--backbone {name}: not one of {', '.join(BACKBONES)}") from None
+    if name in REPLACED:
+        raise RequestError(f"--backbone {name}: {REPLACED[name]} took its place")
+    raise RequestError(f"--backbone {name}: not one of {', '.join(BACKBONES)}")

@@ -32,6 +32,7 @@ PARSERS_OWN_WORDS = re.compile("Value error|Input should|Invalid value|Usage:|va
     ("line", "said"),
     [
         ("segment --backbone resnet5 x", f"--backbone takes {BACKBONES}, not 'resnet5'"),
+        ("segment --backbone mobilenet_v2 x", "--backbone takes efficientnet_lite0 in place of mobilenet_v2"),
         ("segment --kernels x x", "--kernels takes .*torch, not 'x'"),
         ("evaluate a b --protocol x", "--protocol takes original or torchvision, not 'x'"),
         ("weights fetch x", "BACKBONE takes resnet50, resnet101, mobilenet_v2 or all, not 'x'"),

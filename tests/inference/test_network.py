@@ -13,10 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.models import mobilenet_v2
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
-from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from fcn_cli import Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
@@ -31,6 +28,7 @@ from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
+from ..models.test_networks import fcn_efficientnet_lite0
 
 
 @settings(max_examples=60)
@@ -137,14 +135,9 @@ def test_the_registry_is_torchvisions() -> None:
 
 @pytest.mark.long
 def test_the_preview_network_is_the_model_cards() -> None:
-    """Build it from the card's words, not from our code, and compare the logits."""
-    features = mobilenet_v2(weights=None).features[:18]
-    features[14].conv[1][0].stride = (1, 1)
-    for block in (15, 16, 17):
-        features[block].conv[1][0].dilation = (2, 2)
-        features[block].conv[1][0].padding = (2, 2)
-    plain = FCN(IntermediateLayerGetter(features, {"17": "out"}), FCNHead(320, 21)).eval()
-    bundled = BACKBONES["mobilenet_v2"].weights
+    """Build it from the card's words, not from our code, and compare the masks."""
+    plain = fcn_efficientnet_lite0(21).eval()
+    bundled = BACKBONES["efficientnet_lite0"].weights
     assert isinstance(bundled, BundledWeights)
     state = torch.load(bundled.path, weights_only=True)
     plain.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)

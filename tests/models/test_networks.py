@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 from torchvision.models.segmentation.fcn import FCN, FCNHead
+from torchvision.ops import Conv2dNormActivation
 
 from benchmarks.material import randomise
 from fcn_cli.models.registry import BACKBONES
@@ -16,19 +17,43 @@ from fcn_cli.models.registry import BACKBONES
 CLASSES = 5
 
 
-def fcn_mobilenet_v2() -> nn.Module:
-    """The preview, of torchvision's parts: dilated after block 13."""
-    features = mobilenet_v2(weights=None).features[:18]
-    features[14].conv[1][0].stride = (1, 1)
-    for block in (15, 16, 17):
-        features[block].conv[1][0].dilation = features[block].conv[1][0].padding = (2, 2)
-    model: nn.Module = FCN(IntermediateLayerGetter(features, {"17": "out"}), FCNHead(320, CLASSES))
+def fcn_efficientnet_lite0(classes: int) -> nn.Module:
+    """The preview as its card has it, of torchvision's parts."""
+    features = [Conv2dNormActivation(3, 32, 3, 2, activation_layer=nn.ReLU6)]
+    for channels, result, kernel, stride, dilation in (
+        (32, 16, 3, 1, 1),
+        (16, 24, 3, 2, 1),
+        (24, 24, 3, 1, 1),
+        (24, 40, 5, 2, 1),
+        (40, 40, 5, 1, 1),
+        (40, 80, 3, 2, 1),
+        (80, 80, 3, 1, 1),
+        (80, 80, 3, 1, 1),
+        (80, 112, 5, 1, 1),
+        (112, 112, 5, 1, 1),
+        (112, 112, 5, 1, 1),
+        (112, 192, 5, 1, 1),
+        (192, 192, 5, 1, 2),
+        (192, 192, 5, 1, 2),
+        (192, 192, 5, 1, 2),
+        (192, 320, 3, 1, 2),
+    ):
+        block = InvertedResidual(channels, result, stride, expand_ratio=6 if len(features) > 1 else 1)
+        depthwise = block.conv[-3]
+        depthwise[0] = nn.Conv2d(
+            *(depthwise[0].in_channels, depthwise[0].out_channels, kernel, stride),
+            *(dilation * (kernel // 2), dilation, depthwise[0].groups),
+            bias=False,
+        )
+        features.append(block)
+    backbone = IntermediateLayerGetter(nn.Sequential(*features), {"16": "out"})
+    model: nn.Module = FCN(backbone, FCNHead(320, classes))
     return model
 
 
 def torchvisions(name: str) -> nn.Module:
-    if name == "mobilenet_v2":
-        return fcn_mobilenet_v2()
+    if name == "efficientnet_lite0":
+        return fcn_efficientnet_lite0(CLASSES)
     build = {"resnet50": fcn_resnet50, "resnet101": fcn_resnet101}[name]
     model: nn.Module = build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False)
     return model
