@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 setup: $(READY)  ## make the virtual environment (the first time: several minutes, 6 GB)
 
 demo: $(READY)  ## segment sample_images with the bundled preview network
-	$(BIN)/fcn segment sample_images --backbone mobilenet_v2 --offline --write masks,color,overlay --palette bright --output demo_output --overwrite
+	$(BIN)/fcn segment sample_images --backbone efficientnet_lite0 --offline --write masks,color,overlay --palette bright --output demo_output --overwrite
 	@echo
 	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
 	@echo "the numbers are in demo_output/stats.csv."

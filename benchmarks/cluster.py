@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480))
-    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     arguments = parser.parse_args()
     print(material.machine())
     with tempfile.TemporaryDirectory() as folder:

@@ -174,7 +174,7 @@ def command(photos: Path) -> float:
             InputRequest([str(photos)]),
             OutputRequest(f"{output}/out", kinds=KINDS),
             PredictionRequest(
-                ModelRequest("mobilenet_v2"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)
+                ModelRequest("efficientnet_lite0"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)
             ),
         )
         with (

@@ -45,7 +45,9 @@ def main() -> None:
         peak = max(use for _, use in watch(folder, "huge", network))
         print(f"12000x9000 JPEG, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB", flush=True)
         material.make_photos(folder / "small", options.small, 160, 120)
-        over_time(watch(folder, "small", ["--backbone", "mobilenet_v2", "--resize", "96"]), options.small)
+        over_time(
+            watch(folder, "small", ["--backbone", "efficientnet_lite0", "--resize", "96"]), options.small
+        )
         for number in range(options.sizes):
             part = folder / "part"
             # In mixed order: memory that grows with the size would otherwise look like growth over time.

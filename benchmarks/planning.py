@@ -24,7 +24,7 @@ from fcn_cli.outputs.settings import read_fingerprint
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 _PER_ALBUM = 1000
-_BACKBONE = "mobilenet_v2"
+_BACKBONE = "efficientnet_lite0"
 
 
 def make(folder: Path, count: int) -> None:

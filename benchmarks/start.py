@@ -20,12 +20,12 @@ from benchmarks.against import Figure
 from benchmarks.material import SAMPLES
 
 PHOTO = SAMPLES / "chelsea.png"
-NETWORK = ("--backbone", "mobilenet_v2", "--offline", "--threads", "1")
+NETWORK = ("--backbone", "efficientnet_lite0", "--offline", "--threads", "1")
 OWN_WORK = f"""
 import time
 from PIL import Image
 from fcn_cli import Segmenter
-segmenter, photo = Segmenter("mobilenet_v2", threads=1), Image.open({str(PHOTO)!r}).convert("RGB")
+segmenter, photo = Segmenter("efficientnet_lite0", threads=1), Image.open({str(PHOTO)!r}).convert("RGB")
 segmenter(photo)
 started = time.process_time(), time.perf_counter()
 segmenter(photo)

@@ -32,7 +32,7 @@ def main() -> None:
     """Print memory, time per megapixel, and the contact sheet's IoU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["photos", "tiff", "sheet"])
-    parser.add_argument("--backbone", default="mobilenet_v2", choices=list(registry.BACKBONES))
+    parser.add_argument("--backbone", default="efficientnet_lite0", choices=list(registry.BACKBONES))
     parser.add_argument("--tile", type=int, default=520)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--sizes", nargs="*", default=[f"{width}x{height}" for width, height in SIZES])
@@ -53,7 +53,7 @@ def show(options: argparse.Namespace, folder: Path) -> None:
 def network_of(options: argparse.Namespace, folder: Path) -> list[str]:
     """Return the options that choose the network; random weights are made where they are missing."""
     network = ["--backbone", options.backbone]
-    if options.backbone != "mobilenet_v2":
+    if options.backbone != "efficientnet_lite0":
         weights = folder / "weights.pth"
         if not weights.exists():
             model = registry.find(options.backbone).build(21)

@@ -46,7 +46,7 @@ def main() -> None:
     from tests.conftest import command
     from tests.terminal import BAR, COLORS, on_a_terminal
 
-    arguments = ["segment", "sample_images", "--backbone", "mobilenet_v2", "-o", "out"]
+    arguments = ["segment", "sample_images", "--backbone", "efficientnet_lite0", "-o", "out"]
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "sample_images", Path(folder, "sample_images"))
         environment = {"PYTHONPATH": str(ROOT), "COLORTERM": "truecolor"}

@@ -1,7 +1,7 @@
 """Segment images with torchvision's Fully Convolutional Networks.
 
 >>> from fcn_cli import Segmenter  # doctest: +SKIP
->>> segmenter = Segmenter("mobilenet_v2")  # doctest: +SKIP
+>>> segmenter = Segmenter("efficientnet_lite0")  # doctest: +SKIP
 >>> result = segmenter("photo.jpg")  # doctest: +SKIP
 >>> result.labels.shape, result.labels.dtype  # doctest: +SKIP
 ((300, 451), dtype('uint8'))

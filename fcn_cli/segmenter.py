@@ -189,7 +189,7 @@ class Segmenter:
     Parameters
     ----------
     backbone
-        ``resnet50``, ``resnet101`` or ``mobilenet_v2``.
+        ``resnet50``, ``resnet101`` or ``efficientnet_lite0``.
     **options
         See `SegmenterOptions`.
 

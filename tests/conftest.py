@@ -42,7 +42,7 @@ for _number in ENDING_SIGNALS:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
-PREVIEW = ("--backbone", "mobilenet_v2")
+PREVIEW = ("--backbone", "efficientnet_lite0")
 SMALL = (*PREVIEW, "--resize", "64")
 """Fast settings for tests that do not look at what the network sees."""
 
@@ -308,7 +308,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def preview_network() -> LoadedModel:
     """Return the bundled network, loaded."""
-    model = ModelRequest("mobilenet_v2").resolve()
+    model = ModelRequest("efficientnet_lite0").resolve()
     return model.load(model.weights_file())
 
 

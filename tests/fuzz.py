@@ -265,7 +265,7 @@ def main() -> None:
 def check(folder: Path, count: int) -> list[str]:
     """Segment what is in ``photos``, print what came of it, keep and return what should not have."""
     line = command(
-        *("segment", "photos", "--backbone", "mobilenet_v2", "--resize", "32", "--keep-extension"),
+        *("segment", "photos", "--backbone", "efficientnet_lite0", "--resize", "32", "--keep-extension"),
         *("--decode-timeout", str(SECONDS_A_FILE), "--max-image-pixels", str(MAX_PIXELS)),
         *("--write", "masks", "-q"),
     )

@@ -37,7 +37,7 @@ COMMANDS = {
     "report": ("report", "whole", "-q"),
     "export": ("export", "whole", "--format", "coco", "-o", "exported", "-q"),
     "verify": ("verify", "whole", "-q"),
-    "bench": ("bench", "--backbone", "mobilenet_v2", "--size", "64x64"),
+    "bench": ("bench", "--backbone", "efficientnet_lite0", "--size", "64x64"),
     "status": ("status", "whole"),
     "info": ("info",),
 }

@@ -110,7 +110,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_photos(folder / "photos", options.count, options.sizes)
-        line = command("segment", "photos", "--backbone", "mobilenet_v2", "--resize", options.resize, "-q")
+        line = command(
+            "segment", "photos", "--backbone", "efficientnet_lite0", "--resize", options.resize, "-q"
+        )
         samples = watch(line, folder, folder / "fcn_output/manifest.jsonl")
     quarters = [
         # A sample after the last image would see a process that is going.

@@ -95,7 +95,7 @@ def test_the_wheel_is_called_fcn_cli_and_has_every_module_and_data_file(built: B
         metadata = email.message_from_bytes(wheel.read(metadata_name))
     wanted = {f"fcn_cli/{name}" for name in files_below(built.tree / "fcn_cli")}
     assert names == wanted
-    assert {"fcn_cli/py.typed", "fcn_cli/data/fcn_mobilenet_v2_preview.pth"} < names
+    assert {"fcn_cli/py.typed", "fcn_cli/data/fcn_efficientnet_lite0_preview.pth"} < names
     assert metadata["Name"] == "fcn-cli"
     assert "coco" in metadata.get_all("Provides-Extra", [])
 
@@ -125,13 +125,13 @@ def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path
     assert done(fcn, "--version", cwd=elsewhere) == f"fcn {__version__}\n"
     assert "segment" in done(fcn, "--help", cwd=elsewhere)
     records = done(
-        fcn, "segment", "photos", "--backbone", "mobilenet_v2", "--resize", "64", "--json",
+        fcn, "segment", "photos", "--backbone", "efficientnet_lite0", "--resize", "64", "--json",
         cwd=elsewhere, **nowhere,
     )  # fmt: skip
     assert json.loads(records)["status"] == "ok"
     code = (
         "import json, fcn_cli, fcn_cli.added.deeper\n"
-        "labels = fcn_cli.Segmenter('mobilenet_v2', resize=64)('photos/chelsea.png').labels\n"
+        "labels = fcn_cli.Segmenter('efficientnet_lite0', resize=64)('photos/chelsea.png').labels\n"
         "print(json.dumps([fcn_cli.__file__, labels.tolist()]))"
     )
     where, labels = json.loads(done(python, "-c", code, cwd=elsewhere, **nowhere))
@@ -184,7 +184,7 @@ def test_coco_polygons_without_their_package_name_the_extra(
         "categories": [{"id": 1, "name": "cat"}],
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    done = fcn("evaluate", photos, "instances.json", "--backbone", "mobilenet_v2", code=2)
+    done = fcn("evaluate", photos, "instances.json", "--backbone", "efficientnet_lite0", code=2)
     assert "pip install 'fcn-cli[coco]'" in done.stderr
 
 

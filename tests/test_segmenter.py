@@ -36,7 +36,7 @@ SIDE = 96
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return Segmenter("mobilenet_v2", resize=SIDE)
+    return Segmenter("efficientnet_lite0", resize=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def as_kinds(images: Sequence[Image.Image], folder: Path) -> list[Photo]:
 
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_a_batch_is_the_single_photos_in_order(batch_size: int | None, tmp_path: Path) -> None:
-    ours = Segmenter("mobilenet_v2", resize=SIDE, batch_size=batch_size, confidence=True)
+    ours = Segmenter("efficientnet_lite0", resize=SIDE, batch_size=batch_size, confidence=True)
     images = cuts(8)
     expected = [ours(image) for image in images]
     assert len({one.labels.tobytes() for one in expected}) > 3
@@ -210,7 +210,7 @@ def test_a_batch_is_the_single_photos_in_order(batch_size: int | None, tmp_path:
 
 
 def test_photos_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = Segmenter("mobilenet_v2", resize=SIDE, batch_size=4, kernels="torch")
+    ours = Segmenter("efficientnet_lite0", resize=SIDE, batch_size=4, kernels="torch")
     counts: list[int] = []
     real = engine.Engine.predict
 
@@ -298,7 +298,7 @@ def test_photos_are_taken_a_bounded_number_ahead(
     monkeypatch.setattr(look_ahead, "LOOK_AHEAD_BYTES", 3 * (4 * 120 * 90 + 3 * 128 * 96))
     taken = 0
     ahead.clear()
-    for done, _ in enumerate(Segmenter("mobilenet_v2", resize=SIDE, batch_size=16).batch(given())):
+    for done, _ in enumerate(Segmenter("efficientnet_lite0", resize=SIDE, batch_size=16).batch(given())):
         ahead.append(taken - done)
     assert 3 <= max(ahead) <= 5
 
@@ -449,7 +449,7 @@ def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(
 )
 def test_options_that_are_wrong_are_said(options: dict[str, Any], text: str) -> None:
     with pytest.raises(RequestError, match=re.escape(text)) as raised:
-        Segmenter(**{"backbone": "mobilenet_v2", **options})
+        Segmenter(**{"backbone": "efficientnet_lite0", **options})
     assert "--" not in str(raised.value)
 
 
@@ -482,8 +482,8 @@ def test_options_are_documented_and_numbers_of_numpy_are_numbers(tmp_path: Path)
     for name in SegmenterOptions.__annotations__:
         assert re.search(rf'    {name}: .*\n    """', source)
     options: Any = {"resize": np.int64(SIDE), "scales": np.array([0.5, 1.0])}
-    labels = Segmenter("mobilenet_v2", **options)(CHELSEA).labels
-    expected = Segmenter("mobilenet_v2", resize=SIDE, scales=[0.5, 1.0])(CHELSEA).labels
+    labels = Segmenter("efficientnet_lite0", **options)(CHELSEA).labels
+    expected = Segmenter("efficientnet_lite0", resize=SIDE, scales=[0.5, 1.0])(CHELSEA).labels
     assert np.array_equal(labels, expected)
     (tmp_path / "names").write_text("one\ntwo\n")
     with pytest.raises(RequestError, match=r"^class_names: 2 names for the 21 classes of the official"):
@@ -553,7 +553,7 @@ def test_a_notebook_shows_the_overlay_and_its_classes(tmp_path: Path) -> None:
     names = tmp_path / "names"
     names.write_text("\n".join(["<b>other</b>", *(f"class {index}" for index in range(1, 21))]))
     image = Image.open(CHELSEA).convert("RGB").resize((1600, 1064))
-    result = Segmenter("mobilenet_v2", resize=SIDE, class_names=str(names))(image)
+    result = Segmenter("efficientnet_lite0", resize=SIDE, class_names=str(names))(image)
     shown = result._repr_html_()
     data = re.search(r'src="data:image/jpeg;base64,([^"]+)"', shown)
     assert data is not None
@@ -572,4 +572,4 @@ def test_a_notebook_shows_the_overlay_and_its_classes(tmp_path: Path) -> None:
 
 def test_an_option_of_another_name_is_refused() -> None:
     with pytest.raises(TypeError, match="Segmenter has no option colour"):
-        Segmenter("mobilenet_v2", colour="red")  # type: ignore[call-arg]
+        Segmenter("efficientnet_lite0", colour="red")  # type: ignore[call-arg]

@@ -68,7 +68,7 @@ def info(
 ) -> None:
     """Print versions, devices, cached weights and thread settings."""
     for name, value in _describe():
-        write_line(f"{name:14}{value}", sys.stdout)
+        write_line(f"{name:20}{value}", sys.stdout)
     list_weights()
 
 
@@ -142,7 +142,7 @@ def list_weights(
         else:
             found = weights.cached(backbone.weights)
             place = str(found) if found else f"not downloaded ({weights.download_url(backbone.weights)})"
-        write_line(f"{name:14}{place}", sys.stdout)
+        write_line(f"{name:20}{place}", sys.stdout)
 
 
 @weights_app.command("fetch", cls=command_line.Command)
@@ -184,6 +184,6 @@ def verify_weights(
             state = f"ok       {weights.verify(path, backbone.sha256).path}" if path else "not downloaded"
         except WeightsError as error:
             state, damaged = f"damaged  {path}", error
-        write_line(f"{name:14}{state}", sys.stdout)
+        write_line(f"{name:20}{state}", sys.stdout)
     if damaged:
         raise damaged

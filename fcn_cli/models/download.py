@@ -395,5 +395,5 @@ def _alternatives(official: OfficialWeights) -> str:
     return (
         f"put {official.file_name} from {download_url(official)} into {search_directories()[0]}, "
         "or run `fcn weights fetch` on a machine with network access and copy the file; "
-        "`--backbone mobilenet_v2` (a small preview) works right now"
+        "`--backbone efficientnet_lite0` (a small preview) works right now"
     )

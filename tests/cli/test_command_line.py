@@ -23,7 +23,7 @@ from ..conftest import SMALL, Fcn, MakePhotos
 from ..made_output import make_output
 from ..terminal import BOXES
 
-BACKBONES = "resnet50, resnet101 or mobilenet_v2"
+BACKBONES = "resnet50, resnet101 or efficientnet_lite0"
 BOOLEAN = "1, true, yes or on, or 0, false, no or off"
 PARSERS_OWN_WORDS = re.compile("Value error|Input should|Invalid value|Usage:|validat", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ PARSERS_OWN_WORDS = re.compile("Value error|Input should|Invalid value|Usage:|va
         ("segment --backbone mobilenet_v2 x", "--backbone takes efficientnet_lite0 in place of mobilenet_v2"),
         ("segment --kernels x x", "--kernels takes .*torch, not 'x'"),
         ("evaluate a b --protocol x", "--protocol takes original or torchvision, not 'x'"),
-        ("weights fetch x", "BACKBONE takes resnet50, resnet101, mobilenet_v2 or all, not 'x'"),
+        ("weights fetch x", "BACKBONE takes resnet50, resnet101, efficientnet_lite0 or all, not 'x'"),
         ("weights fetch", "BACKBONE is missing"),
         ("segment -b 0 x", "--batch-size takes auto or a whole number from 1 to 4096, not '0'"),
         ("segment -j -1 x", "--workers takes auto or a whole number from 0 to 1024, not '-1'"),
@@ -78,7 +78,7 @@ def test_a_wrong_command_line_is_answered_in_one_line(fcn: Fcn, line: str, said:
 @pytest.mark.parametrize(
     "options",
     [
-        "--backbone MobileNet_V2 --device CPU --precision FP32 --kernels Torch --threads AUTO --resize 64",
+        "--backbone EfficientNet_Lite0 --device CPU --precision FP32 --kernels Torch --threads AUTO",
         "--write Masks,COLOR --palette Hub --workers Auto --batch-size AUTO --tile None --overlap Auto",
         "--class-names VOC --prune=FORCE --legend --write overlay --palette BRIGHT",
     ],
@@ -97,7 +97,7 @@ def test_more_words_in_upper_and_lower_case(fcn: Fcn, tmp_path: Path) -> None:
     make_output(tmp_path / "out", {"a.png": np.full((4, 4), 8, np.uint8)}, tmp_path / "photos")
     assert fcn("list", "out", "--status", "OK", "--outputs", "Masks").stdout.endswith("/out/masks/a.png\n")
     fcn("export", "out", "--format", "COCO", "-o", "coco.json")
-    assert fcn("weights", "fetch", "MOBILENET_V2").stdout.endswith(".pth\n")
+    assert fcn("weights", "fetch", "EFFICIENTNET_LITE0").stdout.endswith(".pth\n")
     figures = ("evaluate", "photos", "out/masks", "--predictions", "out")
     fcn(*figures, "--protocol", "Original", "--orientation", "AUTO")
     assert fcn("status", "out", "--max-age", "26H", code=1).stderr == ""

@@ -38,7 +38,7 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
         ("fcn weights ", ["list", "fetch", "verify"]),
         ("fcn segment --ba", ["--backbone", "--batch-size"]),
         ("fcn segment photos --backbone ", list(BACKBONES)),
-        ("fcn bench --backbone mob", ["mobilenet_v2"]),
+        ("fcn bench --backbone eff", ["efficientnet_lite0"]),
         ("fcn weights fetch res", ["resnet50", "resnet101"]),
         ("fcn segment --precision ", ["auto", "fp32", "bf16", "fp16"]),
         ("fcn evaluate a b --protocol t", ["torchvision"]),
@@ -136,8 +136,8 @@ def test_a_real_bash_completes_values_and_paths(tmp_path: Path) -> None:
         read_until(terminal, "ready> ")
         os.write(terminal, b"fcn segment hol\t")
         read_until(terminal, "holiday_photos/")
-        os.write(terminal, b" --backbone mob\t")
-        read_until(terminal, "mobilenet_v2 ")
+        os.write(terminal, b" --backbone eff\t")
+        read_until(terminal, "efficientnet_lite0 ")
         os.write(terminal, b"--output hol\t")
         read_until(terminal, "holiday_photos/")
     finally:

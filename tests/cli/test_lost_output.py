@@ -35,7 +35,7 @@ PRINTING = {
     "report --help": 0,
     "weights list": 0,
     "weights verify": 0,
-    "weights fetch mobilenet_v2": 0,
+    "weights fetch efficientnet_lite0": 0,
     "list out": 0,
     "list out --status failed --null": 0,
     "status out": 1,

@@ -139,7 +139,7 @@ def test_the_largest_numbers_work(make_photos: MakePhotos, tmp_path: Path) -> No
 @pytest.mark.parametrize("value", [2**63, 0, -1])
 def test_segmenter_refuses_them_too(name: str, value: int) -> None:
     with pytest.raises(RequestError, match=f"{name} {value}: a whole number from 1 to"):
-        Segmenter("mobilenet_v2", **{name: value})  # type: ignore[arg-type]
+        Segmenter("efficientnet_lite0", **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs devices")

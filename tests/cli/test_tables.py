@@ -196,7 +196,7 @@ def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_photos: MakePhotos,
     Image.fromarray(labels).save(tmp_path / "two/a.png")
     assert ": 1 pixel differs (6.250%)" in fcn("compare", "one", "two").stdout
     (tmp_path / "names.txt").write_text("thing\n")
-    weights = Path(__file__).parents[2] / "fcn_cli/data/fcn_mobilenet_v2_preview.pth"
+    weights = Path(__file__).parents[2] / "fcn_cli/data/fcn_efficientnet_lite0_preview.pth"
     done = fcn("segment", "made", *SMALL, "--weights", weights, "--class-names", "names.txt", code=2)
     assert "1 name for the 21 classes" in done.stderr
     (tmp_path / "palette.json").write_text("[[1, 2, 3]]")

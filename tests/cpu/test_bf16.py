@@ -180,7 +180,7 @@ def torch_logits(model: nn.Module, batch: Tensor, precision: str) -> Tensor:
     "name",
     [
         "bottlenecks",
-        "mobilenet_v2",
+        "efficientnet_lite0",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "resnet101")),
     ],
 )

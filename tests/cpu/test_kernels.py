@@ -175,7 +175,7 @@ def case(name: str, height: int, width: int) -> tuple[nn.Module, Tensor, Tensor]
     [
         ("resnet50", 203, 150),
         pytest.param("resnet101", 120, 161, marks=pytest.mark.slow),
-        ("mobilenet_v2", 230, 201),
+        ("efficientnet_lite0", 230, 201),
     ],
 )
 def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) -> None:
@@ -190,7 +190,7 @@ def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) ->
     assert sum(used.values()) == sum(isinstance(module, nn.Conv2d) for module in model.modules())
     assert used["pointwise"] > 10
     # The preview's one 3x3 layer without groups is small, and may go either way.
-    assert any("winograd" in kernel for kernel in used) or name == "mobilenet_v2"
+    assert any("winograd" in kernel for kernel in used) or name == "efficientnet_lite0"
 
 
 @pytest.mark.long
@@ -225,7 +225,7 @@ def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
 
 
 def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
-    fast = CpuNetwork(random_model("mobilenet_v2"))
+    fast = CpuNetwork(random_model("efficientnet_lite0"))
     with torch.inference_mode():
         fast(torch.zeros(1, 3, 300, 300))
         most = fast.workspace_bytes
@@ -386,7 +386,7 @@ def test_what_is_not_known_is_refused() -> None:
 
 @pytest.mark.long
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
-    common = ("segment", SAMPLES / "chelsea.png", "--backbone", "mobilenet_v2", "-v")
+    common = ("segment", SAMPLES / "chelsea.png", "--backbone", "efficientnet_lite0", "-v")
     fast = fcn(*common, "-o", "fast", "--kernels", "fast")
     plain = fcn(*common, "-o", "plain", "--kernels", "torch")
     assert "winograd" in fast.stderr

@@ -56,10 +56,21 @@ def test_where_our_kernels_are_unmeasured_both_are_timed(fcn: Fcn, monkeypatch: 
 
 @pytest.mark.long
 def test_the_table(fcn: Fcn) -> None:
-    how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2", "--kernels", "torch")
+    how = (
+        "--backbone",
+        "efficientnet_lite0",
+        "--size",
+        "48x32",
+        "--rounds",
+        "1",
+        "-b",
+        "2",
+        "--kernels",
+        "torch",
+    )
     shown = fcn("bench", *how)
     for part in (
-        "mobilenet_v2, 48x32, batches of 2",
+        "efficientnet_lite0, 48x32, batches of 2",
         "torch kernels",
         "precision",
         "fp32",
@@ -122,7 +133,7 @@ def test_everyone_computes_in_one_precision(precision: str, dtype: torch.dtype) 
 
 @pytest.mark.long
 def test_a_bench_that_does_not_fit_says_so(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = ("--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1", "-b", "2")
+    how = ("--backbone", "efficientnet_lite0", "--size", "48x32", "--rounds", "1", "-b", "2")
     monkeypatch.setattr(resources, "available_memory", lambda: 1000)
     assert "not enough memory for an input of 48x32" in fcn("bench", *how, code=2).stderr
 

@@ -52,7 +52,7 @@ def test_output_directories_of_other_settings(fcn: Fcn, make_photos: MakePhotos,
     made = make_photos([f"{number}.png" for number in range(4)], size=(120, 90))
     fcn("segment", made, *SMALL, "-o", "a")
     fcn("segment", made, *SMALL, "-o", "plain", "--kernels", "torch", "--write", "color")
-    fcn("segment", made, "--backbone", "mobilenet_v2", "--resize", "96", "-o", "b")
+    fcn("segment", made, "--backbone", "efficientnet_lite0", "--resize", "96", "-o", "b")
     same = json.loads(fcn("compare", "a", "plain", "--json").stdout)
     assert same["pixels_equal"] > 0.999
     assert same["settings"] == {"kernels": ["auto", "torch"]}

@@ -205,7 +205,7 @@ def test_the_network_and_the_folder_it_wrote_have_the_same_figures(
         assert network[name] == folder[name]
     assert 0.3 < network["pixel_accuracy"] < 0.999
     assert network["protocol"]["settings"]["resize"] == 200
-    assert folder["protocol"]["settings"]["backbone"] == "mobilenet_v2"
+    assert folder["protocol"]["settings"]["backbone"] == "efficientnet_lite0"
     assert [one["kind"] for one in network["failures"]] == ["NotAnImage"]
 
 

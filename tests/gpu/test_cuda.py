@@ -49,9 +49,9 @@ def sample(size: tuple[int, int], index: int = 0) -> Pixels:
         return np.array(photo.convert("RGB").resize(size))
 
 
-@pytest.fixture(scope="module", params=["resnet50", "mobilenet_v2"])
+@pytest.fixture(scope="module", params=["resnet50", "efficientnet_lite0"])
 def network(request: pytest.FixtureRequest) -> LoadedModel:
-    if request.param == "mobilenet_v2":
+    if request.param == "efficientnet_lite0":
         return preview_network()
     architecture = registry.find("resnet50")
     model = architecture.build(21).eval()
@@ -263,7 +263,7 @@ def test_settings_of_the_process_are_as_before() -> None:
 
 
 def test_the_whole_command_on_the_gpu_and_on_the_cpu(fcn: Fcn, tmp_path: Path) -> None:
-    common = ("segment", SAMPLES, "--backbone", "mobilenet_v2", "--write", "masks,color,confidence")
+    common = ("segment", SAMPLES, "--backbone", "efficientnet_lite0", "--write", "masks,color,confidence")
     fcn(*common, "--device", "cuda", "--precision", "fp32", "-o", "gpu")
     fcn(*common, "--device", "cpu", "-o", "cpu")
     records = journal_of(tmp_path / "gpu")
@@ -281,4 +281,4 @@ def test_auto_is_what_the_gpu_is_fast_in() -> None:
     capability = torch.cuda.get_device_capability()
     expected = "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     assert chosen.precision == expected
-    assert Segmenter("mobilenet_v2", device="cuda")(SAMPLES / "chelsea.png").labels.shape == (300, 451)
+    assert Segmenter("efficientnet_lite0", device="cuda")(SAMPLES / "chelsea.png").labels.shape == (300, 451)

@@ -157,7 +157,7 @@ def test_scales_and_flip_average_torchvisions_probabilities() -> None:
         ours = probabilities(pixels) + probabilities(pixels[:, ::-1]).flip(3)
         total += functional.interpolate(ours, (10, 15), mode="bilinear", align_corners=False) / 4
     full = functional.interpolate(total, photo.size[::-1], mode="bilinear", align_corners=False)[0]
-    got = Segmenter("mobilenet_v2", resize=160, scales=[1, 0.5], flip=True, confidence=True)(photo)
+    got = Segmenter("efficientnet_lite0", resize=160, scales=[1, 0.5], flip=True, confidence=True)(photo)
     best = full.topk(2, 0).values
     clear = (best[0] - best[1] > 1e-4).numpy()
     assert clear.mean() > 0.99

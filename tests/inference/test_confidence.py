@@ -110,7 +110,7 @@ def test_confidence_is_added_to_what_is_done(fcn: Fcn, make_photos: MakePhotos, 
 
 
 def test_from_python() -> None:
-    result = Segmenter("mobilenet_v2", resize=200, confidence=True, min_confidence=0.6)(
+    result = Segmenter("efficientnet_lite0", resize=200, confidence=True, min_confidence=0.6)(
         SAMPLES / "chelsea.png"
     )
     assert result.confidence is not None

@@ -197,12 +197,13 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
         ("{segment} --kernels torch --write masks,confidence'.split())", False),
         pytest.param("{segment} --precision bf16 --kernels torch'.split())", False, marks=pytest.mark.slow),
         pytest.param(
-            "from fcn_cli import Segmenter; Segmenter('mobilenet_v2', resize=64, kernels='torch')('{photo}')",
+            "from fcn_cli import Segmenter; "
+            "Segmenter('efficientnet_lite0', resize=64, kernels='torch')('{photo}')",
             False,
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "{run}('bench --backbone mobilenet_v2 --size 32x32 --rounds 1 --kernels torch'.split())",
+            "{run}('bench --backbone efficientnet_lite0 --size 32x32 --rounds 1 --kernels torch'.split())",
             False,
             marks=pytest.mark.slow,
         ),
@@ -315,14 +316,14 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forward], None]:
     """Have something called before every forward pass of the preview, with its batch."""
 
     def put_in(watch: Forward) -> None:
-        preview = BACKBONES["mobilenet_v2"]
+        preview = BACKBONES["efficientnet_lite0"]
 
         def build(classes: int) -> nn.Module:
             model = preview.build(classes)
             model.get_submodule("backbone").register_forward_pre_hook(lambda _, inputs: watch(*inputs))
             return model
 
-        monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(preview, build=build))
+        monkeypatch.setitem(BACKBONES, "efficientnet_lite0", replace(preview, build=build))
 
     return put_in
 
@@ -409,7 +410,7 @@ def test_a_lost_device_reaches_python_and_is_a_devicelost(
         raise LOST[0]
 
     watched(watch)
-    ours = Segmenter("mobilenet_v2", resize=64, kernels="torch")
+    ours = Segmenter("efficientnet_lite0", resize=64, kernels="torch")
     with pytest.raises(DeviceLost, match=r"device cpu failed.*device-side assert"):
         ours(SAMPLES / "chelsea.png")
     with pytest.raises(DeviceLost, match="device cpu failed"):
@@ -525,7 +526,7 @@ def test_a_batch_too_large_for_the_gpu_goes_in_parts() -> None:
     free_bytes = torch.cuda.mem_get_info()[0]
     side = int((free_bytes / (3 * BYTES_PER_PIXEL)) ** 0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    ours = Segmenter("mobilenet_v2", resize=None, device="cuda", precision="fp32", batch_size=4)
+    ours = Segmenter("efficientnet_lite0", resize=None, device="cuda", precision="fp32", batch_size=4)
     results: list[Any] = ours._engine.predict([pixels] * 4, [(500, 500)] * 4)
     assert all((one.labels != results[0].labels).mean() < 0.001 for one in results)
     assert len(results) == 4

@@ -146,18 +146,27 @@ def test_the_preview_network_is_the_model_cards() -> None:
     with torch.inference_mode():
         low = plain.classifier(plain.backbone(preset(photo)[None])["out"])
     expected = F.interpolate(low, photo.size[::-1], mode="bilinear", align_corners=False)[0].argmax(0).numpy()
-    labels = Segmenter("mobilenet_v2")(SAMPLES / "chelsea.png").labels
+    labels = Segmenter("efficientnet_lite0")(SAMPLES / "chelsea.png").labels
     assert (labels != expected).mean() < 0.001
     assert low.shape[-2:] == (33, 49)
 
 
 @pytest.mark.long
 def test_the_python_api(tmp_path: Path, fcn: Fcn) -> None:
-    segmenter = Segmenter("mobilenet_v2", resize=200)
+    segmenter = Segmenter("efficientnet_lite0", resize=200)
     result = segmenter(SAMPLES / "astronaut.png")
     assert result.labels.shape == (512, 512)
     assert result.labels.dtype == np.uint8
-    fcn("segment", SAMPLES / "astronaut.png", "--backbone", "mobilenet_v2", "--resize", "200", "-o", "out")
+    fcn(
+        "segment",
+        SAMPLES / "astronaut.png",
+        "--backbone",
+        "efficientnet_lite0",
+        "--resize",
+        "200",
+        "-o",
+        "out",
+    )
     assert np.array_equal(result.labels, np.array(Image.open(tmp_path / "out/masks/astronaut.png")))
     assert np.array_equal(np.array(result.color()), result.labels)
     assert result.overlay().size == (512, 512)
@@ -187,7 +196,7 @@ class ScarceMemory(torch.nn.Module):
 
 def scarce(holds: int) -> tuple[engine.Engine, ScarceMemory]:
     model = ScarceMemory(holds)
-    network = LoadedModel(BACKBONES["mobilenet_v2"], model, VOC_CLASSES)
+    network = LoadedModel(BACKBONES["efficientnet_lite0"], model, VOC_CLASSES)
     return engine.Engine(
         network, execution.resolve_execution(InferenceOptions("cpu", kernels="torch", batch_size=8))
     ), model
@@ -225,14 +234,14 @@ def test_too_large_at_native_size_fails_before_the_machine_does(
     make_photos(["small.png"])
     Image.new("RGB", (800, 600)).save(tmp_path / "made/large.png")
     monkeypatch.setattr(resources, "available_memory", lambda: 50_000_000)
-    done = fcn("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out", code=1)
+    done = fcn("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out", code=1)
     assert "large.png: the network has not enough memory for an input of 800x600" in done.stderr
     assert "--resize" in done.stderr
 
 
 def test_notes_reach_the_record(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["small.png"])
-    fcn("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out")
+    fcn("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out")
     record = json.loads((tmp_path / "out/manifest.jsonl").read_text())
     assert "224" in record["notes"][0]
 
@@ -249,7 +258,7 @@ def test_devices_and_precisions_that_are_not_there(fcn: Fcn, make_photos: MakePh
 
 @pytest.mark.long
 def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
-    common = ("segment", photos / "chelsea.png", "--backbone", "mobilenet_v2", "--resize", "300")
+    common = ("segment", photos / "chelsea.png", "--backbone", "efficientnet_lite0", "--resize", "300")
     fcn(*common, "-o", "a")
     fcn(*common, "--precision", "bf16", "--kernels", "torch", "-o", "b")
     one, two = (np.array(Image.open(tmp_path / folder / "masks/chelsea.png")) for folder in "ab")
@@ -258,12 +267,12 @@ def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, photos: Path, tmp_path: Path)
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_float32_on_cuda_is_the_cpus(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
-    fcn("segment", photos, "--backbone", "mobilenet_v2", "--device", "cpu", "-o", "cpu")
+    fcn("segment", photos, "--backbone", "efficientnet_lite0", "--device", "cpu", "-o", "cpu")
     fcn(
         "segment",
         photos,
         "--backbone",
-        "mobilenet_v2",
+        "efficientnet_lite0",
         "--device",
         "cuda",
         "--precision",

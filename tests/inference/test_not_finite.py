@@ -113,7 +113,7 @@ def test_only_the_photo_whose_logits_overflow_fails(kernels: str, fcn: Fcn, tmp_
 
 
 def test_the_python_api_raises_it(tmp_path: Path) -> None:
-    ours = Segmenter("mobilenet_v2", resize=64, weights=save(tmp_path / "huge.pth", huge_batchnorm))
+    ours = Segmenter("efficientnet_lite0", resize=64, weights=save(tmp_path / "huge.pth", huge_batchnorm))
     with pytest.raises(ImageError) as raised:
         ours(SAMPLES / "chelsea.png")
     assert raised.value.failure.kind == FailureKind.NOT_FINITE
@@ -122,7 +122,7 @@ def test_the_python_api_raises_it(tmp_path: Path) -> None:
 
 
 def stub_engine(classifier: nn.Module, **plan: Any) -> engine.Engine:
-    network = LoadedModel(BACKBONES["mobilenet_v2"], classifier.eval(), VOC_CLASSES)
+    network = LoadedModel(BACKBONES["efficientnet_lite0"], classifier.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     return engine.Engine(network, ExecutionConfig(torch.device("cpu"), **how))
 

@@ -117,7 +117,7 @@ def engine_of(
     watch: Callable[[Tensor], None] = lambda _: None, views: ViewOptions | None = None, **plan: Any
 ) -> Engine:
     model = nn.Sequential(OrderedDict(backbone=Brightness(watch), classifier=nn.Identity()))
-    network = LoadedModel(BACKBONES["mobilenet_v2"], model.eval(), VOC_CLASSES)
+    network = LoadedModel(BACKBONES["efficientnet_lite0"], model.eval(), VOC_CLASSES)
     how = {"precision": "fp32", "kernels": "torch", "batch_size": 8, "threads": 1, **plan}
     execution = ExecutionConfig(torch.device("cpu"), **how)
     return Engine(network, execution, views=views or ViewOptions())

@@ -119,7 +119,7 @@ def test_content_that_repeats_with_the_step_gives_a_mask_that_repeats() -> None:
     with Image.open(SAMPLES / "astronaut.png") as opened:
         patch = np.asarray(opened.convert("RGB").crop((150, 20, 342, 212)).resize((96, 96)))
     photo = np.tile(patch, (5, 6, 1))[:416, :512]
-    labels = Segmenter("mobilenet_v2", tile=128, overlap=32)(photo).labels
+    labels = Segmenter("efficientnet_lite0", tile=128, overlap=32)(photo).labels
     assert len(np.unique(labels)) > 1
     inner = labels[96:-96, 96:-96]
     assert np.array_equal(inner[96:], inner[:-96])
@@ -169,7 +169,7 @@ def test_tiles_do_not_depend_on_the_batch_and_are_recorded(fcn: Fcn, photo: Path
     done = fcn("segment", photo, *PREVIEW, "--tile", "160", "-o", "one", code=2)
     assert "--tile: 128 before, 160 now; --overlap: 32 before, 40 now" in done.stderr
     assert "nothing to do" in fcn("segment", photo, *tiles, "--overlap", "32", "-o", "one").stderr
-    piped = Segmenter("mobilenet_v2", tile=128)(photo)
+    piped = Segmenter("efficientnet_lite0", tile=128)(photo)
     assert np.array_equal(piped.labels, read(photo.parent / "one/masks/photo.png"))
     assert piped.notes == ("9 tiles of 128x128",)
 

@@ -309,7 +309,7 @@ def test_options_come_from_the_environment_too(
 ) -> None:
     make_photos(["a.png"])
     for name, value in {
-        "BACKBONE": "mobilenet_v2",
+        "BACKBONE": "efficientnet_lite0",
         "RESIZE": "64",
         "OUTPUT": "there",
         "WRITE": "masks",

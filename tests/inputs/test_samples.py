@@ -418,12 +418,12 @@ def test_stretch_and_alpha_through_the_command(fcn: Fcn, color: Pixels, tmp_path
     assert "--alpha: ignore before, not given now" in refused
     mask = fcn("segment", "in/deep.tif", *SMALL, *options, "-o", "-", code=None)
     assert mask.code == 0
-    network = Segmenter("mobilenet_v2", resize=64, stretch=True, alpha="ignore")
+    network = Segmenter("efficientnet_lite0", resize=64, stretch=True, alpha="ignore")
     want = np.asarray(Image.open(tmp_path / "want/masks/deep.png"))
     assert np.array_equal(network(tmp_path / "in/deep.tif").labels, want)
     assert np.array_equal(next(network.batch([(tmp_path / "in/deep.tif").read_bytes()])).labels, want)
     with pytest.raises(RequestError, match="alpha"):
-        Segmenter("mobilenet_v2", alpha="perhaps")
+        Segmenter("efficientnet_lite0", alpha="perhaps")
 
 
 @pytest.mark.long

@@ -376,5 +376,5 @@ def test_a_file_url_is_a_path(fcn: Fcn, photo: bytes, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_python_users_give_urls(web: WebServer, photo: bytes) -> None:
     web.files["/a.png"] = photo
-    segmenter = Segmenter("mobilenet_v2", resize=64)
+    segmenter = Segmenter("efficientnet_lite0", resize=64)
     assert np.array_equal(segmenter(f"{web.url}/a.png").labels, segmenter(photo).labels)

@@ -151,7 +151,7 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
     ]
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
         pytest.skip("cannot mount a small /dev/shm here")
-    line = command("segment", "made", "--backbone", "mobilenet_v2", "--resize", "none", "-o", "out")
+    line = command("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out")
     done = run_line([*isolated, *line], cwd=tmp_path)
     assert "6 done, 0 failed" in done.stderr
 

@@ -27,7 +27,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
 
 
 def resolve(url: str, *, offline: bool = False) -> WeightsFile:
-    file = ModelRequest("mobilenet_v2", url, offline=offline).resolve().checkpoint
+    file = ModelRequest("efficientnet_lite0", url, offline=offline).resolve().checkpoint
     assert file is not None
     return file
 

@@ -41,8 +41,8 @@ from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree, wait_until
 
-assert isinstance(BACKBONES["mobilenet_v2"].weights, BundledWeights)
-BUNDLED = BACKBONES["mobilenet_v2"].weights.path
+assert isinstance(BACKBONES["efficientnet_lite0"].weights, BundledWeights)
+BUNDLED = BACKBONES["efficientnet_lite0"].weights.path
 CONTENT = BUNDLED.read_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
@@ -103,10 +103,10 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def official(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OfficialWeights:
-    """Make mobilenet_v2 a backbone whose weights are downloaded from the server."""
+    """Make efficientnet_lite0 a backbone whose weights are downloaded from the server."""
     injected = OfficialWeights(f"{server.url}/models/net-{DIGEST[:8]}.pth", DIGEST[:8])
-    backbone = BACKBONES["mobilenet_v2"]
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", dataclasses.replace(backbone, weights=injected))
+    backbone = BACKBONES["efficientnet_lite0"]
+    monkeypatch.setitem(BACKBONES, "efficientnet_lite0", dataclasses.replace(backbone, weights=injected))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return injected
 
@@ -162,7 +162,7 @@ def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
         official.url,
         str(tmp_path / "torch/hub/checkpoints"),
         "fcn weights fetch",
-        "mobilenet_v2",
+        "efficientnet_lite0",
     ):
         assert way_out in done.stderr
     assert cache(tmp_path) == []
@@ -449,7 +449,7 @@ def test_a_damaged_cached_file_is_named_with_the_fix_and_fetch_replaces_it(
         assert "delete the file" in done.stderr
     assert not (tmp_path / "out").exists()
     server.serve(CONTENT)
-    assert fcn("weights", "fetch", "mobilenet_v2").stdout.strip() == str(path)
+    assert fcn("weights", "fetch", "efficientnet_lite0").stdout.strip() == str(path)
     assert "ok" in fcn("weights", "verify").stdout
     assert str(path) in fcn("weights", "list").stdout
 
@@ -458,7 +458,7 @@ def test_fetch_for_an_offline_machine(
     fcn: Fcn, server: Server, official: OfficialWeights, tmp_path: Path
 ) -> None:
     server.serve(CONTENT)
-    done = fcn("weights", "fetch", "mobilenet_v2", "--to", "stick")
+    done = fcn("weights", "fetch", "efficientnet_lite0", "--to", "stick")
     assert done.stdout.strip() == f"stick/{official.file_name}"
     assert (tmp_path / "stick" / official.file_name).read_bytes() == CONTENT
 
@@ -466,7 +466,7 @@ def test_fetch_for_an_offline_machine(
 def test_offline_names_every_way_out(fcn: Fcn, make_photos: MakePhotos) -> None:
     make_photos(["a.png"])
     done = fcn("segment", "made", "--offline", code=2)
-    for text in ("fcn_resnet50_coco-1167a1af.pth", "--offline", "fcn weights fetch", "mobilenet_v2"):
+    for text in ("fcn_resnet50_coco-1167a1af.pth", "--offline", "fcn weights fetch", "efficientnet_lite0"):
         assert text in done.stderr
 
 
@@ -481,7 +481,7 @@ def test_an_unwritable_cache_is_said(official: OfficialWeights, server: Server, 
 
 
 def state(classes: int = 21) -> dict[str, torch.Tensor]:
-    model = BACKBONES["mobilenet_v2"].build(classes)
+    model = BACKBONES["efficientnet_lite0"].build(classes)
     return dict(model.state_dict())
 
 
@@ -640,7 +640,7 @@ SHAPE = (32, 3, 3, 3)
 
 def refusal(path: Path) -> str:
     with pytest.raises(WeightsError) as refused:
-        Segmenter("mobilenet_v2", weights=path)
+        Segmenter("efficientnet_lite0", weights=path)
     return str(refused.value)
 
 

@@ -162,7 +162,7 @@ def test_ones_own_classes(fcn: Fcn, made: Path, tmp_path: Path) -> None:
 
 
 def test_python_users_have_cutouts_too(made: Path) -> None:
-    result = Segmenter("mobilenet_v2", resize=64)(made / "cat.png")
+    result = Segmenter("efficientnet_lite0", resize=64)(made / "cat.png")
     alpha = np.array(result.cutout())[..., 3]
     assert np.array_equal(alpha == 255, result.labels > 0)
     assert np.array_equal(np.array(result.cutout(["cat", 0]))[..., 3] == 255, np.isin(result.labels, [0, 8]))

@@ -306,7 +306,7 @@ def test_a_legend_that_makes_a_jpeg_too_tall_fails_that_photo_with_the_reason(
 
 
 def test_python_users_have_the_same_looks() -> None:
-    result = Segmenter("mobilenet_v2", resize=128)(SAMPLES / "chelsea.png")
+    result = Segmenter("efficientnet_lite0", resize=128)(SAMPLES / "chelsea.png")
     request = LookRequest("bright", 0.7, legend=True)
     expected = overlay.overlay(result.image, result.labels, request.resolve(result.class_names))
     assert result.overlay("bright", opacity=0.7, legend=True).tobytes() == expected.tobytes()

@@ -29,7 +29,7 @@ def write_run(photos: Path, output: Path) -> None:
     """Write what a run over photos leaves; instead of a network's, the label maps are stripes."""
     folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
-    settings = RequestedSettings(LabelSettings("mobilenet_v2", "0" * 8, 64, "auto", "auto", None))
+    settings = RequestedSettings(LabelSettings("efficientnet_lite0", "0" * 8, 64, "auto", "auto", None))
     settings.save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)

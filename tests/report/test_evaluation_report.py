@@ -155,7 +155,7 @@ def test_of_a_network_and_of_a_turned_photo(fcn: Fcn, make_photos: MakePhotos, t
         "found",
     )
     page = read_page(tmp_path / "found")
-    assert "mobilenet_v2" in page.text
+    assert "efficientnet_lite0" in page.text
     turned = page.row("turned.jpg")
     with Image.open(page.picture(turned, "-l.jpg")) as shown:
         assert np.abs(np.asarray(shown, float) - np.asarray(stored, float)).mean() < 8

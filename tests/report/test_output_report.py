@@ -58,7 +58,7 @@ def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
         assert linked == set(record["outputs"])
     summary = json.loads(Path("out/summary.json").read_text())
     assert "4 photos" in f"{len(page.rows)} photos"
-    assert "mobilenet_v2" in page.text
+    assert "efficientnet_lite0" in page.text
     for entry in summary["totals"]["classes"].values():
         assert entry["name"] in page.text
         if entry["fraction"] > 0.001:
@@ -308,7 +308,7 @@ def test_records_of_other_settings_do_not_count(fcn: Fcn, make_photos: MakePhoto
         "segment",
         folder / "a.png",
         "--backbone",
-        "mobilenet_v2",
+        "efficientnet_lite0",
         "--resize",
         "48",
         "-o",

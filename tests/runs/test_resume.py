@@ -15,7 +15,7 @@ from fcn_cli.models.registry import BACKBONES
 from ..conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
-OFFICIAL = BACKBONES["mobilenet_v2"].sha256[:8]
+OFFICIAL = BACKBONES["efficientnet_lite0"].sha256[:8]
 
 
 def changed(output: Path, before: dict[str, int]) -> set[str]:
@@ -114,13 +114,14 @@ def test_changed_settings_are_refused_by_name(fcn: Fcn, out: Path) -> None:
     assert "--precision: auto before, bf16 now" in done.stderr
     assert "--keep-extension" in done.stderr
     assert (
-        "--backbone: mobilenet_v2 before, resnet50 now" in fcn("segment", "made", "-o", "out", code=2).stderr
+        "--backbone: efficientnet_lite0 before, resnet50 now"
+        in fcn("segment", "made", "-o", "out", code=2).stderr
     )
     done = fcn("segment", "made", *SMALL, "--tile", "512", "--flip", "-o", "out", code=2)
     assert "--tile: not given before, 512 now" in done.stderr
     assert "--flip: off before, on now" in done.stderr
     assert "None" not in done.stderr
-    torch.save(BACKBONES["mobilenet_v2"].build(21).state_dict(), "mine.pth")
+    torch.save(BACKBONES["efficientnet_lite0"].build(21).state_dict(), "mine.pth")
     hashed = hashlib.sha256(Path("mine.pth").read_bytes()).hexdigest()[:8]
     done = fcn("segment", "made", *SMALL, "--weights", "mine.pth", "-o", "out", code=2)
     assert f"official weights (sha256 {OFFICIAL}…) before, mine.pth (sha256 {hashed}…) now" in done.stderr
@@ -136,7 +137,7 @@ def test_after_overwrite_with_another_network_the_stats_are_of_that_network(
     fcn: Fcn, out: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "made/p0.png").unlink()
-    torch.save(BACKBONES["mobilenet_v2"].build(2).state_dict(), tmp_path / "two.pth")
+    torch.save(BACKBONES["efficientnet_lite0"].build(2).state_dict(), tmp_path / "two.pth")
     fcn("segment", "made", *SMALL, "-o", "out", "--weights", "two.pth", "--overwrite")
     rows = [row.split(",") for row in (out / "stats.csv").read_text().splitlines()[1:]]
     assert {row[0] for row in rows} == set(NAMES) - {"p0.png"}

@@ -185,11 +185,11 @@ def test_images_that_fail_again_do_not_load_the_network(make_photos: MakePhotos,
     first = run_line([*roots, *line, *hang], cwd=tmp_path, code=1, env=site)
     assert "4 images: 4 to segment" in first.stderr
     # What is said of the network once it is loaded.
-    assert "mobilenet_v2 on cpu" in first.stderr
+    assert "efficientnet_lite0 on cpu" in first.stderr
     second = run_line([*roots, *line, *hang], cwd=tmp_path, code=1, env=site).stderr
     assert "4 images: 1 to segment, 0 to complete, 1 done before, 2 failed before and unchanged" in second
     assert "4 images: 0 done, 1 done before, 3 failed" in second
-    assert "mobilenet_v2 on cpu" not in second
+    assert "efficientnet_lite0 on cpu" not in second
     # Without the one whose decoder hangs, nothing is imported.
     (made / "held.png").unlink()
     (tmp_path / "site/sitecustomize.py").write_text(NO_TORCH)

@@ -275,7 +275,7 @@ def do_share(
 ) -> str:
     """Do a share of one image as a run does, without a network; return what it says when it ends."""
     notes: list[str] = []
-    settings = RequestedSettings(LabelSettings("mobilenet_v2", "0", 64, "auto", "auto"))
+    settings = RequestedSettings(LabelSettings("efficientnet_lite0", "0", 64, "auto", "auto"))
     with shards.begun(store, shard, settings, 0, notes.append, overwrite=False):
         begun()
         with contextlib.closing(Journal(store, shard)) as journal:

@@ -153,7 +153,7 @@ def watching(ending_signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             InputRequest(inputs or ("made",)),
             OutputRequest(output),
             PredictionRequest(
-                ModelRequest("mobilenet_v2"), DecodeOptions(side, 0), InferenceOptions(kernels="torch")
+                ModelRequest("efficientnet_lite0"), DecodeOptions(side, 0), InferenceOptions(kernels="torch")
             ),
             ResumeOptions(**resume),
             fail_fast=fail_fast,
