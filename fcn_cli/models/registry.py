@@ -111,7 +111,7 @@ BACKBONES = {
             ),
             stride=16,
             bytes_per_pixel=400,
-            gflop_per_megapixel=20,
+            gflop_per_megapixel=29,
             build=_fcn_efficientnet_lite0,
             note=(
                 "efficientnet_lite0 is a small preview network for trying the tool: it mixes classes up; "
