@@ -113,7 +113,7 @@ def test_srgb_stays_as_it_is(cat: Image.Image, tmp_path: Path) -> None:
 def test_results_in_python(cat: Image.Image, tmp_path: Path) -> None:
     profile = swapped_primaries()
     cat.save(tmp_path / "a.png", icc_profile=profile)
-    result = Segmenter("mobilenet_v2", resize=64)(tmp_path / "a.png")
+    result = Segmenter("efficientnet_lite0", resize=64)(tmp_path / "a.png")
     assert np.array_equal(np.asarray(result.image), np.asarray(cat))
     background = result.labels == 0
     overlay = np.asarray(result.overlay(opacity=0, borders=False))
