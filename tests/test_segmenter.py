@@ -199,7 +199,7 @@ def test_a_batch_is_the_single_photos_in_order(batch_size: int | None, tmp_path:
     ours = Segmenter("efficientnet_lite0", resize=SIDE, batch_size=batch_size, confidence=True)
     images = cuts(8)
     expected = [ours(image) for image in images]
-    assert len({one.labels.tobytes() for one in expected}) > 3
+    assert len({one.confidence.tobytes() for one in expected if one.confidence is not None}) > 3
     for got, one in zip(ours.batch(as_kinds(images, tmp_path)), expected, strict=True):
         assert np.array_equal(got.labels, one.labels)
         assert got.confidence is not None

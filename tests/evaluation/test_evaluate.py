@@ -335,9 +335,9 @@ def test_the_samples_against_coarse_truth(fcn: Fcn, tmp_path: Path) -> None:
     got = evaluated(fcn, SAMPLES, "truth", *PREVIEW)
     assert got["images"] == 4
     # What fcn_cli/data/README.md says of the preview, a little less for other machines' rounding.
-    for shown, least in {"0": 0.51, "8": 0.75, "11": 0.41, "15": 0.63}.items():
+    for shown, least in {"0": 0.60, "8": 0.70, "11": 0.69, "15": 0.75}.items():
         assert got["classes"][shown]["iou"] > least, got
-    assert got["pixel_accuracy"] > 0.72
+    assert got["pixel_accuracy"] > 0.80
     seen = sum(one["predicted_pixels"] for one in got["classes"].values())
     confused = {
         one["name"]
