@@ -144,7 +144,8 @@ def test_the_preview_network_is_the_model_cards() -> None:
     photo = Image.open(SAMPLES / "chelsea.png").convert("RGB")
     preset = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.transforms()
     with torch.inference_mode():
-        low = plain.classifier(plain.backbone(preset(photo)[None])["out"])
+        features = plain.get_submodule("backbone")(preset(photo)[None])["out"]
+        low = plain.get_submodule("classifier")(features)
     expected = F.interpolate(low, photo.size[::-1], mode="bilinear", align_corners=False)[0].argmax(0).numpy()
     labels = Segmenter("efficientnet_lite0")(SAMPLES / "chelsea.png").labels
     assert (labels != expected).mean() < 0.001
