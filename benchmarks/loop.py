@@ -64,7 +64,7 @@ Ready = tuple[NDArray[np.uint8], tuple[int, int]]
 
 def ready(path: Path) -> Ready:
     """Return the network's input for a photo, and the size of its label map."""
-    image = decoder.decode(path).image
+    image = decoder.decode_here(path).image
     return resizing.network_input(image, 520)[0], image.size
 
 

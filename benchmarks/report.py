@@ -22,6 +22,7 @@ from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.label_map import LabelMap, Segmentation
 from fcn_cli.inputs import decoder
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
@@ -85,7 +86,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     RequestedSettings(settings).save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
-    with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:
+    with WriteQueue(folder, journal, lambda _record: None, DecodeOptions()) as writes:
         for number, source in enumerate(discover(InputRequest((str(photos),))).sources):
             with Image.open(source.path) as photo:
                 labels = circles(number, *photo.size)

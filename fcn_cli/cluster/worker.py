@@ -149,7 +149,7 @@ class Worker:
         lost: DeviceLost | None = None
         # This process has threads, so the decoding workers start from a clean one.
         with (
-            WriteQueue(folder, records, records.finished, decoding.max_pixels, decoding.rendering) as writes,
+            WriteQueue(folder, records, records.finished, decoding) as writes,
             open_pool(sources, decoding, clean=True) as pool,
         ):
             to_complete = {step.image: step for step in steps.values() if isinstance(step, Complete)}

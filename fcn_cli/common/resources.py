@@ -14,6 +14,12 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 
+_MEMORY_FILES = {
+    "": ("memory.max", "memory.current"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+"""The limit on memory, and what is used of it: in cgroups of version 2, and in version 1's controller."""
+
 _OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """OpenMP reads them when torch loads it, so they are chosen before."""
 
@@ -152,25 +158,29 @@ def _host_available() -> int | None:
 
 def _cgroup_available() -> int | None:
     amounts = []
-    for folder in _own_cgroups():
-        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
-        if limit.isdigit() and used.isdigit():
-            # The page cache counts as used, but is reclaimed when memory is needed.
-            reclaimable = sum(
-                int(line.split()[1])
-                for line in _read(folder / "memory.stat").splitlines()
-                if line.startswith(("active_file ", "inactive_file "))
-            )
-            amounts.append(int(limit) - int(used) + reclaimable)
+    for controller, names in _MEMORY_FILES.items():
+        for folder in _own_cgroups(controller):
+            limit, used = (_read(folder / name).strip() for name in names)
+            if limit.isdigit() and used.isdigit():
+                # The page cache counts as used, but is reclaimed when memory is needed.
+                reclaimable = sum(
+                    int(line.split()[1])
+                    for line in _read(folder / "memory.stat").splitlines()
+                    if line.startswith(("active_file ", "inactive_file "))
+                )
+                amounts.append(max(0, int(limit) - int(used) + reclaimable))
     return min(amounts, default=None)
 
 
-def _own_cgroups() -> list[Path]:
-    """Return the version 2 cgroup of this process and its parents, innermost first."""
+def _own_cgroups(controller: str = "") -> list[Path]:
+    """Return the cgroup of this process and its parents, innermost first: of version 2, or a controller's."""
+    top = _CGROUP / controller
     for line in _read(Path("/proc/self/cgroup")).splitlines():
-        if line.startswith("0::"):
-            own = _CGROUP / line[3:].lstrip("/")
-            return [folder for folder in (own, *own.parents) if folder.is_relative_to(_CGROUP)]
+        _, controllers, place = line.split(":", 2)
+        if controller in controllers.split(","):
+            own = top / place.lstrip("/")
+            # A container sees its own cgroup at the top, whatever the host calls it.
+            return [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
     return []
 
 

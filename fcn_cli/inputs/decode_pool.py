@@ -21,21 +21,21 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from ..common import store_urls
-from ..common.errors import Failure, FailureKind, FcnError
+from ..common.errors import Failure, FcnError
 from ..common.signals import ENDING_SIGNALS
 from ..common.swept_directory import SweptDirectory
-from . import start_methods
 from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
 from .discovery import Source
 from .shared_pixels import ReceivedPixels
+from .workers import death_of, first, hung, later, preload
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
@@ -81,8 +81,7 @@ class DecodePool:
         self._fruitless = 0
         # Where pixels of large photos wait for the network.
         self._directory = SweptDirectory()
-        start = start_methods.later if clean else start_methods.first
-        self._pool = self._start(start(__name__)) if self.workers else None
+        self._pool = self._start(_from_clean_process() if clean else first()) if self.workers else None
 
     def __enter__(self) -> DecodePool:
         return self
@@ -128,12 +127,18 @@ class DecodePool:
             self._fruitless += 1
             if self._fruitless > _MAX_FRUITLESS_REBUILDS:
                 raise FcnError("the decoding workers end before they decode anything; try --workers 0")
-        self._pool = self._start(start_methods.later(__name__))
+        self._pool = self._start(_from_clean_process())
 
     def _start(self, context: BaseContext) -> _Pool:
         table = WorkerStatusTable(context, self.workers)
         photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.path)
         return _Pool(photos, _together(self._sources, self._position, self.workers), self.workers, context)
+
+
+def _from_clean_process() -> BaseContext:
+    # It has to import torch, which takes long.
+    preload(__name__)
+    return later()
 
 
 def _together(sources: Sequence[Source], position: int, workers: int) -> list[range]:
@@ -224,18 +229,11 @@ class _Pool:
             if not process.is_alive():
                 well = False
                 if index != IDLE:
-                    lost[index] = Failure(
-                        FailureKind.DECODER_DIED,
-                        f"its decoder died ({_death_of(process)}); the file may be damaged",
-                    )
+                    lost[index] = death_of(process)
             elif index != IDLE and patient and time.monotonic() - since > seconds:
                 well = False
-                lost[index] = Failure(
-                    FailureKind.DECODER_HUNG,
-                    f"{self._what_hangs(index)} did not come back within {seconds:g} s; --decode-timeout "
-                    "gives it longer",
-                    seconds,
-                )
+                failure = hung(self._what_hangs(index), seconds)
+                lost[index] = replace(failure, message=f"{failure.message}; --decode-timeout gives it longer")
         return None if well else lost
 
     def _what_hangs(self, index: int) -> str:
@@ -248,15 +246,6 @@ class _Pool:
             process.kill()
         for process in self._processes:
             process.join(timeout=POLL_SECONDS)
-
-
-def _death_of(process: BaseProcess) -> str:
-    code = process.exitcode
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
 
 
 def _iterate(loader: DataLoader[Any]) -> Iterator[list[PackedPhoto]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +17,7 @@ from torch.utils.data import Dataset
 
 from ..common import resources
 from ..common.errors import Failure
-from ..common.processes import end_with_parent
-from ..common.signals import ENDING_SIGNALS
-from . import decoder
+from . import decoder, workers
 from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo, failed
 from .discovery import Source
 from .shared_pixels import LARGE_BYTES, InFile, InFlight, ReceivedPixels, Shared, SharedMemory, WorkerPixels
@@ -66,6 +63,7 @@ class WorkerStatusTable:
     """
 
     def __init__(self, context: BaseContext, workers: int) -> None:
+        self.workers = workers
         self.pid = context.RawArray("q", workers)
         self.index = context.RawArray("q", [IDLE] * workers)
         self.since = context.RawArray("d", workers)
@@ -92,6 +90,7 @@ class Photos(Dataset[list[PackedPhoto]]):
         self.failed = failed
         self.table = table
         self._directory = directory
+        self._most_bytes = workers.most_bytes(settings.max_pixels, table.workers)
         # Of this process, once it is a worker.
         self._worker = 0
         self._made: WorkerPixels | None = None
@@ -142,19 +141,6 @@ class Photos(Dataset[list[PackedPhoto]]):
         resources.lower_thread_priority()
         # What was there before the fork is never collected, and stays in memory that processes share.
         gc.freeze()
-        _become_worker(self.settings.max_pixels)
-
-
-def _become_worker(max_pixels: int) -> None:
-    # The parent decides when work ends, but Ctrl-C and a service manager's signals reach the whole group.
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    end_with_parent()
-    # Discard what native decoders print: stdout belongs to the parent's reader.
-    null_device = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null_device, descriptor)
-    decoder.prepare_worker(max_pixels)
-    resources.limit_memory(decoder.DECODE_BYTES + decoder.DECODE_BYTES_PER_PIXEL * max_pixels)
+        workers.become_worker()
+        decoder.prepare_worker(self.settings.max_pixels)
+        resources.limit_memory(self._most_bytes)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..common.errors import Failure, FailureKind, ImageError
-from . import decoder, exif, resizing
+from . import decoder, exif, resizing, workers
 from .decode_options import ONE_SCALE
 from .decoder import LargeTiff
 from .discovery import Source
@@ -149,8 +149,7 @@ def _decode_photo(
     except ImageError as error:
         return failed(source, error.failure)
     except MemoryError:
-        failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-        return failed(source, failure)
+        return failed(source, workers.out_of_memory())
     made = decoded.image
     return DecodedPhoto(
         source,
@@ -168,7 +167,7 @@ def _decode_photo(
 
 
 def _measured(source: Source, settings: DecodeSettings) -> DecodedPhoto:
-    size, turn, _ = decoder.measure(source.path, settings.max_pixels)
+    size, turn, _ = decoder.measure_here(source.path, settings.max_pixels)
     stored = _is_stored(source, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
     return DecodedPhoto(source, width=width, height=height, turn=turn, stored=stored)

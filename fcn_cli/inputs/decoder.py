@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Generic, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
 from ..common import label_map, store_urls
 from ..common.errors import FailureKind, ImageError
-from . import exif, file_content, formats, mending, refusals, remote_photos
+from . import exif, file_content, formats, mending, refusals, remote_photos, workers
 from .rgb import greatest_of_halves, has_upper_halves, is_srgb, load_rgb, note_on_profile, to_rgb, to_srgb
 from .samples import BY_THE_FILE, Rendering, dark_note
 from .tiff_strips import TiffStrips
@@ -30,10 +30,10 @@ DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 _KEPT_BLOCKS = 4
 """Blocks of memory that Pillow keeps in a decoding process; each has at most 16 MiB."""
 
-DECODE_BYTES = 512 << 20
-DECODE_BYTES_PER_PIXEL = 32
-"""The memory limit of a decoding process: a fixed part, and a part per pixel of the largest allowed photo.
-The most that was measured is 25 bytes per pixel, for JPEG 2000 with alpha."""
+LONGEST_SECONDS = 600.0
+"""How long decoding one image may take where no other limit is asked for."""
+
+_PART_PIXELS = 1 << 22
 
 
 class Decoded(NamedTuple, Generic[T]):
@@ -66,13 +66,13 @@ def prepare_process(max_pixels: int) -> None:
     """Configure Pillow, and how large label maps may be, in a process of our own.
 
     Silences the warnings of Pillow and its native decoders (what matters becomes a note in the record), and
-    raises the limit of Pillow's own bomb check, because `decode` checks the user's limit.
+    raises the limit of Pillow's own bomb check, because `decode_with` checks the user's limit.
     """
     label_map.allow_pixels(max_pixels)
     formats.prepare_process()
     warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    logging.getLogger("PIL").handlers[:] = [logging.NullHandler()]
     logging.getLogger("PIL").propagate = False
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
@@ -91,12 +91,64 @@ def prepare_worker(max_pixels: int) -> None:
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
 
 
-def decode(
+def decode_for_people(
+    path: str | os.PathLike[str],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    rendering: Rendering = BY_THE_FILE,
+    seconds: float = LONGEST_SECONDS,
+) -> Decoded[Image.Image]:
+    """Decode an image file in sRGB, as people look at it and no network, in a process with bounds.
+
+    Parameters
+    ----------
+    path, max_pixels, rendering
+        See `decode_here`.
+    seconds
+        How long it may take.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be decoded in these bounds; its `FailureKind` is the reason.
+    """
+    rendering = replace(rendering, for_people=True)
+    parts = workers.call(
+        _in_parts, _from_anywhere(path), max_pixels, rendering, max_pixels=max_pixels, seconds=seconds
+    )
+    decoded, (width, height) = next(parts)
+    try:
+        image, top = Image.new("RGB", (width, height)), 0
+        for data in parts:
+            part = Image.frombytes("RGB", (width, len(data) // (3 * width)), data)
+            image.paste(part, (0, top))
+            top += part.height
+    except MemoryError:
+        raise ImageError.of(workers.out_of_memory()) from None
+    return Decoded(image, *decoded)
+
+
+def _in_parts(path: str, max_pixels: int, rendering: Rendering) -> Iterator[Any]:
+    """Yield all of `Decoded` but the image, and its size; then its rows, some at a time."""
+    prepare_worker(max_pixels)
+    image, *rest = decode_here(path, max_pixels, rendering)
+    yield rest, image.size
+    rows = max(1, _PART_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))).tobytes()
+
+
+def _from_anywhere(path: str | os.PathLike[str]) -> str:
+    """Return a path that is the same whatever the current directory of a process."""
+    path = os.fspath(path)
+    return path if store_urls.is_url(path) else os.path.join(os.getcwd(), path)
+
+
+def decode_here(
     path: str | os.PathLike[str],
     max_pixels: int = DEFAULT_MAX_PIXELS,
     rendering: Rendering = BY_THE_FILE,
 ) -> Decoded[Image.Image]:
-    """Decode an image file to upright RGB.
+    """Decode an image file to upright RGB in this process.
 
     EXIF orientation is applied, alpha is composited on white, 16-bit samples are shifted to 8 bits, and
     32-bit integers and floats are scaled from their minimum and maximum, without values that are no data.
@@ -120,13 +172,6 @@ def decode(
     return decode_with(path, max_pixels, _whole, rendering=rendering)
 
 
-def decode_for_people(
-    path: str | os.PathLike[str], max_pixels: int, rendering: Rendering
-) -> Decoded[Image.Image]:
-    """Decode an image file as `decode` does, in sRGB: pixels to look at, which the network does not see."""
-    return decode(path, max_pixels, replace(rendering, for_people=True))
-
-
 def decode_with(
     path: str | os.PathLike[str],
     max_pixels: int,
@@ -135,12 +180,12 @@ def decode_with(
     hashed: Callable[[str], None] | None = None,
     rendering: Rendering = BY_THE_FILE,
 ) -> Decoded[T]:
-    """Decode an image file as `decode` does, and make something of it while the file is open.
+    """Decode an image file as `decode_here` does, and make something of it while the file is open.
 
     Parameters
     ----------
     path, max_pixels, rendering
-        See `decode`.
+        See `decode_here`.
     use
         Takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
         EXIF orientation.
@@ -235,8 +280,21 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
     Raises
     ------
     ImageError
-        As `decode`, as far as the header shows.
+        As `decode_here`, as far as the header shows.
     """
+    (measured,) = workers.call(
+        _measured, _from_anywhere(path), max_pixels, max_pixels=max_pixels, seconds=LONGEST_SECONDS
+    )
+    return Measured(*measured)
+
+
+def _measured(path: str, max_pixels: int) -> Iterator[Measured]:
+    prepare_worker(max_pixels)
+    yield measure_here(path, max_pixels)
+
+
+def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
+    """Measure an image as `measure` does, in this process."""
 
     def measured(opened: Image.Image) -> Measured:
         _check_pixels(opened, max_pixels)
@@ -252,22 +310,22 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
             return _read(photo.file, photo.name, measured)[0]
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - as in `decode`
+    except Exception as error:  # noqa: BLE001 - as in `decode_with`
         refusals.refuse(error, path, max_pixels)
 
 
 def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a Pillow image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
+    """Return a Pillow image as upright RGB with notes, by the same rules as a file; raises ImageError."""
     try:
         return _load(image, DEFAULT_MAX_PIXELS, rendering)[:2]
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode`
+    except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode_with`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
 def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return an encoded image as upright RGB with notes, by the same rules as `decode`; raises ImageError."""
+    """Return an encoded image as upright RGB with notes, by the same rules as a file; raises ImageError."""
     if not data:
         raise ImageError(FailureKind.EMPTY_FILE, "the image is empty (0 bytes)")
     try:
@@ -277,7 +335,7 @@ def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.I
         return image, notes + more
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - see `decode`
+    except Exception as error:  # noqa: BLE001 - see `decode_with`
         refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..common.errors import FailureKind, ImageError
 from ..common.redaction import public_url
-from . import decoder, resizing
+from . import decoder, resizing, workers
 from .decode_options import ONE_SCALE
 from .samples import BY_THE_FILE, Rendering
 
@@ -97,7 +97,7 @@ def take(photo: Photo, rendering: Rendering = BY_THE_FILE) -> Callable[[], Uprig
         case bytes() | bytearray():
             return _decoder(bytes(photo), rendering)
         case str() | os.PathLike():
-            return lambda: Upright(*decoder.decode(photo, rendering=rendering)[:2])
+            return lambda: Upright(*decoder.decode_here(photo, rendering=rendering)[:2])
     if not callable(getattr(photo, "read", None)):
         raise TypeError(
             "a photo is a path, bytes, an open binary file, a Pillow image or an array; "
@@ -124,7 +124,7 @@ def prepare(
             image, notes = decode()
             (pixels, *smaller), more = resizing.network_inputs(image, short_side, scales)
         except MemoryError:
-            raise ImageError(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it") from None
+            raise ImageError.of(workers.out_of_memory()) from None
     return Prepared(source, image, pixels, notes + more, tuple(smaller))
 
 

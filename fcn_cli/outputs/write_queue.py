@@ -17,8 +17,8 @@ from ..common.label_map import Segmentation, count_classes
 from ..common.ordered_work import OrderedWork
 from ..common.output_layout import output_file
 from ..inputs import decoder
+from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import Source
-from ..inputs.samples import BY_THE_FILE, Rendering
 from .directory import OutputDirectory
 from .label_rules import AS_PREDICTED, ResolvedRules
 from .record import Record, Written, finish, gone
@@ -111,8 +111,8 @@ class WriteQueue:
         The output directory, and its journal, open for appending.
     notify
         Called with every outcome once its record is in the journal, in the thread that calls `commit`.
-    max_pixels, rendering
-        The limit on an image's pixels and how its samples become RGB, for output types that decode it again.
+    decoding
+        How images are decoded, for output types that need them again.
     """
 
     def __init__(
@@ -120,15 +120,13 @@ class WriteQueue:
         folder: OutputDirectory,
         journal: Records,
         notify: Callable[[Outcome], None],
-        max_pixels: int,
-        rendering: Rendering = BY_THE_FILE,
+        decoding: DecodeOptions,
     ) -> None:
         self._folder = folder
         self._journal = journal
         self._committer = _Committer(folder, journal)
         self._notify_of = notify
-        self._max_pixels = max_pixels
-        self._rendering = rendering
+        self._decoding = decoding
         self._work = OrderedWork[None, Outcome](
             _thread_count(),
             "fcn-write",
@@ -237,7 +235,10 @@ class WriteQueue:
 
         @cache
         def image() -> Image.Image:
-            return decoder.decode_for_people(source.path, self._max_pixels, self._rendering).image
+            options = self._decoding
+            return decoder.decode_for_people(
+                source.path, options.max_pixels, options.rendering, options.timeout
+            ).image
 
         try:
             sizes = self._folder.write(source, types, segmentation, image)

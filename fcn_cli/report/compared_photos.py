@@ -153,7 +153,9 @@ def _worst_first(entry: _Entry) -> tuple[float, str]:
 
 
 def _open_photo(entry: _Entry, decoding: DecodeOptions) -> Image.Image:
-    decoded = decoder.decode_for_people(entry.source.path, decoding.max_pixels, decoding.rendering)
+    decoded = decoder.decode_for_people(
+        entry.source.path, decoding.max_pixels, decoding.rendering, decoding.timeout
+    )
     image = exif.as_stored(decoded.image, decoded.turn) if entry.photo.stored else decoded.image
     if image.size != entry.photo.size:
         raise ImageError(FailureKind.CHANGED, "The photo has changed since it was measured.")

@@ -106,7 +106,7 @@ def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
     if not output.has_size(name, record.output_sizes()[name]):
         raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or not what its record says.")
     try:
-        return decoder.decode(output.root / name).image
+        return decoder.decode_for_people(output.root / name).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The overlay cannot be read: {error}.") from None
 

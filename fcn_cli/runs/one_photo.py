@@ -62,7 +62,10 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
         rules(predicted.result),
         lambda: (
             decoder.decode_for_people(
-                request.source.path, prediction.decoding.max_pixels, prediction.decoding.rendering
+                request.source.path,
+                prediction.decoding.max_pixels,
+                prediction.decoding.rendering,
+                prediction.decoding.timeout,
             ).image
         ),
         stream,

@@ -251,9 +251,7 @@ class Run:
             return
         decoding = self.request.prediction.decoding
         try:
-            with WriteQueue(
-                self.folder, journal, self.report.finished, decoding.max_pixels, decoding.rendering
-            ) as writes:
+            with WriteQueue(self.folder, journal, self.report.finished, decoding) as writes:
                 with self.stop:
                     unusable = list(make_from_labels(plan.from_labels, self.folder, writes, self._ended))
                     writes.commit(everything=True)

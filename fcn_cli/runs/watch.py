@@ -11,7 +11,7 @@ from ..common import signals, store_urls
 from ..common.errors import FcnError, OutputLost, RequestError
 from ..common.signals import Interrupted
 from ..common.wording import counted
-from ..inputs import decoder
+from ..inputs import decoder, workers
 from ..inputs.arrivals import SETTLE_SECONDS
 from ..inputs.discovery import Found, Source
 from ..outputs.journal import Journal
@@ -61,6 +61,8 @@ def watch(request: SegmentRequest, observer: RunObserver, settle: float = SETTLE
     request.check()
     request.output.check()
     decoder.prepare_process(request.prediction.decoding.max_pixels)
+    # Each batch has decoding workers of its own; some image may be repainted before the first of them.
+    workers.preload("fcn_cli.inputs.decode_pool")
     resolved = request.resolve()
     with OutputLock(request.output.store, request.wait, observer.note) as lock:
         if lock.waited:

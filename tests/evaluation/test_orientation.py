@@ -275,9 +275,9 @@ def test_measuring_agrees_with_decoding(orientation: int, suffix: str, tmp_path:
     path = tmp_path / f"x{suffix}"
     with Image.open(SAMPLES / "coffee.png") as opened:
         opened.convert("RGB").resize(STORED).save(path, exif=tagged(orientation))
-    decoded = decoder.decode(path)
+    decoded = decoder.decode_here(path)
     assert decoded.turn == orientation
-    assert decoder.measure(path)[:2] == (decoded.image.size, orientation)
+    assert decoder.measure_here(path)[:2] == (decoded.image.size, orientation)
     assert exif.as_stored(decoded.image, orientation).size == STORED
 
 

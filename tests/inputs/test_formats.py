@@ -38,12 +38,12 @@ RARE = rare_formats(small_photo())
 
 
 def decoded(path: Path, max_pixels: int = decoder.DEFAULT_MAX_PIXELS) -> np.ndarray:
-    return np.array(decoder.decode(path, max_pixels).image)
+    return np.array(decoder.decode_here(path, max_pixels).image)
 
 
 def refused(path: Path, max_pixels: int = decoder.DEFAULT_MAX_PIXELS) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        decoder.decode(path, max_pixels)
+        decoder.decode_here(path, max_pixels)
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -145,7 +145,7 @@ def test_of_a_photoshop_file_the_flattened_picture_is_taken(photo: Image.Image, 
     path.write_bytes(photoshop(np.array(photo), layers=3))
     with Image.open(path) as opened:
         assert getattr(opened, "n_frames", 0) == 3
-    got = decoder.decode(path)
+    got = decoder.decode_here(path)
     assert np.array_equal(np.array(got.image), np.array(photo))
     assert got.notes == ()
     cmyk = 255 - np.array(photo.convert("CMYK"))
@@ -155,7 +155,7 @@ def test_of_a_photoshop_file_the_flattened_picture_is_taken(photo: Image.Image, 
 
 def test_of_several_sizes_the_largest_is_taken_and_said(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "x.ico").write_bytes(saved(photo.resize((64, 64)), ".ico", sizes=[(16, 16), (64, 64)]).data)
-    got = decoder.decode(tmp_path / "x.ico")
+    got = decoder.decode_here(tmp_path / "x.ico")
     assert got.image.size == (64, 64)
     assert got.notes == ("largest of 2 sizes",)
 
@@ -165,7 +165,7 @@ def test_floats_of_rare_formats_are_scaled_with_a_note(tmp_path: Path) -> None:
     expected = np.rint((values.astype(float) + 2) / 9 * 255).astype(np.uint8)
     for suffix in (".pfm", ".im"):
         (tmp_path / f"x{suffix}").write_bytes(saved(Image.fromarray(values), suffix).data)
-        got = decoder.decode(tmp_path / f"x{suffix}")
+        got = decoder.decode_here(tmp_path / f"x{suffix}")
         assert np.array_equal(np.array(got.image)[..., 0], expected)
         assert got.notes == ("32-bit float samples scaled from -2..7",)
 
@@ -310,7 +310,7 @@ def test_heic_photos_are_upright_exactly_once(orientation: int, photo: Image.Ima
     got = decoded(tmp_path / "x.heic")
     assert got.shape == expected.shape
     assert np.abs(got - expected).mean() < 1
-    assert decoder.decode(tmp_path / "x.heic").notes == ()
+    assert decoder.decode_here(tmp_path / "x.heic").notes == ()
 
 
 def test_heic_pixels_and_kinds(photo: Image.Image, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_heic_pixels_and_kinds(photo: Image.Image, tmp_path: Path) -> None:
     several.add_from_pillow(photo)
     several.save(path, quality=-1, chroma=444, primary_index=1)
     assert np.abs(decoded(path) - np.array(photo).astype(int)).mean() < 3
-    assert decoder.decode(path).notes == ("main picture of 2",)
+    assert decoder.decode_here(path).notes == ("main picture of 2",)
     # The brand of a file may say no more than "a picture"; so may that of an AVIF.
     path.write_bytes(heic(photo).replace(b"ftypheix", b"ftypmif1"))
     assert np.abs(decoded(path) - np.array(photo).astype(int)).mean() < 1

@@ -200,14 +200,14 @@ def test_32_bit_samples_are_scaled_over_the_whole_photo(
     values = random.normal(0, 1000, (40, 30)).astype(np.float32)
     values[7, 3], values[30, 2], values[31, 1] = np.nan, np.inf, -np.inf
     Image.fromarray(values).save(tmp_path / "f.tif")
-    decoded = decoder.decode(tmp_path / "f.tif")
+    decoded = decoder.decode_here(tmp_path / "f.tif")
     finite = np.isfinite(values)
     low, high = values[finite].min().astype(float), values[finite].max().astype(float)
     expected = np.rint(np.where(finite, (values.astype(float) - low) / (high - low), 0) * 255)
     assert np.array_equal(np.array(decoded.image)[..., 0], expected.astype(np.uint8))
     assert "3 that are not finite taken as black" in decoded.notes[0]
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "nan.tif")
-    assert not np.array(decoder.decode(tmp_path / "nan.tif").image).any()
+    assert not np.array(decoder.decode_here(tmp_path / "nan.tif").image).any()
 
 
 def test_a_mask_file_is_a_plain_png(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

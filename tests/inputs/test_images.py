@@ -24,7 +24,7 @@ def photo() -> Image.Image:
 
 
 def decoded(path: Path) -> np.ndarray:
-    return np.array(decoder.decode(path).image)
+    return np.array(decoder.decode_here(path).image)
 
 
 # test_formats has the others.
@@ -54,7 +54,7 @@ def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str,
     mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")
     photo.convert(mode).save(path)
     expected = np.array(Image.open(path).convert("RGB"))
-    got = decoder.decode(path)
+    got = decoder.decode_here(path)
     assert np.array_equal(np.array(got.image), expected)
     assert got.image.mode == "RGB"
     assert got.notes == ()
@@ -72,7 +72,7 @@ def test_exif_orientation_is_applied_once(
     with Image.open(path) as opened:
         expected = ImageOps.exif_transpose(opened).convert("RGB")
     assert np.array_equal(decoded(path), np.array(expected))
-    assert decoder.decode(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
+    assert decoder.decode_here(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
 
 
 def test_broken_exif_is_no_reason_to_fail(photo: Image.Image, tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_32_bit_images_are_scaled_with_a_note(tmp_path: Path) -> None:
     values = np.linspace(-3, 5, 400, dtype=np.float32).reshape(20, 20)
     values[0, 0] = np.nan
     Image.fromarray(values).save(tmp_path / "f.tif")
-    got = decoder.decode(tmp_path / "f.tif")
+    got = decoder.decode_here(tmp_path / "f.tif")
     assert "scaled from" in got.notes[0]
     assert "1 that is not finite" in got.notes[0]
     low, high = np.nanmin(values), 5.0
     expected = np.nan_to_num(np.rint((values.astype(float) - low) / (high - low) * 255))
     assert np.array_equal(np.array(got.image)[..., 0], expected)
     Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)).save(tmp_path / "i.tif")
-    got = decoder.decode(tmp_path / "i.tif")
+    got = decoder.decode_here(tmp_path / "i.tif")
     assert "32-bit integer" in got.notes[0]
     assert not np.array(got.image).any()
 
@@ -157,7 +157,7 @@ def test_of_several_frames_the_first_is_taken_and_said(photo: Image.Image, tmp_p
         path = tmp_path / f"x{suffix}"
         options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
         photo.save(path, save_all=True, append_images=frames, **options)
-        got = decoder.decode(path)
+        got = decoder.decode_here(path)
         assert got.notes == ("first of 4 frames",)
         assert np.abs(np.array(got.image).astype(int) - np.array(photo)).mean() < 8
 
@@ -175,7 +175,7 @@ def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError) as caught:
-        decoder.decode(path)
+        decoder.decode_here(path)
     assert caught.value.failure.kind == kind
     assert "\n" not in str(caught.value)
 
@@ -183,9 +183,9 @@ def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
 def test_the_pixel_limit_counts_before_decoding(photo: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     photo.save(path)
-    decoder.decode(path, max_pixels=90 * 60)
+    decoder.decode_here(path, max_pixels=90 * 60)
     with pytest.raises(ImageError, match="--max-image-pixels") as caught:
-        decoder.decode(path, max_pixels=90 * 60 - 1)
+        decoder.decode_here(path, max_pixels=90 * 60 - 1)
     assert caught.value.failure.limit == 90 * 60 - 1
 
 

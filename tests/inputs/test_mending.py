@@ -29,7 +29,7 @@ def outcome(data: bytes, tmp_path: Path) -> tuple[np.ndarray | FailureKind, tupl
     path = tmp_path / "x"
     path.write_bytes(data)
     try:
-        got = decoder.decode(path)
+        got = decoder.decode_here(path)
     except ImageError as error:
         return error.failure.kind, ()
     return np.array(got.image), got.notes

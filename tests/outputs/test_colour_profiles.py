@@ -99,7 +99,7 @@ def test_profiles_of_grey_and_of_palettes(cat: Image.Image, tmp_path: Path, mode
     shown = decoder.decode_for_people(tmp_path / "a.png", cat.width * cat.height, BY_THE_FILE).image
     stored = image.convert("L" if mode.startswith("L") else "RGB")
     assert np.array_equal(np.asarray(shown), np.asarray(in_srgb(stored, profile)))
-    plain = decoder.decode(tmp_path / "a.png").image
+    plain = decoder.decode_here(tmp_path / "a.png").image
     assert np.array_equal(np.asarray(plain), np.asarray(stored.convert("RGB")))
 
 

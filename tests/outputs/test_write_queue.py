@@ -12,6 +12,7 @@ import pytest
 
 from fcn_cli.common.errors import Failure, FailureKind, ImageError, OutputLost
 from fcn_cli.common.label_map import Segmentation, read_label_map
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.outputs import record, write_queue
 from fcn_cli.outputs.directory import OutputDirectory
@@ -43,7 +44,7 @@ class Queue:
         self.folder = OutputDirectory(root, LookRequest().resolve(None))
         self.finished: list[Record] = []
         self.writes = WriteQueue(
-            self.folder, self.journal, lambda outcome: self.finished.append(outcome.record), 1000
+            self.folder, self.journal, lambda outcome: self.finished.append(outcome.record), DecodeOptions()
         )
 
     def add(self, name: str, index: int = 1) -> None:
@@ -185,9 +186,9 @@ def test_no_file_is_written_again_before_the_record_of_it_is_retracted(
         append(journal, records)
         events.append("append")
 
-    def watched(folder: OutputDirectory, output: str, *rest: object) -> object:
-        events.append(f"write {output}")
-        return write(folder, output, *rest)  # type: ignore[arg-type]
+    def watched(folder: OutputDirectory, image: Source, *rest: object) -> object:
+        events.append(f"write {image.output}")
+        return write(folder, image, *rest)  # type: ignore[arg-type]
 
     with queue.writes as writes:
         queue.add("a")

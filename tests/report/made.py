@@ -12,7 +12,7 @@ from PIL import Image
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.label_map import Segmentation
-from fcn_cli.inputs import decoder
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
@@ -33,7 +33,7 @@ def write_run(photos: Path, output: Path) -> None:
     settings.save(LocalStore(output), None)
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
-    with WriteQueue(folder, journal, lambda _record: None, decoder.DEFAULT_MAX_PIXELS) as writes:
+    with WriteQueue(folder, journal, lambda _record: None, DecodeOptions()) as writes:
         for source in discover(InputRequest((str(photos),))).sources:
             with Image.open(source.path) as photo:
                 width, height = photo.size
