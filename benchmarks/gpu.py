@@ -64,13 +64,12 @@ def engine_line(backbone: str, precision: str, batch_size: int) -> str:
     pixels = [_photo(index) for index in range(batch_size)]
     rate(engine, pixels, _SECONDS / 4)
     rates = [rate(engine, pixels, _SECONDS / 3) for _ in range(3)]
-    kernels = ", ".join(f"{count} {name}" for name, count in engine.kernels().items())
     line = (
         f"{backbone} {WIDTH}x{HEIGHT}, {plan.precision}, batch {batch_size}: {statistics.median(rates):.1f}"
     )
     peak = torch.cuda.max_memory_allocated() / 2**30
     torch.cuda.reset_peak_memory_stats()
-    return f"{line} images/s (from {min(rates):.1f} to {max(rates):.1f}); {kernels}; {peak:.2f} GiB"
+    return f"{line} images/s (from {min(rates):.1f} to {max(rates):.1f}); {peak:.2f} GiB"
 
 
 def rate(engine: Engine, pixels: list[NDArray[np.uint8]], seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""An FCN in the form that a GPU runs: BatchNorm folded, weights converted once, layers fused.
+"""An FCN in the form that a GPU runs: BatchNorm folded, weights converted once.
 
 It runs on a CPU as well, where its tests compare it with PyTorch's layers.
 """
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..models.batchnorm_folding import ActivatedConv, fold_chain
 from ..models.networks import Bottleneck, InvertedResidual
-from .folded_layers import FoldedLayer
 
 Block = Callable[[Tensor], Tensor]
 
@@ -38,7 +38,6 @@ class CudaNetwork:
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._layers: list[FoldedLayer] = []
         self._blocks: list[Block] = []
         with torch.inference_mode(), ieee_float32():
             for block in self._backbone(model.get_submodule("backbone")):
@@ -46,12 +45,7 @@ class CudaNetwork:
             *head, last = fold_chain(model.get_submodule("classifier").modules())
             self._blocks.append(self._chain(head))
             # Logits decide by small differences: they are not rounded to the narrower type.
-            self._blocks.append(FoldedLayer(last, device, torch.float32))
-
-    def kernels(self) -> dict[str, int]:
-        """Return the number of convolutions that are fused with what follows them, and that of the others."""
-        fused = sum(layer.is_fused for layer in self._layers)
-        return {"fused": fused, "plain": len(self._layers) + 1 - fused}
+            self._blocks.append(_Layer(last, device, torch.float32))
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the logits of normalised images.
@@ -71,13 +65,8 @@ class CudaNetwork:
             x = block(x)
         return x
 
-    def _layer(self, layer: ActivatedConv, *, has_shortcut: bool = False) -> FoldedLayer:
-        made = FoldedLayer(layer, self._device, self._dtype, has_shortcut=has_shortcut)
-        self._layers.append(made)
-        return made
-
     def _chain(self, layers: Iterable[ActivatedConv]) -> Block:
-        made = [self._layer(layer) for layer in layers]
+        made = [_Layer(layer, self._device, self._dtype) for layer in layers]
 
         def run(x: Tensor) -> Tensor:
             for layer in made:
@@ -112,11 +101,44 @@ class CudaNetwork:
         # The last ReLU comes after the shortcut, which is added by the third convolution.
         first, second, third = fold_chain(m for pair in convolutions for m in (*pair, block.relu))
         inner = self._chain([first, second])
-        last = self._layer(third, has_shortcut=True)
+        last = _Layer(third, self._device, self._dtype)
         shortcut = (
             self._chain(fold_chain(block.downsample.modules())) if block.downsample is not None else None
         )
         return lambda x: last(inner(x), x if shortcut is None else shortcut(x))
+
+
+class _Layer:
+    """A convolution, its bias, a shortcut where it is called with one, and an activation."""
+
+    def __init__(self, layer: ActivatedConv, device: torch.device, dtype: torch.dtype) -> None:
+        conv = layer.conv.conv
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise TypeError(f"padding {conv.padding_mode} {conv.padding} is not supported")
+        self._activate = _activation(layer.activation)
+        weight = layer.conv.weight().to(device, dtype)
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        self._bias = layer.conv.bias.to(device, dtype)
+        self._arguments = conv.stride, conv.padding, conv.dilation, conv.groups
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Return the features, of the layer's type, for features of any type; `shortcut` is not changed."""
+        features = F.conv2d(x.to(self._dtype), self._weight, self._bias, *self._arguments)
+        if shortcut is not None:
+            features += shortcut
+        return self._activate(features)
+
+
+def _activation(kind: type[nn.Module] | None) -> Callable[[Tensor], Tensor]:
+    """Return an activation that may write into its argument."""
+    if kind is None:
+        return lambda features: features
+    if kind is nn.ReLU:
+        return torch.relu_
+    if kind is nn.ReLU6:
+        return lambda features: features.clamp_(0, 6)
+    raise TypeError(f"the activation {kind.__name__} is not supported")
 
 
 @contextlib.contextmanager

@@ -214,13 +214,10 @@ class Engine:
     def kernels(self) -> dict[str, int]:
         """Return the number of layers of the last image by the kernel that computed them.
 
-        Empty for PyTorch's kernels on a CPU.
+        Empty for PyTorch's kernels.
         """
         with self._lock:
-            if self._cpu_network is not None:
-                return self._cpu_network.kernels()
-            forward = self._forwards.get(self.execution.precision)
-            return forward.kernels() if isinstance(forward, CudaNetwork) else {}
+            return self._cpu_network.kernels() if self._cpu_network is not None else {}
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

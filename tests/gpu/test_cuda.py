@@ -134,13 +134,8 @@ def test_narrower_types_agree_with_float32(precision: str, network: LoadedModel)
     assert not torch.equal(own, own.to(torch.bfloat16 if precision == "bf16" else torch.float16).float())
 
 
-def test_layers_are_fused_and_labels_come_from_the_kernel() -> None:
-    """Not a matter of right or wrong, but without these a GPU is slower than it need be."""
-    architecture = registry.find("resnet50")
-    model = architecture.build(21).eval()
-    randomise(model)
-    ours = engine(LoadedModel(architecture, model, VOC_CLASSES))
-    assert ours.kernels()["fused"] >= 16
+def test_labels_come_from_the_kernel() -> None:
+    """Not a matter of right or wrong, but without it a GPU is slower than it need be."""
     assert find_label_kernel(CUDA, LABELS_ONLY) is not None
 
 
@@ -148,7 +143,7 @@ def test_layers_are_fused_and_labels_come_from_the_kernel() -> None:
 def test_the_label_kernel_is_the_chunks(options: PredictionOptions) -> None:
     kernel = find_label_kernel(CUDA, options)
     if kernel is None:
-        pytest.skip("Triton does not run here; see the test of fused layers")
+        pytest.skip("Triton does not run here; see the test above")
     generator = torch.Generator().manual_seed(0)
     for shape, size in (((21, 65, 87), (693, 520)), ((3, 2, 5), (4001, 33)), ((255, 9, 9), (70, 70))):
         logits = torch.randn(*shape, generator=generator).mul_(3).to(CUDA)

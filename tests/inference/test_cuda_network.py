@@ -1,14 +1,11 @@
-"""The network's form for GPUs, on a CPU: the same layers as torchvision's, fused only where that is right."""
+"""The network's form for GPUs, on a CPU: the same layers as torchvision's."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.material import randomise
@@ -82,106 +79,6 @@ def test_only_the_last_layer_is_float32_in_a_narrower_type(dtype: torch.dtype, r
     assert not torch.equal(got, got.to(dtype).float())
     difference = float((got - expected).std() / expected.std())
     assert torch.finfo(dtype).eps / 100 < difference < 8 * torch.finfo(dtype).eps
-
-
-Fused = Callable[..., Tensor]
-
-
-def fused_relu(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    return F.conv2d(x, weight, bias, *rest).relu()
-
-
-def fused_add_relu(x: Tensor, weight: Tensor, z: Tensor, alpha: float, bias: Tensor, *rest: Any) -> Tensor:
-    return (F.conv2d(x, weight, bias, *rest) + alpha * z).relu()
-
-
-@pytest.fixture
-def cudnn(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fused, Fused], list[tuple[int, ...]]]:
-    """Put operators in the place of cuDNN's; return the sizes of the filters that they are called with."""
-
-    def put_in(relu: Fused, add_relu: Fused) -> list[tuple[int, ...]]:
-        seen: list[tuple[int, ...]] = []
-
-        def watch(operator: Fused) -> Fused:
-            def watched(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-                seen.append(tuple(weight.shape[2:]))
-                return operator(x, weight, *rest)
-
-            return watched
-
-        monkeypatch.setattr(torch, "cudnn_convolution_relu", watch(relu))
-        monkeypatch.setattr(torch, "cudnn_convolution_add_relu", watch(add_relu))
-        return seen
-
-    return put_in
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layers_with_relu_are_fused_where_pytorch_can(
-    dtype: torch.dtype, resnet: nn.Module, cudnn: Callable[[Fused, Fused], list[tuple[int, ...]]]
-) -> None:
-    batch = batch_of(2, 3, 33, 41)
-    unfused = CudaNetwork(resnet, CPU, dtype)
-    assert unfused.kernels() == {"fused": 0, "plain": 21}
-    seen = cudnn(fused_relu, fused_add_relu)
-    network = CudaNetwork(resnet, CPU, dtype)
-    # Five bottlenecks and the head's first layer; not the stem, the shortcuts' layers, and the logits.
-    assert network.kernels() == {"fused": 16, "plain": 5}
-    seen.clear()
-    got = forward(network, batch)
-    assert len(seen) == 16
-    assert set(seen) == {(1, 1), (3, 3)}
-    scale = float(plain(resnet, batch).std())
-    assert float((got - forward(unfused, batch)).abs().max()) < 16 * torch.finfo(dtype).eps * scale
-
-
-def missing(*_: Any) -> Tensor:
-    raise NotImplementedError("Could not run 'aten::cudnn_convolution_relu'")
-
-
-def unsupported(*_: Any) -> Tensor:
-    raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
-
-
-def without_bias(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    return F.conv2d(x, weight, None, *rest).relu()
-
-
-def not_a_number(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    return F.conv2d(x, weight, bias, *rest).relu().mul_(float("nan"))
-
-
-def rounded_twice_as_coarsely(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    return fused_relu(x, weight, bias, *rest).bfloat16().to(x.dtype)
-
-
-@pytest.mark.parametrize(
-    "wrong", [missing, unsupported, without_bias, not_a_number, rounded_twice_as_coarsely]
-)
-def test_a_fused_operator_that_differs_is_dropped(
-    wrong: Fused, resnet: nn.Module, cudnn: Callable[[Fused, Fused], list[tuple[int, ...]]]
-) -> None:
-    batch = batch_of(1, 3, 33, 41)
-    expected = forward(CudaNetwork(resnet, CPU, torch.float32), batch)
-    cudnn(wrong, fused_add_relu)
-    network = CudaNetwork(resnet, CPU, torch.float32)
-    # Those with a shortcut are right.
-    assert network.kernels() == {"fused": 5, "plain": 16}
-    assert torch.allclose(forward(network, batch), expected, rtol=1e-4, atol=1e-4)
-    cudnn(fused_relu, lambda x, weight, z, alpha, *rest: fused_relu(x, weight, *rest))
-    assert CudaNetwork(resnet, CPU, torch.float32).kernels() == {"fused": 11, "plain": 10}
-
-
-@pytest.mark.parametrize("text", ["CUDA error: unspecified launch failure", "CUDNN_STATUS_ALLOC_FAILED"])
-def test_a_device_that_fails_meanwhile_is_no_reason_to_drop_one(
-    text: str, resnet: nn.Module, cudnn: Callable[[Fused, Fused], list[tuple[int, ...]]]
-) -> None:
-    def failing(*_: Any) -> Tensor:
-        raise RuntimeError(text)
-
-    cudnn(failing, fused_add_relu)
-    with pytest.raises(RuntimeError, match=text):
-        CudaNetwork(resnet, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
