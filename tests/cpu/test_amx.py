@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from llvmlite import binding
 from torch import Tensor, nn
 
 from fcn_cli.cpu.amx_layers import AmxLayers, as_features, as_pixels, fastest_layers
 from fcn_cli.cpu.convolution import NO_CLAMP, RELU
 from fcn_cli.cpu.kernels import amx, simd_targets
 from fcn_cli.cpu.kernels.arguments import Clamp
+from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.simd_targets import AVX512, AVX512_BF16
 from fcn_cli.cpu.layers import CompiledLayers
 from fcn_cli.cpu.onednn_layers import OnednnLayers
@@ -21,9 +28,40 @@ from fcn_cli.cpu.workspace import Workspace, prefer_huge_pages
 from fcn_cli.models import registry
 from fcn_cli.models.batchnorm_folding import Folded
 
-from .test_kernels import torch_threads
+from .conftest import torch_threads
 
-needs_amx = pytest.mark.skipif(not amx.available(), reason="needs AMX, and the right to use it")
+needs_amx = pytest.mark.usefixtures("tiles")
+
+
+@pytest.fixture(scope="session")
+def emulated_tiles(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Load functions that do what the instructions of AMX do."""
+    library = tmp_path_factory.mktemp("amx") / "amx_tiles.so"
+    source = Path(__file__).with_name("amx_tiles.c")
+    subprocess.run(["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+    binding.load_library_permanently(str(library))
+
+
+@pytest.fixture
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernels run, on this processor's tiles or on emulated ones."""
+    if amx.available():
+        return
+    if not AVX512_BF16.runs_here() or shutil.which("cc") is None:
+        pytest.skip("needs AMX, or AVX512_BF16 and a C compiler to emulate it")
+    request.getfixturevalue("emulated_tiles")
+
+    @functools.cache
+    def emulated(*arguments: Any, **options: Any) -> Kernel:
+        kernel = amx_kernel(*arguments, **options)
+        kernel.ir = re.sub(r"llvm\.x86\.(ldtilecfg|t[a-z0-9]+)\b", r"emulated_\1", kernel.ir)
+        return kernel
+
+    monkeypatch.setattr(amx, "convolution_kernel", emulated)
+    monkeypatch.setattr(amx, "_permitted", lambda: True)
+
+
+amx_kernel = amx.convolution_kernel.__wrapped__
 
 
 def integers(*shape: int, seed: int = 0) -> Tensor:
