@@ -100,6 +100,7 @@ bench: $(READY)  ## measure speed and memory (about three hours); needs the extr
 	$(BIN)/python -m benchmarks.minimal_filtering
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.tiles
+	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.comparing
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.start

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from fcn_cli.cpu.kernels import arguments, simd_targets
 from fcn_cli.cpu.kernels.compiler import Kernel
@@ -61,3 +63,13 @@ def bf16_target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param.multiplies_bf16 and not request.param.runs_here():
         pytest.skip("this processor has no AVX512_BF16; the other targets have the same kernels without it")
     return use(request.param, request, monkeypatch)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

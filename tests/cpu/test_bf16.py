@@ -25,7 +25,7 @@ from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.models import networks, registry
 
 from . import references
-from .test_kernels import torch_threads
+from .conftest import torch_threads
 from .test_matmul import UNTOUCHED, integers
 
 PAIRS = 2 * matmul.DEPTH

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +30,7 @@ from fcn_cli.inference.labels import Upsampler
 from fcn_cli.models import registry
 
 from ..conftest import SAMPLES, Fcn
-from .conftest import FLOAT32_TARGETS, use
+from .conftest import FLOAT32_TARGETS, torch_threads, use
 
 
 @pytest.fixture(
@@ -47,16 +45,6 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def lay_out(x: Tensor, layout: str) -> Tensor:
@@ -293,13 +281,21 @@ def test_threads_change_nothing() -> None:
                 results.append(fast(batch))
     # torch's own convolutions, in a few layers, may sum up in another order.
     assert all(worst(result, results[0]) < 1e-6 for result in results)
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    """However many there are: items are divided otherwise, sums are not."""
     pixels, right, bias = torch.randn(500, 64), matmul.in_panels(torch.randn(64, 96)), torch.randn(96)
-    products = []
-    for threads in (1, 2, 3):
-        products.append(torch.empty(500, 96))
+    weight, image = torch.randn(96, 144, 3, 3).double(), torch.randn(40, 33, 144)
+    layer, results = Winograd(weight, torch.zeros(96).double(), 2, 6, (0.0, None)), []
+    for threads in (1, 2, 3, 16, 64):
+        product, convolved = torch.empty(500, 96), torch.empty(40, 33, 96)
         with torch_threads(threads):
-            matmul.pointwise(pixels, right, bias, products[-1], (None, None), Workspace(), add=False)
-    assert all(torch.equal(one, products[0]) for one in products)
+            matmul.pointwise(pixels, right, bias, product, (None, None), Workspace(), add=False)
+            layer(image, convolved, Workspace())
+        results.append((product, convolved))
+    for result in results:
+        assert all(torch.equal(one, same) for one, same in zip(result, results[0], strict=True))
 
 
 OPENMP = [*(Path(torch.__file__).parent / "lib").glob("libgomp*")]

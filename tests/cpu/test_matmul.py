@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcn_cli.cpu.kernels import matmul
+from fcn_cli.cpu.kernels import matmul, simd_targets
 from fcn_cli.cpu.kernels.arguments import Clamp
 from fcn_cli.cpu.kernels.simd_targets import SimdTarget
 from fcn_cli.cpu.workspace import Workspace
 
 from . import references
+from .conftest import torch_threads
 
 UNTOUCHED = 7777.0
 # One line; up to the length of a partial sum, one line more, and two and a half partial sums.
@@ -70,6 +71,37 @@ def test_pointwise_at_the_edges_of_items(target: SimdTarget, monkeypatch: pytest
     for count in (1, 8 * threads, 20 * threads):
         for rows in (count * item - 1, count * item, count * item + 1):
             check_pointwise(rows, depth, target.columns, (0.0, None), add=True)
+
+
+def test_items_that_divide_the_columns(target: SimdTarget) -> None:
+    """As many threads as this have fewer blocks than they need, and the last panels are fewer."""
+    with torch_threads(16):
+        for rows, panels in ((5 * target.rows, 7), (8 * target.rows + 1, 3), (1, 5)):
+            assert matmul.Items.of(rows // target.rows + 1, panels, 32).groups > 1
+            check_pointwise(rows, 32, panels * target.columns - target.lanes, (0.0, None), add=True)
+        check_batched(target, 2, 5, 32, 7)
+
+
+# Rows and channels of ResNet-50's products at 693x520, and the blocks of Winograd's.
+LAYERS = [(5655, 256, 1024), (5655, 1024, 256), (5655, 2048, 512), (5655, 512, 2048), (22620, 64, 256)]
+WINOGRAD = [(14, 2048, 512), (16, 512, 512), (16, 256, 256), (14, 128, 128)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 16, 33, 48, 63, 64])
+def test_items_fit_the_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most threads have work most of the time, and panels are not read for a block or two."""
+    monkeypatch.setattr(simd_targets, "simd_target", lambda: simd_targets.AVX512)
+    cases = [(-(-rows // 12), depth, columns, 1) for rows, depth, columns in LAYERS]
+    cases += [(*layer, 64) for layer in WINOGRAD]
+    with torch_threads(threads):
+        for blocks, depth, columns, matrices in cases:
+            panels = columns // 32
+            items = matmul.Items.of(blocks, panels, depth, matrices)
+            assert items.row_items * items.blocks >= blocks > (items.row_items - 1) * items.blocks
+            assert items.groups * items.panels >= panels > (items.groups - 1) * items.panels
+            assert items.blocks >= 4
+            rounds = -(-matrices * items.count // threads)
+            assert matrices * items.count >= 0.9 * threads * rounds
 
 
 def test_a_long_sum_is_a_sum_of_short_ones(target: SimdTarget) -> None:

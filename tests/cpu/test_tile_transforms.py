@@ -19,6 +19,7 @@ from fcn_cli.cpu.kernels.tile_transforms import TileGrid, TileRange
 from fcn_cli.cpu.toom_cook import POINTS, TAPS, Transforms
 
 from . import references
+from .conftest import torch_threads
 from .test_matmul import UNTOUCHED, integers, with_gap
 
 SIZES = list(POINTS)
@@ -100,6 +101,31 @@ def test_an_image_without_pixels_has_no_tiles(grid: TileGrid) -> None:
     assert grid.tiles == 0
     with pytest.raises(ValueError, match="has 0"):
         TileRange(grid, 0, 0)
+
+
+@pytest.mark.parametrize("tile", SIZES)
+def test_items_that_divide_the_channels(
+    target: SimdTarget, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more threads than blocks each item has fewer; the last one has the rest."""
+    grid, transforms, size = TileGrid(9, 11, 1, tile), Transforms.of(tile), (tile + 2) ** 2
+    tiles = TileRange(grid, 0, grid.tiles)
+    image = integers(grid.height, grid.width, 80)
+    products, bias = (
+        integers(size, grid.tiles, 80 + target.lanes, seed=1),
+        integers(80 + target.lanes, seed=2),
+    )
+    monkeypatch.setattr(tile_transforms, "_FEWEST_CHANNELS", 32)
+    results = []
+    for threads in (1, 64):
+        blocks, out = -(-grid.tiles // target.rows), torch.zeros(grid.height, grid.width, len(bias))
+        transformed = torch.zeros(size, blocks, 5, target.rows, 16)
+        with torch_threads(threads):
+            tile_transforms.transform_input(image, tiles, transforms.input, transformed)
+            tile_transforms.transform_output(products, tiles, transforms.output, bias, (0.0, None), out)
+        results.append((transformed, out))
+    assert all(torch.equal(one, same) for one, same in zip(*results, strict=True))
+    assert results[0][1].count_nonzero() > 100
 
 
 @pytest.mark.parametrize("tile", SIZES)

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -56,12 +57,20 @@ _PREFETCH_ROWS = 64
 # Blocked summation: the rounding error grows with the block's length, not the depth.
 SUM_BLOCK = 256
 
-_FACTORS = ("left", "panels", "result", "depth", "columns", "rows", "rows_per_item")
+_FACTORS = (
+    "left", "panels", "result", "depth", "columns", "rows", "rows_per_item", "row_items", "columns_per_item",
+)  # fmt: skip
 _POINTWISE = (*_FACTORS, "bias", "low", "high", "packed", "packed_floats")
 _BATCHED = (*_FACTORS, "items_per_matrix", "left_floats", "panels_floats", "result_floats")
 
 # Bytes of the left factor that a thread multiplies by each panel of the right one: both stay in its L2 cache.
 _BLOCKS_BYTES = 384 << 10
+# An item has as many blocks, if there are: panels are read from memory for each one.
+_FEWEST_BLOCKS = 4
+# Several items for each thread, so that none waits long for the last one.
+_ROUNDS = 8
+# Where less of the threads' time is filled, a product's columns are divided, too.
+BUSY = 0.9
 
 
 def fits(depth: int, columns: int, dtype: torch.dtype = torch.float32) -> bool:
@@ -141,21 +150,18 @@ def pointwise(
     panel_count, pair = padded(result.shape[1]) // target.columns, (2,) if bf16 else ()
     arguments.require_shape("panels", panels, panel_count, depth, target.columns, *pair)
     arguments.require_shape("bias", bias, padded(result.shape[1]))
-    threads = torch.get_num_threads()
-    # Several items for each thread, so that none waits long for the last one.
-    even_share = math.ceil(rows / (8 * threads * target.rows))
-    rows_per_item = min(_blocks_in_cache(depth, target), even_share) * target.rows
-    packed = space.take("packed", threads, rows_per_item * depth)
+    items = Items.of(math.ceil(rows / target.rows), panel_count, depth)
+    packed = space.take("packed", torch.get_num_threads(), items.blocks * target.rows * depth)
     whole = result.shape[1] % target.columns == 0
     pointwise_kernel(target, add=add, whole=whole, deep=depth > SUM_BLOCK, bf16=bf16)(
-        math.ceil(rows / rows_per_item),
+        items.count,
         left=arguments.contiguous_pointer(pixels, dtype),
         panels=arguments.contiguous_pointer(panels, dtype),
         result=arguments.contiguous_pointer(result, dtype),
         depth=depth,
         columns=result.shape[1],
         rows=rows,
-        rows_per_item=rows_per_item,
+        **items.fields(),
         bias=arguments.contiguous_pointer(bias),
         **arguments.clamp_fields(clamp),
         packed=arguments.contiguous_pointer(packed),
@@ -192,18 +198,17 @@ def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
     arguments.require_shape("result", result, matrices, blocks * target.rows, count * target.columns)
     arguments.require_contiguous_matrices("left", left)
     arguments.require_contiguous_matrices("result", result)
-    blocks_per_item = min(_blocks_in_cache(depth, target), blocks)
-    items = math.ceil(blocks / blocks_per_item)
+    items = Items.of(blocks, count, depth, matrices)
     batched_kernel(target, deep=depth > SUM_BLOCK)(
-        matrices * items,
+        matrices * items.count,
         left=arguments.data_pointer(left),
         panels=arguments.contiguous_pointer(panels),
         result=arguments.data_pointer(result),
         depth=depth,
         columns=result.shape[2],
         rows=result.shape[1],
-        rows_per_item=blocks_per_item * target.rows,
-        items_per_matrix=items,
+        **items.fields(),
+        items_per_matrix=items.count,
         left_floats=left.stride(0),
         panels_floats=panels.stride(0),
         result_floats=result.stride(0),
@@ -225,8 +230,38 @@ def _per_float(dtype: torch.dtype) -> int:
     return 2 if dtype == torch.bfloat16 else 1
 
 
-def _blocks_in_cache(depth: int, target: SimdTarget) -> int:
-    return max(1, _BLOCKS_BYTES // (F32.size * depth * target.rows))
+@dataclass(frozen=True)
+class Items:
+    """How a product is divided: an item has so many blocks and panels; there are so many items of each.
+
+    One thread computes each number of the result from start to end, so that nothing depends on the division.
+    """
+
+    blocks: int
+    panels: int
+    row_items: int
+    groups: int
+
+    @property
+    def count(self) -> int:
+        """The number of items of a matrix."""
+        return self.row_items * self.groups
+
+    @classmethod
+    def of(cls, blocks: int, panels: int, depth: int, matrices: int = 1) -> Items:
+        """Divide each of some products among torch's threads, which take items in turn."""
+        rows = simd_targets.simd_target().rows
+        most = min(blocks, max(1, _BLOCKS_BYTES // (F32.size * depth * rows)))
+        return _divided(blocks, panels, matrices, most, torch.get_num_threads())
+
+    def fields(self) -> dict[str, int]:
+        """Return the task fields that describe the division to a kernel."""
+        target = simd_targets.simd_target()
+        return {
+            "rows_per_item": self.blocks * target.rows,
+            "row_items": self.row_items,
+            "columns_per_item": self.panels * target.columns,
+        }
 
 
 @functools.lru_cache
@@ -261,6 +296,26 @@ def batched_kernel(target: SimdTarget, *, deep: bool) -> Kernel:
         _Product(kernel, target, deep=deep, bf16=False).build_batched()
 
     return Kernel("batched_product", _BATCHED, build, target)
+
+
+@functools.lru_cache(maxsize=1024)
+def _divided(blocks: int, panels: int, matrices: int, most: int, threads: int) -> Items:
+    """Return the items of few columns' parts and many rounds that keep threads busy."""
+    found = []
+    # Rows that are packed for a part of the columns are packed again for the others: whole rows come first.
+    for width in sorted({math.ceil(panels / groups) for groups in range(1, panels + 1)}, reverse=True):
+        groups = math.ceil(panels / width)
+        for rounds in range(_ROUNDS, 0, -1):
+            wanted = math.ceil(rounds * threads / (matrices * groups))
+            height = max(min(_FEWEST_BLOCKS, most), min(most, math.ceil(blocks / wanted)))
+            found.append(Items(height, width, math.ceil(blocks / height), groups))
+    # The first one of the best.
+    return max(found, key=lambda items: min(BUSY, filled_share(matrices * items.count, threads)))
+
+
+def filled_share(items: int, threads: int) -> float:
+    """Return which share of their time threads have work that take items in turn."""
+    return items / (threads * math.ceil(items / threads))
 
 
 class _RegisterBlock:
@@ -346,10 +401,10 @@ class _Product:
         # Values outside the result are written here.
         discarded = kernel.alloca(self._result_element, target.columns)
         with kernel.parallel_for() as item:
-            first, rows = self._item_rows(item)
+            first, rows, column, columns = self._place(item)
             self._pack(self._left + first * self._depth, packed, rows)
             result = self._result + first * self._columns
-            with self._parts(packed, self._panels, rows) as part:
+            with self._parts(packed, self._panels, rows, column, columns) as part:
                 destinations = self._destinations(result, part, rows, discarded, whole=whole)
                 for destination in destinations:
                     destination.prefetch(write=True)
@@ -363,11 +418,11 @@ class _Product:
         kernel, target = self._kernel, self._target
         with kernel.parallel_for() as item:
             matrix, share = divmod(item, kernel["items_per_matrix"])
-            first, rows = self._item_rows(share)
+            first, rows, column, columns = self._place(share)
             left = self._left + matrix * kernel["left_floats"] + first * self._depth
             panels = self._panels + matrix * kernel["panels_floats"]
             result = self._result + matrix * kernel["result_floats"] + first * self._columns
-            with self._parts(left, panels, rows) as part:
+            with self._parts(left, panels, rows, column, columns) as part:
                 sums = iter(self._register_block.product(part.block, part.panel))
                 for row in range(target.rows):
                     start = result + (part.row + row) * self._columns + part.column
@@ -391,10 +446,16 @@ class _Product:
                 destinations.append(destination)
         return destinations
 
-    def _item_rows(self, item: Int) -> tuple[Int, Int]:
-        """Return the first row of an item and its number of rows."""
-        first = item * self._kernel["rows_per_item"]
-        return first, minimum(self._kernel["rows"] - first, self._kernel["rows_per_item"])
+    def _place(self, item: Int) -> tuple[Int, Int, Int, Int]:
+        """Return the first row of an item, its number of rows, its first column, and its number of columns.
+
+        Items that follow each other have the same columns, so that their panels may still be in a cache.
+        """
+        kernel = self._kernel
+        group, share = divmod(item, kernel["row_items"])
+        first, column = share * kernel["rows_per_item"], group * kernel["columns_per_item"]
+        rows = minimum(kernel["rows"] - first, kernel["rows_per_item"])
+        return first, rows, column, minimum(self._columns - column, kernel["columns_per_item"])
 
     def _pack(self, left: Pointer[F32], packed: Pointer[F32], rows: Int) -> None:
         """Copy rows into blocks; the last row is repeated to fill the last block."""
@@ -411,10 +472,13 @@ class _Product:
                         (line + lane).store((source_line + lane).load())
 
     @contextlib.contextmanager
-    def _parts(self, left: Pointer[F32], panels: Pointer[F32], rows: Int) -> Iterator[_Part]:
+    def _parts(
+        self, left: Pointer[F32], panels: Pointer[F32], rows: Int, first_column: Int, columns: Int
+    ) -> Iterator[_Part]:
         """Loop over the parts of the result that fit into the registers."""
         kernel, target = self._kernel, self._target
-        with kernel.loop(self._columns, target.columns) as column:
+        with kernel.loop(columns, target.columns) as offset:
+            column = first_column + offset
             panel = panels + column * self._depth
             with kernel.loop(self._block_count(rows)) as block:
                 row = block * target.rows

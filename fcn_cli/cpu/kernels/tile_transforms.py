@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..toom_cook import Matrix
-from . import arguments, simd_targets
+from . import arguments, matmul, simd_targets
 from .arguments import Clamp
 from .compiler import Kernel
 from .matmul import DEPTH
@@ -38,7 +38,10 @@ from .notation import (
 from .simd_targets import SimdTarget
 
 _TILES = ("height", "width", "dilation", "tile_columns", "phases", "tile_rows", "first", "tiles")
-_IMAGE = (*_TILES, "channels", "image", "row_floats", "pixel_floats")
+_ITEMS = ("blocks", "channels", "channels_per_item")
+_IMAGE = (*_TILES, *_ITEMS, "image", "row_floats", "pixel_floats")
+# An item has as many channels, if there are: finding a tile's pixels takes as long for few.
+_FEWEST_CHANNELS = 4 * DEPTH
 _INPUT = (*_IMAGE, "result", "matrix_floats")
 _OUTPUT = (*_IMAGE, "products", "matrix_floats", "product_floats", "bias", "low", "high")
 
@@ -145,10 +148,11 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
         raise ValueError(f"x has strides {x.stride()}, the last one must be 1")
     arguments.require_contiguous_matrices("result", result)
     dtype = _image_type(x)
+    items, fields = _items(blocks, channels)
     input_kernel(target, grid.tile, transform, bf16=dtype == torch.bfloat16)(
-        result.shape[1],
+        items,
         **tiles.fields(),
-        channels=x.shape[2],
+        **fields,
         image=arguments.data_pointer(x, dtype),
         row_floats=x.stride(0),
         pixel_floats=x.stride(1),
@@ -194,10 +198,11 @@ def transform_output(
         raise ValueError(f"products has shape {tuple(products.shape)}, expected at least {minimum}")
     arguments.require_contiguous_matrices("products", products)
     dtype = _image_type(out)
+    items, fields = _items(math.ceil(tiles.count / target.rows), channels)
     output_kernel(target, grid.tile, transform, bf16=dtype == torch.bfloat16)(
-        math.ceil(tiles.count / target.rows),
+        items,
         **tiles.fields(),
-        channels=out.shape[2],
+        **fields,
         products=arguments.data_pointer(products),
         matrix_floats=products.stride(0),
         product_floats=products.stride(1),
@@ -207,6 +212,17 @@ def transform_output(
         bias=arguments.contiguous_pointer(bias),
         **arguments.clamp_fields(clamp),
     )
+
+
+def _items(blocks: int, channels: int) -> tuple[int, dict[str, int]]:
+    """Return how many items there are, and the task fields that divide blocks and channels into them."""
+    threads, lines = torch.get_num_threads(), math.ceil(channels / DEPTH)
+    counts = range(1, max(1, channels // _FEWEST_CHANNELS) + 1)
+    # The first one of the best: as few parts of the channels as keep threads busy.
+    groups = max(counts, key=lambda count: min(matmul.BUSY, matmul.filled_share(blocks * count, threads)))
+    per_item = math.ceil(lines / groups) * DEPTH
+    fields = {"blocks": blocks, "channels": channels, "channels_per_item": per_item}
+    return blocks * math.ceil(channels / per_item), fields
 
 
 def _image_type(image: Tensor) -> torch.dtype:
@@ -304,7 +320,10 @@ class _Transform:
 
 
 class _TileTransform:
-    """Builds either kernel. An item is a block: as many tiles as a matrix product has rows at a time."""
+    """Builds either kernel.
+
+    An item is some channels of a block, of as many tiles as a matrix product has rows at a time.
+    """
 
     def __init__(
         self, kernel: KernelBuilder, target: SimdTarget, tile: int, transform: Matrix, *, bf16: bool
@@ -325,19 +344,22 @@ class _TileTransform:
         with kernel.loop(channels, lanes) as channel:
             store_floats(kernel.splat(0.0), zeros + channel)
         pixels, scratch = kernel.alloca_pointers(size * size, zeros), self._alloca_scratch()
-        with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
-            self._find_pixels(pixels, self._tile_number(block, tile), 1, zeros)
-            target = kernel.pointer("result", F32) + (block * depths * block_rows + tile) * DEPTH
-            with kernel.loop(depths) as depth, kernel.loop(DEPTH, lanes) as lane:
-                channel = depth * DEPTH + lane
-                for y in range(size):
-                    row = [load_floats(pixels[y * size + x] + channel) for x in range(size)]
-                    self._store_line(scratch, y, self._transform.multiply(row))
-                destination = target + depth * block_rows * DEPTH + lane
-                for x in range(size):
-                    for value in self._transform.multiply(self._load_across(scratch, x)):
-                        destination.store(value)
-                        destination += kernel["matrix_floats"]
+        with kernel.parallel_for() as item:
+            block, first, count = self._place(item)
+            with kernel.loop(self._tiles_in(block)) as tile:
+                self._find_pixels(pixels, self._tile_number(block, tile), 1, zeros)
+                target = kernel.pointer("result", F32) + (block * depths * block_rows + tile) * DEPTH
+                with kernel.loop(count // DEPTH) as line, kernel.loop(DEPTH, lanes) as lane:
+                    depth = first // DEPTH + line
+                    channel = depth * DEPTH + lane
+                    for y in range(size):
+                        row = [load_floats(pixels[y * size + x] + channel) for x in range(size)]
+                        self._store_line(scratch, y, self._transform.multiply(row))
+                    destination = target + depth * block_rows * DEPTH + lane
+                    for x in range(size):
+                        for value in self._transform.multiply(self._load_across(scratch, x)):
+                            destination.store(value)
+                            destination += kernel["matrix_floats"]
 
     def build_output(self) -> None:
         kernel, size, tile_size = self._kernel, self._size, self._tile
@@ -346,23 +368,33 @@ class _TileTransform:
         discarded = kernel.alloca(self._element, kernel["channels"])
         pixels, scratch = kernel.alloca_pointers(tile_size * tile_size, discarded), self._alloca_scratch()
         bias = kernel.pointer("bias", F32)
-        with kernel.parallel_for() as block, kernel.loop(self._tiles_in(block)) as tile:
-            self._find_pixels(pixels, self._tile_number(block, tile), 0, discarded)
-            number = block * self._target.rows + tile
-            products = kernel.pointer("products", F32) + number * kernel["product_floats"]
-            with kernel.loop(kernel["channels"], self._target.lanes) as channel:
-                source = products + channel
-                shift = (bias + channel).load()
-                for x in range(size):
-                    column = []
-                    for _ in range(size):
-                        column.append(source.load())
-                        source += kernel["matrix_floats"]
-                    self._store_line(scratch, x, self._transform.multiply(column))
-                for y in range(tile_size):
-                    for x, value in enumerate(self._transform.multiply(self._load_across(scratch, y))):
-                        pixel = pixels[y * tile_size + x] + channel
-                        store_floats(clamped(value + shift, low, high), pixel)
+        with kernel.parallel_for() as item:
+            block, first, count = self._place(item)
+            with kernel.loop(self._tiles_in(block)) as tile:
+                self._find_pixels(pixels, self._tile_number(block, tile), 0, discarded)
+                number = block * self._target.rows + tile
+                products = kernel.pointer("products", F32) + number * kernel["product_floats"]
+                with kernel.loop(count, self._target.lanes) as offset:
+                    channel = first + offset
+                    source = products + channel
+                    shift = (bias + channel).load()
+                    for x in range(size):
+                        column = []
+                        for _ in range(size):
+                            column.append(source.load())
+                            source += kernel["matrix_floats"]
+                        self._store_line(scratch, x, self._transform.multiply(column))
+                    for y in range(tile_size):
+                        for x, value in enumerate(self._transform.multiply(self._load_across(scratch, y))):
+                            pixel = pixels[y * tile_size + x] + channel
+                            store_floats(clamped(value + shift, low, high), pixel)
+
+    def _place(self, item: Int) -> tuple[Int, Int, Int]:
+        """Return the block of an item, its first channel and its number of channels."""
+        kernel = self._kernel
+        group, block = divmod(item, kernel["blocks"])
+        first = group * kernel["channels_per_item"]
+        return block, first, minimum(kernel["channels"] - first, kernel["channels_per_item"])
 
     def _tiles_in(self, block: Int) -> Int:
         """Return the number of tiles in a block."""
