@@ -34,7 +34,8 @@ from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference.engine import Batch, Engine, Size
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.inputs import decoder
-from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
+from fcn_cli.inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
+from fcn_cli.inputs.decoder import DecodeSettings, decode_source
 from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.models.request import ModelRequest
 from fcn_cli.outputs.looks import LookRequest
@@ -134,13 +135,13 @@ def bare(photos: Path, processes: int, *, own: bool) -> float:
 def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> None:
     """Decode photos and encode label maps of their sizes, by Pillow alone or by a run's own ways."""
     prepare = decoder.prepare_worker if own else decoder.prepare_process
-    prepare(decoder.DEFAULT_MAX_PIXELS)
-    settings = DecodeSettings(SHORT_SIDE)
+    prepare(DEFAULT_MAX_PIXELS)
+    settings = DecodeSettings(DecodeOptions(SHORT_SIDE))
     look = LookRequest().resolve(None)
     writers = [WRITERS[kind](look) for kind in KINDS]
     ready.wait()
     for source in sources:
-        photo = decode_photo(source, settings)
+        photo = decode_source(source, settings)
         segmentation = Segmentation(labels_of(photo.width, photo.height))
         for writer in writers:
             if own:

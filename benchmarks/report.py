@@ -22,7 +22,7 @@ from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.label_map import LabelMap, Segmentation
 from fcn_cli.inputs import decoder
-from fcn_cli.inputs.decode_options import DecodeOptions
+from fcn_cli.inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.directory import OutputDirectory
 from fcn_cli.outputs.journal import Journal
@@ -79,7 +79,7 @@ def main() -> None:
 def segment(photos: Path, output: Path, count: int, width: int, height: int) -> None:
     """Write photos, and an output directory in which a network could have found some circles in each."""
     material.make_photos(photos, count, width, height)
-    decoder.prepare_process(decoder.DEFAULT_MAX_PIXELS)
+    decoder.prepare_process(DEFAULT_MAX_PIXELS)
     folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
     settings = LabelSettings("resnet50", "00000000", 520, "auto", "auto", None)

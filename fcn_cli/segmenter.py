@@ -25,12 +25,10 @@ from .inference.engine import Engine
 from .inference.execution import resolve_execution
 from .inference.labels import PredictionOptions
 from .inference.options import InferenceOptions, ViewOptions
-from .inputs import photos
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
-from .inputs.look_ahead import LookAhead
-from .inputs.photos import Photo, Prepared
 from .inputs.rgb import to_srgb
 from .inputs.samples import Rendering
+from .inputs.user_images import LookAhead, Photo, UserImage, detached
 from .models import registry
 from .models.request import ModelRequest
 from .models.weights import LoadedModel
@@ -258,11 +256,9 @@ class Segmenter:
         DeviceLost
             The device cannot compute anything more.
         """
-        source = photos.source_of(photo)
         with _in_api_terms():
-            with photos.naming(source):
-                decode = photos.take(photo, self._rendering)
-            outcome = self._segment([photos.prepare(source, decode, self.resize, self._scales)])[0]
+            decode = detached(photo, self.resize, self._scales, self._rendering)
+            outcome = self._segment([decode()])[0]
             if isinstance(outcome, ImageError):
                 raise outcome
         return outcome
@@ -326,7 +322,7 @@ class Segmenter:
                         raise entry.outcome
                 yield entry.outcome
 
-    def _segment(self, prepared: Sequence[Prepared]) -> list[Result | ImageError]:
+    def _segment(self, prepared: Sequence[UserImage]) -> list[Result | ImageError]:
         """Segment photos that have one shape for the network."""
         predicted = self._engine.predict(
             [one.pixels for one in prepared],
@@ -335,7 +331,7 @@ class Segmenter:
         )
         return [self._result(*pair) for pair in zip(prepared, predicted, strict=True)]
 
-    def _result(self, photo: Prepared, predicted: Segmentation | Failure) -> Result | ImageError:
+    def _result(self, photo: UserImage, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError.of(predicted, source=photo.source)
         predicted = self._rules(predicted)

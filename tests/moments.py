@@ -34,7 +34,7 @@ from fcn_cli.__main__ import main as fcn_main
 from fcn_cli.common import files, palettes
 from fcn_cli.common.output_layout import SUMMARY_FILE
 from fcn_cli.inference import engine
-from fcn_cli.inputs import decode_pool, decode_worker, decoder  # noqa: F401
+from fcn_cli.inputs import decode_pool, decoder  # noqa: F401
 from fcn_cli.outputs.journal import Journal, open_for_appending
 from fcn_cli.runs import network_stage, prediction_stream, segment  # noqa: F401
 

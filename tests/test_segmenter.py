@@ -24,8 +24,8 @@ from benchmarks.material import randomise
 from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, SegmenterOptions, WeightsError
 from fcn_cli.common import resources
 from fcn_cli.inference import engine
-from fcn_cli.inputs import decoder, look_ahead, photos, refusals
-from fcn_cli.inputs.photos import Photo
+from fcn_cli.inputs import decoder, formats, resizing, user_images
+from fcn_cli.inputs.user_images import Photo
 from fcn_cli.models import registry
 
 from .conftest import SAMPLES
@@ -295,7 +295,7 @@ def test_photos_are_taken_a_bounded_number_ahead(
         ahead.append(taken - done)
     assert max(ahead) == 2 * 1 + 2
     # By memory too: three of these are all that may wait.
-    monkeypatch.setattr(look_ahead, "LOOK_AHEAD_BYTES", 3 * (4 * 120 * 90 + 3 * 128 * 96))
+    monkeypatch.setattr(user_images, "LOOK_AHEAD_BYTES", 3 * (4 * 120 * 90 + 3 * 128 * 96))
     taken = 0
     ahead.clear()
     for done, _ in enumerate(Segmenter("efficientnet_lite0", resize=SIDE, batch_size=16).batch(given())):
@@ -305,13 +305,13 @@ def test_photos_are_taken_a_bounded_number_ahead(
 
 def test_decoding_goes_on_beside_the_network(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     second = threading.Event()
-    real_prepare, real_predict = photos.prepare, engine.Engine.predict
-    prepared = []
+    real_inputs, real_predict = resizing.network_inputs, engine.Engine.predict
+    decoded = []
 
-    def prepare(*arguments: Any) -> Any:
-        result = real_prepare(*arguments)
-        prepared.append(result)
-        if len(prepared) == 3:
+    def inputs(*arguments: Any) -> Any:
+        result = real_inputs(*arguments)
+        decoded.append(result)
+        if len(decoded) == 3:
             second.set()
         return result
 
@@ -320,7 +320,7 @@ def test_decoding_goes_on_beside_the_network(segmenter: Segmenter, monkeypatch: 
         assert second.wait(20)
         return real_predict(*arguments)
 
-    monkeypatch.setattr(photos, "prepare", prepare)
+    monkeypatch.setattr(resizing, "network_inputs", inputs)
     monkeypatch.setattr(engine.Engine, "predict", predict)
     assert len(list(segmenter.batch([CHELSEA] * 3))) == 3
 
@@ -530,7 +530,7 @@ def test_errors_of_calls_are_in_terms_of_the_api(
     for call in (result.color, result.overlay):
         with pytest.raises(RequestError, match=r"^palette mauve: no such palette"):
             call("mauve")
-    monkeypatch.setattr(decoder, "_check_pixels", lambda *_: refusals.refuse_pixels("9x9", 10))
+    monkeypatch.setattr(decoder, "_check_pixels", lambda *_: formats.refuse_pixels("9x9", 10))
     for photo in (CHELSEA, CHELSEA.read_bytes()):
         (error,) = segmenter.batch([photo], on_error="return")
         assert isinstance(error, ImageError)

@@ -62,8 +62,7 @@ def evaluate(
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest
     from ..inference.options import InferenceOptions, ViewOptions
-    from ..inputs.decode_options import DecodeOptions
-    from ..inputs.decoder import DEFAULT_MAX_PIXELS
+    from ..inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
     from ..inputs.samples import Rendering
     from ..models.request import ModelRequest
     from ..report.evaluation_report import EvaluationReport

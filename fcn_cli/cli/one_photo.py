@@ -172,7 +172,7 @@ def _opened(given: str, output: str, max_pixels: int) -> Iterator[Source]:
 
 def _stdin(max_pixels: int) -> Iterator[bytes]:
     """Yield what comes through stdin, up to what an image of the largest allowed size can take."""
-    from ..inputs import refusals
+    from ..inputs import formats
 
     limit, count = limits.most_bytes(max_pixels), 0
     while True:
@@ -182,7 +182,7 @@ def _stdin(max_pixels: int) -> Iterator[bytes]:
             raise ImageError(FailureKind.UNREADABLE, f"cannot be read ({error.strerror or error})") from None
         count += len(data)
         if count > limit:
-            refusals.refuse_pixels(f"an image of more than {limit >> 20} MiB", max_pixels)
+            formats.refuse_pixels(f"an image of more than {limit >> 20} MiB", max_pixels)
         if not data:
             return
         yield data

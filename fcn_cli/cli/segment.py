@@ -87,8 +87,7 @@ def segment(
     """
     with resources.objects_that_stay():
         from ..inference.options import InferenceOptions, ViewOptions
-        from ..inputs.decode_options import DecodeOptions
-        from ..inputs.decoder import DEFAULT_MAX_PIXELS
+        from ..inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
         from ..inputs.discovery import InputRequest
         from ..inputs.samples import Rendering
         from ..models.request import ModelRequest

@@ -27,7 +27,7 @@ from .shared_output import OpenedOutput, SharedOutput
 if TYPE_CHECKING:
     # torch comes with these.
     from ..inference.engine import Engine
-    from ..inputs.decoded_photo import DecodedPhoto
+    from ..inputs.decoder import DecodedImage
     from ..models.weights import LoadedModel
 
 
@@ -181,7 +181,7 @@ class Worker:
         if lost is not None:
             raise lost
 
-    def _until_stopped(self, images: Iterator[DecodedPhoto | None]) -> Iterator[DecodedPhoto | None]:
+    def _until_stopped(self, images: Iterator[DecodedImage | None]) -> Iterator[DecodedImage | None]:
         for image in images:
             if self._is_stopping.is_set():
                 return
@@ -218,7 +218,7 @@ class _Records:
         return done
 
 
-def _next(images: Iterator[DecodedPhoto | None]) -> DecodedPhoto:
+def _next(images: Iterator[DecodedImage | None]) -> DecodedImage:
     image = next(images)
     while image is None:
         image = next(images)

@@ -15,7 +15,7 @@ from ..common.errors import RequestError
 from ..common.files import walk
 from ..common.label_map import Size, open_image, open_png
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
-from ..inputs.sources import system_directory
+from ..inputs.discovery import system_directory
 from ..outputs.directory import read_classes
 
 PNG = ".png"

@@ -97,7 +97,7 @@ def _uncertain(text: str) -> Failure:
 class OrientationRule:
     """Chooses the orientation in which an image is compared with its truth: upright, or as stored.
 
-    The decoding workers call it (see `decoded_photo.Orient`).
+    The decoding workers call it (see `decoder.Orient`).
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def _contains_images(place: Path) -> bool:
 
 
 def _first_images(place: Path) -> list[Path]:
-    suffixes = formats.photo_suffixes()
+    suffixes = formats.image_suffixes()
     found = (path for path in _files(place) if path.suffix.lower() in suffixes)
     return list(islice(found, _CHECKED_IMAGES)) if place.is_dir() else []
 

@@ -17,7 +17,7 @@ from .choices import Orientation
 from .confusion import Confusion
 
 if TYPE_CHECKING:
-    from ..inputs.decoded_photo import DecodedPhoto
+    from ..inputs.decoder import DecodedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SeenPhoto:
     smaller: bool = False
 
     @classmethod
-    def of(cls, item: DecodedPhoto, short_side: int | None) -> SeenPhoto:
+    def of(cls, item: DecodedImage, short_side: int | None) -> SeenPhoto:
         """Describe a decoded photo; `short_side` is the requested one in pixels, None for the photo's own."""
         fed = min(item.pixels.shape[:2]) if item.pixels is not None else None
         smaller = fed is not None and short_side is not None and fed < short_side

@@ -1,1 +1,1 @@
-"""Inputs: find photos, decode and resize them, group them in batches of one shape."""
+"""Inputs: find images, decode and resize them in processes with bounds."""

@@ -1,19 +1,21 @@
-"""Photos with the same output name: which one keeps it, and which are refused."""
+"""Output names: which of several images keeps one, which are refused, and to which shard each belongs."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ..common.shard import Shard
 from .discovery import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """A photo whose output name is taken, and the photo that owns the name."""
+    """An image whose output name is taken, and the image that owns the name."""
 
     refused: Source
     owner: Source
@@ -43,7 +45,7 @@ class Collision:
 
     @property
     def is_of_suffixes(self) -> bool:
-        """Whether the two photos' own names differ, so that keeping their suffixes keeps them apart."""
+        """Whether the two images' own names differ, so that keeping their suffixes keeps them apart."""
         return folded(self.refused.image) != folded(self.owner.image)
 
     @property
@@ -71,15 +73,10 @@ def folded(name: str) -> str:
 def find(
     sources: Iterable[Source], owns: Callable[[Source], bool] = lambda _source: False
 ) -> list[Collision]:
-    """Return the photos whose output name another one owns, or whose output path is a directory of another's.
+    """Return the images whose output name another one owns, or whose output path is a directory of another's.
 
-    Parameters
-    ----------
-    sources
-        All photos; those without an output name are ignored.
-    owns
-        Returns whether a photo owns its name from an earlier run. Of two new photos, the first in byte order
-        of `image` gets the name.
+    `owns` says whether an image owns its name from an earlier run. Of two new images, the first in byte order
+    of `image` gets the name. Images without an output name are ignored.
     """
     named = [source for source in sources if source.output]
     if not _may_collide(named):
@@ -113,3 +110,15 @@ def _may_collide(sources: list[Source]) -> bool:
             directories.add(parent)
             parent = parent.rpartition("/")[0]
     return not names.isdisjoint(directories)
+
+
+def is_in_share(source: Source, shard: Shard) -> bool:
+    """Say whether an image belongs to a shard.
+
+    That depends on the image's output name and the number of shards only. Images that would share a file,
+    also on a file system that ignores case, belong to one shard. What has no output name counts by its own.
+    """
+    name = folded(source.output or source.image)
+    # Any bytes can be in a name, and each has to give the same share on every system.
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest) % shard.count == shard.index - 1

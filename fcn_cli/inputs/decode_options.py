@@ -1,13 +1,17 @@
-"""How photos are decoded, as users ask for it."""
+"""How images are decoded, as users ask for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from PIL import Image
+
 from ..common.errors import RequestError
-from .decoder import DEFAULT_MAX_PIXELS
 from .samples import BY_THE_FILE, Rendering
+
+DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+"""The pixels at which Pillow itself raises a decompression bomb error: twice its warning limit."""
 
 ONE_SCALE = (1.0,)
 """The network's input has the size that is asked for, and no other."""
@@ -34,11 +38,11 @@ def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How photos are decoded and resized; `short_side`, `scales` and `rendering` shape label maps.
+    """How images are decoded and resized; `short_side`, `scales` and `rendering` shape label maps.
 
-    `short_side` is that of the network's input in pixels, or None for the photo's own size. Predictions are
+    `short_side` is that of the network's input in pixels, or None for the image's own size. Predictions are
     averaged over `scales`, factors of that size: each from 0.25 to 4, in ascending order. `workers` is the
-    number of decoding processes: 0 decodes in this one, None is ``auto``. A photo of more than `max_pixels`
+    number of decoding processes: 0 decodes in this one, None is ``auto``. An image of more than `max_pixels`
     is refused; one that takes longer than `timeout` seconds to decode has failed. `rendering` says how
     samples become RGB.
     """

@@ -1,8 +1,8 @@
 """Decoding workers: a torch DataLoader that outlives a worker that dies or hangs.
 
-The loader yields decoded, resized photos in input order, small ones some at a time. Each worker notes in
-shared memory which photo it holds. When a decoder bug or the kernel kills a worker, or a worker hangs,
-exactly that photo fails; then the pool is rebuilt for the rest.
+The loader yields decoded, resized images in input order, small ones some at a time. Each worker notes in
+shared memory which image it holds. When a decoder bug or the kernel kills a worker, or a worker hangs,
+exactly that image fails; then the pool is rebuilt for the rest.
 
 Pixels travel in shared memory (`shared_pixels`), those of small images through the workers' pipe; none
 travel through /dev/shm, which may be too small in a container. A worker that dies in the middle of a write
@@ -13,7 +13,10 @@ handler, which raises wherever the main thread happens to be, is disabled.
 from __future__ import annotations
 
 import contextlib
+import gc
+import math
 import multiprocessing
+import os
 import queue
 import signal
 import threading
@@ -23,19 +26,28 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from ..common import store_urls
+from ..common import resources, store_urls
 from ..common.errors import Failure, FcnError
 from ..common.signals import ENDING_SIGNALS
 from ..common.swept_directory import SweptDirectory
-from .decode_worker import IDLE, PackedPhoto, Photos, WorkerStatusTable
-from .decoded_photo import DecodedPhoto, DecodeSettings, decode_photo
+from . import decoder
+from .decoder import DecodedImage, DecodeSettings, decode_source
 from .discovery import Source
-from .shared_pixels import ReceivedPixels
-from .workers import death_of, first, hung, later, preload
+from .shared_pixels import (
+    LARGE_BYTES,
+    InFile,
+    InFlight,
+    Pixels,
+    ReceivedPixels,
+    Shared,
+    SharedMemory,
+    WorkerPixels,
+)
+from .workers import PROCESS_NAME, become_worker, death_of, first, hung, later, most_bytes, preload
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
@@ -46,17 +58,22 @@ _BYTES_TOGETHER = 1 << 20
 _MAX_FRUITLESS_REBUILDS = 3
 _PATIENCE_SECONDS = 5.0
 
+_PILLOW_BYTES_PER_PIXEL = 4
+
+IDLE = -1
+"""The index in the status table of a worker that holds no image."""
+
 
 class DecodePool:
-    """Decodes photos in worker processes, in order.
+    """Decodes images in worker processes, in order.
 
-    Iterating yields a `DecodedPhoto` per source, in input order, and None whenever no photo is ready for
+    Iterating yields a `DecodedImage` per source, in input order, and None whenever no image is ready for
     `POLL_SECONDS`, so that the caller can do other work.
 
     Parameters
     ----------
     sources
-        The photos.
+        The images.
     settings
         How to decode them.
     workers
@@ -67,7 +84,7 @@ class DecodePool:
     Raises
     ------
     FcnError
-        The workers die repeatedly without having begun a photo.
+        The workers die repeatedly without having begun an image.
     """
 
     def __init__(
@@ -79,7 +96,7 @@ class DecodePool:
         self._failed: dict[int, Failure] = {}
         self._position = 0
         self._fruitless = 0
-        # Where pixels of large photos wait for the network.
+        # Where pixels of large images wait for the network.
         self._directory = SweptDirectory()
         self._pool = self._start(_from_clean_process() if clean else first()) if self.workers else None
 
@@ -89,13 +106,13 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[DecodedPhoto | None]:
+    def __iter__(self) -> Iterator[DecodedImage | None]:
         while self._position < len(self._sources):
-            photo = self._next()
-            if photo is not None:
+            image = self._next()
+            if image is not None:
                 self._position += 1
                 self._fruitless = 0
-            yield photo
+            yield image
         self.close()
 
     def close(self) -> None:
@@ -105,18 +122,18 @@ class DecodePool:
             self._pool = None
         self._directory.remove()
 
-    def _next(self) -> DecodedPhoto | None:
+    def _next(self) -> DecodedImage | None:
         if self._pool is None:
-            return decode_photo(self._sources[self._position], self._settings)
+            return decode_source(self._sources[self._position], self._settings)
         decoded = self._pool.get(self._position)
         if decoded is None:
             self._rebuild_if_lost(self._pool)
         return decoded
 
     def _rebuild_if_lost(self, pool: _Pool) -> None:
-        """Find out why no photo is ready; fail the photo of a dead or stuck worker, and rebuild the pool."""
-        lost = pool.lost(self._settings.seconds)
-        stalled = pool.waited > _MAX_TOGETHER * self._settings.seconds + 10 * POLL_SECONDS
+        """Find out why no image is ready; fail the image of a dead or stuck worker, and rebuild the pool."""
+        lost = pool.lost(self._settings.options.timeout)
+        stalled = pool.waited > _MAX_TOGETHER * self._settings.options.timeout + 10 * POLL_SECONDS
         if lost is None and not stalled and not pool.broken:
             return
         pool.stop()
@@ -130,9 +147,9 @@ class DecodePool:
         self._pool = self._start(_from_clean_process())
 
     def _start(self, context: BaseContext) -> _Pool:
-        table = WorkerStatusTable(context, self.workers)
-        photos = Photos(self._sources, self._settings, dict(self._failed), table, self._directory.path)
-        return _Pool(photos, _together(self._sources, self._position, self.workers), self.workers, context)
+        table = _StatusTable(context, self.workers)
+        images = _Images(self._sources, self._settings, dict(self._failed), table, self._directory.path)
+        return _Pool(images, _together(self._sources, self._position, self.workers), self.workers, context)
 
 
 def _from_clean_process() -> BaseContext:
@@ -142,9 +159,9 @@ def _from_clean_process() -> BaseContext:
 
 
 def _together(sources: Sequence[Source], position: int, workers: int) -> list[range]:
-    """Return the indices of the photos from a position on, in groups that a worker sends at once.
+    """Return the indices of the images from a position on, in groups that a worker sends at once.
 
-    Sending a small photo by itself takes long compared with decoding it.
+    Sending a small image by itself takes long compared with decoding it.
     """
     # Each worker has some groups, so that all have work to the end.
     most = max(1, min(_MAX_TOGETHER, (len(sources) - position) // (4 * workers)))
@@ -159,51 +176,56 @@ def _together(sources: Sequence[Source], position: int, workers: int) -> list[ra
     return [*groups, range(first, len(sources))]
 
 
-def _unchanged(photos: list[PackedPhoto]) -> list[PackedPhoto]:
-    return photos
+def _unchanged(images: list[_Sent]) -> list[_Sent]:
+    return images
 
 
 class _Pool:
     """Workers from one start of the pool, their loader, and the thread that reads from it."""
 
-    def __init__(self, photos: Photos, groups: Sequence[range], workers: int, context: BaseContext) -> None:
-        self._table = photos.table
-        self._received_pixels = ReceivedPixels(self._table.shared, self._table.in_flight.release)
-        self._sources = photos.sources
+    def __init__(self, images: _Images, groups: Sequence[range], workers: int, context: BaseContext) -> None:
+        self._table = images.table
+        self._pixels = ReceivedPixels(self._table.shared, self._table.in_flight.release)
+        self._sources = images.sources
         loader = DataLoader(
-            photos,
+            images,
             batch_sampler=groups,  # type: ignore[arg-type] # ranges take less memory than lists
             num_workers=workers,
             collate_fn=_unchanged,
             prefetch_factor=_PREFETCH,
             multiprocessing_context=context,
-            worker_init_fn=photos.start_worker,
+            worker_init_fn=images.start_worker,
         )
         others = {child.pid for child in multiprocessing.active_children()}
         iterator = _iterate(loader)
-        self._processes = [p for p in multiprocessing.active_children() if p.pid not in others]
-        self._received: queue.Queue[list[PackedPhoto]] = queue.Queue(maxsize=2)
-        self._next: deque[PackedPhoto] = deque()
+        # Another thread may start a process for calls at this moment.
+        self._processes = [
+            process
+            for process in multiprocessing.active_children()
+            if process.pid not in others and process.name != PROCESS_NAME
+        ]
+        self._received: queue.Queue[list[_Sent]] = queue.Queue(maxsize=2)
+        self._next: deque[_Sent] = deque()
         self.waited = 0.0
         self._stopping = False
         self.broken = False
         threading.Thread(target=self._read, args=(iterator,), daemon=True).start()
 
-    def _read(self, iterator: Iterator[list[PackedPhoto]]) -> None:
+    def _read(self, iterator: Iterator[list[_Sent]]) -> None:
         # Only this thread refers to the loader's iterator, so that the iterator ends with it.
         try:
-            for photos in iterator:
+            for images in iterator:
                 while not self._stopping:
                     with contextlib.suppress(queue.Full):
-                        self._received.put(photos, timeout=POLL_SECONDS)
+                        self._received.put(images, timeout=POLL_SECONDS)
                         break
                 if self._stopping:
                     return
         except Exception:  # noqa: BLE001 - whatever breaks the loader, the pool is rebuilt
             self.broken = True
 
-    def get(self, index: int) -> DecodedPhoto | None:
-        """Return the next photo, which has this index, or None when it is not ready for `POLL_SECONDS`."""
+    def get(self, index: int) -> DecodedImage | None:
+        """Return the next image, which has this index, or None when it is not ready for `POLL_SECONDS`."""
         self._table.in_flight.want(index)
         if not self._next:
             try:
@@ -212,10 +234,10 @@ class _Pool:
                 self.waited += POLL_SECONDS
                 return None
             self.waited = 0.0
-        return self._next.popleft().unpack(self._received_pixels)
+        return self._next.popleft().received(self._pixels)
 
     def lost(self, seconds: float) -> dict[int, Failure] | None:
-        """Return index → failure of the photos of dead or overdue workers; None if all workers are well."""
+        """Return index → failure of the images of dead or overdue workers; None if all workers are well."""
         lost: dict[int, Failure] = {}
         well = True
         # When a job that was stopped (Ctrl-Z) continues, every worker is overdue.
@@ -240,7 +262,7 @@ class _Pool:
         return "its store or decoder" if store_urls.is_url(self._sources[index].path) else "its decoder"
 
     def stop(self) -> None:
-        """End these workers at once, in the middle of a photo too."""
+        """End these workers at once, in the middle of an image too."""
         self._stopping = True
         for process in self._processes:
             process.kill()
@@ -248,7 +270,7 @@ class _Pool:
             process.join(timeout=POLL_SECONDS)
 
 
-def _iterate(loader: DataLoader[Any]) -> Iterator[list[PackedPhoto]]:
+def _iterate(loader: DataLoader[Any]) -> Iterator[list[_Sent]]:
     """Start the loader's workers; block signals until every worker has set its own handlers."""
     main = threading.current_thread() is threading.main_thread()
     masked = hasattr(signal, "pthread_sigmask")
@@ -265,3 +287,123 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[list[PackedPhoto]]:
             signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
         if masked:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
+class _Sent(NamedTuple):
+    """An image as a worker sends it: without its pixels, and where they are, or themselves."""
+
+    image: DecodedImage
+    parts: tuple[Pixels | Shared | InFile, ...] = ()
+
+    @classmethod
+    def of(cls, image: DecodedImage, made: WorkerPixels) -> _Sent:
+        """Take out the pixels of an image; `made` has made their arrays."""
+        if image.pixels is None:
+            return cls(image)
+        parts = tuple(made.pass_on(part) for part in (image.pixels, *image.smaller))
+        return cls(replace(image, pixels=None, smaller=()), parts)
+
+    @property
+    def shared_bytes(self) -> int:
+        """The size of the pixels that are not sent themselves."""
+        return sum(math.prod(part.shape) for part in self.parts if isinstance(part, Shared | InFile))
+
+    def received(self, pixels: ReceivedPixels) -> DecodedImage:
+        """Return the image with its pixels; those that were not sent themselves are read-only."""
+        if not self.parts:
+            return self.image
+        first, *smaller = (
+            pixels.pixels(part) if isinstance(part, Shared | InFile) else part for part in self.parts
+        )
+        return replace(self.image, pixels=first, smaller=tuple(smaller))
+
+
+class _StatusTable:
+    """Shared memory in which worker `w` notes its process id, and which image it holds since when.
+
+    `index` is the image's place in the list of sources, or `IDLE`; `since` is a monotonic time in seconds.
+    `in_flight` counts the bytes of shared pixels, and of large images; `shared` has the pixels.
+    """
+
+    def __init__(self, context: BaseContext, workers: int) -> None:
+        self.workers = workers
+        self.pid = context.RawArray("q", workers)
+        self.index = context.RawArray("q", [IDLE] * workers)
+        self.since = context.RawArray("d", workers)
+        self.in_flight = InFlight(context, workers)
+        self.shared = SharedMemory(context, workers)
+
+
+class _Images(Dataset[list[_Sent]]):
+    """The images as a dataset of lists; those in `failed` are not decoded again.
+
+    Pixels of large ones go into files in `directory`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settings: DecodeSettings,
+        failed: dict[int, Failure],
+        table: _StatusTable,
+        directory: str,
+    ) -> None:
+        self.sources = sources
+        self.settings = settings
+        self.failed = failed
+        self.table = table
+        self._directory = directory
+        self._most_bytes = most_bytes(settings.options.max_pixels, table.workers)
+        # Of this process, once it is a worker.
+        self._worker = 0
+        self._made: WorkerPixels | None = None
+
+    def __getitems__(self, indices: Sequence[int]) -> list[_Sent]:
+        """Decode some images that follow each other."""
+        return [self._decoded(index, indices[0]) for index in indices]
+
+    def _decoded(self, index: int, first: int) -> _Sent:
+        """Decode one image; the images from `first` on are passed on together."""
+        if index in self.failed:
+            return _Sent(DecodedImage.failed(self.sources[index], self.failed[index]))
+        worker, made, claimed = self._worker, self._made, 0
+        assert made is not None  # noqa: S101 - `start_worker` has made it
+
+        def alive() -> None:
+            self.table.since[worker] = time.monotonic()
+
+        def begin(pixels: int) -> None:
+            nonlocal claimed
+            # What was fetched took its own time.
+            alive()
+            size = pixels * _PILLOW_BYTES_PER_PIXEL
+            if size >= LARGE_BYTES:
+                claimed = size
+                # Whoever waits for the first of them waits for this one too.
+                self.table.in_flight.claim(worker, first, size, alive)
+                alive()
+
+        alive()
+        self.table.index[worker] = index
+        passed_on = 0
+        try:
+            image = decode_source(self.sources[index], self.settings, made.allocate, begin)
+            packed = _Sent.of(image, made)
+            passed_on = packed.shared_bytes
+            return packed
+        finally:
+            made.take_back()
+            self.table.in_flight.give_back(worker, claimed - passed_on)
+            self.table.index[worker] = IDLE
+
+    def start_worker(self, worker: int) -> None:
+        """Make this process worker number `worker`."""
+        self._worker = worker
+        self.table.pid[worker] = os.getpid()
+        self._made = WorkerPixels(self.table.shared, worker, self._directory)
+        resources.lower_thread_priority()
+        # What was there before the fork is never collected, and stays in memory that processes share.
+        gc.freeze()
+        become_worker()
+        decoder.prepare_worker(self.settings.options.max_pixels)
+        resources.limit_memory(self._most_bytes)

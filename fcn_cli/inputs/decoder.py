@@ -1,4 +1,4 @@
-"""Decode image files to upright RGB."""
+"""Decode image files: to upright RGB, and to what the network takes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import io
 import logging
 import os
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
 from ..common import label_map, store_urls
-from ..common.errors import FailureKind, ImageError
-from . import exif, file_content, formats, mending, refusals, remote_photos, workers
+from ..common.errors import Failure, FailureKind, ImageError
+from . import exif, file_content, formats, mending, remote, resizing, workers
+from .decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
+from .discovery import Source
 from .rgb import greatest_of_halves, has_upper_halves, is_srgb, load_rgb, note_on_profile, to_rgb, to_srgb
 from .samples import BY_THE_FILE, Rendering, dark_note
+from .shared_pixels import Allocate, Pixels, in_memory
 from .tiff_strips import TiffStrips
 
 T = TypeVar("T")
-
-DEFAULT_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-"""The pixels at which Pillow itself raises a decompression bomb error: twice its warning limit."""
 
 _KEPT_BLOCKS = 4
 """Blocks of memory that Pillow keeps in a decoding process; each has at most 16 MiB."""
@@ -86,7 +87,7 @@ def prepare_worker(max_pixels: int) -> None:
     """
     prepare_process(max_pixels)
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
-    # A photo takes its memory from the one before it: new pages cost a quarter of the time of small photos.
+    # An image takes its memory from the one before it: new pages cost a quarter of the time of small images.
     # The public way to this is PILLOW_BLOCKS_MAX, which would reach other processes.
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
 
@@ -216,13 +217,13 @@ def decode_with(
         return use(image, turn), notes, turn
 
     try:
-        with _opened(path, max_pixels, hashed) as photo:
-            (made, notes, turn), more = _read(photo.file, photo.name, made_of, rendering)
+        with _opened(path, max_pixels, hashed) as file:
+            (made, notes, turn), more = _read(file.file, file.name, made_of, rendering)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
-        refusals.refuse(error, path, max_pixels)
-    return Decoded(made, notes + more, photo.size_bytes, photo.mtime_ns, turn, photo.etag)
+        formats.refuse(error, path, max_pixels)
+    return Decoded(made, notes + more, file.size_bytes, file.mtime_ns, turn, file.etag)
 
 
 def _read(
@@ -306,12 +307,12 @@ def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIX
         return Measured(exif.turned_size(opened.size, turn), turn, srgb)
 
     try:
-        with _opened(path, max_pixels) as photo:
-            return _read(photo.file, photo.name, measured)[0]
+        with _opened(path, max_pixels) as file:
+            return _read(file.file, file.name, measured)[0]
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in `decode_with`
-        refusals.refuse(error, path, max_pixels)
+        formats.refuse(error, path, max_pixels)
 
 
 def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
@@ -321,7 +322,7 @@ def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode_with`
-        refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
+        formats.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
 def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
@@ -336,11 +337,11 @@ def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.I
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode_with`
-        refusals.refuse(error, "", DEFAULT_MAX_PIXELS)
+        formats.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
-class _Photo(NamedTuple):
-    """An open photo: its file or its bytes in memory, its name, and its identity as in `Decoded`."""
+class _Open(NamedTuple):
+    """An open image: its file or its bytes in memory, its name, and its identity as in `Decoded`."""
 
     file: BinaryIO
     name: str
@@ -352,17 +353,16 @@ class _Photo(NamedTuple):
 @contextlib.contextmanager
 def _opened(
     path: str | os.PathLike[str], max_pixels: int, hashed: Callable[[str], None] | None = None
-) -> Iterator[_Photo]:
+) -> Iterator[_Open]:
     if isinstance(path, str) and store_urls.is_url(path):
-        fetched = remote_photos.fetch(path, max_pixels)
-        with fetched.file as memory:
-            yield _Photo(memory, store_urls.name_in(path), *fetched[1:])
+        data, identity = remote.fetch(path, max_pixels)
+        yield _Open(io.BytesIO(data), store_urls.name_in(path), *identity)
         return
     with _open_regular(path) as file:
         status = os.fstat(file.fileno())
         if hashed is not None:
             hashed(file_content.of_open_file(file))
-        yield _Photo(file, os.fspath(path), status.st_size, status.st_mtime_ns, None)
+        yield _Open(file, os.fspath(path), status.st_size, status.st_mtime_ns, None)
 
 
 def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -405,4 +405,149 @@ def _load(
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        refusals.refuse_pixels(f"{width}x{height}", max_pixels)
+        formats.refuse_pixels(f"{width}x{height}", max_pixels)
+
+
+@dataclass(slots=True)
+class DecodedImage:
+    """One image, ready for the network, or the reason why it is not.
+
+    `pixels` is uint8, shape (h, w, 3), at the network's input size; with several sizes it is the largest,
+    and `smaller` has the others, in descending order. `width` and `height` are the image's own: of the
+    upright image, or with `stored` of the image as stored in the file. `size_bytes`, `mtime_ns` and `etag`
+    are those of the file that was decoded, `content` is the hash of its bytes (see `file_content`), or None
+    where it is not known. `turn` is its EXIF orientation, 1 for an upright image.
+    """
+
+    source: Source
+    pixels: Pixels | None = None
+    width: int = 0
+    height: int = 0
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+    turn: int = 1
+    stored: bool = False
+    smaller: tuple[Pixels, ...] = ()
+    etag: str | None = None
+    content: str | None = None
+
+    @classmethod
+    def failed(cls, source: Source, failure: Failure) -> DecodedImage:
+        """Return an image that cannot be decoded."""
+        size, mtime = source.size_bytes, source.mtime_ns
+        return cls(source, size_bytes=size, mtime_ns=mtime, failure=failure, etag=source.etag)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all pixels in bytes."""
+        return sum(part.nbytes for part in (self.pixels, *self.smaller) if part is not None)
+
+
+Orient = Callable[[Source, tuple[int, int], int], bool]
+"""Takes an image, its upright (width, height) and its EXIF orientation; returns whether to take it as stored.
+
+Raises ImageError when the image fits neither way. It is sent to the workers, so it must be picklable."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a command has its images decoded, by a user's options.
+
+    Without `orient` every image is taken upright. With `measure_only` only sizes and orientations are read:
+    pixels are neither decoded nor returned. With `refuse_changed` an image fails as `FailureKind.CHANGED`
+    when its file, before or after it is decoded, has not the size and mtime that its source has.
+    """
+
+    options: DecodeOptions
+    orient: Orient | None = None
+    measure_only: bool = False
+    refuse_changed: bool = False
+
+
+def decode_source(
+    source: Source,
+    settings: DecodeSettings,
+    allocate: Allocate = in_memory,
+    begin: Callable[[int], None] | None = None,
+) -> DecodedImage:
+    """Decode and resize one image in this process; a failure is part of the result and is never raised.
+
+    `allocate` makes the arrays; `begin` is told the number of pixels before they are decoded.
+    """
+    hashes: list[str] = []
+    if source.problem is not None:
+        return DecodedImage.failed(source, source.problem)
+    try:
+        if settings.measure_only:
+            image = _measured_source(source, settings)
+        else:
+            image = _decoded_source(source, settings, allocate, begin, hashes.append)
+    except ImageError as error:
+        image = DecodedImage.failed(source, error.failure)
+    except MemoryError:
+        image = DecodedImage.failed(source, workers.out_of_memory())
+    if hashes and _is_still(source.path, image.size_bytes, image.mtime_ns):
+        image.content = hashes[0]
+    if settings.refuse_changed and _has_changed(source, image):
+        # Whatever was decoded, or failed to be, may be half of one version of the file and half of another.
+        failure = Failure(FailureKind.CHANGED, "the file changed while it was being read")
+        return DecodedImage.failed(source, failure)
+    return image
+
+
+def _decoded_source(
+    source: Source,
+    settings: DecodeSettings,
+    allocate: Allocate,
+    begin: Callable[[int], None] | None,
+    hashed: Callable[[str], None],
+) -> DecodedImage:
+    started, options = time.perf_counter(), settings.options
+
+    def make(image: Image.Image | LargeTiff, turn: int) -> DecodedImage:
+        stored = _is_stored(source, image.size, turn, settings)
+        if stored and isinstance(image, Image.Image):
+            image = exif.as_stored(image, turn)
+        pixels, notes = resizing.network_inputs(image, options.short_side, options.scales, allocate)
+        smaller = tuple(pixels[1:])
+        return DecodedImage(source, pixels[0], *image.size, notes=notes, stored=stored, smaller=smaller)
+
+    decoded = decode_with(source.path, options.max_pixels, make, begin, hashed, options.rendering)
+    return replace(
+        decoded.image,
+        size_bytes=decoded.size_bytes,
+        mtime_ns=decoded.mtime_ns,
+        seconds=time.perf_counter() - started,
+        notes=decoded.notes + decoded.image.notes,
+        turn=decoded.turn,
+        etag=decoded.etag,
+    )
+
+
+def _measured_source(source: Source, settings: DecodeSettings) -> DecodedImage:
+    size, turn, _ = measure_here(source.path, settings.options.max_pixels)
+    stored = _is_stored(source, size, turn, settings)
+    width, height = exif.turned_size(size, turn) if stored else size
+    return DecodedImage(source, width=width, height=height, turn=turn, stored=stored)
+
+
+def _is_stored(source: Source, upright: tuple[int, int], turn: int, settings: DecodeSettings) -> bool:
+    return settings.orient is not None and settings.orient(source, upright, turn)
+
+
+def _has_changed(source: Source, image: DecodedImage) -> bool:
+    expected = (source.size_bytes, source.mtime_ns)
+    if source.size_bytes is None or (image.size_bytes, image.mtime_ns) != expected:
+        return source.size_bytes is not None
+    return not _is_still(source.path, *expected)
+
+
+def _is_still(path: str, size_bytes: int | None, mtime_ns: int | None) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (size_bytes, mtime_ns)

@@ -1,19 +1,24 @@
-"""The image formats that are read, their suffixes, and why others are not read."""
+"""The image formats that are read, their suffixes, and why other and broken files are not."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING, BinaryIO
+import re
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError, features
 
 from ..common.errors import FailureKind, ImageError
-from . import other_formats, tiff
+from ..common.wording import counted
+from . import jpeg, tiff
 from .samples import BY_THE_FILE, Rendering
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ HEIF_SUFFIXES = (".heic", ".heif", ".heics", ".heifs", ".hif")
 HEIF_HINT = "install the extra: pip install 'fcn-cli[heif]'"
 
 # Raster formats that Pillow decodes itself and recognises by a signature: tried on any file, in this order.
-# Most photos have one of the first five, which Pillow imports first.
+# Most images have one of the first five, which Pillow imports first.
 _COMMON = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -113,7 +118,7 @@ _SNIFFED_BYTES = 1 << 20
 _one_thread = False
 
 
-def photo_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Return the lower-case suffixes of the formats that can be decoded on this machine."""
     missing = {name for name, feature in _OPTIONAL_FEATURES.items() if not features.check(feature)}
     suffixes = [suffix for name in _FORMATS.keys() - missing for suffix in _FORMATS[name]]
@@ -123,25 +128,10 @@ def photo_suffixes() -> frozenset[str]:
 def open_image(
     file: BinaryIO, path: str | os.PathLike[str] = "", rendering: Rendering = BY_THE_FILE
 ) -> ImageFile:
-    """Identify an image by its content and read its header.
+    """Identify an image, open at its beginning, by its content, and read its header.
 
-    Parameters
-    ----------
-    file
-        The image, open at its beginning.
-    path
-        Its name: formats without a signature are tried only for their own suffixes.
-    rendering
-        How its samples are to become RGB.
-
-    Raises
-    ------
-    UnidentifiedImageError
-        The image has none of the formats.
-    ImageError
-        The package for its format is missing.
-    Exception
-        Anything that a decoder raises on a broken header.
+    Formats without a signature are tried only for their own suffixes, by `path`. Raises ImageError for what
+    is known not to be read, and whatever a decoder raises on a broken header.
     """
     head = file.read(_HEAD_BYTES)
     file.seek(0)
@@ -158,7 +148,7 @@ def open_image(
         if brand in _ANY_BRANDS:
             return _open_heif(file)
         file.seek(0)
-        if name := other_formats.name_of(file.read(_SNIFFED_BYTES)):
+        if name := _name_of(file.read(_SNIFFED_BYTES)):
             raise ImageError(FailureKind.NOT_AN_IMAGE, name) from None
         raise
 
@@ -230,10 +220,141 @@ def _open_heif(file: BinaryIO) -> ImageFile:
         pillow_heif = importlib.import_module("pillow_heif")
     except ImportError as error:
         reason = HEIF_HINT if not _has_heif() else f"pillow-heif cannot be imported ({error})"
-        raise ImageError(FailureKind.NO_DECODER, f"a HEIC photo; {reason}") from None
+        raise ImageError(FailureKind.NO_DECODER, f"a HEIC image; {reason}") from None
     if _one_thread:
         pillow_heif.options.DECODE_THREADS = 1
     file.seek(0)
     # Do not register the format with Pillow: that would affect other code in this process.
     opened: ImageFile = pillow_heif.HeifImageFile(file)
     return opened
+
+
+# By their first bytes; ISO base media files have their brand at byte 8.
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), text)
+    for pattern, text in (
+        (
+            rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
+            "a JPEG XL image, which is not read: convert it to PNG or JPEG, for example with djxl",
+        ),
+        (
+            rb"II\xbc\x01",
+            "a JPEG XR image, which is not read: convert it to PNG, for example with JxrDecApp",
+        ),
+        (
+            rb"\xff\xd8\xff\xf7",
+            "a JPEG-LS image, which is not read: convert it to PNG, for example with ffmpeg",
+        ),
+        (
+            rb"v/1\x01",
+            "an OpenEXR image, which is not read: convert it to TIFF or PNG, for example with oiiotool",
+        ),
+        (
+            rb"#\?(RADIANCE|RGBE)",
+            "a Radiance HDR image, which is not read: convert it to TIFF or PNG, for example with oiiotool",
+        ),
+        (
+            rb".{128}DICM",
+            "a DICOM file, which is not read: convert it to PNG, for example with dcmj2pnm",
+        ),
+        (
+            rb"gimp xcf",
+            "a GIMP project (XCF), which is not read: export it to PNG from GIMP",
+        ),
+        (
+            rb"%PDF-",
+            "a PDF, which is not read: make images of its pages, for example with pdftoppm -png",
+        ),
+        (
+            rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]",
+            "an SVG drawing, which is not read: render it to PNG, for example with rsvg-convert",
+        ),
+        (
+            rb"(?i:\s*(<!doctype html|<html))",
+            "a web page (HTML) and no image: a download may have failed, fetch the image again",
+        ),
+        (
+            rb"version https://git-lfs\.github\.com/",
+            "a Git LFS pointer and not the image itself: run git lfs pull",
+        ),
+        (rb"PK\x03\x04", "a ZIP archive: unpack it first"),
+        (rb"\0*$", "nothing but zero bytes: its content was lost, fetch or copy the image again"),
+        (rb"....ftypcrx ", tiff.raw_message("CR3")),
+        (rb"FUJIFILMCCD-RAW", tiff.raw_message("RAF")),
+        (rb"IIR[OS]|MMOR", tiff.raw_message("ORF")),
+        (rb"IIU\0", tiff.raw_message("RW2")),
+        (rb"FOVb", tiff.raw_message("X3F")),
+        (
+            rb"....ftyp(isom|iso[2-6]|mp4[12]|qt  |M4V |avc1|3gp.)",
+            "a video, which is not read: make images of its frames, for example with ffmpeg",
+        ),
+    )
+)
+
+
+def _name_of(head: bytes) -> str:
+    """Return what a file is and the way out, by its first bytes; an empty string where it is unknown."""
+    for pattern, text in _SIGNATURES:
+        if pattern.match(head):
+            return text
+    return _jpeg_variant(head) if head.startswith(b"\xff\xd8\xff") else ""
+
+
+def _jpeg_variant(head: bytes) -> str:
+    variants: tuple[tuple[Callable[[int, int], bool], str], ...] = (
+        (lambda marker, _: marker in jpeg.LOSSLESS, "a lossless JPEG"),
+        (lambda marker, _: marker in jpeg.HIERARCHICAL, "a hierarchical JPEG"),
+        (lambda _, bits: bits != 8, "a JPEG of {bits} bits a sample"),
+    )
+    try:
+        for marker, start, _ in jpeg.segments(head):
+            if marker in jpeg.FRAMES:
+                bits = head[start]
+                for fits, name in variants:
+                    if fits(marker, bits):
+                        return (
+                            f"{name.format(bits=bits)}, which is not read: convert it to 8 bits, for example "
+                            "with ImageMagick or djpeg of libjpeg-turbo 3"
+                        )
+    except EOFError:
+        pass
+    return ""
+
+
+_TOO_SHORT = re.compile(r"truncated|not enough image data|unexpected end of file", re.IGNORECASE)
+
+
+def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> NoReturn:
+    """Raise the ImageError for an exception that was raised while an image was opened or decoded."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case FileNotFoundError():
+            kind, message = FailureKind.NOT_FOUND, "no such file (or a broken link)"
+        case UnidentifiedImageError():
+            reason = why_not(path)
+            kind = FailureKind.NOT_AN_IMAGE
+            message = f"not an image in a supported format or variant{f' ({reason})' if reason else ''}"
+        case Image.DecompressionBombError():
+            claimed = re.search(r"\d+ pixels", text)
+            refuse_pixels(claimed[0] if claimed else "an image in the file", max_pixels)
+        case MemoryError():
+            kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
+        case OSError(errno=errno.EINVAL, filename=None):
+            # A decoder has tried to seek to before the beginning of a short file.
+            kind, message = FailureKind.TRUNCATED, "the file ends too early"
+        case OSError(errno=int()):
+            kind, message = FailureKind.UNREADABLE, f"cannot be read ({error.strerror})"
+        case _ if _TOO_SHORT.search(text) or isinstance(error, EOFError | struct.error | IndexError):
+            kind, message = FailureKind.TRUNCATED, f"the file ends too early ({text})"
+        case _:
+            kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
+    raise ImageError(kind, message) from error
+
+
+def refuse_pixels(size: str, max_pixels: int) -> NoReturn:
+    """Raise the ImageError for an image with too many pixels."""
+    raise ImageError(
+        FailureKind.TOO_MANY_PIXELS,
+        f"{size} is more than {counted(max_pixels, 'pixel')}; if that is intended, raise --max-image-pixels",
+        max_pixels,
+    )

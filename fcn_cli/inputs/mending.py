@@ -50,11 +50,8 @@ def mend(file: BinaryIO) -> Mended | None:
 def notes_on(file: BinaryIO, image_format: str | None) -> tuple[str, ...]:
     """Return a note on a JPEG without its end marker that could be decoded as it is.
 
-    Raises
-    ------
-    ImageError
-        It has no end marker, and some pixels are not there: something else is in their place, such as zeros
-        where an upload was cut off.
+    Raises ImageError where some pixels are not there: something else is in their place, such as zeros where
+    an upload was cut off.
     """
     if image_format not in {"JPEG", "MPO"}:
         return ()

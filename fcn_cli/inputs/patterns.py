@@ -72,21 +72,9 @@ def _class(content: str) -> str:
 
 
 class PathFilter:
-    """Selects paths below a directory by ``--include`` and ``--exclude`` patterns.
+    """Selects paths below a directory that match some `include` (without any: all) and no `exclude` pattern.
 
-    Parameters
-    ----------
-    include
-        Only paths that match one of these patterns are selected; without any, all paths.
-    exclude
-        Paths that match one of these patterns are not selected, even if included.
-    ignore_case
-        Whether they match in upper and lower case.
-
-    Raises
-    ------
-    RequestError
-        A pattern is empty or cannot match any path.
+    Raises RequestError for a pattern that is empty or cannot match any path.
     """
 
     def __init__(

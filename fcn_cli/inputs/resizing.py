@@ -1,4 +1,4 @@
-"""Resize photos to the size of the network's input."""
+"""Resize images to the size of the network's input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network_size(width: int, height: int, short_side: int | None) -> tuple[int, 
 
 
 class Rows(Protocol):
-    """An RGB photo that is decoded some rows at a time, as often as it is asked for."""
+    """An RGB image that is decoded some rows at a time, as often as it is asked for."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,18 +48,12 @@ class Rows(Protocol):
         ...
 
     def rows(self) -> Iterator[Image.Image]:
-        """Yield the rows from top to bottom, as RGB images of the photo's width."""
+        """Yield the rows from top to bottom, as RGB images of its width."""
         ...
 
 
 def network_input(image: Image.Image, short_side: int | None) -> tuple[Pixels, tuple[str, ...]]:
-    """Resize an RGB image for the network with Pillow's antialiased bilinear filter.
-
-    Returns
-    -------
-    tuple
-        A writable uint8 array of shape (height, width, 3), and notes for the record.
-    """
+    """Resize an RGB image for the network to one size; see `network_inputs`."""
     (pixels,), notes = network_inputs(image, short_side, ONE_SCALE)
     return pixels, notes
 
@@ -70,23 +64,11 @@ def network_inputs(
     scales: Sequence[float],
     allocate: Allocate = in_memory,
 ) -> tuple[list[Pixels], tuple[str, ...]]:
-    """Resize an RGB image for the network to several sizes.
+    """Resize an RGB image for the network with Pillow's antialiased bilinear filter, to several sizes.
 
-    Parameters
-    ----------
-    image
-        The photo. Each size is made of it, and not of another size.
-    short_side
-        See `network_size`.
-    scales
-        Factors of that size, in ascending order.
-    allocate
-        Makes the arrays.
-
-    Returns
-    -------
-    tuple
-        Arrays as of `network_input`, the largest first, and notes for the record.
+    Each is a factor of `network_size`, in ascending order, and made of the image itself. Returns writable
+    uint8 arrays of shape (height, width, 3), which `allocate` makes, the largest first; and notes for the
+    record.
     """
     base = network_size(*image.size, short_side)
     notes: list[str] = []
@@ -124,7 +106,7 @@ def _resized(image: Image.Image | Rows, size: tuple[int, int], allocate: Allocat
 
 
 def _narrowed(image: Rows, width: int) -> Image.Image:
-    """Return a photo with its width resized: the first pass of Pillow's `resize`, bit for bit."""
+    """Return an image with its width resized: the first pass of Pillow's `resize`, bit for bit."""
     narrow = Image.new("RGB", (width, image.size[1]))
     top = 0
     for part in image.rows():

@@ -45,6 +45,9 @@ MOST_SHARED_BYTES = 1 << 30
 MAX_BYTES = 1 << 30
 """Workers begin no large image while others of so many bytes are being decoded, or wait for the network."""
 
+LOOK_AHEAD_BYTES = 256 << 20
+"""How many bytes of pixels may wait for others of their shape."""
+
 _UNIT = 64 << 10
 _POLL_SECONDS = 0.02
 

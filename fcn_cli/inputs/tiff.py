@@ -72,15 +72,7 @@ class _Layout(NamedTuple):
 
 
 def open_tiff(file: BinaryIO, rendering: Rendering = BY_THE_FILE) -> Tiff:
-    """Open a TIFF.
-
-    Raises
-    ------
-    ImageError
-        It is a camera's RAW file, has no full image, or samples that cannot be read.
-    UnidentifiedImageError
-        Its header is broken.
-    """
+    """Open a TIFF; raises ImageError where it is RAW, a thumbnail, or has samples that cannot be read."""
     try:
         return Tiff(file, rendering)
     except (SyntaxError, IndexError, TypeError, KeyError) as error:
@@ -317,13 +309,7 @@ class Tiff(TiffImageFile):
             return np.asarray(opened)
 
     def _place_of_full_image(self) -> int | None:
-        """Return where the directory of the full image is, or None where the first one has it.
-
-        Raises
-        ------
-        ImageError
-            It is a camera's RAW file, or has no full image.
-        """
+        """Return where the directory of the full image is, or None where the first one has it."""
         tags = self.tag_v2
         self._refuse_raw(tags)
         is_reduced = _is_reduced(tags)

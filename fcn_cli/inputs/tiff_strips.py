@@ -1,6 +1,6 @@
 """Decode a large TIFF a few rows at a time: Pillow decodes a compressed one whole, at four bytes a pixel.
 
-Each part is handed to Pillow as a small TIFF of its own: the photo's tags, with the compressed bytes of some
+Each part is handed to Pillow as a small TIFF of its own: the image's tags, with the compressed bytes of some
 of its strips or tiles. So the pixels are Pillow's, whatever the compression.
 """
 
@@ -17,11 +17,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from . import exif
 
 LARGE_PIXELS = 1 << 25
-"""A smaller photo is decoded whole; Pillow takes at most 128 MiB for it."""
+"""A smaller image is decoded whole; Pillow takes at most 128 MiB for it."""
 
 # Rows of about so many pixels are decoded at once.
 _PART_PIXELS = 1 << 22
-# One strip or row of tiles of more pixels is no better than the whole photo.
+# One strip or row of tiles of more pixels is no better than the whole image.
 _LARGEST_PART = 1 << 26
 
 _WIDTH, _LENGTH, _COMPRESSION, _PLANES = 256, 257, 259, 284
@@ -33,12 +33,12 @@ _LONG = 4
 # What says how pixels are to be read: bits, compression, photometric interpretation, fill order, samples,
 # planes, predictor, colour map, extra samples, sample format, JPEG tables, and those of CMYK and YCbCr.
 _PIXEL_TAGS = (258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339, 347, 529, 530, 531, 532)
-# Samples of 32 bits are scaled from the extremes of the whole photo.
+# Samples of 32 bits are scaled from the extremes of the whole image.
 _WHOLE_MODES = frozenset({"I", "F"})
 
 
 class Part(NamedTuple):
-    """Some bytes of the file that are a whole number of rows, as wide as the photo or a tile."""
+    """Some bytes of the file that are a whole number of rows, as wide as the image or a tile."""
 
     offset: int
     size: int
@@ -46,13 +46,7 @@ class Part(NamedTuple):
 
 
 class TiffStrips:
-    """The rows of a large TIFF, from top to bottom.
-
-    Parameters
-    ----------
-    opened
-        The photo, opened by Pillow and not loaded.
-    """
+    """The rows of a large TIFF, opened by Pillow and not loaded, from top to bottom."""
 
     def __init__(self, opened: TiffImageFile) -> None:
         self._opened = opened
@@ -64,7 +58,7 @@ class TiffStrips:
 
     @classmethod
     def of(cls, opened: Image.Image) -> TiffStrips | None:
-        """Return the strips of a photo, or None where it is small or must be decoded whole."""
+        """Return the strips of an image, or None where it is small or must be decoded whole."""
         width, height = opened.size
         if not isinstance(opened, TiffImageFile) or width * height < LARGE_PIXELS:
             return None
@@ -84,13 +78,7 @@ class TiffStrips:
         return strips
 
     def rows(self) -> Iterator[Image.Image]:
-        """Yield the photo's rows, some at a time, in its own mode.
-
-        Raises
-        ------
-        Exception
-            Anything that Pillow raises on broken data; EOFError where the file ends too early.
-        """
+        """Yield the rows, some at a time, in the image's own mode."""
         if self._is_tiled:
             yield from self._rows_of_tiles()
             return
@@ -152,7 +140,7 @@ class TiffStrips:
         ]
 
     def _decode(self, parts: list[Part]) -> Image.Image:
-        """Return consecutive strips, or one tile, as an image in the photo's mode."""
+        """Return consecutive strips, or one tile, as an image in the whole one's mode."""
         directory = ImageFileDirectory_v2(prefix=self._tags.prefix)
         for tag in _PIXEL_TAGS:
             if tag in self._tags:

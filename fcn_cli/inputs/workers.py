@@ -37,6 +37,9 @@ LEAST_BYTES = 256 << 20
 _SHARE = 0.75
 """So much of the memory that is available is for decoding."""
 
+PROCESS_NAME = "fcn-decoder"
+"""Of a process that answers calls."""
+
 _MAX_PROCESSES = 16
 _POLL_SECONDS = 0.5
 # The path of a socket has at most 103 bytes on some systems.
@@ -145,19 +148,8 @@ Answer = Callable[..., Iterator[Any]]
 def call(function: Answer, *arguments: object, max_pixels: int, seconds: float) -> Iterator[Any]:
     """Yield what a function yields in a process of its own; for any thread.
 
-    Parameters
-    ----------
-    function, arguments
-        Pickled on their way, as is what comes back.
-    max_pixels
-        What the process may take follows from it.
-    seconds
-        How long it may take until the first value comes, and each further one.
-
-    Raises
-    ------
-    ImageError
-        The function raised it, took too much memory or too long, or its process died.
+    What the process may take follows from `max_pixels`; each value may take `seconds`. Raises ImageError when
+    the function does, takes too much memory or too long, or its process dies.
     """
     with _processes.slots:
         limit = most_bytes(max_pixels, _processes.count)
@@ -175,7 +167,7 @@ class _Process:
         context = later()
         self._connection, other = context.Pipe()
         self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(other,), name="fcn-decoder", daemon=True
+            target=_serve, args=(other,), name=PROCESS_NAME, daemon=True
         )
         self._process.start()
         other.close()

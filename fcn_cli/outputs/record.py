@@ -21,7 +21,7 @@ from .json_text import from_base64, name_fields, printable_utf8, seconds_of, to_
 
 if TYPE_CHECKING:
     # It brings torch, which a run with nothing to do never imports.
-    from ..inputs.decoded_photo import DecodedPhoto
+    from ..inputs.decoder import DecodedImage
 
 _CONTENT_KINDS = frozenset(
     {
@@ -265,7 +265,7 @@ class Written:
 def begin(
     source: Source,
     fingerprint: str,
-    photo: DecodedPhoto | None = None,
+    photo: DecodedImage | None = None,
     *,
     device: str | None = None,
     precision: str | None = None,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.engine import Engine
     from ..inference.execution import ExecutionConfig as Execution
-    from ..inputs.decoded_photo import DecodedPhoto
+    from ..inputs.decoder import DecodedImage
     from .prediction_stream import Prediction, StageClock
 
 
@@ -141,11 +141,11 @@ class NetworkStage:
 
     def _first_decoded(
         self,
-        images: Iterator[DecodedPhoto | None],
+        images: Iterator[DecodedImage | None],
         writer: PredictionWriter,
         writes: WriteQueue,
         report: RunReport,
-    ) -> DecodedPhoto | None:
+    ) -> DecodedImage | None:
         """Record failures up to the first image that can be decoded; only that one needs the network."""
         with self.stop:
             for image in images:

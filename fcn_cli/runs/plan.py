@@ -18,10 +18,10 @@ from ..common.shard import Shard
 from ..common.store_urls import AbsolutePaths
 from ..common.wording import counted
 from ..inputs import collisions, file_content
+from ..inputs.collisions import is_in_share
 from ..inputs.discovery import Source
-from ..inputs.refusals import refuse
-from ..inputs.remote_photos import KnownObjects
-from ..inputs.sharing import is_in_share
+from ..inputs.formats import refuse
+from ..inputs.remote import KnownObjects
 from ..outputs.directory import OutputDirectory
 from ..outputs.journal import Journal
 from ..outputs.record import Record, begin, finish

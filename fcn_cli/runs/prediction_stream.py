@@ -14,9 +14,9 @@ from ..inference import pipeline
 from ..inference.engine import Batch, Engine
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.decode_pool import DecodePool
-from ..inputs.decoded_photo import DecodedPhoto, DecodeSettings, Orient
+from ..inputs.decoder import DecodedImage, DecodeSettings, Orient
 from ..inputs.discovery import Source
-from ..inputs.shape_batches import group_by_shape
+from ..inputs.shared_pixels import LOOK_AHEAD_BYTES
 
 _MAX_AUTO_WORKERS = 16
 _MEMORY_SECONDS = 10.0
@@ -28,25 +28,25 @@ T = TypeVar("T")
 Size = tuple[int, int]
 
 
-Prediction: TypeAlias = pipeline.Prediction[DecodedPhoto]
+Prediction: TypeAlias = pipeline.Prediction[DecodedImage]
 """The result for one image, and the seconds to decode it with its share of the batch's forward pass."""
 
 
-def original_size(image: DecodedPhoto) -> Size:
+def original_size(image: DecodedImage) -> Size:
     """Return the upright image's own (width, height)."""
     return image.width, image.height
 
 
-def network_size(image: DecodedPhoto) -> Size:
+def network_size(image: DecodedImage) -> Size:
     """Return the (width, height) of the network's input."""
     assert image.pixels is not None  # noqa: S101 - only called for decoded images
     return image.pixels.shape[1], image.pixels.shape[0]
 
 
 def predictions(
-    images: Iterable[DecodedPhoto | None],
+    images: Iterable[DecodedImage | None],
     engine: Engine,
-    size: Callable[[DecodedPhoto], Size] = original_size,
+    size: Callable[[DecodedImage], Size] = original_size,
     clock: StageClock | None = None,
 ) -> Generator[list[Prediction]]:
     """Run the network over decoded images, each stage beside the others (see `inference.pipeline`).
@@ -76,9 +76,39 @@ def predictions(
             yield [_with_decoding(prediction, engine) for prediction in batch]
 
 
+def group_by_shape(
+    images: Iterable[DecodedImage | None], batch_size: int
+) -> Iterator[list[DecodedImage] | DecodedImage | None]:
+    """Group images whose pixels have one shape; failed images and None pass through.
+
+    A group, in input order, is yielded when it is full. When more than ``4 * batch_size`` images or
+    `LOOK_AHEAD_BYTES` wait, the oldest image's group is. So the contents of a batch depend on the order of
+    the images only.
+    """
+    waiting: dict[tuple[int, ...], list[DecodedImage]] = {}
+    count = size = 0
+    for image in images:
+        if image is None or image.pixels is None:
+            yield image
+            continue
+        group = waiting.setdefault(image.pixels.shape, [])
+        group.append(image)
+        count += 1
+        size += image.nbytes
+        full = image.pixels.shape if len(group) == batch_size else None
+        while full or count > 4 * batch_size or size > LOOK_AHEAD_BYTES:
+            # A group enters the dict with its oldest image, so the first group is the oldest.
+            batch = waiting.pop(full or next(iter(waiting)))
+            full = None
+            count -= len(batch)
+            size -= sum(member.nbytes for member in batch)
+            yield batch
+    yield from waiting.values()
+
+
 def _items(
-    images: Iterable[DecodedPhoto | None], engine: Engine, size: Callable[[DecodedPhoto], Size]
-) -> Generator[pipeline.Item[DecodedPhoto]]:
+    images: Iterable[DecodedImage | None], engine: Engine, size: Callable[[DecodedImage], Size]
+) -> Generator[pipeline.Item[DecodedImage]]:
     for group in group_by_shape(images, engine.execution.batch_size):
         if isinstance(group, list):
             pixels = [image.pixels for image in group if image.pixels is not None]
@@ -115,16 +145,7 @@ def open_pool(
     workers = options.workers
     if workers is None:
         workers = min(resources.cpu_count(), _MAX_AUTO_WORKERS)
-    settings = DecodeSettings(
-        options.short_side,
-        options.max_pixels,
-        options.timeout,
-        orient,
-        measure_only,
-        options.scales,
-        refuse_changed=watching,
-        rendering=options.rendering,
-    )
+    settings = DecodeSettings(options, orient, measure_only, refuse_changed=watching)
     return DecodePool(sources, settings, workers, clean=watching or clean)
 
 

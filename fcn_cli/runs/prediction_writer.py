@@ -19,7 +19,7 @@ from .plan import Complete, Remake, Segment
 if TYPE_CHECKING:
     # torch comes with these: a run with nothing to do never imports them.
     from ..inference.execution import ExecutionConfig
-    from ..inputs.decoded_photo import DecodedPhoto
+    from ..inputs.decoder import DecodedImage
     from .prediction_stream import Prediction
 
 GiveBack = Callable[[Source], bool]
@@ -64,7 +64,7 @@ class PredictionWriter:
         for prediction in batch:
             self._write_one(prediction, execution)
 
-    def fail(self, image: DecodedPhoto, failure: Failure) -> None:
+    def fail(self, image: DecodedImage, failure: Failure) -> None:
         """Record a failure."""
         source = image.source
         if failure.kind in _GIVEN_BACK and self._give_back is not None and self._give_back(source):

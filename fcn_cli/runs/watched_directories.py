@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..common.errors import RequestError
-from ..inputs.arrivals import Arrivals, Scan
-from ..inputs.change_events import ChangeEvents
+from ..inputs.arrivals import Arrivals, ChangeEvents, Scan
 from ..inputs.discovery import Found, Source, discover
 from ..outputs import pruning
 from ..outputs.journal import Journal

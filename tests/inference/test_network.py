@@ -21,11 +21,11 @@ from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inference import engine, execution
 from fcn_cli.inference.labels import Upsampler
 from fcn_cli.inference.options import InferenceOptions
-from fcn_cli.inputs import shape_batches
-from fcn_cli.inputs.decoded_photo import DecodedPhoto
+from fcn_cli.inputs.decoder import DecodedImage
 from fcn_cli.inputs.discovery import Source
 from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 from fcn_cli.models.weights import LoadedModel
+from fcn_cli.runs import prediction_stream
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
 from ..models.test_networks import fcn_efficientnet_lite0
@@ -61,11 +61,11 @@ def test_label_map_in_many_strips_and_with_ties() -> None:
     assert not Upsampler().to_size(torch.zeros(5, 3, 3), 10, 10).labels.any()
 
 
-def item(index: int, shape: tuple[int, int] | None) -> DecodedPhoto:
+def item(index: int, shape: tuple[int, int] | None) -> DecodedImage:
     source = Source(str(index), "", "", "", None, None)
     if shape is None:
-        return DecodedPhoto(source, failure=Failure(FailureKind.BROKEN, "x"))
-    return DecodedPhoto(source, np.zeros((*shape, 3), dtype=np.uint8))
+        return DecodedImage(source, failure=Failure(FailureKind.BROKEN, "x"))
+    return DecodedImage(source, np.zeros((*shape, 3), dtype=np.uint8))
 
 
 @given(
@@ -85,7 +85,7 @@ def test_batches_hold_every_item_once_in_one_shape_each(
             yield item(index, shape)
             assert waiting <= 4 * size + 1
 
-    for got in shape_batches.group_by_shape(items(), size):  # type: ignore[arg-type]
+    for got in prediction_stream.group_by_shape(items(), size):  # type: ignore[arg-type]
         if isinstance(got, list):
             assert 1 <= len(got) <= size
             assert len({one.pixels.shape for one in got if one.pixels is not None}) == 1
@@ -102,7 +102,7 @@ def test_batches_hold_every_item_once_in_one_shape_each(
 def test_large_pixels_do_not_wait() -> None:
     shape = (9000, 9000)
     big = [item(index, shape) for index in range(3)]
-    sizes = [len(got) for got in shape_batches.group_by_shape(big, 8) if isinstance(got, list)]
+    sizes = [len(got) for got in prediction_stream.group_by_shape(big, 8) if isinstance(got, list)]
     assert sizes == [2, 1]
 
 

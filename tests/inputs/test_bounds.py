@@ -15,8 +15,9 @@ import pytest
 from fcn_cli.common import resources
 from fcn_cli.common.errors import FailureKind, ImageError
 from fcn_cli.inputs import decoder, workers
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.decode_pool import DecodePool
-from fcn_cli.inputs.decoded_photo import DecodeSettings
+from fcn_cli.inputs.decoder import DecodeSettings
 from fcn_cli.inputs.discovery import InputRequest, discover
 
 from ..conftest import SMALL, Fcn, MakePhotos
@@ -66,7 +67,9 @@ def test_metadata_take_no_more_than_a_share_of_memory(
     folder = make_photos(["a.png", "z.png"])
     for name in ("m.tif", "n.tif"):
         large_metadata(folder / name, 400 << 20)
-    with DecodePool(discover(InputRequest([str(folder)])).sources, DecodeSettings(40), 2) as pool:
+    with DecodePool(
+        discover(InputRequest([str(folder)])).sources, DecodeSettings(DecodeOptions(40)), 2
+    ) as pool:
         got = {image.source.image: image.failure and image.failure.kind for image in pool if image}
     out_of_memory = FailureKind.OUT_OF_MEMORY
     assert got == {"a.png": None, "m.tif": out_of_memory, "n.tif": out_of_memory, "z.png": None}

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from fcn_cli.common.errors import Failure, FailureKind, ImageError
 from fcn_cli.inputs import decoder, formats
+from fcn_cli.inputs.decode_options import DEFAULT_MAX_PIXELS
 
 from ..conftest import SAMPLES, SMALL, Fcn, journal_of, python_with, run_process, stray_lines, tree
 from ..rare_formats import Rare, cursor, photo_cd, photoshop, rare_formats, saved
@@ -37,11 +38,11 @@ def photo() -> Image.Image:
 RARE = rare_formats(small_photo())
 
 
-def decoded(path: Path, max_pixels: int = decoder.DEFAULT_MAX_PIXELS) -> np.ndarray:
+def decoded(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     return np.array(decoder.decode_here(path, max_pixels).image)
 
 
-def refused(path: Path, max_pixels: int = decoder.DEFAULT_MAX_PIXELS) -> ImageError:
+def refused(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageError:
     with pytest.raises(ImageError) as caught:
         decoder.decode_here(path, max_pixels)
     assert "\n" not in str(caught.value)
@@ -373,11 +374,11 @@ def test_without_the_extra_heic_photos_are_counted_with_the_way_out(
         return run_process("segment", *arguments, *SMALL, code=code, cwd=tmp_path, env=environment).stderr
 
     hint = "pip install 'fcn-cli[heif]'"
-    assert f"ignored 2: 1 .heic, 1 .hif (for HEIC photos install the extra: {hint})" in segment(
+    assert f"ignored 2: 1 .heic, 1 .hif (for HEIC images install the extra: {hint})" in segment(
         "photos", code=0
     )
     # A photo that is named cannot be ignored; and it is tried again when the extra has been installed.
-    assert f"a.heic: a HEIC photo; install the extra: {hint}" in segment("photos/a.heic", "-o", "out", code=1)
+    assert f"a.heic: a HEIC image; install the extra: {hint}" in segment("photos/a.heic", "-o", "out", code=1)
     record = journal_of(tmp_path / "out")["a.heic"]
     assert record["error"]["kind"] == FailureKind.NO_DECODER
 

@@ -48,7 +48,7 @@ EVERYDAY = [
 ]
 
 
-@pytest.mark.parametrize("suffix", [one for one in EVERYDAY if one in formats.photo_suffixes()])
+@pytest.mark.parametrize("suffix", [one for one in EVERYDAY if one in formats.image_suffixes()])
 def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")

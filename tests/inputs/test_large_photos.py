@@ -18,9 +18,10 @@ from PIL import Image
 
 from fcn_cli.common.errors import FailureKind
 from fcn_cli.common.label_map import read_label_map
-from fcn_cli.inputs import decode_worker, shared_pixels, tiff_strips
+from fcn_cli.inputs import decode_pool, shared_pixels, tiff_strips
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.decode_pool import DecodePool
-from fcn_cli.inputs.decoded_photo import DecodeSettings, decode_photo
+from fcn_cli.inputs.decoder import DecodeSettings, decode_source
 from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.inputs.tiff_strips import TiffStrips
 
@@ -106,11 +107,15 @@ def test_rows_of_a_large_tiff_are_pillows_pixels(
         assert strips is not None
         assert len(list(strips.rows())) > 1
     source = Source("photo.tif", str(path), "photo.tif", "photo.png", None, None)
-    for settings in (DecodeSettings(None), DecodeSettings(100), DecodeSettings(100, scales=(0.5, 1.0))):
-        got = decode_photo(source, settings)
+    for settings in (
+        DecodeSettings(DecodeOptions(None)),
+        DecodeSettings(DecodeOptions(100)),
+        DecodeSettings(DecodeOptions(100, scales=(0.5, 1.0))),
+    ):
+        got = decode_source(source, settings)
         with monkeypatch.context() as patch:
             patch.setattr(tiff_strips, "LARGE_PIXELS", 1 << 30)
-            want = decode_photo(source, settings)
+            want = decode_source(source, settings)
         assert got.failure is None
         assert got.pixels is not None
         assert want.pixels is not None
@@ -133,7 +138,9 @@ def test_a_large_tiff_that_is_cut_off_fails_by_name(
     place = data.rindex(struct.pack("<I", last))
     data[place : place + 4] = struct.pack("<I", len(data) - 4)
     path.write_bytes(data)
-    failure = decode_photo(Source("photo.tif", str(path), "", "", None, None), DecodeSettings(None)).failure
+    failure = decode_source(
+        Source("photo.tif", str(path), "", "", None, None), DecodeSettings(DecodeOptions(None))
+    ).failure
     assert failure is not None
     assert failure.kind in {FailureKind.TRUNCATED, FailureKind.BROKEN}
 
@@ -150,7 +157,7 @@ def test_pixels_that_are_not_sent_give_the_same_masks_and_leave_nothing(
     monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
     if way == "files":
         monkeypatch.setattr(shared_pixels, "LARGE_BYTES", 1)
-    monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
+    monkeypatch.setattr(decode_pool, "LARGE_BYTES", 1)
     # One image at a time: each of them is more.
     monkeypatch.setattr(shared_pixels, "MAX_BYTES", 1)
     (tmp_path / "temporary").mkdir()
@@ -168,12 +175,12 @@ def test_images_sent_together_may_all_be_large(
 ) -> None:
     folder = make_photos([f"p{i:02}.png" for i in range(48)])
     monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
-    monkeypatch.setattr(decode_worker, "LARGE_BYTES", 1)
+    monkeypatch.setattr(decode_pool, "LARGE_BYTES", 1)
     monkeypatch.setattr(shared_pixels, "MAX_BYTES", max_bytes)
     # Room for fewer than wait for the network.
     monkeypatch.setattr(shared_pixels, "MOST_SHARED_BYTES", 2 * 5 * 64 << 10)
     sources = discover(InputRequest([str(folder)])).sources
-    settings = DecodeSettings(40)
+    settings = DecodeSettings(DecodeOptions(40))
     held: deque[tuple[Source, NDArray[np.uint8]]] = deque(maxlen=30)
     with DecodePool(sources, settings, 2) as pool:
         for photo in filter(None, pool):
@@ -186,7 +193,7 @@ def test_images_sent_together_may_all_be_large(
 
 @cache
 def expected_pixels(source: Source, settings: DecodeSettings) -> NDArray[np.uint8]:
-    pixels = decode_photo(source, settings).pixels
+    pixels = decode_source(source, settings).pixels
     assert pixels is not None
     return pixels
 

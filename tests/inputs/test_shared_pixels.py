@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli.inputs import shared_pixels
+from fcn_cli.inputs.decode_options import DecodeOptions
 from fcn_cli.inputs.decode_pool import DecodePool
-from fcn_cli.inputs.decoded_photo import DecodeSettings
+from fcn_cli.inputs.decoder import DecodeSettings
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.inputs.shared_pixels import (
     InFile,
@@ -190,7 +191,9 @@ def folder(tmp_path: Path) -> Path:
 def decoded(folder: Path, seen: Callable[[int], None]) -> None:
     """Decode a folder in two workers; keep all pixels, and tell how many images there are so far."""
     held = []
-    with DecodePool(discover(InputRequest([str(folder)])).sources, DecodeSettings(300), 2) as pool:
+    with DecodePool(
+        discover(InputRequest([str(folder)])).sources, DecodeSettings(DecodeOptions(300)), 2
+    ) as pool:
         for image in filter(None, pool):
             assert image.pixels is not None
             held.append(image.pixels)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_cli.common.shard import Shard
+from fcn_cli.inputs.collisions import is_in_share
 from fcn_cli.inputs.discovery import Source
-from fcn_cli.inputs.sharing import is_in_share
 
 NAMES = st.text(
     st.characters(exclude_categories=()) | st.sampled_from("\udce9éÉß\u017f\u0131İ\u0301"), max_size=12

@@ -17,8 +17,8 @@ import filelock
 import pytest
 
 from fcn_cli.common.shard import Shard
+from fcn_cli.inputs.collisions import is_in_share
 from fcn_cli.inputs.discovery import InputRequest, discover
-from fcn_cli.inputs.sharing import is_in_share
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.output_store import LocalStore, OutputStore
 from fcn_cli.outputs.run_file import Counts, RunFile

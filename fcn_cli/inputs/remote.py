@@ -1,4 +1,4 @@
-"""Find photos by URL: one listing of a store, without what runs of fcn have written there."""
+"""Images by URL: found by one listing of a store, and fetched by the worker that decodes them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from ..common import files, store_urls
-from ..common.errors import RequestError
+from ..common import files, limits, store_urls
+from ..common.errors import FailureKind, ImageError, RequestError
 from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, are_settings
 from ..common.redaction import public_url
-from ..common.stores import Store, StoreObject, object_at, store_at
+from ..common.stores import Store, StoreObject, TooLarge, object_at, store_at
+from . import formats
 from .patterns import to_regex
 
 
@@ -27,13 +28,7 @@ class Hit(NamedTuple):
 
 
 class StoreSearch:
-    """Looks for objects; what is in an output directory of fcn, by URL too, is never found.
-
-    Parameters
-    ----------
-    output
-        The run's own output directory, or None.
-    """
+    """Looks for objects; what is in an output directory of fcn (`output` is the run's) is never found."""
 
     def __init__(self, output: str | None) -> None:
         self._output = output.rstrip("/") if output is not None and store_urls.is_url(output) else None
@@ -53,7 +48,7 @@ class StoreSearch:
         shown = public_url(url)
         if url.startswith("memory://"):
             raise RequestError(
-                f"{url}: only the process that wrote it can read it, and photos are decoded by others; "
+                f"{url}: only the process that wrote it can read it, and images are decoded by others; "
                 "give a path"
             )
         try:
@@ -113,7 +108,7 @@ class StoreSearch:
         shown = public_url(url)
         if not store_urls.name_in(url).rpartition("/")[2]:
             raise RequestError(
-                f"{shown}: web servers have no listings to search; give the URLs of the photos, "
+                f"{shown}: web servers have no listings to search; give the URLs of the images, "
                 "for example in a list (--files-from)"
             )
         store, name = object_at(url)
@@ -154,3 +149,76 @@ class StoreSearch:
             return are_settings(store.read(name, max_bytes=files.SMALL_BYTES).data)
         except OSError:
             return False
+
+
+Identity: TypeAlias = tuple[int | None, int | None, str | None]
+"""Size in bytes, mtime in nanoseconds and ETag; see `discovery.Source`."""
+
+
+def identity(found: StoreObject) -> Identity:
+    """Return an object's identity; with an ETag the mtime does not count.
+
+    An object that is written again with the same content keeps its ETag.
+    """
+    return found.size, None if found.etag else found.mtime_ns, found.etag
+
+
+def fetch(url: str, max_pixels: int) -> tuple[bytes, Identity]:
+    """Return the bytes of a URL, and what they are of.
+
+    Raises
+    ------
+    ImageError
+        It cannot be had. Only an image that is empty or too large is refused for its content; whatever else
+        happens may have passed by the next run.
+    """
+    limit = limits.most_bytes(max_pixels)
+    try:
+        store, name = object_at(url)
+        data, found = store.read(name, max_bytes=limit)
+    except TooLarge:
+        formats.refuse_pixels(f"a file of more than {limit >> 20} MiB", max_pixels)
+    except FileNotFoundError as error:
+        raise ImageError(FailureKind.NOT_FOUND, str(error.strerror)) from None
+    except OSError as error:
+        raise ImageError(FailureKind.UNREADABLE, f"cannot be read ({error.strerror or error})") from None
+    except RequestError as error:
+        raise ImageError(FailureKind.UNREADABLE, str(error)) from None
+    if not data:
+        raise ImageError(FailureKind.EMPTY_FILE, "the object is empty (0 bytes)")
+    return data, identity(found)
+
+
+class KnownObjects:
+    """Says whether objects exist, by one listing of each "directory" that is asked about, not one per object.
+
+    What a store gives no answer about counts as existing.
+    """
+
+    def __init__(self) -> None:
+        self._listings: dict[str, frozenset[str] | None] = {}
+
+    def exists(self, url: str) -> bool:
+        """Say whether there is an object of this URL."""
+        if store_urls.is_web(url):
+            return self._exists_on_server(url)
+        folder, _, name = url.rpartition("/")
+        if folder not in self._listings:
+            self._listings[folder] = self._list(folder)
+        listing = self._listings[folder]
+        return listing is None or name in listing
+
+    def _list(self, folder: str) -> frozenset[str] | None:
+        try:
+            return frozenset(found.name for found in store_at(folder).list(deep=False))
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, RequestError):
+            return None
+
+    def _exists_on_server(self, url: str) -> bool:
+        store, name = object_at(url)
+        try:
+            return store.exists(name)
+        except (OSError, RequestError):
+            return True
