@@ -65,7 +65,7 @@ def evaluate(
     from ..inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
     from ..inputs.samples import Rendering
     from ..models.request import ModelRequest
-    from ..report.evaluation_report import EvaluationReport
+    from ..report.evaluation import EvaluationReport
     from ..runs.request import PredictionRequest
     from . import tables
     from .display import ProgressBar

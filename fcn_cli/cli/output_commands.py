@@ -255,17 +255,17 @@ def report_after(summary: Summary, max_pixels: int, *, quiet: bool) -> None:
 
 def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
     """Write the report of an output directory, show the progress, and say where the page is."""
-    from ..report import output_report
+    from ..report import directory
     from .display import ProgressBar
 
     progress = ProgressBar(quiet=quiet)
     try:
-        written = output_report.write_report(output, progress, max_pixels)
+        written = directory.write_report(output, progress, max_pixels)
     finally:
         progress.close()
-    text = f"report of {counted(written.photos, 'photo')}"
+    text = f"report of {counted(written.images, 'image')}"
     if written.incomplete:
-        text += f", {written.incomplete} of them without the photo or its label map"
+        text += f", {written.incomplete} of them without the image or its label map"
     print_message(f"{text}: see {written.path}", show=not quiet)
 
 

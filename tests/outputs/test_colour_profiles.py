@@ -76,7 +76,7 @@ def test_what_people_look_at_is_srgb_and_what_the_network_sees_is_not(
         near = 0 if name != "photo" else 4
         assert np.abs(cutout[kept][:, :3] - np.asarray(colours, int)[kept]).mean() <= near
         (row,) = (row for row in page.rows if row["name"].startswith(name))
-        shown = page.picture(row, "-l.jpg")
+        shown = page.picture(row, "large")
         overlay = tmp_path / f"out/overlay/{name}.jpg"
         exported = tmp_path / f"voc/VOCdevkit/VOC2012/JPEGImages/{name}.jpg"
         for path, where in ((shown, kept), (overlay, labels == 0), (exported, kept)):

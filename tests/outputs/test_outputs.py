@@ -173,7 +173,7 @@ def test_what_shows_an_image_keeps_its_permissions(fcn: Fcn, make_photos: MakePh
         assert mode_of(tmp_path / f"out/cutout/{stem}.png") == mode
         # A mask has no pixels of its image.
         assert mode_of(tmp_path / f"out/masks/{stem}.png") == 0o644
-        assert {mode_of(page.picture(page.row(name), suffix)) for suffix in ("-s.jpg", "-l.jpg")} == {mode}
+        assert {mode_of(page.picture(page.row(name), suffix)) for suffix in ("small", "large")} == {mode}
         assert mode_of(tmp_path / f"voc/VOCdevkit/VOC2012/JPEGImages/{stem}.jpg") == mode
         assert mode_of(tmp_path / f"yolo/images/train/{stem}.jpg") == mode
     assert mode_of(tmp_path / "one.png") == 0o600

@@ -52,8 +52,10 @@ def until(page: Page, expression: str, seconds: float = 30) -> None:
 
 
 @contextmanager
-def opened(browser: Browser, page: Path, width: int = 1280, **options: Any) -> Iterator[Page]:
-    """Open a page in a window of a width. At the end nothing may be in its console."""
+def opened(browser: Browser, page: Path | str, width: int = 1280, **options: Any) -> Iterator[Page]:
+    """Open a page, a file or a URL, in a window of a width. At the end nothing may be in its console."""
+    url = page if isinstance(page, str) else page.absolute().as_uri()
+    own = ("data:", url.rpartition("/")[0])
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     try:
         tab = context.new_page()
@@ -65,11 +67,9 @@ def opened(browser: Browser, page: Path, width: int = 1280, **options: Any) -> I
         tab.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
         tab.on(
             "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:")) else complaints.append(request.url)
-            ),
+            lambda request: None if request.url.startswith(own) else complaints.append(request.url),
         )
-        tab.goto(page.absolute().as_uri())
+        tab.goto(url)
         tab.wait_for_selector(".card, .empty")
         yield tab
         assert not complaints, "\n".join(complaints)

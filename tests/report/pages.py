@@ -37,7 +37,7 @@ class _Reader(HTMLParser):
 
 @dataclass
 class Page:
-    """What a page shows: `data` its scripts start with, `rows` are those of its table of photos."""
+    """What a page shows: `data` its scripts start with, `rows` are those of its table of images."""
 
     root: Path
     html: str
@@ -50,15 +50,20 @@ class Page:
         (found,) = (row for row in self.rows if row["name"] == name)
         return found
 
-    def picture(self, row: dict[str, Any], suffix: str) -> Path:
+    def picture(self, row: dict[str, Any], what: str, suffix: str = "jpg") -> Path:
+        """Return the ``small`` or ``large`` picture of a row, or another file of it."""
         key = str(row["key"])
-        return self.root / str(self.data["images"]) / key[:2] / f"{key}{suffix}"
+        middle = f"{what}-{self.data['tags'][what]}" if what in self.data["tags"] else what
+        return self.root / str(self.data["pictures"]) / key[:2] / f"{key}-{middle}-{row[what]}.{suffix}"
 
     def layer(self, row: dict[str, Any], layer: str = "labels") -> Path:
-        return self.picture(row, f"-{layer}-{self.data['tags'][layer]}.png")
+        return self.picture(row, layer, "png")
+
+    def script(self, row: dict[str, Any]) -> Path:
+        return self.picture(row, "grid", "js")
 
     def grid(self, row: dict[str, Any], layer: str = "labels") -> NDArray[np.uint8]:
-        value = received(self.picture(row, ".js"), row["key"])
+        value = received(self.script(row), row["key"])
         return decoded(value["layers"][layer]).reshape(value["h"], value["w"])
 
     def table(self, name: str) -> list[dict[str, Any]]:
@@ -95,7 +100,7 @@ def read_page(directory: Path) -> Page:
     reader = _Reader()
     reader.feed(html)
     data = json.loads(reader.data)
-    rows = read_table(directory / data["base"], data["photos"])
+    rows = read_table(directory / data["base"], data["images"])
     for _, attributes in reader.tags:
         # Everything is beside the page, and nothing runs but its scripts.
         assert not [name for name in attributes if name.startswith("on") or name == "style"]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fcn_cli.report.label_grid import encode, fitted
-from fcn_cli.report.scripts import to_json
+from fcn_cli.report.page import to_json
+from fcn_cli.report.pictures import encode_grid, fitted
 
 from .pages import decoded
 
@@ -24,7 +24,7 @@ from .pages import decoded
     )
 )
 def test_a_small_label_map_comes_back_whole(labels: np.ndarray) -> None:
-    coded = encode({"labels": labels}, 1280)
+    coded = encode_grid({"labels": labels}, 1280)
     assert (coded["h"], coded["w"]) == labels.shape
     runs = coded["layers"]["labels"]
     assert np.array_equal(decoded(runs).reshape(labels.shape), labels)
@@ -34,7 +34,7 @@ def test_a_small_label_map_comes_back_whole(labels: np.ndarray) -> None:
 
 def test_noise_is_made_smaller_until_it_fits() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1280), np.uint8)
-    coded = encode({"truth": noise, "prediction": np.zeros_like(noise)}, 1280)
+    coded = encode_grid({"truth": noise, "prediction": np.zeros_like(noise)}, 1280)
     assert (coded["w"], coded["h"]) == (160, 125)
     assert len(to_json(coded)) < 500_000
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import errno
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from fcn_cli.outputs.output_store import LocalStore
 
 from ..cli.test_start import heavy_modules
 from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, start_and_wait_for_records, tree
@@ -33,6 +38,10 @@ def pictures(output: Path) -> dict[str, tuple[int, int]]:
     return {path.name: ((status := path.stat()).st_ino, status.st_mtime_ns) for path in files}
 
 
+def has_all(row: dict[str, Any]) -> bool:
+    return all(row[name] for name in ("small", "large", "grid", "labels"))
+
+
 def colors_of(output: Path) -> dict[int, list[int]]:
     classes = json.loads((output / "classes.json").read_text())
     return {int(index): value["color"] for index, value in classes.items()}
@@ -49,15 +58,15 @@ def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
         assert row["classes"] == flat
         assert (row["width"], row["height"]) == (record["width"], record["height"])
         assert (row["confidence"], row["seconds"]) == (record["mean_confidence"], record["seconds"])
-        assert row["has"] == 3
+        assert has_all(row)
         linked = {
-            f"{kind['kind']}/{row['stem']}{kind['suffix']}"
-            for bit, kind in enumerate(page.data["outputs"])
-            if row["kinds"] & 1 << bit
+            f"{each['name']}/{row['stem']}{each['suffix']}"
+            for bit, each in enumerate(page.data["types"])
+            if row["types"] & 1 << bit
         }
         assert linked == set(record["outputs"])
     summary = json.loads(Path("out/summary.json").read_text())
-    assert "4 photos" in f"{len(page.rows)} photos"
+    assert len(page.rows) == 4
     assert "efficientnet_lite0" in page.text
     for entry in summary["totals"]["classes"].values():
         assert entry["name"] in page.text
@@ -77,7 +86,7 @@ def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
 
 
 @pytest.mark.long
-def test_pictures_are_the_photo_and_its_mask(fcn: Fcn, photos: Path) -> None:
+def test_pictures_are_the_image_and_its_mask(fcn: Fcn, photos: Path) -> None:
     with Image.open(photos / "coffee.png") as opened:
         large = opened.convert("RGB").resize((1800, 1200))
     large.save(photos / "coffee.png")
@@ -87,7 +96,7 @@ def test_pictures_are_the_photo_and_its_mask(fcn: Fcn, photos: Path) -> None:
         with Image.open(photos / row["name"]) as opened:
             photo = opened.convert("RGB")
         mask = np.array(Image.open(page.root / f"masks/{row['stem']}.png"))
-        for suffix, longest in (("-s.jpg", 320), ("-l.jpg", 1280)):
+        for suffix, longest in (("small", 320), ("large", 1280)):
             with Image.open(page.picture(row, suffix)) as picture:
                 assert max(picture.size) == min(longest, max(photo.size))
                 expected = np.asarray(photo.resize(picture.size, Image.Resampling.LANCZOS), float)
@@ -122,7 +131,7 @@ def test_photos_stand_upright_and_sixteen_bits_are_shifted(fcn: Fcn, make_photos
         ("turned.jpg", upright),
         ("deep.png", Image.fromarray((deep >> 8).astype(np.uint8))),
     ):
-        with Image.open(page.picture(page.row(name), "-l.jpg")) as picture:
+        with Image.open(page.picture(page.row(name), "large")) as picture:
             assert picture.size == expected.size
             assert not picture.getexif()
             difference = np.asarray(picture, float) - np.asarray(expected.convert("RGB"), float)
@@ -150,7 +159,7 @@ def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp
         path = os.fsencode(page.root) + b"/masks/" + unquote_to_bytes(row["stem"]) + b".png"
         assert os.path.isfile(path)
         assert set(row["stem"]) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/%")
-        assert page.picture(row, "-s.jpg").is_file()
+        assert page.picture(row, "small").is_file()
     # Class names come from a file of the user's.
     classes = json.loads((tmp_path / "out/classes.json").read_text())
     classes["0"]["name"] = "</script><script>alert(1)</script>"
@@ -179,13 +188,15 @@ def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_
     # Other colours change the pictures of the label maps only.
     page = segmented(fcn, folder, "--palette", "voc")
     recolored = pictures(tmp_path / "out")
-    assert after.items() < recolored.items()
-    assert {name.partition(".")[2] for name in recolored.keys() - after.keys()} == {"png"}
+    kept = after.keys() & recolored.keys()
+    assert len(kept) == 3 * 3
+    assert all(after[name] == recolored[name] for name in kept)
+    assert {name.partition(".")[2] for name in recolored.keys() ^ after.keys()} == {"png"}
     assert {page.layer(row).name for row in page.rows} == recolored.keys() - after.keys()
     # Photos that have moved are the same.
     before = pictures(tmp_path / "out")
     folder = folder.rename(tmp_path / "moved")
-    segmented(fcn, folder)
+    segmented(fcn, folder, "--palette", "voc")
     assert pictures(tmp_path / "out") == before
     # A photo that has changed is another picture.
     Image.new("RGB", (70, 50), "green").save(folder / "a.png")
@@ -194,27 +205,65 @@ def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_
     assert html != (tmp_path / "out/report.html").read_text()
 
 
-def test_pictures_and_editions_that_nothing_needs_go_when_they_are_old(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
-) -> None:
+def test_pictures_and_pages_that_nothing_needs_go(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     folder = make_photos(["a.png", "b.png"])
     old = segmented(fcn, folder)
     (folder / "a.png").unlink()
-    fcn("segment", folder, *SMALL, "-o", "out", "--prune", "--report")
-    stale = old.picture(old.row("a.png"), "-s.jpg")
-    # For an hour somebody may still look at the page that needs it.
-    assert stale.is_file()
-    assert (tmp_path / "out" / old.data["base"]).is_dir()
     strange = tmp_path / "out/report/images/notes.txt"
     strange.write_text("not ours")
-    for path in (tmp_path / "out/report").rglob("*"):
-        os.utime(path, (1, 1))
-    fcn("report", "out")
-    assert not stale.exists()
-    assert not (tmp_path / "out" / old.data["base"]).exists()
-    assert strange.exists()
+    torn = old.picture(old.row("a.png"), "small").with_name(".fcn-1-0123abcd-7.tmp")
+    torn.write_bytes(b"half")
+    fcn("segment", folder, *SMALL, "-o", "out", "--prune", "--report")
     page = read_page(tmp_path / "out")
-    assert page.picture(page.row("b.png"), "-s.jpg").is_file()
+    kept = {page.picture(page.row("b.png"), what) for what in ("small", "large")}
+    kept |= {page.layer(page.row("b.png")), page.script(page.row("b.png")), strange}
+    assert {path for path in (tmp_path / "out/report/images").rglob("*") if path.is_file()} == kept
+    assert set(os.listdir(tmp_path / "out/report")) == {"images", Path(page.data["base"]).name}
+
+
+def test_prepared_and_torn_pictures_are_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    """Whatever lies in a report's directory, the page runs only what this report has made or checked."""
+    write_run(make_photos(["a.png"]), tmp_path / "out")
+    fcn("report", "out")
+    page = read_page(tmp_path / "out")
+    (row,) = page.rows
+    honest = tree(tmp_path / "out/report/images")
+    grid = page.script(row).read_bytes()
+    evil = (
+        b"alert(1);",
+        grid + b"alert(1);",
+        grid.replace(b'"w":', b'"x":alert(1),"w":'),
+        grid.replace(b"[", b"[alert(1),", 1),
+        grid.replace(b"fcnReport", b"alert(1);fcnReport"),
+    )
+    for number, script in enumerate(evil):
+        # Under a name that has the right hash, and under the old name.
+        digest = hashlib.blake2b(script, digest_size=6).hexdigest()
+        page.script(row).with_name(f"{row['key']}-grid-{digest}.js").write_bytes(script)
+        if number % 2:
+            page.script(row).write_bytes(script)
+    # A power cut leaves names without content.
+    page.picture(row, "large").write_bytes(b"")
+    page.layer(row).write_bytes(page.layer(row).read_bytes()[:-9])
+    fcn("report", "out")
+    assert tree(tmp_path / "out/report/images") == honest
+    (again,) = read_page(tmp_path / "out").rows
+    assert again == row
+
+
+def test_a_report_that_fails_leaves_the_earlier_page_whole(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(make_photos(["a.png"]), tmp_path / "out")
+    fcn("report", "out")
+    before = tree(tmp_path / "out")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalStore, "write_text", full)
+    assert "No space left" in fcn("report", "out", code=5).stderr
+    assert tree(tmp_path / "out") == before
 
 
 @pytest.mark.long
@@ -236,7 +285,7 @@ def test_from_the_directory_alone(fcn: Fcn, make_photos: MakePhotos, tmp_path: P
     page = read_page(tmp_path / "out")
     for name, reason in (("a.png", "no longer"), ("b.png", "has changed")):
         row = page.row(name)
-        assert row["has"] == 2
+        assert (row["large"], row["grid"] is None) == (None, False)
         assert reason in row["notes"][0]
         assert page.layer(row).is_file()
         assert page.grid(row).shape == (48, 60 + (name == "b.png"))
@@ -245,7 +294,7 @@ def test_from_the_directory_alone(fcn: Fcn, make_photos: MakePhotos, tmp_path: P
     fcn("report", "out")
     # A picture of the photo that was made while it was there stays.
     again = read_page(tmp_path / "out").row("c.png")
-    assert (again["has"], again["key"]) == (3, kept["key"])
+    assert again == kept
 
 
 def test_damaged_masks_are_notes_and_colours_stand_in(
@@ -262,15 +311,15 @@ def test_damaged_masks_are_notes_and_colours_stand_in(
     for name in ("a.png", "b.png"):
         labels = np.array(Image.open(tmp_path / "out/color" / name))
         assert np.array_equal(page.grid(page.row(name)), labels)
-    assert page.row("c.png")["has"] == 1
+    assert (page.row("c.png")["large"] is None, page.row("c.png")["grid"]) == (False, None)
     assert "missing or damaged" in page.row("c.png")["notes"][0]
 
 
 def test_an_overlay_alone_is_shown(fcn: Fcn, make_photos: MakePhotos) -> None:
     page = segmented(fcn, make_photos(["a.png"]), "--write", "overlay")
     (row,) = page.rows
-    assert row["has"] == 1
-    with Image.open(page.picture(row, "-l.jpg")) as shown, Image.open("out/overlay/a.jpg") as overlay:
+    assert (row["large"] is None, row["grid"]) == (False, None)
+    with Image.open(page.picture(row, "large")) as shown, Image.open("out/overlay/a.jpg") as overlay:
         assert np.abs(np.asarray(shown, float) - np.asarray(overlay, float)).mean() < 6
 
 
@@ -341,7 +390,7 @@ def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     fcn("report", "out")
     page = read_page(tmp_path / "out")
     assert 3 <= len(page.rows) <= 40
-    assert all(row["has"] == 3 for row in page.rows)
+    assert all(map(has_all, page.rows))
     assert running.wait(60) == 0
     running.communicate()
     fcn("report", "out")
@@ -359,7 +408,7 @@ def test_damaged_files_beside_the_journal(
         (tmp_path / "out" / name).write_bytes(damage)
     fcn("report", "out")
     (row,) = read_page(tmp_path / "out").rows
-    assert row["has"] == 3
+    assert has_all(row)
 
 
 def test_only_output_directories_have_reports(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
@@ -448,8 +497,8 @@ def test_two_reports_at_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     assert [process.wait(60) for process in running] == [0, 0, 0], [p.communicate() for p in running]
     page = read_page(tmp_path / "out")
     for row in page.rows:
-        assert row["has"] == 3
-        assert page.picture(row, "-l.jpg").is_file()
+        assert has_all(row)
+        assert page.picture(row, "large").is_file()
         assert page.grid(row).shape == (row["height"], row["width"])
     assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
 
@@ -458,7 +507,7 @@ def test_the_table_comes_in_parts(fcn: Fcn, tmp_path: Path) -> None:
     records = write_output(tmp_path / "out", 2500)
     fcn("report", "out")
     page = read_page(tmp_path / "out")
-    assert page.data["photos"] == {"name": "photos", "rows": 2500, "part": 1000}
+    assert page.data["images"] == {"name": "images", "rows": 2500, "part": 1000}
     assert [row["name"] for row in page.rows] == [record["image"] for record in records]
     assert [row["classes"][3] for row in page.rows] == [record["classes"]["8"] for record in records]
     # The page itself does not grow with the photos.
@@ -475,7 +524,7 @@ def test_a_name_that_is_not_utf8_keeps_its_record(fcn: Fcn, make_photos: MakePho
         base64.b64decode(json.loads((tmp_path / "out/manifest.jsonl").read_text())["image_bytes"])
         == b"\xff.png"
     )
-    assert row["has"] == 3
+    assert has_all(row)
 
 
 @pytest.mark.long

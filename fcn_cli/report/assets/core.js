@@ -39,6 +39,22 @@ window.fcnReport = (() => {
     expected.delete(name);
   }
 
+  // Long work goes on in slices, and between them the page answers: `if (slices.isOver()) await slices.next();`
+  const slices = (() => {
+    const LONGEST = 8;
+    const channel = new MessageChannel();
+    const waiting = [];
+    let started = -Infinity;
+    channel.port1.onmessage = () => {
+      started = performance.now();
+      waiting.shift()();
+    };
+    return {
+      isOver: () => performance.now() - started > LONGEST,
+      next: () => new Promise((resolve) => { waiting.push(resolve); channel.port2.postMessage(null); }),
+    };
+  })();
+
   function element(tag, properties = {}, ...children) {
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -68,10 +84,33 @@ window.fcnReport = (() => {
     return made;
   }
 
-  const imagePath = (key, suffix) => `${data.images}/${key.slice(0, 2)}/${key}${suffix}`;
-  const layerPath = (key, layer) => imagePath(key, `-${layer}-${data.tags[layer]}.png`);
+  // A cell of the confusion matrix is one number: 256 times the true class, and the predicted one.
+  const cellOf = (cell) => [Math.floor(cell / 256), cell % 256];
+  const cellName = (cell) => {
+    const [truth, predicted] = cellOf(cell);
+    return truth === predicted ? `${className(truth)}, right` : `${className(truth)} taken for ${className(predicted)}`;
+  };
+
+  // Shortcuts of a single character, which speech input types by mistake, can be switched off (WCAG 2.1.4).
+  const shortcuts = (() => {
+    const NAME = "fcn-report-shortcuts";
+    let on = true;
+    try { on = localStorage.getItem(NAME) !== "off"; } catch { /* The browser keeps nothing for this page. */ }
+    return {
+      get on() { return on; },
+      set on(value) {
+        on = value;
+        try { localStorage.setItem(NAME, on ? "on" : "off"); } catch { /* As above. */ }
+      },
+      // The key of an event, if it is a shortcut now: a character only while these are on.
+      of(event) {
+        if (event.altKey || event.ctrlKey || event.metaKey) return null;
+        return event.key.length === 1 && !on ? null : event.key;
+      },
+    };
+  })();
 
   return {
-    data, receive, load, forget, element, byId, number, percent, className, classColor, swatch, imagePath, layerPath,
+    data, receive, load, forget, slices, element, byId, number, percent, className, classColor, swatch, cellOf, cellName, shortcuts,
   };
 })();

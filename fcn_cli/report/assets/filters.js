@@ -1,4 +1,4 @@
-// Which photos are shown, and in which order.
+// Which images are shown, and in which order.
 "use strict";
 
 fcnReport.Filters = class {
@@ -7,14 +7,18 @@ fcnReport.Filters = class {
   }
 
   // What an order goes by: its value of a row (null: unknown, which comes last), and which way it goes at first.
-  order(sort) {
-    const table = this.table;
+  order(sort, cell = null) {
+    const { table } = this;
+    const { className, cellName, percent } = fcnReport;
+    if (sort === "cell") {
+      return { value: (row) => table.inCell(row, cell) / table.area(row), descending: true, show: (v) => `${cellName(cell)}: ${percent(v)} of the pixels` };
+    }
     if (sort.startsWith("class-")) {
       const id = Number(sort.slice(6));
-      if (fcnReport.data.kind === "evaluation") {
-        return { value: (row) => this.iouOf(row, id), descending: false, show: (v) => `IoU ${fcnReport.percent(v)}` };
+      if (fcnReport.data.page === "evaluation") {
+        return { value: (row) => table.of("ious", row, id), descending: false, show: (v) => `IoU ${percent(v)}` };
       }
-      return { value: (row) => table.share(row, id), descending: true, show: (v) => `${fcnReport.className(id)} ${fcnReport.percent(v)}` };
+      return { value: (row) => table.share(row, id), descending: true, show: (v) => `${className(id)} ${percent(v)}` };
     }
     const column = (name) => (row) => table.get(name, row);
     return {
@@ -22,42 +26,76 @@ fcnReport.Filters = class {
       confidence: { value: column("confidence"), descending: false, show: (v) => `confidence ${v.toFixed(3)}` },
       finished: { value: column("finished"), descending: true, show: fcnReport.timeText },
       seconds: { value: column("seconds"), descending: true, show: (v) => `${v.toFixed(2)} s` },
-      iou: { value: column("iou"), descending: false, show: (v) => `mean IoU ${fcnReport.percent(v)}` },
-      accuracy: { value: column("accuracy"), descending: false, show: (v) => `${fcnReport.percent(v)} of the pixels right` },
+      iou: { value: column("iou"), descending: false, show: (v) => `mean IoU ${percent(v)}` },
+      accuracy: { value: column("accuracy"), descending: false, show: (v) => `${percent(v)} of the pixels right` },
     }[sort];
   }
 
-  iouOf(row, id) {
-    const pairs = this.table.get("ious", row);
-    for (let at = 0; at < pairs.length; at += 2) if (pairs[at] === id) return pairs[at + 1];
-    return null;
-  }
-
   // Without a filter, and in the order of the table, no part of it is needed to know which rows to show.
-  isPlain({ text, id, sort }) {
-    return !text && id === null && sort === fcnReport.data.tableOrder;
+  isPlain({ text, id, cell, sort }) {
+    return !text && id === null && cell === null && sort === fcnReport.data.tableOrder;
   }
 
-  // The rows to show, in order. Loads what it needs.
-  async rows(state, progress) {
-    const all = new Uint32Array(this.table.rows).map((_, row) => row);
+  // The rows to show, in order, or null once they are not wanted any more. Loads what it needs.
+  async rows(state, isWanted, progress) {
+    const { slices } = fcnReport;
+    const all = Uint32Array.from({ length: this.table.rows }, (_, row) => row);
     if (this.isPlain(state)) return state.reverse ? all.reverse() : all;
     await this.table.loadAll(progress);
-    const kept = all.filter((row) => this.#matches(row, state));
-    const { value, descending } = this.order(state.sort);
+    const { value, descending } = this.order(state.sort, state.cell);
+    const inTableOrder = state.sort === fcnReport.data.tableOrder;
+    const values = new Array(inTableOrder ? 0 : this.table.rows);
+    let count = 0;
+    for (let row = 0; row < this.table.rows; row += 1) {
+      if (row % 256 === 0 && slices.isOver()) {
+        await slices.next();
+        if (!isWanted()) return null;
+      }
+      if (!this.#matches(row, state)) continue;
+      if (!inTableOrder) values[row] = value(row);
+      all[count] = row;
+      count += 1;
+    }
+    const kept = all.subarray(0, count);
     const back = descending !== state.reverse;
-    if (state.sort === fcnReport.data.tableOrder) return back ? kept.reverse() : kept;
-    const values = new Map();
-    for (const row of kept) values.set(row, value(row));
-    return kept.sort((a, b) => {
-      const x = values.get(a), y = values.get(b);
+    if (inTableOrder) return back ? kept.reverse() : kept;
+    return this.#sorted(kept, isWanted, (a, b) => {
+      const x = values[a], y = values[b];
       if (x === null || y === null) return (x === null) - (y === null) || a - b;
       return (x < y ? -1 : x > y ? 1 : 0) * (back ? -1 : 1) || a - b;
     });
   }
 
-  #matches(row, { text, id, least }) {
+  // A merge sort in slices.
+  async #sorted(rows, isWanted, compare) {
+    const { slices } = fcnReport;
+    const FIRST = 512;
+    for (let from = 0; from < rows.length; from += FIRST) {
+      rows.subarray(from, from + FIRST).sort(compare);
+      if (slices.isOver()) await slices.next();
+    }
+    let source = rows, target = new Uint32Array(rows.length);
+    for (let width = FIRST; width < rows.length; width *= 2) {
+      for (let from = 0; from < rows.length; from += 2 * width) {
+        const middle = Math.min(from + width, rows.length), end = Math.min(from + 2 * width, rows.length);
+        let left = from, right = middle;
+        for (let at = from; at < end; at += 1) {
+          const takesLeft = left < middle && (right >= end || compare(source[left], source[right]) <= 0);
+          target[at] = takesLeft ? source[left] : source[right];
+          if (takesLeft) left += 1;
+          else right += 1;
+          if (at % 1024 === 0 && slices.isOver()) await slices.next();
+        }
+      }
+      if (!isWanted()) return null;
+      [source, target] = [target, source];
+    }
+    return source;
+  }
+
+  #matches(row, { text, id, cell, least }) {
     if (text && !this.table.get("name", row).toLowerCase().includes(text)) return false;
+    if (cell !== null && this.table.inCell(row, cell) <= 0) return false;
     if (id === null) return true;
     const share = this.table.share(row, id);
     return share > 0 && share >= least;

@@ -1,4 +1,4 @@
-// The grid: one page of photos, each with a wipe between the photo and its classes.
+// The grid: one page of images, each with a wipe between the image and its classes.
 "use strict";
 
 fcnReport.Grid = class {
@@ -14,19 +14,33 @@ fcnReport.Grid = class {
     list.addEventListener("pointerdown", (event) => this.#dragged(event));
   }
 
-  show(rows, { view, wipe, order }) {
+  // Show rows, some cards at a time, while `isWanted`.
+  async show(rows, isWanted, { view, wipe, order }) {
+    const { slices } = fcnReport;
+    const focused = this.list.contains(document.activeElement) ? Number(this.current.dataset.row) : null;
     this.view = view;
     this.order = order;
     this.current = null;
     this.list.style.setProperty("--wipe", wipe);
-    this.list.replaceChildren(...Array.from(rows, (row) => this.#card(row, wipe)));
-    this.#enter(this.list.firstElementChild);
+    this.list.replaceChildren();
+    let cards = [];
+    for (const row of rows) {
+      cards.push(this.#card(row, wipe));
+      if (!slices.isOver()) continue;
+      this.list.append(...cards);
+      cards = [];
+      await slices.next();
+      if (!isWanted()) return;
+    }
+    this.list.append(...cards);
+    if (focused !== null && document.activeElement === document.body) this.focus(focused);
+    if (!this.current) this.#enter(this.list.firstElementChild);
   }
 
-  // Another kind of picture for the photos that are shown.
+  // Another kind of picture for the images that are shown.
   setView(view) {
     this.view = view;
-    for (const card of this.list.children) this.#setLayer(card);
+    for (const card of this.list.children) if (card.dataset.row) this.#setLayer(card);
   }
 
   setWipe(wipe) {
@@ -39,74 +53,77 @@ fcnReport.Grid = class {
 
   focus(row = null) {
     const card = row === null ? this.current : this.list.querySelector(`[data-row="${row}"]`);
-    (card ?? this.list.firstElementChild)?.querySelector("button").focus();
+    (card ?? this.list.firstElementChild)?.querySelector("button")?.focus();
   }
 
   #card(row, wipe) {
     const { element, data } = fcnReport;
     const name = this.table.get("name", row);
-    const has = this.table.get("has", row);
-    // In an evaluation all pictures of a photo stand side by side: the photo alone first.
-    const views = data.kind === "evaluation" ? [null, ...data.views] : [undefined];
+    const isWhole = this.table.hasPicture(row) && this.table.hasLabels(row);
+    // In an evaluation all pictures of an image stand side by side: the image alone first.
+    const views = data.page === "evaluation" ? [null, ...data.views] : [undefined];
     const frame = element("button", { type: "button", className: "frame", tabIndex: -1, "aria-haspopup": "dialog" });
     for (const view of views) {
-      const stack = this.#stack(row, name, has, view);
-      frame.append(views.length > 1 ? element("span", { className: "panel" }, stack, element("span", { className: "tag", textContent: view ? view.label : "Photo" })) : stack);
+      const stack = this.#stack(row, name, view);
+      const tag = element("span", { className: "tag", textContent: view ? view.label : "Image" });
+      frame.append(views.length > 1 ? element("span", { className: "panel" }, stack, tag) : stack);
     }
     frame.classList.toggle("quad", views.length > 1);
     const slider = element("input", {
-      type: "range", min: 0, max: 100, value: wipe, tabIndex: -1, "aria-label": `Wipe between photo and classes: ${name}`,
+      type: "range", min: 0, max: 100, value: wipe, tabIndex: -1, "aria-label": `Wipe between image and classes: ${name}`,
     });
-    slider.hidden = has !== 3;
-    const card = element("li", { className: "card" }, frame, slider, this.#caption(row, name));
+    slider.hidden = !isWhole;
+    const card = element("li", { className: "card" }, frame, slider, this.#caption(row, name, isWhole));
     card.dataset.row = row;
     frame.setAttribute("aria-label", `${name}: ${this.#summary(row, 3) || "no classes known"}. Open the large view`);
     this.#setLayer(card);
     return card;
   }
 
-  // The photo with a label map over it: that of a view, of the chosen view (undefined), or none (null).
-  #stack(row, name, has, view) {
+  // The image with a label map over it: that of a view, of the chosen view (undefined), or none (null).
+  #stack(row, name, view) {
     const { element } = fcnReport;
     const stack = element("span", { className: "stack" });
     const width = this.table.get("width", row), height = this.table.get("height", row);
+    const hasPicture = this.table.hasPicture(row), hasLabels = this.table.hasLabels(row);
     stack.style.aspectRatio = `${width} / ${height}`;
     stack.classList.add(width * 3 >= height * 4 ? "wide" : "tall");
-    if (has & 1) stack.append(this.#image("photo", fcnReport.imagePath(this.table.get("key", row), "-s.jpg"), `Photo ${name}`, width, height));
-    else stack.classList.add("no-photo");
-    if (has & 2 && view !== null) {
-      const image = this.#image("layer", "", "", width, height);
-      if (view) image.dataset.view = view.id;
-      stack.append(image);
+    if (hasPicture) stack.append(this.#picture("image", this.table.path(row, "small", "jpg"), name, width, height));
+    else stack.classList.add("no-image");
+    if (hasLabels && view !== null) {
+      const layer = this.#picture("layer", "", "", width, height);
+      if (view) layer.dataset.view = view.id;
+      stack.append(layer);
     } else stack.classList.add("no-layer");
-    if (!has || (view === null && !(has & 1))) stack.append(element("span", { className: "missing", textContent: "no picture" }));
+    if (!hasPicture && (!hasLabels || view === null)) stack.append(element("span", { className: "missing", textContent: "no picture" }));
     stack.append(element("span", { className: "handle", "aria-hidden": "true" }));
     return stack;
   }
 
-  #image(kind, source, alt, width, height) {
-    const image = fcnReport.element("img", { className: kind, alt, loading: "lazy", decoding: "async", width, height, draggable: false });
-    image.addEventListener("error", () => {
-      image.closest(".stack")?.append(fcnReport.element("span", { className: "missing", textContent: "The picture is missing; make the report again." }));
-      image.remove();
+  #picture(className, source, alt, width, height) {
+    const picture = fcnReport.element("img", { className, alt, loading: "lazy", decoding: "async", width, height, draggable: false });
+    picture.addEventListener("error", () => {
+      const text = "The picture is missing. If the report was made again, reload this page.";
+      picture.closest(".stack")?.append(fcnReport.element("span", { className: "missing", textContent: text }));
+      picture.remove();
     });
-    if (source) image.src = source;
-    return image;
+    if (source) picture.src = source;
+    return picture;
   }
 
   #setLayer(card) {
     const row = Number(card.dataset.row);
     const name = this.table.get("name", row);
-    // Without its photo, a label map stands alone.
-    const alone = !(this.table.get("has", row) & 1);
-    for (const image of card.querySelectorAll(".layer")) {
-      const view = fcnReport.data.views.find((each) => each.id === image.dataset.view) ?? this.view;
-      const source = fcnReport.layerPath(this.table.get("key", row), view.layer);
-      if (image.getAttribute("src") !== source) image.src = source;
-      image.alt = `${view.label} of ${name}: ${this.#summary(row, 3)}`;
-      image.style.opacity = alone ? 1 : view.opacity;
-      image.style.background = view.opacity === 1 || alone ? fcnReport.data.zero.color : "";
-      image.style.clipPath = alone ? "none" : "";
+    // Without its image, a label map stands alone.
+    const alone = !this.table.hasPicture(row);
+    for (const layer of card.querySelectorAll(".layer")) {
+      const view = fcnReport.data.views.find((each) => each.id === layer.dataset.view) ?? this.view;
+      const source = this.table.path(row, view.layer, "png");
+      if (layer.getAttribute("src") !== source) layer.src = source;
+      layer.alt = `${view.label} of ${name}: ${this.#summary(row, 3)}`;
+      layer.style.opacity = alone ? 1 : view.opacity;
+      layer.style.background = view.opacity === 1 || alone ? fcnReport.data.zero.color : "";
+      layer.style.clipPath = alone ? "none" : "";
     }
   }
 
@@ -116,11 +133,11 @@ fcnReport.Grid = class {
 
   // Classes of a row with their text: "cat 34.2 %".
   #named(row, classes) {
-    const area = this.table.get("width", row) * this.table.get("height", row);
+    const area = this.table.area(row);
     return classes.map(([id, pixels]) => [id, `${fcnReport.className(id)} ${fcnReport.classText(this.table, row, id, pixels / area)}`]);
   }
 
-  #caption(row, name) {
+  #caption(row, name, isWhole) {
     const { element } = fcnReport;
     const chips = element("p", { className: "chips", "aria-hidden": "true" });
     const named = this.table.classesOf(row).filter(([id]) => id !== 0 && id !== 255);
@@ -131,7 +148,7 @@ fcnReport.Grid = class {
       caption.append(element("p", { className: "value", textContent: value === null ? "not known" : this.order.show(value) }));
     }
     const notes = this.table.get("notes", row);
-    if (this.table.get("has", row) !== 3 && notes.length) caption.append(element("p", { className: "note", textContent: notes[0] }));
+    if (!isWhole && notes.length) caption.append(element("p", { className: "note", textContent: notes[0] }));
     return caption;
   }
 
@@ -183,11 +200,11 @@ fcnReport.Grid = class {
   }
 
   #pressed(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const key = fcnReport.shortcuts.of(event);
     const card = event.target.closest(".card");
-    if (!card) return;
-    if (event.key === "[" || event.key === "]") {
-      this.#wipe(card, Number(card.querySelector("input").value) + (event.key === "[" ? -10 : 10));
+    if (!key || !card) return;
+    if (key === "[" || key === "]") {
+      this.#wipe(card, Number(card.querySelector("input").value) + (key === "[" ? -10 : 10));
       event.preventDefault();
       return;
     }
@@ -197,7 +214,7 @@ fcnReport.Grid = class {
     const place = cards.indexOf(card);
     const to = {
       ArrowLeft: place - 1, ArrowRight: place + 1, ArrowUp: place - columns, ArrowDown: place + columns, Home: 0, End: cards.length - 1,
-    }[event.key];
+    }[key];
     if (to === undefined) return;
     event.preventDefault();
     cards[to]?.querySelector("button").focus();

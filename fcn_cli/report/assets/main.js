@@ -1,18 +1,19 @@
-// Joins the parts: the controls, the pages of photos, the keys, the address.
+// Joins the parts: the controls, the pages of images, the keys, the address.
 "use strict";
 
-// What the two kinds of page say of a class of a photo, and of a photo.
-if (fcnReport.data.kind === "evaluation") {
+// What the two kinds of page say of a class of an image, and of an image.
+if (fcnReport.data.page === "evaluation") {
   fcnReport.classText = (table, row, id, share) => {
-    const pairs = table.get("ious", row);
-    for (let at = 0; at < pairs.length; at += 2) if (pairs[at] === id) return `IoU ${fcnReport.percent(pairs[at + 1])}`;
-    return fcnReport.percent(share);
+    const iou = table.of("ious", row, id);
+    return iou === null ? fcnReport.percent(share) : `IoU ${fcnReport.percent(iou)}`;
   };
   fcnReport.factsOf = (table, row) => {
     const figure = (value) => (value === null ? "not defined" : fcnReport.percent(value));
-    const pixels = table.get("width", row) * table.get("height", row);
-    const mistakes = table.get("mistakes", row).map(([truth, predicted, count]) =>
-      `${fcnReport.className(truth)} taken for ${fcnReport.className(predicted)}: ${fcnReport.percent(count / pixels)} of the pixels`);
+    const pairs = table.get("mistakes", row);
+    const mistakes = [];
+    for (let at = 0; at < Math.min(6, pairs.length); at += 2) {
+      mistakes.push(`${fcnReport.cellName(pairs[at])}: ${fcnReport.percent(pairs[at + 1] / table.area(row))} of the pixels`);
+    }
     return [
       ["mean IoU", figure(table.get("iou", row))], ["pixel accuracy", figure(table.get("accuracy", row))],
       ["compared at", `${table.get("width", row)} × ${table.get("height", row)}`],
@@ -32,40 +33,45 @@ if (fcnReport.data.kind === "evaluation") {
     return facts;
   };
   fcnReport.linksOf = (table, row) => {
-    const kinds = table.get("kinds", row), stem = table.get("stem", row);
-    return fcnReport.data.outputs
-      .filter((_, bit) => kinds & (1 << bit))
-      .map(({ kind, suffix }) => [kind, `${kind}/${stem}${suffix}`]);
+    const types = table.get("types", row), stem = table.get("stem", row);
+    return fcnReport.data.types
+      .filter((_, bit) => types & (1 << bit))
+      .map(({ name, suffix }) => [name, `${name}/${stem}${suffix}`]);
   };
 }
 
 (() => {
-  const { data, byId, element, number } = fcnReport;
-  const table = new fcnReport.Table(data.photos);
+  const { data, byId, element, number, shortcuts } = fcnReport;
+  const table = new fcnReport.Table(data.images);
   const filters = new fcnReport.Filters(table);
-  const state = { text: "", id: null, least: 0, sort: byId("sort").value, reverse: false, view: data.view, wipe: data.wipe, page: 0 };
+  const firstSort = byId("sort").options[0].value;
+  const state = { text: "", id: null, least: 0, cell: null, sort: firstSort, reverse: false, view: data.view, wipe: data.wipe, page: 0 };
   let rows = new Uint32Array(0);
   let asked = 0;
   let drawn = 0;
+  let opened = 0;
 
   const grid = new fcnReport.Grid(table, byId("grid"), { open: (row) => openRow(row) });
-  const viewer = new fcnReport.Viewer(table, { step, closed: (row) => leaveViewer(row) });
+  const viewer = new fcnReport.Viewer(table, { step, changed: () => remember(), closed: (row) => leaveViewer(row) });
   const view = () => data.views.find((each) => each.id === state.view);
   const pages = () => Math.max(1, Math.ceil(rows.length / data.perPage));
 
   const say = (text) => { byId("status").textContent = text; };
+  const sayPart = (part) => { if (part < 1) say(`Loading the table: ${Math.round(100 * part)} %`); };
+  const sayLost = (error) => say(`The table cannot be loaded: ${error.message}. If the report was made again, reload this page.`);
 
   // Find the rows to show, then show a page of them; what is asked for later wins.
   async function refresh({ page = 0, focus = false } = {}) {
     const mine = (asked += 1);
+    const isWanted = () => mine === asked;
     const slow = setTimeout(() => say("Loading the table…"), 200);
     try {
-      const found = await filters.rows(state, (part) => { if (mine === asked && part < 1) say(`Loading the table: ${Math.round(100 * part)} %`); });
-      if (mine !== asked) return;
+      const found = await filters.rows({ ...state }, isWanted, (part) => { if (isWanted()) sayPart(part); });
+      if (!found || !isWanted()) return;
       rows = found;
       await showPage(page, { focus });
     } catch (error) {
-      say(`The table cannot be loaded: ${error.message}. Make the report again.`);
+      sayLost(error);
     } finally {
       clearTimeout(slow);
     }
@@ -73,14 +79,16 @@ if (fcnReport.data.kind === "evaluation") {
 
   async function showPage(page, { focus = false, scroll = false } = {}) {
     const mine = (drawn += 1);
+    const isWanted = () => mine === drawn;
     state.page = Math.max(0, Math.min(pages() - 1, page));
     const shown = rows.slice(state.page * data.perPage, (state.page + 1) * data.perPage);
     await table.loadRows(shown);
-    if (mine !== drawn) return;
-    grid.show(shown, { view: view(), wipe: state.wipe, order: filters.order(state.sort) });
-    const filtered = state.text || state.id !== null;
-    if (!shown.length) byId("grid").replaceChildren(element("li", { className: "empty", textContent: filtered ? "No photo is like that." : "There is no photo yet." }));
-    say(filtered ? `${number(rows.length)} of ${number(table.rows)} photos` : `${number(table.rows)} ${table.rows === 1 ? "photo" : "photos"}`);
+    if (!isWanted()) return;
+    await grid.show(shown, isWanted, { view: view(), wipe: state.wipe, order: filters.order(state.sort, state.cell) });
+    if (!isWanted()) return;
+    const filtered = state.text || state.id !== null || state.cell !== null;
+    if (!shown.length) byId("grid").replaceChildren(element("li", { className: "empty", textContent: filtered ? "No image is like that." : "There is no image yet." }));
+    say(filtered ? `${number(rows.length)} of ${number(table.rows)} images` : `${number(table.rows)} ${table.rows === 1 ? "image" : "images"}`);
     for (const place of ["pager-top", "pager-bottom"]) byId(place).replaceChildren(...pager(shown.length));
     if (scroll) byId("tools").scrollIntoView();
     if (focus) grid.focus();
@@ -105,23 +113,28 @@ if (fcnReport.data.kind === "evaluation") {
     ];
   }
 
-  function openRow(row) {
+  async function openRow(row, where) {
+    const mine = (opened += 1);
+    await table.loadRows([row]);
+    if (mine !== opened) return;
     const place = rows.indexOf(row);
-    return viewer.open(row, `${number(place + 1)} of ${number(rows.length)}`, view());
+    const showing = viewer.open(row, place < 0 ? "not among those chosen" : `${number(place + 1)} of ${number(rows.length)}`, view(), where);
+    remember();
+    await showing;
   }
 
-  // The photo before or after the one in the large view, on whatever page it is.
+  // The image before or after the one in the large view, on whatever page it is.
   async function step(by) {
     const place = rows.indexOf(viewer.row) + by;
-    if (place < 0 || place >= rows.length) return;
-    await table.loadRows([rows[place]]);
-    await openRow(rows[place]);
+    if (place >= 0 && place < rows.length) await openRow(rows[place]);
   }
 
   async function leaveViewer(row) {
-    const page = Math.floor(rows.indexOf(row) / data.perPage);
-    if (page !== state.page) await showPage(page);
-    grid.focus(row);
+    remember();
+    const place = rows.indexOf(row);
+    const page = Math.floor(place / data.perPage);
+    if (place >= 0 && page !== state.page) await showPage(page);
+    grid.focus(place >= 0 ? row : null);
   }
 
   function setView(id) {
@@ -144,45 +157,107 @@ if (fcnReport.data.kind === "evaluation") {
     byId("least-text").textContent = `${Math.round(100 * share)} %`;
   }
 
+  // Images with pixels in a cell of the confusion matrix, those with the most of them first; null for all images.
+  function setCell(cell) {
+    state.cell = cell;
+    const chip = byId("cell-chip");
+    if (!chip) return;
+    chip.hidden = cell === null;
+    byId("cell-name").textContent = cell === null ? "" : fcnReport.cellName(cell);
+    for (const button of document.querySelectorAll(".cell")) button.setAttribute("aria-pressed", String(Number(button.dataset.cell) === cell));
+    if (cell !== null) setSort("cell");
+    else if (state.sort === "cell") setSort(firstSort);
+  }
+
   function setSort(sort, reverse = false) {
     state.sort = sort;
     state.reverse = reverse;
+    const option = byId("sort").querySelector('[value="cell"]');
+    if (option) option.hidden = option.disabled = state.cell === null;
     byId("sort").value = sort;
-    const down = filters.order(sort).descending !== reverse;
+    const down = filters.order(sort, state.cell).descending !== reverse;
     const button = byId("direction");
     button.textContent = down ? "↓" : "↑";
     button.setAttribute("aria-label", `Order: ${down ? "largest first" : "smallest first"}. Reverse it`);
     button.title = down ? "Largest, latest or last first" : "Smallest, earliest or first first";
   }
 
-  // The address keeps what is chosen: reload, the back button and a bookmark come back to it.
-  function remember() {
+  // The address keeps what is chosen, and what the large view shows: a link, a reload and a bookmark come back to it.
+  function address() {
     const kept = new URLSearchParams();
     if (state.text) kept.set("name", state.text);
     if (state.id !== null) kept.set("class", state.id);
     if (state.least) kept.set("least", state.least);
-    if (state.sort !== byId("sort").options[0].value || state.reverse) kept.set("sort", state.sort);
+    if (state.cell !== null) kept.set("cell", fcnReport.cellOf(state.cell).join("-"));
+    if (state.sort !== (state.cell === null ? firstSort : "cell") || state.reverse) kept.set("sort", state.sort);
     if (state.reverse) kept.set("reverse", 1);
     if (state.view !== data.view) kept.set("show", state.view);
     if (state.page) kept.set("page", state.page + 1);
-    const hash = kept.toString();
-    if (hash || location.hash.includes("=")) history.replaceState(null, "", `#${hash || "photos"}`);
+    if (viewer.isOpen) {
+      kept.set("image", table.get("name", viewer.row));
+      kept.set("row", viewer.row);
+      if (viewer.zoom > 1) {
+        kept.set("zoom", Number(viewer.zoom.toFixed(3)));
+        kept.set("at", `${viewer.center.x.toFixed(4)},${viewer.center.y.toFixed(4)}`);
+      }
+      if (viewer.only !== null) kept.set("only", viewer.only);
+      if (!viewer.isOn) kept.set("overlay", "off");
+    }
+    return kept.toString();
   }
 
-  function recall() {
+  let remembering;
+  function remember() {
+    // A browser takes only so many changes of the address in a time.
+    clearTimeout(remembering);
+    remembering = setTimeout(() => {
+      const hash = address();
+      if (hash || location.hash.includes("=")) history.replaceState(null, "", `#${hash || "images"}`);
+    }, 150);
+  }
+
+  async function recall() {
     const kept = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
     const offers = (select, value) => [...byId(select).options].some((option) => option.value === value);
     state.text = kept.get("name") ?? "";
     byId("text").value = state.text;
     setClass(kept.has("class") && offers("class", kept.get("class")) ? Number(kept.get("class")) : null);
     setLeast(state.id === null ? 0 : Math.max(0, Math.min(1, Number(kept.get("least")) || 0)));
-    setSort(offers("sort", kept.get("sort")) ? kept.get("sort") : byId("sort").options[0].value, kept.has("reverse"));
+    const cell = /^(\d{1,3})-(\d{1,3})$/.exec(kept.get("cell") ?? "");
+    setCell(cell && data.page === "evaluation" ? 256 * Number(cell[1]) + Number(cell[2]) : null);
+    const sort = kept.get("sort");
+    if (sort !== "cell") setSort(offers("sort", sort) ? sort : state.cell === null ? firstSort : "cell", kept.has("reverse"));
+    else if (state.cell !== null) setSort("cell", kept.has("reverse"));
     if (data.views.some((each) => each.id === kept.get("show"))) state.view = kept.get("show");
     for (const radio of byId("views").querySelectorAll("input")) radio.checked = radio.value === state.view;
-    return refresh({ page: (Number(kept.get("page")) || 1) - 1 });
+    await refresh({ page: (Number(kept.get("page")) || 1) - 1 });
+    await recallImage(kept);
   }
 
-  if (data.kind === "evaluation") {
+  async function recallImage(kept) {
+    const name = kept.get("image");
+    if (name === null) {
+      if (viewer.isOpen) viewer.dialog.close();
+      return;
+    }
+    try {
+      const row = await table.rowOf(name, Number(kept.get("row") ?? -1), sayPart);
+      if (row === null) {
+        say(`There is no image ${name} in this report.`);
+        return;
+      }
+      const [x, y] = (kept.get("at") ?? "").split(",").map(Number);
+      const isPlace = Number.isFinite(x) && Number.isFinite(y);
+      const where = { zoom: Number(kept.get("zoom")) || 1, x: isPlace ? x : 0.5, y: isPlace ? y : 0.5 };
+      viewer.only = kept.has("only") ? Number(kept.get("only")) : null;
+      viewer.isOn = kept.get("overlay") !== "off";
+      await openRow(row, where);
+    } catch (error) {
+      sayLost(error);
+    }
+  }
+
+  if (data.page === "evaluation") {
     byId("views").closest("fieldset").hidden = true;
     byId("grid").classList.add("wide-cards");
   }
@@ -209,16 +284,16 @@ if (fcnReport.data.kind === "evaluation") {
   byId("views").addEventListener("change", (event) => setView(event.target.value));
   byId("wipe-all").addEventListener("input", (event) => {
     state.wipe = Number(event.target.value);
-    event.target.setAttribute("aria-valuetext", `${state.wipe} % photo`);
+    event.target.setAttribute("aria-valuetext", `${state.wipe} % image`);
     grid.setWipe(state.wipe);
   });
 
   for (const button of document.querySelectorAll(".class-name")) {
     button.addEventListener("click", async () => {
       setClass(Number(button.dataset.class));
-      if (data.kind === "photos") setSort(`class-${button.dataset.class}`);
+      if (data.page === "output") setSort(`class-${button.dataset.class}`);
       await refresh();
-      byId("photos").scrollIntoView();
+      byId("images").scrollIntoView();
       byId("class").focus({ preventScroll: true });
     });
   }
@@ -228,6 +303,61 @@ if (fcnReport.data.kind === "evaluation") {
     event.target.setAttribute("aria-expanded", String(!rest.hidden));
     event.target.textContent = rest.hidden ? `Show ${rest.rows.length} more` : "Show fewer";
   });
+
+  // The confusion matrix: one of its cells is in the order of Tab, the arrow keys go to the others. Pointing at a
+  // cell, or the focus on it, says its figure below; choosing it chooses its images.
+  const matrix = byId("matrix");
+  if (matrix) {
+    const tell = (cell) => { byId("cell-text").textContent = cell.getAttribute("aria-label"); };
+    const chosen = () => matrix.querySelector('.cell[aria-pressed="true"]');
+    const enter = (cell) => {
+      matrix.querySelector('.cell[tabindex="0"]').tabIndex = -1;
+      cell.tabIndex = 0;
+      tell(cell);
+    };
+    matrix.addEventListener("focusin", (event) => { if (event.target.matches(".cell")) enter(event.target); });
+    matrix.addEventListener("pointerover", (event) => {
+      const cell = event.target.closest(".cell") ?? chosen();
+      if (cell) tell(cell);
+    });
+    matrix.addEventListener("click", (event) => {
+      const cell = event.target.closest(".cell");
+      if (!cell) return;
+      const picked = Number(cell.dataset.cell);
+      setCell(state.cell === picked ? null : picked);
+      tell(cell);
+      byId("cell-go").hidden = state.cell === null;
+      refresh();
+    });
+    matrix.addEventListener("keydown", (event) => {
+      const cell = event.target.closest(".cell");
+      if (!cell || event.altKey || event.ctrlKey || event.metaKey) return;
+      const line = [...cell.closest("tr").querySelectorAll(".cell")];
+      const lines = [...matrix.querySelectorAll("tbody tr")];
+      const x = line.indexOf(cell), y = lines.indexOf(cell.closest("tr"));
+      const [toX, toY] = {
+        ArrowLeft: [x - 1, y], ArrowRight: [x + 1, y], ArrowUp: [x, y - 1], ArrowDown: [x, y + 1], Home: [0, y], End: [line.length - 1, y],
+      }[event.key] ?? [-1, -1];
+      const to = toX < 0 ? null : lines[toY]?.querySelectorAll(".cell")[toX];
+      if (!(event.key.startsWith("Arrow") || to)) return;
+      event.preventDefault();
+      to?.focus();
+    });
+    byId("cell-go").addEventListener("click", () => {
+      byId("images").scrollIntoView();
+      grid.focus();
+    });
+    byId("cell-clear").addEventListener("click", async () => {
+      clearCell();
+      await refresh();
+      byId("text").focus({ preventScroll: true });
+    });
+  }
+
+  function clearCell() {
+    setCell(null);
+    if (byId("cell-go")) byId("cell-go").hidden = true;
+  }
 
   const failures = new fcnReport.Table(data.failures ?? { name: "failures", rows: 0, part: 1 });
   byId("more-failures")?.addEventListener("click", async (event) => {
@@ -249,6 +379,8 @@ if (fcnReport.data.kind === "evaluation") {
   byId("help-button").addEventListener("click", openHelp);
   byId("help-close").addEventListener("click", () => help.close());
   help.addEventListener("click", (event) => { if (event.target === help) help.close(); });
+  byId("shortcuts").checked = shortcuts.on;
+  byId("shortcuts").addEventListener("change", (event) => { shortcuts.on = event.target.checked; });
 
   function nextView() {
     setView(data.views[(data.views.indexOf(view()) + 1) % data.views.length].id);
@@ -264,13 +396,14 @@ if (fcnReport.data.kind === "evaluation") {
     g: () => grid.focus(),
     n: () => { if (state.page + 1 < pages()) showPage(state.page + 1, { focus: true, scroll: true }); },
     p: () => { if (state.page > 0) showPage(state.page - 1, { focus: true, scroll: true }); },
-    x: () => { byId("text").value = state.text = ""; setClass(null); refresh(); },
+    x: () => { byId("text").value = state.text = ""; setClass(null); clearCell(); refresh(); },
   };
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || help.open) return;
-    if (event.key === "?" && !event.target.matches('input[type="search"]')) { openHelp(); event.preventDefault(); return; }
+    const key = shortcuts.of(event);
+    if (!key || help.open) return;
+    if (key === "?" && !event.target.matches('input[type="search"]')) { openHelp(); event.preventDefault(); return; }
     if (viewer.isOpen || event.target.matches('select, input[type="search"], input[type="number"]')) return;
-    if (keys[event.key]) { keys[event.key](); event.preventDefault(); }
+    if (Object.hasOwn(keys, key)) { keys[key](); event.preventDefault(); }
   });
   window.addEventListener("hashchange", () => { if (location.hash.includes("=")) recall(); });
 

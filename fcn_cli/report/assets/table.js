@@ -1,4 +1,4 @@
-// The table of photos: rows in parts, of which only those that are needed are loaded.
+// The table of images: rows in parts, of which only those that are needed are loaded.
 "use strict";
 
 fcnReport.Table = class {
@@ -13,15 +13,29 @@ fcnReport.Table = class {
     return this.parts[Math.floor(row / this.part)][column][row % this.part];
   }
 
-  // The value in the flat list [class, value, class, value, …] of a row, or 0.
-  ofClass(column, row, id) {
+  // The value in the flat list [number, value, number, value, …] of a row, or null.
+  of(column, row, wanted) {
     const pairs = this.get(column, row);
-    for (let at = 0; at < pairs.length; at += 2) if (pairs[at] === id) return pairs[at + 1];
-    return 0;
+    for (let at = 0; at < pairs.length; at += 2) if (pairs[at] === wanted) return pairs[at + 1];
+    return null;
+  }
+
+  area(row) {
+    return this.get("width", row) * this.get("height", row);
   }
 
   share(row, id) {
-    return this.ofClass("classes", row, id) / (this.get("width", row) * this.get("height", row));
+    return (this.of("classes", row, id) ?? 0) / this.area(row);
+  }
+
+  // The pixels of a row in a cell of the confusion matrix.
+  inCell(row, cell) {
+    const [truth, predicted] = fcnReport.cellOf(cell);
+    if (truth !== predicted) return this.of("mistakes", row, cell) ?? 0;
+    let pixels = this.of("classes", row, truth) ?? 0;
+    const mistakes = this.get("mistakes", row);
+    for (let at = 0; at < mistakes.length; at += 2) if (fcnReport.cellOf(mistakes[at])[0] === truth) pixels -= mistakes[at + 1];
+    return pixels;
   }
 
   // The classes of a row with their pixels, the largest first.
@@ -30,6 +44,36 @@ fcnReport.Table = class {
     const found = [];
     for (let at = 0; at < pairs.length; at += 2) found.push([pairs[at], pairs[at + 1]]);
     return found.sort((a, b) => b[1] - a[1]);
+  }
+
+  hasPicture(row) {
+    return this.get("small", row) !== null;
+  }
+
+  hasLabels(row) {
+    return this.get("grid", row) !== null;
+  }
+
+  // Where a file of a row is; its name ends in the hash of its content.
+  path(row, what, suffix) {
+    const { data } = fcnReport;
+    const key = this.get("key", row);
+    const middle = what in data.tags ? `${what}-${data.tags[what]}` : what;
+    return `${data.pictures}/${key.slice(0, 2)}/${key}-${middle}-${this.get(what, row)}.${suffix}`;
+  }
+
+  // The row of a name. It may be where it was when somebody copied the address.
+  async rowOf(name, hint, progress) {
+    if (hint >= 0 && hint < this.rows) {
+      await this.loadRows([hint]);
+      if (this.get("name", hint) === name) return hint;
+    }
+    await this.loadAll(progress);
+    for (let row = 0; row < this.rows; row += 1) {
+      if (this.get("name", row) === name) return row;
+      if (row % 1024 === 0 && fcnReport.slices.isOver()) await fcnReport.slices.next();
+    }
+    return null;
   }
 
   async loadRows(rows) {
