@@ -273,7 +273,7 @@ def test_what_cannot_be_exported_is_named_and_counted(
     # Colours serve where the mask is damaged.
     (out / "masks/Sub/b_c.png").write_bytes(b"?")
     done = fcn("export", "out", "--format", "voc", "-o", "voc", code=1)
-    assert f"not exported: a.jpg: {photos}/a.jpg: the photo is gone" in done.stderr
+    assert f"not exported: a.jpg: {photos}/a.jpg: the image is gone" in done.stderr
     assert "b c.jpg: changed since it was segmented" in done.stderr
     assert "sub_b_c.png: out/masks/sub_b_c.png: cannot be decoded" in done.stderr
     assert ".bmp: not a regular file" in done.stderr

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from fcn_cli.common.run_lengths import encode_classes
 from fcn_cli.report.exports.polygons import Points, trace
-from fcn_cli.report.exports.run_lengths import encode_classes
 
 from ..made_output import Labels, blobs
 

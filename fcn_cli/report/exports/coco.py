@@ -1,6 +1,6 @@
 """COCO: one JSON file of images and annotations, as COCO's stuff annotations have them.
 
-Each class in a photo is one annotation with run lengths, and ``iscrowd`` is 0: see "Stuff Segmentation" in
+Each class in an image is one annotation with run lengths, and ``iscrowd`` is 0: see "Stuff Segmentation" in
 COCO's data format (cocodataset.org/#format-data). The category's id is the class index.
 """
 
@@ -19,10 +19,10 @@ from ...common import files
 from ...common.errors import OutputLost, RequestError
 from ...common.label_map import VOID_INDEX, LabelMap
 from ...common.output_layout import WRITTEN_BY_EXPORT
+from ...common.run_lengths import encode_classes
 from ...outputs.json_text import name_fields
 from ...outputs.record import Record
-from .exporter import BACKGROUND_INDEX, Destination, Results
-from .run_lengths import encode_classes
+from .files import BACKGROUND_INDEX, Destination, Results
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -42,7 +42,7 @@ class CocoExporter:
         self._names = destination.class_names
 
     def job(self, record: Record) -> Callable[[LabelMap], _Result]:
-        """Return what makes a photo's image and annotations, without their numbers; see `Exporter`."""
+        """Return what makes an image's entry and annotations, without their numbers; see `Exporter`."""
         return partial(_encode, record)
 
     def write(self, results: Results) -> None:
@@ -60,7 +60,7 @@ class CocoExporter:
             for index, name in enumerate(self._names)
             if index != BACKGROUND_INDEX
         ]
-        info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each class in a photo"}
+        info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each class in an image"}
         stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
         stream.write(_dumped(categories) + b',\n"annotations": [')
         annotation_id = 0

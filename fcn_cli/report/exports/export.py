@@ -1,4 +1,4 @@
-"""Export an output directory in another tool's format, streamed: memory does not grow with the photos."""
+"""Export an output directory in another tool's format, streamed: memory does not grow with the images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...outputs.selection import Selection, matching
 from ...outputs.settings import read_fingerprint, read_rendering
 from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
-from .exporter import Destination, Exporter, Results
+from .files import Destination, Exporter, Results
 from .voc import VocExporter
 from .yolo import YoloExporter
 
@@ -106,7 +106,7 @@ def export(
 
 
 class _Run:
-    """Passes photos through an exporter's jobs, and counts them."""
+    """Passes images through an exporter's jobs, and counts them."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Run:
 
     def results(self, records: JournalSnapshot) -> Results:
         """Yield the results of the jobs that succeed, in order."""
-        # What waits are results only, as small as a photo's annotations.
+        # What waits are results only, as small as an image's annotations.
         with OrderedWork[Record, Any](resources.cpu_count(), "fcn-export", max_bytes=0) as work:
             for record in records:
                 self.result.records += 1
@@ -154,7 +154,7 @@ class _Run:
             self._observer.step(failed=True)
             return
         except MemoryError:
-            failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory for this photo")
+            failure = Failure(FailureKind.OUT_OF_MEMORY, "not enough memory for this image")
             self.result.failures.append((task.key.image, failure))
             self._observer.step(failed=True)
             return
@@ -170,12 +170,12 @@ def label_files(record: Record) -> list[str]:
 
 
 def _read_labels(output: LocalStore, record: Record) -> LabelMap:
-    """Return a photo's label map from its mask, or else from its colours."""
+    """Return an image's label map from its mask, or else from its colours."""
     first: ImageError | None = None
     for name in label_files(record):
         try:
             return read_recorded_labels(output, name, record)
         except ImageError as error:
             first = first or error
-    assert first is not None  # noqa: S101 - photos without label maps are skipped
+    assert first is not None  # noqa: S101 - images without label maps are skipped
     raise first

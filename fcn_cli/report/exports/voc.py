@@ -15,10 +15,15 @@ from ...common.label_map import VOID_INDEX, LabelMap
 from ...outputs.overlay import colored
 from ...outputs.record import Record
 from ...outputs.statistics import path_cell
-from . import tree
-from .exporter import BACKGROUND_INDEX, Destination, Results
-from .names import UniqueNames
-from .photos import write_upright_jpeg
+from .files import (
+    BACKGROUND_INDEX,
+    Destination,
+    Results,
+    UniqueNames,
+    building,
+    check_destination,
+    write_upright_jpeg,
+)
 
 _ROOT = "VOCdevkit/VOC2012"
 _DIRECTORIES = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
@@ -29,11 +34,11 @@ class VocExporter:
     """Writes the tree that `torchvision.datasets.VOCSegmentation` reads; see `Exporter`.
 
     All names are in the list ``train``. ``labelmap.txt`` has class names and colours in CVAT's format, and
-    ``images.csv`` says which photo has which name.
+    ``images.csv`` says which image has which name.
     """
 
     def __init__(self, destination: Destination) -> None:
-        tree.check_destination(destination.path, overwrite=destination.overwrite)
+        check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
         self._class_names = destination.class_names
         self._rendering = destination.rendering
@@ -42,12 +47,12 @@ class VocExporter:
         self._root = Path()
 
     def job(self, record: Record) -> Callable[[LabelMap], tuple[str, Record]]:
-        """Return what writes a photo and its mask; see `Exporter`."""
+        """Return what writes an image and its mask; see `Exporter`."""
         return partial(self._write_one, record, self._names.unique(record.image))
 
     def write(self, results: Results) -> None:
         """Write the tree; see `Exporter`."""
-        with tree.building(self._path, "voc") as new, contextlib.closing(results):
+        with building(self._path, "voc") as new, contextlib.closing(results):
             self._root = new / _ROOT
             for directory in _DIRECTORIES:
                 (self._root / directory).mkdir(parents=True)

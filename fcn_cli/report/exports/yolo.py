@@ -1,4 +1,4 @@
-"""YOLO's segmentation labels, as Ultralytics reads them: one polygon a line, in fractions of the photo."""
+"""YOLO's segmentation labels, as Ultralytics reads them: one polygon a line, in fractions of the image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...outputs.record import Record
-from . import tree
-from .exporter import BACKGROUND_INDEX, Destination, Results
-from .names import UniqueNames
-from .photos import write_upright_jpeg
+from .files import (
+    BACKGROUND_INDEX,
+    Destination,
+    Results,
+    UniqueNames,
+    building,
+    check_destination,
+    write_upright_jpeg,
+)
 from .polygons import Points, trace
 
 _INSET_PIXELS = 0.01
@@ -27,14 +32,14 @@ _IMAGES, _LABELS = "images/train", "labels/train"
 
 
 class YoloExporter:
-    """Writes ``data.yaml``, and for each photo an upright JPEG and a text file; see `Exporter`.
+    """Writes ``data.yaml``, and for each image an upright JPEG and a text file; see `Exporter`.
 
-    A class's number is its class index; that of the background is never used. A photo without regions has an
+    A class's number is its class index; that of the background is never used. An image without regions has an
     empty text file.
     """
 
     def __init__(self, destination: Destination) -> None:
-        tree.check_destination(destination.path, overwrite=destination.overwrite)
+        check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
         self._class_names = destination.class_names
         self._rendering = destination.rendering
@@ -42,12 +47,12 @@ class YoloExporter:
         self._root = Path()
 
     def job(self, record: Record) -> Callable[[LabelMap], None]:
-        """Return what writes a photo and its polygons; see `Exporter`."""
+        """Return what writes an image and its polygons; see `Exporter`."""
         return partial(self._write_one, record, self._names.unique(record.image))
 
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
-        with tree.building(self._path, "yolo") as new, contextlib.closing(results):
+        with building(self._path, "yolo") as new, contextlib.closing(results):
             self._root = new
             for directory in (_IMAGES, _LABELS):
                 (new / directory).mkdir(parents=True)

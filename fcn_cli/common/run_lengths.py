@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.label_map import LabelMap
+from .label_map import LabelMap
 
 _BITS, _BIT_COUNT, _SIGN, _MORE, _FIRST_CHARACTER = 31, 5, 16, 32, 48
 
