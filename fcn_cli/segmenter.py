@@ -34,7 +34,7 @@ from .models.request import ModelRequest
 from .models.weights import LoadedModel
 from .outputs import overlay
 from .outputs.label_rules import LabelRules, read_map
-from .outputs.looks import DEFAULT_OPACITY, LookRequest, find_classes
+from .outputs.looks import DEFAULT_OPACITY, CutoutStyle, LookRequest, find_classes, read_color
 
 _SHOWN_CLASSES = 5
 _NOTEBOOK_SIDE = 800
@@ -102,17 +102,31 @@ class Result:
             look = LookRequest(palette, opacity, legend).resolve(self.class_names)
         return overlay.overlay(to_srgb(self.image), self.labels, replace(look, borders=borders))
 
-    def cutout(self, classes: str | int | Sequence[str | int] | None = None) -> Image.Image:
+    def cutout(
+        self,
+        classes: str | int | Sequence[str | int] | None = None,
+        *,
+        crop: int | None = None,
+        background: str | None = None,
+    ) -> Image.Image:
         """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
 
-        None is all classes but 0. Raises RequestError when there is no such class.
+        None is all classes but 0. With a `crop` the image is cut to the box of these classes, with so many
+        pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that colour. Raises
+        RequestError when there is no such class or colour.
         """
         kept = None
         if classes is not None:
             wanted = [classes] if isinstance(classes, str | int) else classes
             with _in_api_terms():
                 kept = find_classes(list(map(str, wanted)), self.class_names)
-        return overlay.cutout(to_srgb(self.image), self.labels, kept)
+        try:
+            color = None if background is None else read_color(background)
+        except ValueError:
+            raise RequestError(
+                f"background {background!r}: a colour such as 'white' or '#rrggbb' is needed"
+            ) from None
+        return overlay.cutout(to_srgb(self.image), self.labels, CutoutStyle(kept, crop, color))
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""

@@ -40,13 +40,16 @@ def _main(
     pass
 
 
+_BARE = {"--prune": "--prune=careful", "--crop": "--crop=0"}
+
+
 class _SegmentCommand(command_line.Command):
-    """Allows ``--prune`` without a value: Typer has no options with an optional value."""
+    """Allows ``--prune`` and ``--crop`` without a value: Typer has no options with an optional value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments after adding the value of a bare ``--prune``."""
+        """Parse the arguments after adding the values of bare options."""
         end = args.index("--") if "--" in args else len(args)
-        completed = ["--prune=careful" if argument == "--prune" else argument for argument in args[:end]]
+        completed = [_BARE.get(argument, argument) for argument in args[:end]]
         return super().parse_args(ctx, [*completed, *args[end:]])
 
 

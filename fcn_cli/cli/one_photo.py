@@ -33,7 +33,7 @@ STREAM = "-"
 # beside `-o -`; an option that shapes label maps or pictures belongs here.
 _PARAMETERS = frozenset(
     {
-        *("inputs", "output", "write", "palette", "opacity", "legend", "cutout"),
+        *("inputs", "output", "write", "palette", "opacity", "legend", "cutout", "crop", "background"),
         *("backbone", "weights", "class_names", "offline", "resize", "min_confidence"),
         "map",
         "min_region",
@@ -82,9 +82,9 @@ def _is_file(given: str, file: str) -> bool:
     return False
 
 
-def kind_of(kinds: Sequence[str] | None, cutout: object) -> str:
+def kind_of(kinds: Sequence[str] | None, *, cutout: bool) -> str:
     """Return the one output type to write; RequestError when several are asked for."""
-    if cutout is not None:
+    if cutout:
         kinds = tuple({*(kinds or ()), CUTOUT})
     if kinds is None:
         return _DEFAULT_KIND

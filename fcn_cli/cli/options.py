@@ -197,6 +197,29 @@ Cutout = Annotated[
         parser=values.classes,
     ),
 ]
+Crop = Annotated[
+    Any,
+    _option(
+        OUTPUT,
+        "--crop",
+        line="Also write cutouts, cropped to the classes.",
+        more="--crop=16 leaves 16 pixels around them. An image without the classes is not cropped.",
+        envvar="FCN_CROP",
+        metavar="[=MARGIN]",
+        parser=values.whole(0, limits.LONGEST_SIDE, word="none"),
+    ),
+]
+Background = Annotated[
+    Any,
+    _option(
+        OUTPUT,
+        line="Also write cutouts, on white or #rrggbb.",
+        more="Instead of transparent; any colour that CSS names.",
+        envvar="FCN_BACKGROUND",
+        metavar="COLOR",
+        parser=values.color,
+    ),
+]
 KeepExtension = Annotated[
     bool,
     _option(

@@ -56,6 +56,8 @@ def segment(
     opacity: options.Opacity = 0.5,
     legend: options.Legend = False,
     cutout: options.Cutout = None,
+    crop: options.Crop = None,
+    background: options.Background = None,
     keep_extension: options.KeepExtension = False,
     overwrite: options.Overwrite = False,
     retry_failed: options.RetryFailed = False,
@@ -115,11 +117,17 @@ def segment(
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
         LabelRules(read_map(map) if map is not None else None, min_region),
     )
-    look = LookRequest(palette, opacity, legend, cutout or None)
+    look = LookRequest(palette, opacity, legend, cutout or None, crop, background)
+    with_cutouts = any(option is not None for option in (cutout, crop, background))
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
     if one_photo.is_asked_for(context, inputs or (), output):
         one_photo.segment_one(
-            (inputs or [""])[0], output, one_photo.kind_of(write, cutout), look, prediction, display
+            (inputs or [""])[0],
+            output,
+            one_photo.kind_of(write, cutout=with_cutouts),
+            look,
+            prediction,
+            display,
         )
         return
     request = SegmentRequest(
@@ -131,7 +139,7 @@ def segment(
             exclude or (),
             ignore_case=ignore_case,
         ),
-        OutputRequest(output, _kinds(write, cutout), look, keep_extension, log_file),
+        OutputRequest(output, _kinds(write, cutout=with_cutouts), look, keep_extension, log_file),
         prediction,
         ResumeOptions(overwrite, retry_failed, prune),
         wait=wait,
@@ -148,9 +156,9 @@ def segment(
         raise typer.Exit(summary.exit_code)
 
 
-def _kinds(write: Sequence[str] | None, cutout: object) -> Sequence[str]:
+def _kinds(write: Sequence[str] | None, *, cutout: bool) -> Sequence[str]:
     kinds = write or output_layout.DEFAULT_KINDS
-    return kinds if cutout is None or CUTOUT in kinds else (*kinds, CUTOUT)
+    return (*kinds, CUTOUT) if cutout and CUTOUT not in kinds else kinds
 
 
 def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:

@@ -236,6 +236,18 @@ def classes(text: str) -> tuple[str, ...]:
     return () if len(given) == 1 and given[0].casefold() == ALL else given
 
 
+def color(text: str) -> tuple[int, int, int] | None:
+    """Parse a colour; ``none`` becomes None."""
+    from ..outputs.looks import read_color
+
+    if text.casefold() == "none":
+        return None
+    try:
+        return read_color(text)
+    except ValueError:
+        raise refused("a colour such as white or #ffffff, or none", text) from None
+
+
 def class_map(text: str) -> ClassMap:
     """Parse a map of classes."""
     try:

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from PIL import ImageColor
+
 from ..common import palettes
 from ..common.class_names import class_name, find_class, hint_at_classes
 from ..common.errors import RequestError
@@ -17,14 +19,36 @@ DEFAULT_OPACITY = 0.5
 
 
 @dataclass(frozen=True)
+class CutoutStyle:
+    """How cutouts look.
+
+    `classes` are those that are kept; None is all but class 0. With a `crop` the image is cut to the box of
+    what is kept, with so many pixels around it. `background` is RGB; None is transparent.
+    """
+
+    classes: frozenset[int] | None = None
+    crop: int | None = None
+    background: tuple[int, int, int] | None = None
+
+    def __str__(self) -> str:
+        """Return how it stands in records."""
+        classes = self.classes
+        parts = [
+            "all classes" if classes is None else f"classes {', '.join(map(str, sorted(classes)))}",
+            f"crop {self.crop}" if self.crop is not None else "",
+            f"background #{bytes(self.background).hex()}" if self.background is not None else "",
+        ]
+        return "; ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
 class Style:
     """How outputs look, with everything looked up; each writer takes what concerns its kind.
 
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
     is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are
     called ``class_<index>``. `legend_mark` stands for them in records, and is empty for the names that need
-    no mark (see `LookRequest.resolve`). `cutout_classes` are the classes that a cutout keeps; None is all but
-    class 0.
+    no mark (see `LookRequest.resolve`). `cutout` is for cutouts.
     """
 
     palette: Palette
@@ -34,7 +58,7 @@ class Style:
     legend: bool = False
     class_names: Sequence[str] = ()
     legend_mark: str = ""
-    cutout_classes: frozenset[int] | None = None
+    cutout: CutoutStyle = CutoutStyle()
 
     def color(self, index: int) -> tuple[int, int, int]:
         """Return the RGB colour of a label map value."""
@@ -47,13 +71,15 @@ class LookRequest:
     """How outputs shall look, as users ask for it.
 
     `palette` is a palette's name or a JSON file. `classes` are the names or indices of the classes that a
-    cutout keeps; None is all but class 0. The rest is as in `Style`.
+    cutout keeps; None is all but class 0. The rest is as in `Style` and `CutoutStyle`.
     """
 
     palette: str = "hub"
     opacity: float = DEFAULT_OPACITY
     legend: bool = False
     classes: Sequence[str] | None = None
+    crop: int | None = None
+    background: tuple[int, int, int] | None = None
 
     def resolve(
         self, class_names: Sequence[str] | None, unmarked_names: Sequence[str] | None = None
@@ -86,7 +112,7 @@ class LookRequest:
             legend=self.legend,
             class_names=names,
             legend_mark=mark,
-            cutout_classes=kept,
+            cutout=CutoutStyle(kept, self.crop, self.background),
         )
 
     def check(self, class_names: Sequence[str]) -> None:
@@ -100,6 +126,14 @@ class LookRequest:
         palettes.load(self.palette, len(class_names))
         if self.classes is not None:
             find_classes(self.classes, class_names)
+
+
+def read_color(text: str) -> tuple[int, int, int]:
+    """Return the RGB of a colour as CSS names it, ``white`` or ``#ffffff``; ValueError where it is none."""
+    color = ImageColor.getrgb(text)
+    if len(color) != 3:
+        raise ValueError(f"a colour with transparency: {text}")
+    return color
 
 
 def is_palette(name: str, colors: bytes) -> bool:
@@ -133,12 +167,12 @@ def _find_class(text: str, names: Sequence[str]) -> int:
     raise RequestError(f"--cutout {text}: no such class; {hint_at_classes(text, names)}")
 
 
-def describe_cutout(classes: frozenset[int] | None) -> str:
-    """Return the look of a cutout that keeps these classes; None is all but class 0."""
-    return "all classes" if classes is None else f"classes {', '.join(map(str, sorted(classes)))}"
+def is_cropped(look: str | None) -> bool:
+    """Say whether a cutout of a recorded look may be smaller than its image."""
+    return look is not None and "; crop " in look
 
 
 def cutout_shows(look: str, index: int) -> bool:
     """Say whether a cutout of this look keeps a class."""
-    kept = look.removeprefix("classes ").split(", ")
+    kept = look.partition(";")[0].removeprefix("classes ").split(", ")
     return index != VOID_INDEX and (str(index) in kept if look.startswith("classes ") else index != 0)

@@ -14,7 +14,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.label_map import VOID_INDEX, LabelMap, count_classes
 from ..common.palettes import Palette
 from . import legend
-from .looks import Style
+from .looks import CutoutStyle, Style
 
 _STRIP_PIXELS = 4 << 20
 # A line of one pixel on either side of a border for each so many pixels of the image's short side.
@@ -79,20 +79,45 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     return result
 
 
-def cutout(photo: Image.Image, labels: LabelMap, classes: frozenset[int] | None) -> Image.Image:
-    """Return an RGB image as RGBA with some classes kept (None: all but 0); the rest is transparent black.
+def cutout(photo: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Image:
+    """Return an RGB image with some classes kept: RGBA, or RGB on the style's background.
 
-    Void is never kept. Raises ImageError where the image does not have the label map's size.
+    The rest is transparent black, or the background. Void is never kept. An image of which nothing is kept
+    is not cropped. Raises ImageError where the image does not have the label map's size.
     """
     check_size(photo, labels)
-    kept = range(1, VOID_INDEX) if classes is None else classes - {VOID_INDEX}
-    alpha = [255 * (index in kept) for index in range(256)]
-    result = Image.new("RGBA", photo.size)
-    for top, bottom in _strips(labels, 1):
-        mask = Image.fromarray(labels[top:bottom]).point(alpha)
-        strip = photo.crop((0, top, photo.width, bottom)).convert("RGBA")
+    kept = range(1, VOID_INDEX) if style.classes is None else style.classes - {VOID_INDEX}
+    is_kept = np.isin(np.arange(256), list(kept))
+    left, upper, right, lower = _box(labels, is_kept, style.crop)
+    alpha = (is_kept * 255).tolist()
+    mode = "RGBA" if style.background is None else "RGB"
+    result = Image.new(mode, (right - left, lower - upper), style.background or 0)
+    for top, bottom in _strips(labels[upper:lower, left:right], 1):
+        mask = Image.fromarray(labels[upper + top : upper + bottom, left:right]).point(alpha)
+        strip = photo.crop((left, upper + top, right, upper + bottom)).convert(mode)
         result.paste(strip, (0, top), mask=mask)
     return result
+
+
+def _box(labels: LabelMap, is_kept: Mask, margin: int | None) -> tuple[int, int, int, int]:
+    """Return left, upper, right and lower of the pixels that are kept and a margin; without one, of all."""
+    height, width = labels.shape
+    if margin is None:
+        return 0, 0, width, height
+    in_rows, in_columns = np.zeros(height, np.bool_), np.zeros(width, np.bool_)
+    for top, bottom in _strips(labels, 1):
+        kept = is_kept[labels[top:bottom]]
+        in_rows[top:bottom] = kept.any(1)
+        in_columns |= kept.any(0)
+    rows, columns = np.flatnonzero(in_rows), np.flatnonzero(in_columns)
+    if not len(rows):
+        return 0, 0, width, height
+    return (
+        max(int(columns[0]) - margin, 0),
+        max(int(rows[0]) - margin, 0),
+        min(int(columns[-1]) + 1 + margin, width),
+        min(int(rows[-1]) + 1 + margin, height),
+    )
 
 
 def line_width(width: int, height: int) -> int:

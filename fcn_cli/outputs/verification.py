@@ -24,7 +24,15 @@ from ..common.errors import ExitCode, RequestError
 from ..common.label_map import too_many_pixels
 from ..common.limits import MOST_MASK_PIXELS
 from ..common.ordered_work import OrderedWork
-from ..common.output_layout import DEFAULT_KINDS, HOLDER_FILE, JOURNAL_FILE, kind_names, kind_of, label_kinds
+from ..common.output_layout import (
+    CUTOUT,
+    DEFAULT_KINDS,
+    HOLDER_FILE,
+    JOURNAL_FILE,
+    kind_names,
+    kind_of,
+    label_kinds,
+)
 from ..common.processes import ProcessIdentity
 from ..common.shard import shard_files
 from ..inputs import decoder
@@ -32,7 +40,7 @@ from . import legend
 from .journal import JournalSnapshot
 from .json_text import name_fields
 from .lock import Holder
-from .looks import is_palette
+from .looks import is_cropped, is_palette
 from .output_store import LocalStore
 from .record import Record
 from .run_file import read_any_run
@@ -40,7 +48,8 @@ from .writers import has_legend
 
 _MOST_BYTES = 2 << 30
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "cutout": "RGBA"}
+_MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L"}
+_CUTOUT_MODES = {"RGBA", "RGB"}
 # `Record.mean_confidence` has four decimals.
 _MEAN_SLACK = 1.01e-4
 
@@ -285,6 +294,8 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
             return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
         if problem := too_many_pixels(image.size):
             return problem
+        if kind == CUTOUT and image.mode not in _CUTOUT_MODES:
+            return f"{image.mode} pixels, {kind} has RGBA or RGB"
         if image.mode != _MODES.get(kind, image.mode):
             return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
         image.load()
@@ -312,6 +323,8 @@ def _has_right_size(image: Image.Image, kind: str, record: Record) -> bool:
         # An image of nothing but background has none.
         most = legend.largest((record.width, record.height), len(record.classes or ()))
         return record.width <= image.width <= most[0] and record.height <= image.height <= most[1]
+    if is_cropped(record.looks.get(kind)) and record.width is not None and record.height is not None:
+        return image.width <= record.width and image.height <= record.height
     return image.size == record.size
 
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
 from . import index_png
-from .looks import Style, describe_cutout
+from .looks import Style
 from .overlay import colored, cutout, overlay
 
 FileFormat = Mapping[str, Any]
@@ -116,16 +116,16 @@ class ConfidenceWriter(Writer):
 
 
 class CutoutWriter(Writer):
-    """RGBA: the pixels of some classes of the image, everything else transparent."""
+    """RGBA: the pixels of some classes of the image, everything else transparent; or RGB on a background."""
 
     @staticmethod
     @override
     def describe(style: Style) -> str:
-        return describe_cutout(style.cutout_classes)
+        return str(style.cutout)
 
     @override
     def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        return cutout(photo(), segmentation.labels, self._style.cutout_classes)
+        return cutout(photo(), segmentation.labels, self._style.cutout)
 
 
 WRITERS: dict[str, type[Writer]] = {

@@ -17,7 +17,7 @@ from fcn_cli import RequestError, Segmenter
 from fcn_cli.common import palettes
 from fcn_cli.common.errors import ImageError
 from fcn_cli.outputs import legend, overlay, writers
-from fcn_cli.outputs.looks import LookRequest, Style
+from fcn_cli.outputs.looks import CutoutStyle, LookRequest, Style
 from fcn_cli.outputs.writers import OverlayWriter
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
@@ -111,7 +111,7 @@ def test_a_photo_of_another_size_than_its_labels_fails_alone() -> None:
     with pytest.raises(ImageError, match="changed"):
         overlay.overlay(photo, labels, look())
     with pytest.raises(ImageError, match="changed"):
-        overlay.cutout(photo, labels, None)
+        overlay.cutout(photo, labels, CutoutStyle())
 
 
 # ---- the legend
