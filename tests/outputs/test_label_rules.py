@@ -90,14 +90,14 @@ def test_map_by_file_and_dictionary_and_library(fcn: Fcn, tmp_path: Path) -> Non
 
 def test_the_order_is_confidence_map_region(fcn: Fcn, tmp_path: Path) -> None:
     features = pytest.importorskip("rasterio.features", reason="GDAL's sieve comes with rasterio")
-    fcn("segment", PHOTO, *SMALL, "-o", "plain", "--min-confidence", "0.6")
+    fcn("segment", PHOTO, *SMALL, "-o", "plain", "--min-confidence", "0.4")
     plain = labels_of(tmp_path / "plain")
     table = np.where(np.arange(256) == 255, 255, np.arange(256) == VOC_PERSON).astype(np.uint8)
     least = int(Regions.of(table[plain]).areas.min()) + 1
     expected = features.sieve(table[plain], least, connectivity=4)
     assert (expected != table[plain]).any()
     assert (plain == 255).any()
-    shaped = ("--min-confidence", "0.6", "--map", "person=1,*=0", "--min-region", str(least))
+    shaped = ("--min-confidence", "0.4", "--map", "person=1,*=0", "--min-region", str(least))
     fcn("segment", PHOTO, *SMALL, "-o", "out", *shaped)
     assert np.array_equal(labels_of(tmp_path / "out"), expected)
 
