@@ -306,7 +306,7 @@ class Run:
     def _tell_of_the_directories(self, plan: Plan, journal: Journal) -> None:
         kinds = self.request.output.kinds
         _warn_of_a_small_disk(plan, journal, self.output, self.observer, kinds)
-        if self.found.sources and self.request.shard is None:
+        if self.found.sources:
             tell_what_is_not_there(journal, self.found, self.observer)
 
     def _limit_of(self, kind: FailureKind) -> float | None:

@@ -42,6 +42,7 @@ def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path
     assert told.count("2 recorded images are gone; see --prune") == 1
     assert "nothing to do" in told
     assert fcn(*line, "-q").stderr == ""
+    assert "2 recorded images are gone" in fcn(*line, "--shard", "1/1").stderr
     assert len(stems(out)) == 6
     missing = [str(tmp_path / "made" / name) for name in ("b.png", "sub/deep/f.png")]
     assert fcn("list", "out", "--status", "gone").stdout.splitlines() == missing
