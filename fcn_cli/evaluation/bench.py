@@ -27,7 +27,7 @@ from ..inference import device_errors
 from ..inference.engine import DTYPES, MEAN, STD, Engine
 from ..inference.execution import ExecutionConfig
 from ..inference.options import ViewOptions
-from ..inference.tiling import TileGrid
+from ..inference.tiling import Tiles
 from ..models import registry, weights
 
 DEFAULT_SIZE, DEFAULT_TILED_SIZE = (693, 520), (2000, 1500)
@@ -321,7 +321,7 @@ class MeasuredTiles:
     backbone: str
     width: int
     height: int
-    grid: TileGrid
+    grid: Tiles
     execution: ExecutionConfig
     seconds: dict[str, list[float]]
 
@@ -376,7 +376,7 @@ def measure_tiles(
     engine = Engine(network, execution, views=views)
     width, height = size
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    grid = TileGrid.of(image[0], views, network.backbone.stride)
+    grid = engine.views.grid(image[0])
     tile = image[:, : grid.y.tile, : grid.x.tile]
     with (
         device_errors.detect_lost_device(execution.device),

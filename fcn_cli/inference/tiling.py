@@ -146,14 +146,14 @@ class TileAxis:
 
 
 @dataclass(frozen=True)
-class TileGrid:
+class Tiles:
     """The tiles of an image: in columns along `x`, in rows along `y`."""
 
     x: TileAxis
     y: TileAxis
 
     @classmethod
-    def of(cls, pixels: Pixels, views: ViewOptions, stride: int) -> TileGrid:
+    def of(cls, pixels: Pixels, views: ViewOptions, stride: int) -> Tiles:
         """Return the tiles of an image."""
         height, width = pixels.shape[:2]
         return cls(

@@ -16,7 +16,7 @@ from torch import Tensor
 from .interpolation import Taps, windows
 from .labels import Upsampled, Upsampler
 from .options import ViewOptions
-from .tiling import Pixels, TileGrid
+from .tiling import Pixels, Tiles
 
 Forward = Callable[[list[Pixels]], Tensor]
 """Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""
@@ -32,7 +32,7 @@ class _Rows(NamedTuple):
     """An image's rows of logits or probabilities, and where they lie in the image."""
 
     blocks: RowBlocks
-    grid: TileGrid
+    grid: Tiles
 
 
 class Views:
@@ -42,9 +42,9 @@ class Views:
         self._options = options
         self._stride = stride
 
-    def grid(self, pixels: Pixels) -> TileGrid:
+    def grid(self, pixels: Pixels) -> Tiles:
         """Return the tiles of an image."""
-        return TileGrid.of(pixels, self._options, self._stride)
+        return Tiles.of(pixels, self._options, self._stride)
 
     def input_size(self, pixels: Pixels) -> tuple[int, int]:
         """Return the (width, height) in which the network sees an image: its own, or that of a tile."""
@@ -110,7 +110,7 @@ class Views:
         return _Rows(blocks, grid)
 
 
-def blend(pixels: Pixels, grid: TileGrid, forward: Forward, batch_size: int) -> RowBlocks:
+def blend(pixels: Pixels, grid: Tiles, forward: Forward, batch_size: int) -> RowBlocks:
     """Yield an image's logits at the network's stride, blended where tiles overlap.
 
     `pixels` may be mapped from a file. The logits do not depend on `batch_size`, the number of tiles that the
@@ -128,7 +128,7 @@ def blend(pixels: Pixels, grid: TileGrid, forward: Forward, batch_size: int) -> 
         yield rows[:, :final]
 
 
-def _row_of_tiles(pixels: Pixels, grid: TileGrid, index: int, forward: Forward, batch_size: int) -> Tensor:
+def _row_of_tiles(pixels: Pixels, grid: Tiles, index: int, forward: Forward, batch_size: int) -> Tensor:
     """Return the logits of a row of tiles, blended from left to right: (classes, tile_cells, cells)."""
     axis = grid.x
     total: Tensor | None = None

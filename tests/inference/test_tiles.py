@@ -17,7 +17,7 @@ from fcn_cli import Segmenter
 from fcn_cli.common.errors import RequestError
 from fcn_cli.inference.labels import Upsampler
 from fcn_cli.inference.options import ViewOptions
-from fcn_cli.inference.tiling import TileAxis, TileGrid
+from fcn_cli.inference.tiling import TileAxis, Tiles
 from fcn_cli.inference.views import blend, upsample_blocks
 
 from ..conftest import PREVIEW, SAMPLES, Fcn, journal_of
@@ -82,7 +82,7 @@ def near(tiles: list[Pixels]) -> Tensor:
 
 def test_in_the_middle_of_a_tile_the_logits_are_its_own_whatever_the_batch() -> None:
     pixels = made(300, 420)
-    grid = TileGrid.of(pixels, ViewOptions(128, 32), STRIDE)
+    grid = Tiles.of(pixels, ViewOptions(128, 32), STRIDE)
     rows = torch.cat(list(blend(pixels, grid, near, 1)), 1)
     assert rows.shape == (3, -(-300 // STRIDE), -(-420 // STRIDE))
     assert torch.equal(rows, torch.cat(list(blend(pixels, grid, near, 3)), 1))
@@ -96,7 +96,7 @@ def test_in_the_middle_of_a_tile_the_logits_are_its_own_whatever_the_batch() -> 
 
 
 def mask(pixels: Pixels, views: ViewOptions) -> NDArray[np.uint8]:
-    grid = TileGrid.of(pixels, views, STRIDE)
+    grid = Tiles.of(pixels, views, STRIDE)
     blocks = blend(pixels, grid, local, 1)
     x, y = (axis.taps_of_pixels(axis.length) for axis in (grid.x, grid.y))
     maps = upsample_blocks(blocks, x, y, Upsampler(), torch.device("cpu"))
