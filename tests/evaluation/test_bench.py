@@ -42,7 +42,7 @@ def test_the_figures_of_a_resnet(fcn: Fcn) -> None:
 @pytest.mark.long
 def test_where_our_kernels_are_unmeasured_both_are_timed(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simd_targets, "simd_target", lambda: simd_targets.BASELINE)
-    how = ("bench", "--backbone", "mobilenet_v2", "--size", "48x32", "--rounds", "1")
+    how = ("bench", "--backbone", "efficientnet_lite0", "--size", "48x32", "--rounds", "1")
     shown = fcn(*how).stdout
     assert "torch kernels" in shown
     said = re.search(r"(its own|PyTorch's) are ([\d.]+) times as fast here; please report", shown)
