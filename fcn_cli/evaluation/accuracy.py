@@ -72,7 +72,6 @@ class _Answer:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory waits with it."""
         return self.labels.nbytes if isinstance(self.labels, np.ndarray) else 0
 
 
@@ -111,25 +110,16 @@ class _Answers(NamedTuple):
 def evaluate(
     request: EvaluationRequest, observer: ProgressObserver, inspect: Inspector | None = None
 ) -> Evaluation:
-    """Compare predictions with ground truth.
+    """Compare predictions with ground truth; `inspect` is given the label maps of each image, in threads.
 
     The first label maps of the truth are checked before weights are searched or downloaded.
-
-    Parameters
-    ----------
-    request
-        What to measure.
-    observer
-        Receives the progress.
-    inspect
-        Is given the label maps of each photo, in threads.
 
     Raises
     ------
     RequestError
         The request or its truth is invalid.
     NothingFound
-        There is no photo, or no photo with truth.
+        There is no image, or no image with truth.
     """
     if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
         raise RequestError(

@@ -72,11 +72,9 @@ class Measured:
     precisions: Mapping[str, str]
 
     def precision(self, name: str) -> str:
-        """Return the precision in which a contender computes."""
         return self.precisions.get(name, self.execution.precision)
 
     def median(self, name: str) -> float:
-        """Return the median of a contender's seconds per image."""
         return statistics.median(self.seconds[name])
 
     def as_json(self) -> dict[str, Any]:
@@ -114,36 +112,15 @@ def measure(
     *,
     own_kernels: bool = False,
 ) -> Measured:
-    """Time plain torchvision and `fcn`, in turn, round by round.
+    """Time plain torchvision and `fcn`, in turn, round by round, with an untimed round before.
 
     Torchvision starts from a normalised batch in the host's memory, as on the PyTorch Hub page; `fcn` starts
-    from the pixels and normalises them itself.
+    from the pixels and normalises them itself. All use the execution's device, precision and `batch_size`.
 
-    Parameters
-    ----------
-    backbone
-        A name in the registry.
-    width, height
-        Size of the network's input in pixels.
-    execution
-        Where and how `fcn` runs. All contenders use its device, precision and `batch_size`.
-    rounds
-        Timed rounds, at least 1; one untimed round runs before them.
-    further
-        Returns further contenders from the network (see `models.networks`) and the normalised batch.
-    prepare
-        Sets the weights of the model, which are random.
-    between
-        Is called after each run.
-    own_kernels
-        Whether to time `fcn` with its own kernels, too, on a CPU.
-
-    Raises
-    ------
-    DeviceLost
-        The device fails, or has not enough memory for the network.
-    RequestError
-        The device has too little memory for this batch.
+    `further` returns more contenders for the network (see `models.networks`) and the normalised batch,
+    `prepare` sets the model's weights, and `between` is called after each run. With `own_kernels`, `fcn` is
+    timed with its own kernels, too, on a CPU. RequestError and DeviceLost where the device has too little
+    memory.
     """
     torch.set_num_threads(execution.threads)
     with device_errors.detect_load_failure(execution.device):
@@ -266,7 +243,6 @@ def _plain_model(backbone: str, hub: nn.Module) -> nn.Module:
 
 
 def random_network(backbone: str) -> weights.LoadedModel:
-    """Return an architecture with random weights."""
     return _network(backbone, _hub_model(backbone))
 
 
@@ -298,13 +274,7 @@ def _without_auxiliary(hub: nn.Module) -> dict[str, Tensor]:
 
 
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    """Normalise RGB pixels, uint8 (images, h, w, 3), as the PyTorch Hub page's transforms do.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (images, 3, h, w).
-    """
+    """Normalise RGB pixels, uint8 (images, h, w, 3), as the Hub page does; float32 (images, 3, h, w)."""
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
     return (batch - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
@@ -326,7 +296,6 @@ class MeasuredTiles:
     seconds: dict[str, list[float]]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures by name."""
         axis = self.grid.x if self.grid.x.is_tiled else self.grid.y
         return {
             "backbone": self.backbone,
@@ -350,27 +319,9 @@ class MeasuredTiles:
 def measure_tiles(
     backbone: str, size: tuple[int, int], execution: ExecutionConfig, views: ViewOptions, rounds: int
 ) -> MeasuredTiles:
-    """Time an image in tiles, and an image of the size of one tile, in turn, round by round.
+    """Time an image of a (width, height) in tiles, and one of the size of a tile, in turn, round by round.
 
-    Parameters
-    ----------
-    backbone
-        A name in the registry.
-    size
-        The image's (width, height) in pixels.
-    execution
-        Where and how the network runs.
-    views
-        The tiles.
-    rounds
-        Timed rounds, at least 1; one untimed round runs before them.
-
-    Raises
-    ------
-    DeviceLost
-        The device fails, or has not enough memory for the network.
-    RequestError
-        The device has too little memory for a batch of tiles.
+    RequestError and DeviceLost as by `measure`.
     """
     network = random_network(backbone)
     engine = Engine(network, execution, views=views)

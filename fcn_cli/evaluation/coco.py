@@ -92,26 +92,15 @@ class _ImageEntry:
 class CocoTruth:
     """Ground truth in COCO's format; see `ground_truth.Truth`.
 
-    Parameters
-    ----------
-    path
-        The JSON file.
-    map_
-        What categories become, by name or id; the others keep the class of their name.
-    ignored
-        Ids of categories whose pixels are void.
-
-    Raises
-    ------
-    RequestError
-        The file cannot be read or is not a valid instances file, or it has polygons and pycocotools is
-        missing.
+    Categories become what `told` says, by name or id, and void where they are `ignored`; the others keep the
+    class of their name. RequestError where the file cannot be read or is not a valid instances file, or has
+    polygons and pycocotools is missing.
     """
 
-    def __init__(self, path: Path, map_: ClassMap | None = None, ignored: Sequence[int] = ()) -> None:
+    def __init__(self, path: Path, told: ClassMap | None = None, ignored: Sequence[int] = ()) -> None:
         self.path = path
         self.counts: Mapping[str, Any] = {}
-        self._map, self._ignored = map_, ignored
+        self._told, self._ignored = told, ignored
         content = _read(path)
         try:
             reader = _Reader(content)
@@ -128,8 +117,8 @@ class CocoTruth:
             "COCO instances: categories by name, crowds as instances, overlaps void, "
             "images without annotations as background"
         )
-        if map_ is not None:
-            self.description += f", --truth-map {map_}"
+        if told is not None:
+            self.description += f", --truth-map {told}"
         self.description += "".join(f", --ignore-index {index}" for index in ignored)
         self._classes: Mapping[int, int] = {}
         self._by_file_name = _by_file_name(self._images)
@@ -139,15 +128,12 @@ class CocoTruth:
         return len(self._images)
 
     def names(self) -> Iterable[str]:
-        """Return the file names of all images."""
         return self._images
 
     def expected(self, image: str) -> str:
-        """Return the file name by which the annotations are searched: the image's own."""
         return image
 
     def find(self, image: str) -> str | None:
-        """Return the image's file name in the annotations, or None if it is not there."""
         return image if image in self._images else None
 
     def alike(self, image: str) -> Sequence[str]:
@@ -163,14 +149,12 @@ class CocoTruth:
         return [name for name in found if agrees(name)] or found
 
     def frame(self, name: str) -> Frame:
-        """Return the (width, height) of an image, or the failure if its entry is invalid."""
         return self._images[name].size
 
     def use_classes(self, names: Sequence[str]) -> None:
-        """Find the class of every category; see `ground_truth.Truth`."""
         told = Indices({}, None)
-        if self._map is not None:
-            told = self._map.indices("--truth-map", self._categories, names)
+        if self._told is not None:
+            told = self._told.indices("--truth-map", self._categories, names)
         classes = dict(told.named)
         for category, name in self._categories.items():
             if category in self._ignored:
@@ -205,14 +189,6 @@ class CocoTruth:
         return (f"annotations without a segmentation: {without}",) if without else ()
 
     def load(self, name: str, *sizes: Size) -> LabelMap:
-        """Return the label map of an image: uint8, shape (height, width).
-
-        Raises
-        ------
-        ImageError
-            The image's entry or one of its annotations is invalid, or it has none of these sizes, if there
-            are any; the message says which and why.
-        """
         image = self._images[name]
         if isinstance(image.size, Failure):
             raise ImageError.of(image.size)
@@ -252,14 +228,9 @@ class CocoTruth:
         return mask
 
     def _rasterise(self, segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-        """Return an instance's pixels, shape (height, width), from polygons or run lengths.
+        """Return an instance's pixels, shape (height, width), from run lengths, or from polygons united.
 
-        Several polygons are united. Run lengths may be a list or COCO's compressed text.
-
-        Raises
-        ------
-        ValueError
-            The segmentation is invalid; the message completes the sentence "annotation 7 (dog) …".
+        ValueError where it is invalid; the message completes the sentence "annotation 7 (dog) …".
         """
         if isinstance(segmentation, list):
             _check_polygons(segmentation, height, width)

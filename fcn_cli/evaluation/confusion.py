@@ -48,24 +48,13 @@ class Confusion:
 
     @classmethod
     def empty(cls, classes: int) -> Confusion:
-        """Return a matrix without pixels for this number of classes."""
         return cls(np.zeros((classes, classes + 1), np.int64), np.zeros(classes, np.int64))
 
     @classmethod
     def of(cls, truth: LabelMap, predicted: LabelMap, classes: int) -> Confusion:
-        """Count one image.
+        """Count one image: uint8 label maps of one shape (h, w), with 255 for void, of at most 255 classes.
 
-        Parameters
-        ----------
-        truth, predicted
-            uint8, of one shape (h, w): class indices, or 255 for void.
-        classes
-            The number of classes, at most 255.
-
-        Raises
-        ------
-        ValueError
-            The shapes differ, or a class index is `classes` or higher.
+        ValueError where the shapes differ, or a class index is `classes` or higher.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"shapes {truth.shape} and {predicted.shape} differ")
@@ -87,7 +76,6 @@ class Confusion:
         return cls(matrix, (matrix.sum(1) > 0).astype(np.int64), int(square[classes].sum()), 1)
 
     def add(self, other: Confusion) -> None:
-        """Add the counts of another matrix."""
         self.matrix += other.matrix
         self.class_images += other.class_images
         self.void += other.void

@@ -212,7 +212,6 @@ class FolderTruth:
         return len(self._files)
 
     def names(self) -> Iterable[str]:
-        """Return the relative paths of all label maps."""
         return (path.relative_to(self.root).as_posix() for path in self._files.values())
 
     def find(self, image: str) -> str | None:
@@ -221,7 +220,6 @@ class FolderTruth:
         return self._files[name].relative_to(self.root).as_posix() if name is not None else None
 
     def alike(self, image: str) -> Sequence[str]:  # noqa: ARG002 - of the interface
-        """Return nothing: label maps have the images' names."""
         return ()
 
     def expected(self, image: str) -> str:
@@ -233,11 +231,9 @@ class FolderTruth:
         return path in self._paths or str(Path(path).resolve()) in self._paths
 
     def frame(self, name: str) -> Frame:
-        """Return the label map's file."""
         return self.root / name
 
     def use_classes(self, names: Sequence[str]) -> None:
-        """Find the class of every value; see `Truth`."""
         self._table = _table(self._request, self._colors.names if self._colors is not None else None, names)
 
     def read(self, name: str, *sizes: Size) -> Pixels:
@@ -265,11 +261,9 @@ class FolderTruth:
         return labels
 
     def load(self, name: str, *sizes: Size) -> LabelMap:
-        """Return the class indices of a label map."""
         return self.classes_of(name, self.read(name, *sizes).values)
 
     def notes(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - of the interface
-        """Return nothing."""
         return ()
 
     def check_first(self, names: Sequence[str], classes: Sequence[str] | None) -> None:
@@ -354,7 +348,6 @@ class VocTruth(FolderTruth):
         return len(self._stems)
 
     def names(self) -> Iterable[str]:
-        """Return the stems that the split lists."""
         return sorted(self._stems)
 
     def find(self, image: str) -> str | None:
@@ -367,7 +360,6 @@ class VocTruth(FolderTruth):
         return file.relative_to(self.root).as_posix() if file is not None else f"{stem}{self._suffix}"
 
     def expected(self, image: str) -> str:
-        """Return the image's stem."""
         return PurePosixPath(image).stem
 
 
@@ -400,14 +392,7 @@ def _table(
 ) -> NDArray[np.int16] | None:
     """Return the class index of every value, int16, or None where each value is its own.
 
-    Parameters
-    ----------
-    request
-        What is said about values.
-    labels
-        The values' names, if they have any.
-    classes
-        The names of the classes.
+    `labels` are the values' names, if they have any.
     """
     told = Indices({}, None)
     if request.classes is not None:

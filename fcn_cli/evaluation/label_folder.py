@@ -117,15 +117,12 @@ class LabelFolder:
         self._files = label_files(self._place)
 
     def names(self) -> list[str]:
-        """Return the names of all label maps, sorted."""
         return list(self._files)
 
     def file_names(self) -> list[str]:
-        """Return the relative paths of all label maps, sorted by name."""
         return [path.relative_to(self._place).as_posix() for path in self._files.values()]
 
     def expected(self, image: str) -> str:
-        """Return the relative path by which an image is searched: ``sub/cat.png`` for ``sub/cat.jpg``."""
         return str(PurePosixPath(image).with_suffix(PNG))
 
     def path(self, name: str) -> Path:
@@ -133,7 +130,6 @@ class LabelFolder:
         return self._files.get(name) or self._place / f"{name}{PNG}"
 
     def has(self, image: str) -> bool:
-        """Return whether an image has a label map."""
         return find_label_file(self._files, image) is not None
 
     def find(self, image: str) -> Path:

@@ -97,16 +97,9 @@ def _uncertain(text: str) -> Failure:
 class OrientationRule:
     """Chooses the orientation in which an image is compared with its truth: upright, or as stored.
 
-    The decoding workers call it (see `decoder.Orient`).
-
-    Parameters
-    ----------
-    frames
-        The frame of each image's truth, by the name of the image.
-    wanted
-        The requested orientation; ``auto`` chooses the one that has the truth's size.
-    where_both_fit
-        The choice of ``auto`` where both have that size: ``upright`` or ``stored``.
+    The decoding workers call it (see `decoder.Orient`). `frames` has the frame of each image's truth.
+    Where `wanted` is ``auto``, the orientation counts that has the truth's size, and `where_both_fit` if both
+    have it.
     """
 
     frames: Mapping[str, Frame]
@@ -114,21 +107,9 @@ class OrientationRule:
     where_both_fit: Orientation
 
     def __call__(self, source: Source, upright: Size, turn: int) -> bool:
-        """Return whether to compare an image as stored.
+        """Return whether to compare an image of this upright (width, height) and EXIF orientation as stored.
 
-        Parameters
-        ----------
-        source
-            The image.
-        upright
-            The upright image's (width, height) in pixels.
-        turn
-            Its EXIF orientation, 1 to 8; 1 means that the stored image is upright.
-
-        Raises
-        ------
-        ImageError
-            The image and its truth have different sizes, or the truth cannot be opened.
+        ImageError where the image and its truth have different sizes, or the truth cannot be opened.
         """
         frame = self.frames[source.image]
         if isinstance(frame, Failure):
@@ -233,20 +214,10 @@ def unmatched(
     searched: str,
     suffix_option: str | None = None,
 ) -> RequestError | NothingFound:
-    """Return the error for images of which none has a counterpart.
+    """Return the error for images (one or more) of which none has a counterpart.
 
-    Parameters
-    ----------
-    sources
-        The images, at least one.
-    names
-        The names that exist.
-    expected
-        Returns the name that an image should have among `names`.
-    images, searched
-        The directory of the images, and the directory or file whose names were searched.
-    suffix_option
-        The option that says what follows an image's name, if there is one.
+    `expected` returns the name that an image should have among `names`, those in `searched`. `suffix_option`
+    is the option that says what follows an image's name, if there is one.
     """
     names = list(islice(names, _MAX_FILES))
     sources = sources[:_MAX_FILES]

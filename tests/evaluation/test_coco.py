@@ -137,7 +137,7 @@ def test_label_maps_are_the_references(truth: Path) -> None:
     assert set(np.unique(fourth)) == {0, 8}
 
 
-def test_evaluate_on_coco(fcn: Fcn, make_photos: MakePhotos, truth: Path, tmp_path: Path) -> None:
+def test_evaluate_on_coco(fcn: Fcn, make_photos: MakePhotos, truth: Path) -> None:
     made = make_photos(["1.png", "2.png", "3.png", "5.png"], size=(WIDTH, HEIGHT))
     for path in made.iterdir():
         Image.open(path).resize((WIDTH, HEIGHT)).save(path)
@@ -147,15 +147,3 @@ def test_evaluate_on_coco(fcn: Fcn, make_photos: MakePhotos, truth: Path, tmp_pa
     assert got["classes"]["15"]["truth_pixels"] == sum(int((one == 15).sum()) for one in expected)
     assert got["classes"]["8"]["truth_images"] == 1
     assert "crowds" in got["protocol"]["truth"]
-
-
-def test_what_is_not_coco_is_refused(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["1.png"], size=(WIDTH, HEIGHT))
-    for text in ("{}", "[]", "no json", '{"images": [], "annotations": [{}]}', '{"images": [1]}'):
-        (tmp_path / "bad.json").write_text(text)
-        assert "bad.json" in fcn("evaluate", made, "bad.json", *SMALL, code=2).stderr
-    content = coco_file()
-    content["annotations"][0]["segmentation"] = "nonsense"
-    (tmp_path / "bad.json").write_text(json.dumps(content))
-    done = fcn("evaluate", made, "bad.json", *SMALL, "--json", code=1)
-    assert [one["kind"] for one in json.loads(done.stdout)["failures"]] == ["BadLabels"]

@@ -259,6 +259,7 @@ def test_values_that_are_ignored(fcn: Fcn, truths: dict[str, Labels], tmp_path: 
         ("trees --labelmap trees/bad.txt", "bad.txt: line 2 is not label:red,green,blue:parts:actions"),
         ("trees --labelmap trees/labelmap.txt --truth-colors voc", "exclude each other"),
         ("instances.json --truth-suffix _x", "--truth-suffix: only label maps have such"),
+        ("instances.json --truth-colors voc", "--truth-colors: only label maps have such"),
         (
             "instances.json --truth-map 9=cat",
             "--truth-map: there is no class '9'; the classes are cat, Person",
