@@ -38,8 +38,8 @@ def add_image(photos: Path, number: int) -> None:
 def evaluate(fcn: Fcn, photos: Path, content: Any, *options: str, code: int = 0) -> tuple[Any, str]:
     """Return the figures, or None, and what stderr says."""
     Path("instances.json").write_text(json.dumps(content))
-    line = ("evaluate", photos, "instances.json", "--predictions", "masks", *options)
-    done = fcn(*line, "--json", code=code)
+    measured = ("--predictions", "masks", "--json")
+    done = fcn("evaluate", photos, "instances.json", *measured, *options, code=code)
     return (json.loads(done.stdout) if done.stdout else None), done.stderr
 
 
