@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..common import resources
-from ..common.wording import counted
+from ..common.wording import alternatives, counted
 from ..models.registry import DEFAULT_BACKBONE
 from . import command_line, options, values
 from .console import print_figures, write_line
@@ -165,6 +165,36 @@ def fetch_weights(
             official, Path(directory) if directory else None, progress=ProgressBar(quiet=quiet).downloading
         )
         write_line(str(path), sys.stdout)
+
+
+@weights_app.command("check", cls=command_line.Command)
+def check_weights(
+    file: options.CheckpointFile,
+    quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+) -> None:
+    """Say what a checkpoint holds and which network it fits; exit with 2 if it fits none."""
+    from ..common.errors import WeightsError
+    from ..models import registry, weights
+
+    path = Path(file)
+    found = weights.WeightsFile(path, weights.sha256_of(path))
+    networks = weights.networks_in(found)
+    write_line(f"{'sha256':20}{found.sha256}", sys.stdout)
+    for network in networks:
+        write_line(f"{'network':20}{network.described()}", sys.stdout)
+    fits = False
+    for name, backbone in registry.BACKBONES.items():
+        try:
+            loaded = weights.load_one_of(backbone, networks, path)
+        except WeightsError as error:
+            write_line(f"{name:20}{str(error).removeprefix(f'{path}: ')}", sys.stdout)
+            continue
+        fits, origin = True, loaded.origin.described()
+        classes = counted(len(loaded.class_names), "class", "classes")
+        write_line(f"{name:20}fits: {classes}{f'; {origin}' if origin else ''}", sys.stdout)
+    if not fits:
+        raise WeightsError(f"{path}: {alternatives(registry.BACKBONES)} cannot take it")
 
 
 @weights_app.command("verify", cls=command_line.Command)

@@ -941,6 +941,9 @@ Backbones = Annotated[
         help=f"One or more of {', '.join(BACKBONES)}, or all.",
     ),
 ]
+CheckpointFile = Annotated[
+    str, typer.Argument(metavar="FILE", parser=values.local, help="A checkpoint, as for --weights.")
+]
 WeightsDirectory = Annotated[
     str | None,
     _option(

@@ -272,6 +272,8 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         "kernels": chosen.kernels,
     }
     settings["weights_sha256"] = file.sha256
+    if origin := network.origin.as_json():
+        settings["checkpoint"] = origin
     return _Answers(answers(), network.class_names, {"settings": settings})
 
 

@@ -93,14 +93,21 @@ class RequestedSettings:
         """Return all settings under the names of their options."""
         return {**self.labels.as_json(), "keep_extension": self.keep_extension}
 
-    def save(self, output: OutputStore, weights_sha256: str | None) -> None:
-        """Write the settings file; the weights' hash is None when it is not known yet."""
+    def save(
+        self, output: OutputStore, weights_sha256: str | None, checkpoint: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the settings file.
+
+        The weights' hash is None when it is not known yet. `checkpoint` says where in their file the network
+        was, where that is worth saying.
+        """
         content = {
             SETTINGS_MARK: SCHEMA,
             "labels": self.labels.as_json(),
             "names": {"keep_extension": self.keep_extension},
             "fingerprint": self.labels.fingerprint(),
             "weights_sha256": weights_sha256,
+            **({"checkpoint": checkpoint} if checkpoint else {}),
         }
         output.write_text(SETTINGS_FILE, json.dumps(content, indent=2) + "\n")
 

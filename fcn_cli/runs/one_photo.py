@@ -88,6 +88,8 @@ def _prediction(
         if note := execution.note(chosen):
             observer.note(note)
         network = model.load(file)
+        if origin := network.origin.described():
+            observer.note(f"{file.path.name}: {origin}")
         request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))
         options = PredictionOptions(
             not find_kind(request.kind).from_labels, prediction.inference.min_confidence
