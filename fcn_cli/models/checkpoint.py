@@ -169,8 +169,10 @@ def networks(content: Any) -> list[Network]:
     states = list(_state_dicts(content, (), set()))
     if found := [network for where, state in states for network in _networks_of(where, state)]:
         return found
-    if not any(_is_state(state) for _, state in states):
+    holding = [state for _, state in states if _is_state(state)]
+    if not holding:
         raise WeightsError("contains no state dict; save model.state_dict()")
+    _refuse_other_keys(holding[0])
     raise WeightsError(f"has no FCN classifier ({LAST_LAYER[0]} is missing)")
 
 
@@ -178,6 +180,12 @@ def _is_state(state: Mapping[Any, Any]) -> bool:
     import torch
 
     return any(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def _refuse_other_keys(state: Mapping[Any, Any]) -> None:
+    other = next((key for key in state if not isinstance(key, str)), None)
+    if other is not None:
+        raise WeightsError(f"not a state dict, a key in it is a {type(other).__name__}")
 
 
 def _state_dicts(
@@ -198,9 +206,8 @@ def _networks_of(wrappers: tuple[str, ...], state: Mapping[Any, Any]) -> Iterato
     prefixes = {
         name.removesuffix(LAST_LAYER[0]) for name in names if f".{name}".endswith(f".{LAST_LAYER[0]}")
     }
-    if prefixes and len(names) < len(state):
-        other = next(key for key in state if not isinstance(key, str))
-        raise WeightsError(f"not a state dict, a key in it is a {type(other).__name__}")
+    if prefixes:
+        _refuse_other_keys(state)
     if len(prefixes) > _MOST_NETWORKS:
         raise WeightsError(f"holds {len(prefixes)} networks; save the one that you want by itself")
     for prefix in sorted(prefixes):

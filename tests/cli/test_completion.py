@@ -35,7 +35,7 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
     ("words", "expected"),
     [
         ("fcn seg", ["segment"]),
-        ("fcn weights ", ["list", "fetch", "verify"]),
+        ("fcn weights ", ["list", "fetch", "check", "verify"]),
         ("fcn segment --ba", ["--backbone", "--batch-size"]),
         ("fcn segment photos --backbone ", list(BACKBONES)),
         ("fcn bench --backbone eff", ["efficientnet_lite0"]),
