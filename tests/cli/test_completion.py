@@ -36,7 +36,7 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
     [
         ("fcn seg", ["segment"]),
         ("fcn weights ", ["list", "fetch", "check", "verify"]),
-        ("fcn segment --ba", ["--backbone", "--batch-size"]),
+        ("fcn segment --ba", ["--backbone", "--batch-size", "--background"]),
         ("fcn segment photos --backbone ", list(BACKBONES)),
         ("fcn bench --backbone eff", ["efficientnet_lite0"]),
         ("fcn weights fetch res", ["resnet50", "resnet101"]),
