@@ -188,14 +188,17 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def decoded(folder: Path, seen: Callable[[int], None]) -> None:
+def decoded(
+    folder: Path, seen: Callable[[int], None], *, clean: bool = False, is_shared: bool = True
+) -> None:
     """Decode a folder in two workers; keep all pixels, and tell how many images there are so far."""
     held = []
-    with DecodePool(
-        discover(InputRequest([str(folder)])).sources, DecodeSettings(DecodeOptions(300)), 2
-    ) as pool:
+    sources = discover(InputRequest([str(folder)])).sources
+    with DecodePool(sources, DecodeSettings(DecodeOptions(300)), 2, clean=clean) as pool:
         for image in filter(None, pool):
             assert image.pixels is not None
+            # Only pixels that came through the pipe are this process's own.
+            assert image.pixels.flags.writeable != is_shared
             held.append(image.pixels)
             seen(len(held))
     assert all((pixels[..., 0] == number).all() for number, pixels in enumerate(held))
@@ -207,14 +210,18 @@ def test_descriptors_do_not_grow_with_images(folder: Path) -> None:
     assert counts[60] <= counts[5]
 
 
-def test_pixels_are_on_no_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clean", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_pixels_are_on_no_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: bool
+) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     mapped = []
-    decoded(folder, lambda _: mapped.append(Path("/proc/self/maps").read_text()))
+    decoded(folder, lambda _: mapped.append(Path("/proc/self/maps").read_text()), clean=clean)
+    assert mapped
     assert all("memfd:fcn-pixels" in maps and str(tmp_path) not in maps for maps in mapped)
 
 
 def test_without_such_memory_all_go_through_the_pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
-    decoded(folder, lambda _: None)
+    decoded(folder, lambda _: None, is_shared=False)

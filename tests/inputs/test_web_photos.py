@@ -356,7 +356,7 @@ def test_others_say_that_a_photo_is_elsewhere(fcn: Fcn, web: WebServer, photo: b
     url = f"{web.url}/a.png"
     fcn("segment", url, *HERE, "-o", "out", "--report")
     rows = "".join(path.read_text() for path in (tmp_path / "out/report").rglob("*.js"))
-    assert "only photos on this machine are shown" in rows
+    assert "only images on this machine are shown" in rows
     assert fcn("list", "out").stdout == f"{url}\n"
     fcn("verify", "out")
     done = fcn("export", "out", "--format", "yolo", "-o", "exported", code=1)
