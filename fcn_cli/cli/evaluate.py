@@ -53,11 +53,11 @@ def evaluate(
 ) -> None:
     """Measure a network, or a directory of masks, against ground truth: IoU, Dice, precision, recall.
 
-    Photos without truth are skipped and counted. Photos that fail, for example because their truth has
+    Images without truth are skipped and counted. Images that fail, for example because their truth has
     another size, are skipped and reported.
 
-    Exit codes: 0 every photo with truth was measured; 1 some failed; 2 the request is wrong or the truth is
-    unusable; 3 there is no photo, or no photo with truth; 5 the report cannot be written.
+    Exit codes: 0 every image with truth was measured; 1 some failed; 2 the request is wrong or the truth is
+    unusable; 3 there is no image, or no image with truth; 5 the report cannot be written.
     """
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest

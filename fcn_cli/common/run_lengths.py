@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of a class in a label map, compressed, in NumPy.
+"""COCO's run-length encoding of a class in a label map, compressed, and back.
 
 The format is that of COCO's API (``maskApi.c`` in github.com/cocodataset/cocoapi): runs go down the columns,
 runs outside and inside the class alternate, and the first one is outside.
@@ -82,3 +82,23 @@ def compress(counts: NDArray[np.int64]) -> str:
         active = active & more
     characters = np.column_stack(groups).astype(np.uint8)
     return characters[np.column_stack(present)].tobytes().decode("ascii")
+
+
+def decompress(text: str) -> list[int]:
+    """Return the run lengths in COCO's text, as of `compress`; ValueError says what is wrong with it."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - _FIRST_CHARACTER
+        if not 0 <= code < 2 * _MORE:
+            raise ValueError("has damaged run lengths")
+        value |= (code & _BITS) << shift
+        shift += _BIT_COUNT
+        if not code & _MORE:
+            if code & _SIGN:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("has run lengths that end too early")
+    return counts

@@ -28,14 +28,14 @@ from .confusion import Confusion
 from .ground_truth import FolderTruth, Truth, TruthRequest, open_truth
 from .label_folder import LabelFolder
 from .matching import OrientationRule
-from .result import Evaluation, SeenPhoto
+from .result import Evaluation, SeenImage
 
 _THREADS = 2
 MAX_HELD_BYTES = 256 << 20
 """How many bytes of label maps may wait for their truth."""
 
 PROTOCOLS = {
-    Protocol.ORIGINAL: "label map and truth compared at the photo's own size",
+    Protocol.ORIGINAL: "label map and truth compared at the image's own size",
     Protocol.TORCHVISION: "label map and truth compared at the network's input size, the truth resized to it "
     "by nearest neighbour, as in torchvision's reference script",
 }
@@ -59,14 +59,14 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is to be measured for one photo: a label map, or a file that has one, or why there is none.
+    """What is to be measured for one image: a label map, or a file that has one, or why there is none.
 
-    Without `upright`, a label map from a file is taken the way that fits the photo's size; with it, it is
-    one of the upright photo.
+    Without `upright`, a label map from a file is taken the way that fits the image's size; with it, it is
+    one of the upright image.
     """
 
     source: Source
-    photo: SeenPhoto
+    seen: SeenImage
     labels: LabelMap | Failure | Path
     upright: bool = False
 
@@ -76,31 +76,31 @@ class _Answer:
 
 
 class Compared(NamedTuple):
-    """One photo's truth and prediction (uint8, of one shape (h, w)), and their confusion matrix."""
+    """One image's truth and prediction (uint8, of one shape (h, w)), and their confusion matrix."""
 
     source: Source
-    photo: SeenPhoto
+    seen: SeenImage
     truth: LabelMap
     predicted: LabelMap
     confusion: Confusion
 
 
 Inspector: TypeAlias = Callable[[Compared], None]
-"""Is given every photo that was measured, in the threads that compare; it must not keep the label maps."""
+"""Is given every image that was measured, in the threads that compare; it must not keep the label maps."""
 
 
 @dataclass(frozen=True)
 class _Matched:
-    """The photos with truth, in order; `names` maps an image to the truth's name for it."""
+    """The images with truth, in order; `names` maps an image to the truth's name for it."""
 
     truth: Truth
-    photos: list[Source]
+    sources: list[Source]
     names: dict[str, str]
     rule: OrientationRule
 
 
 class _Answers(NamedTuple):
-    """The answers photo by photo, their class names, and further entries for the protocol."""
+    """The answers image by image, their class names, and further entries for the protocol."""
 
     answers: Generator[_Answer | None]
     class_names: tuple[str, ...]
@@ -124,12 +124,12 @@ def evaluate(
     if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
         raise RequestError(
             f"--protocol {request.protocol} compares at the network's input size, and masks in a directory "
-            "have the photos'; use --protocol original, or leave --predictions out"
+            "have the images'; use --protocol original, or leave --predictions out"
         )
     decoder.prepare_process(request.prediction.decoding.max_pixels)
-    photos, matched = _find(request)
+    images, matched = _find(request)
     truth = matched.truth
-    observer.begin(len(matched.photos))
+    observer.begin(len(matched.sources))
     if request.predictions is not None:
         found = _from_folder(request, matched)
     else:
@@ -147,9 +147,9 @@ def evaluate(
         },
         matched.rule.wanted,
         matched.rule.where_both_fit,
-        len(photos),
-        len(photos) - len(matched.photos),
-        len(truth) - len(matched.photos),
+        len(images),
+        len(images) - len(matched.sources),
+        len(truth) - len(matched.sources),
         truth.counts,
     )
     with closing(found.answers):
@@ -158,11 +158,11 @@ def evaluate(
 
 
 def _find(request: EvaluationRequest) -> tuple[list[Source], _Matched]:
-    """Find the photos, match them with the truth, and check that the truth is usable."""
+    """Find the images, match them with the truth, and check that the truth is usable."""
     matching.refuse_images(request.images, request.truth.path)
     found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
     if not found.sources:
-        raise NothingFound("; ".join(filter(None, ["no photo was found", found.ignored_text()])))
+        raise NothingFound("; ".join(filter(None, ["no image was found", found.ignored_text()])))
     with matching.detect_swapped(request.images, request.truth.path):
         truth = open_truth(request.truth)
         # With a suffix, label maps may lie beside the images.
@@ -205,14 +205,14 @@ def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
     from ..runs.prediction_stream import open_pool
 
     folder = LabelFolder(Path(request.predictions or ""))
-    if not any(folder.has(source.image) for source in matched.photos):
+    if not any(folder.has(source.image) for source in matched.sources):
         raise matching.unmatched(
-            matched.photos, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
+            matched.sources, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
         )
     classes = load_class_names(request.prediction.model.class_names) or folder.class_names or VOC_CLASSES
     matched.truth.use_classes(classes)
-    # The photos are opened for their sizes and EXIF orientations: our masks are always upright.
-    pool = open_pool(matched.photos, request.prediction.decoding, orient=matched.rule, measure_only=True)
+    # The images are opened for their sizes and EXIF orientations: our masks are always upright.
+    pool = open_pool(matched.sources, request.prediction.decoding, orient=matched.rule, measure_only=True)
 
     def answers() -> Generator[_Answer | None]:
         with pool:
@@ -221,7 +221,7 @@ def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
                     yield None
                     continue
                 labels = item.failure or folder.find(item.source.image)
-                yield _Answer(item.source, SeenPhoto.of(item, None), labels, upright=folder.is_ours)
+                yield _Answer(item.source, SeenImage.of(item, None), labels, upright=folder.is_ours)
 
     return _Answers(answers(), classes, {"predictions": os.fspath(folder.root), "settings": folder.settings})
 
@@ -233,7 +233,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
     from ..runs.prediction_stream import open_pool
 
     prediction = request.prediction
-    pool = open_pool(matched.photos, prediction.decoding, orient=matched.rule)
+    pool = open_pool(matched.sources, prediction.decoding, orient=matched.rule)
     try:
         # A device that is not there is a reason not to look for weights, which may take a download.
         chosen = execution.resolve_execution(prediction.inference)
@@ -261,9 +261,9 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
                 if not batch:
                     yield None
                 for predicted in batch:
-                    photo, result = predicted.image, predicted.result
+                    image, result = predicted.image, predicted.result
                     labels = result if isinstance(result, Failure) else result.labels
-                    yield _Answer(photo.source, SeenPhoto.of(photo, short_side), labels)
+                    yield _Answer(image.source, SeenImage.of(image, short_side), labels)
 
     settings = {
         **prediction.label_settings(model).as_json(),
@@ -289,18 +289,18 @@ def _count(
     classes = len(evaluation.class_names)
     resized = evaluation.protocol["name"] == Protocol.TORCHVISION
 
-    def add(task: Task[tuple[Source, SeenPhoto], Confusion]) -> None:
-        source, photo = task.key
+    def add(task: Task[tuple[Source, SeenImage], Confusion]) -> None:
+        source, image = task.key
         try:
             evaluation.confusion.add(task.future.result())
-            evaluation.notes.add(source, photo)
+            evaluation.notes.add(source, image)
             observer.step(failed=False)
         except ImageError as error:
             evaluation.failures.append((source, error.failure))
             observer.step(failed=True)
 
     # Most of this time goes into decoding PNGs.
-    with OrderedWork[tuple[Source, SeenPhoto], Confusion](
+    with OrderedWork[tuple[Source, SeenImage], Confusion](
         _THREADS, "fcn-count", max_bytes=MAX_HELD_BYTES
     ) as work:
         for answer in answers:
@@ -309,9 +309,9 @@ def _count(
                 continue
             name = names[answer.source.image]
             if notes := truth.notes(name):
-                answer = replace(answer, photo=replace(answer.photo, notes=(*answer.photo.notes, *notes)))
+                answer = replace(answer, seen=replace(answer.seen, notes=(*answer.seen.notes, *notes)))
             work.submit(
-                (answer.source, answer.photo),
+                (answer.source, answer.seen),
                 partial(_compare, answer, truth, name, classes, inspect, resized=resized),
                 answer.held_bytes,
             )
@@ -327,7 +327,7 @@ def _compare(
     if isinstance(answer.labels, Failure):
         raise ImageError.of(answer.labels)
     labels = _from_file(answer, answer.labels) if isinstance(answer.labels, Path) else answer.labels
-    right = truth.load(name, answer.photo.size)
+    right = truth.load(name, answer.seen.size)
     if resized:
         size = labels.shape[1], labels.shape[0]
         right = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
@@ -336,30 +336,30 @@ def _compare(
     except ValueError as error:
         raise ImageError(FailureKind.BAD_LABELS, f"{error} ({name})") from None
     if inspect is not None:
-        inspect(Compared(answer.source, answer.photo, right, labels, confusion))
+        inspect(Compared(answer.source, answer.seen, right, labels, confusion))
     return confusion
 
 
 def _from_file(answer: _Answer, path: Path) -> LabelMap:
-    """Return the label map of a file, turned to the way in which the photo's truth was drawn."""
-    photo = answer.photo
-    labels = read_label_map(path, photo.size, photo.other_size)
-    as_it_is = (labels.shape[1], labels.shape[0]) == photo.size
+    """Return the label map of a file, turned to the way in which the image's truth was drawn."""
+    image = answer.seen
+    labels = read_label_map(path, image.size, image.other_size)
+    as_it_is = (labels.shape[1], labels.shape[0]) == image.size
     what = f"its label map {path}"
-    if photo.stored and (answer.upright or not as_it_is):
-        _check_size(labels, photo.other_size, what)
-        return np.asarray(exif.as_stored(Image.fromarray(labels), photo.turn))
-    if photo.turn != 1 and not as_it_is and not answer.upright:
-        _check_size(labels, photo.other_size, what)
-        return np.asarray(exif.upright(Image.fromarray(labels), photo.turn))
-    _check_size(labels, photo.size, what)
+    if image.stored and (answer.upright or not as_it_is):
+        _check_size(labels, image.other_size, what)
+        return np.asarray(exif.as_stored(Image.fromarray(labels), image.turn))
+    if image.turn != 1 and not as_it_is and not answer.upright:
+        _check_size(labels, image.other_size, what)
+        return np.asarray(exif.upright(Image.fromarray(labels), image.turn))
+    _check_size(labels, image.size, what)
     return labels
 
 
-def _check_size(labels: LabelMap, photo: tuple[int, int], what: str) -> None:
+def _check_size(labels: LabelMap, image: tuple[int, int], what: str) -> None:
     height, width = labels.shape
-    if (width, height) != photo:
+    if (width, height) != image:
         raise ImageError(
             FailureKind.SIZES_DIFFER,
-            f"{what} has {width}x{height} pixels, the photo {photo[0]}x{photo[1]}",
+            f"{what} has {width}x{height} pixels, the image {image[0]}x{image[1]}",
         )

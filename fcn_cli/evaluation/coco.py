@@ -27,6 +27,7 @@ from ..common.class_map import ClassMap, Indices
 from ..common.errors import Failure, FailureKind, ImageError, RequestError
 from ..common.label_map import VOID_INDEX, LabelMap, Size
 from ..common.output_layout import WRITTEN_BY_EXPORT
+from ..common.run_lengths import decompress
 from ..outputs.json_text import read_name
 from .choices import Orientation
 from .matching import Frame
@@ -34,11 +35,6 @@ from .matching import Frame
 # COCO's own largest file has half a gigabyte.
 _MOST_BYTES = 2 << 30
 _SHOWN_NAMES = 3
-
-# Compressed run lengths, similar to LEB128: each character, minus "0", holds five bits of a number and a
-# sixth bit that says whether more characters follow.
-_FIRST_CHARACTER, _CHARACTERS = ord("0"), 64
-_MORE, _NEGATIVE, _BITS, _BIT_COUNT = 32, 16, 31, 5
 
 _SYNONYMS = (
     ("aeroplane", "airplane"),
@@ -421,31 +417,11 @@ def _validated_counts(runs: dict[str, Any], height: int, width: int) -> list[int
         raise ValueError(f"has run lengths for a size of {runs.get('size')}, its image {[height, width]}")
     counts = runs.get("counts")
     if isinstance(counts, str):
-        counts = _decompress_counts(counts)
+        counts = decompress(counts)
     if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
         raise ValueError("has damaged run lengths")
     if sum(counts) != height * width:
         raise ValueError(f"has run lengths of {sum(counts)} pixels, its image {height * width}")
-    return counts
-
-
-def _decompress_counts(text: str) -> list[int]:
-    """Decode compressed run lengths: from the fourth on, each is a difference to the last but one."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - _FIRST_CHARACTER
-        if not 0 <= code < _CHARACTERS:
-            raise ValueError("has damaged run lengths")
-        value |= (code & _BITS) << shift
-        shift += _BIT_COUNT
-        if not code & _MORE:
-            if code & _NEGATIVE:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError("has run lengths that end too early")
     return counts
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenPhoto:
-    """What is known about a photo without its pixels.
+class SeenImage:
+    """What is known about an image without its pixels.
 
     `size` is the (width, height) in pixels in which it is compared: upright, or with `stored` as in the file.
     `turn` is the EXIF orientation, 1 for none. `smaller` is true if the network's input was smaller than
-    requested, because the photo is long and thin.
+    requested, because the image is long and thin.
     """
 
     size: tuple[int, int]
@@ -36,24 +36,24 @@ class SeenPhoto:
     smaller: bool = False
 
     @classmethod
-    def of(cls, item: DecodedImage, short_side: int | None) -> SeenPhoto:
-        """Describe a decoded photo; `short_side` is the requested one in pixels, None for the photo's own."""
+    def of(cls, item: DecodedImage, short_side: int | None) -> SeenImage:
+        """Describe a decoded image; `short_side` is the requested one in pixels, None for the image's own."""
         fed = min(item.pixels.shape[:2]) if item.pixels is not None else None
         smaller = fed is not None and short_side is not None and fed < short_side
         return cls((item.width, item.height), item.turn, item.stored, item.notes, smaller)
 
     @property
     def other_size(self) -> tuple[int, int]:
-        """The (width, height) in the other orientation: stored for an upright photo, and the reverse."""
+        """The (width, height) in the other orientation: stored for an upright image, and the reverse."""
         return exif.turned_size(self.size, self.turn)
 
 
 @dataclass
-class PhotoNotes:
-    """Notes on the measured photos.
+class ImageNotes:
+    """Notes on the measured images.
 
-    `turned` counts the photos that EXIF turns or mirrors, `stored` those of them that were compared as
-    stored, and `either` those whose size fits in both orientations. `smaller` counts the photos whose network
+    `turned` counts the images that EXIF turns or mirrors, `stored` those of them that were compared as
+    stored, and `either` those whose size fits in both orientations. `smaller` counts the images whose network
     input was smaller than requested.
     """
 
@@ -63,14 +63,14 @@ class PhotoNotes:
     smaller: int = 0
     texts: list[tuple[Source, tuple[str, ...]]] = field(default_factory=list)
 
-    def add(self, source: Source, photo: SeenPhoto) -> None:
-        """Count one photo."""
-        self.turned += photo.turn != 1
-        self.stored += photo.stored
-        self.either += photo.turn != 1 and photo.other_size == photo.size
-        self.smaller += photo.smaller
-        if photo.notes:
-            self.texts.append((source, photo.notes))
+    def add(self, source: Source, image: SeenImage) -> None:
+        """Count one image."""
+        self.turned += image.turn != 1
+        self.stored += image.stored
+        self.either += image.turn != 1 and image.other_size == image.size
+        self.smaller += image.smaller
+        if image.notes:
+            self.texts.append((source, image.notes))
 
     def by_kind(self) -> dict[str, int]:
         """Return the number of times of each note; notes that differ only in numbers count as the same."""
@@ -80,9 +80,9 @@ class PhotoNotes:
 
 @dataclass
 class Evaluation:
-    """The result: `total` photos = evaluated (`confusion.images`) + `skipped` + failed.
+    """The result: `total` images = evaluated (`confusion.images`) + `skipped` + failed.
 
-    `skipped` counts the photos without truth, `truth_unused` the true label maps without a photo.
+    `skipped` counts the images without truth, `truth_unused` the true label maps without an image.
     `truth_counts` holds further figures of the truth.
     """
 
@@ -95,7 +95,7 @@ class Evaluation:
     skipped: int
     truth_unused: int
     truth_counts: Mapping[str, Any]
-    notes: PhotoNotes = field(default_factory=PhotoNotes)
+    notes: ImageNotes = field(default_factory=ImageNotes)
     failures: list[tuple[Source, Failure]] = field(default_factory=list)
 
     @property

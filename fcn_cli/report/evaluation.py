@@ -24,7 +24,7 @@ from ..common.label_map import VOID_INDEX, LabelMap, count_classes
 from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE, is_output_directory
 from ..evaluation.accuracy import Compared
 from ..evaluation.confusion import Confusion
-from ..evaluation.result import Evaluation, SeenPhoto
+from ..evaluation.result import Evaluation, SeenImage
 from ..inputs import decoder, exif
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import Source
@@ -64,7 +64,7 @@ class _Entry:
     """One image that was compared: its row of the table, and what its own pictures are made from."""
 
     source: Source
-    image: SeenPhoto
+    image: SeenImage
     key: str
     row: dict[str, Any]
 
@@ -126,7 +126,7 @@ class EvaluationReport:
             self._lost = error
             return
         row = {**_row(compared), "key": key, **made}
-        self._entries.append(_Entry(compared.source, compared.photo, key, row))
+        self._entries.append(_Entry(compared.source, compared.seen, key, row))
 
     def write(self, evaluation: Evaluation, observer: ProgressObserver, decoding: DecodeOptions) -> Path:
         """Write ``evaluation.json``, the pictures and the page; return the page's path.
@@ -214,7 +214,7 @@ def _key(compared: Compared) -> str:
         labels.update(np.ascontiguousarray(each).data)
     file = (source.image, source.size_bytes, source.etag or source.mtime_ns)
     return key_of(
-        "evaluation", _RENDERER, *file, compared.photo.stored, compared.truth.shape, labels.hexdigest()
+        "evaluation", _RENDERER, *file, compared.seen.stored, compared.truth.shape, labels.hexdigest()
     )
 
 

@@ -274,7 +274,7 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
         (("made", "other"), 3, "expected a.png (for made/a.png), found b.png"),
         (("made", "truth", "--predictions", "nowhere"), 2, "nowhere: no such directory"),
         (("made", "truth", "--predictions", "other"), 3, "expected a.png (for made/a.png), found b.png"),
-        (("empty", "truth"), 3, "no photo"),
+        (("empty", "truth"), 3, "no image"),
         (("twins", "truth"), 2, "same truth"),
     ],
 )

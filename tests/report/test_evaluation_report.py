@@ -118,17 +118,19 @@ def test_the_confusion_matrix_is_shares_of_the_truth(measured: Page) -> None:
         assert said[256 * index + predicted] in {text, f"{text}s"}
 
 
-def test_bars_of_iou_and_accuracy(measured: Page) -> None:
+def test_bars_of_iou_and_recall_and_figures_beside_them(measured: Page) -> None:
     figures = json.loads((measured.root / "evaluation.json").read_text())
     seen = [entry for entry in figures["classes"].values() if entry["iou"] is not None]
     expected: list[float] = []
     for entry in sorted(seen, key=lambda entry: entry["iou"]):
-        expected += [100 * value for value in (entry["iou"], entry["accuracy"]) if value is not None]
+        expected += [100 * value for value in (entry["iou"], entry["recall"]) if value is not None]
     bars = [
         attributes for tag, attributes in measured.tags if tag == "rect" and attributes.get("class") == "fill"
     ]
     assert [float(str(bar["width"]).rstrip("%")) for bar in bars] == pytest.approx(expected, abs=1e-3)
-    assert f"{figures['mean_iou']:.1%}".replace("%", " %") in measured.text
+    shown = [figures["mean_iou"], figures["mean_dice"], figures["frequency_weighted_iou"]]
+    shown += [entry[figure] for entry in seen for figure in ("precision", "dice") if entry[figure]]
+    assert all(f"{value:.1%}".replace("%", " %") in measured.text for value in shown)
     assert "tvmonitor" in measured.text
 
 
