@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .common import limits, palettes
+from .common.class_map import REST
 from .common.class_names import class_name
 from .common.errors import Failure, FcnError, ImageError, RequestError
 from .common.label_map import Segmentation, count_classes
 from .inference.engine import Engine
 from .inference.execution import resolve_execution
 from .inference.labels import PredictionOptions
-from .inference.options import InferenceOptions, ViewOptions
+from .inference.options import InferenceOptions, MinConfidence, ViewOptions
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
 from .inputs.rgb import to_srgb
 from .inputs.samples import Rendering
@@ -175,8 +176,9 @@ class SegmenterOptions(TypedDict, total=False):
     """Scale samples of more than 8 bits from their 2nd to their 98th percentile. Default: False."""
     alpha: str | None
     """Whether a fourth band is alpha, ``use`` or ``ignore``; None: as the file says."""
-    min_confidence: float
-    """Pixels whose class has a smaller probability (0 to 1) become void (255). Default: 0."""
+    min_confidence: float | Mapping[str, float]
+    """Pixels whose class has a smaller probability (0 to 1) become void (255); by class: ``{"cat": 0.7, "*":
+    0.5}``. Default: 0."""
     map: str | os.PathLike[str] | Mapping[str, int] | None
     """Classes merged and renamed, as for ``--map``: ``"pet:cat+dog=1,*=0"``, a dictionary or a JSON file."""
     min_region: int
@@ -229,7 +231,7 @@ class Segmenter:
             options.get("kernels", "auto"),
             options.get("batch_size"),
             options.get("threads"),
-            options.get("min_confidence", 0.0),
+            _min_confidence(options.get("min_confidence", 0.0)),
             ViewOptions(options.get("tile"), options.get("overlap"), options.get("flip", False)),
         )
         self._rendering = Rendering(options.get("stretch", False), options.get("alpha"))
@@ -249,7 +251,9 @@ class Segmenter:
         self._rules = rules.resolve(self.network.class_names)
         self.class_names = self._rules.names(self.network.class_names)
         self.resize = options.get("resize", None if options.get("tile") else DEFAULT_SHORT_SIDE)
-        wanted = PredictionOptions(options.get("confidence", False), inference.min_confidence)
+        least = inference.min_confidence
+        by_class = least.by_index(self.network.class_names)
+        wanted = PredictionOptions(options.get("confidence", False), least.others, by_class)
         self._engine = Engine(self.network, execution, wanted, inference.views)
 
     def __call__(self, photo: Photo) -> Result:
@@ -384,6 +388,10 @@ def _is_map(value: object) -> bool:
     return isinstance(value, Mapping) or _is_path(value)
 
 
+def _are_probabilities(value: object) -> bool:
+    return _is_number(value) or (isinstance(value, Mapping) and all(map(_is_number, value.values())))
+
+
 def _are_numbers(value: object) -> bool:
     return isinstance(value, Sequence | np.ndarray) and all(map(_is_number, value))
 
@@ -395,7 +403,7 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     **dict.fromkeys(("offline", "confidence", "flip", "stretch"), (_is_flag, "True or False")),
     **dict.fromkeys(("device", "precision", "kernels", "backbone", "alpha"), (_is_text, "a name")),
-    "min_confidence": (_is_number, "a number"),
+    "min_confidence": (_are_probabilities, "a number"),
     "map": (_is_map, "rules, a dictionary or a path"),
     "scales": (_are_numbers, "a list of numbers"),
 }
@@ -431,9 +439,17 @@ def _check(backbone: str, options: SegmenterOptions) -> None:
             raise RequestError(f"{name} {number}: a whole number from {minimum} to {maximum} is needed")
     if options.get("alpha") not in {None, "use", "ignore"}:
         raise RequestError(f"alpha {options.get('alpha')!r}: 'use' or 'ignore' is needed")
-    confidence = options.get("min_confidence", 0.0)
-    if not 0 <= confidence <= 1:
-        raise RequestError(f"min_confidence {confidence}: a probability is from 0 to 1")
+    confidence = _min_confidence(options.get("min_confidence", 0.0))
+    for probability in (confidence.others, *dict(confidence.classes).values()):
+        if not 0 <= probability <= 1:
+            raise RequestError(f"min_confidence {probability}: a probability is from 0 to 1")
+
+
+def _min_confidence(given: float | Mapping[str, float]) -> MinConfidence:
+    if not isinstance(given, Mapping):
+        return MinConfidence(float(given))
+    classes = tuple((name, float(probability)) for name, probability in given.items() if name != REST)
+    return MinConfidence(float(given.get(REST, 0.0)), classes)
 
 
 # What to do instead of giving an option of the command line that the API does not have.

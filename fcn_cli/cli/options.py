@@ -339,14 +339,14 @@ Flip = Annotated[
     ),
 ]
 MinConfidence = Annotated[
-    float,
+    Any,
     _option(
         QUALITY,
         line="Less probable pixels become void (255).",
-        more="In masks and colours; P is a probability.",
+        more="In masks and colours; P is a probability. By class: cat=0.7,0.5, where 0.5 is for all others.",
         envvar="FCN_MIN_CONFIDENCE",
         metavar="P",
-        parser=values.number(0, 1),
+        parser=values.min_confidence,
     ),
 ]
 Map = Annotated[

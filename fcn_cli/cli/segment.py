@@ -49,7 +49,7 @@ def segment(
     stretch: options.Stretch = False,
     alpha: options.AlphaOption = None,
     write: options.Write = None,
-    min_confidence: options.MinConfidence = 0.0,
+    min_confidence: options.MinConfidence = "0",
     map: options.Map = None,  # noqa: A002 - the option's name
     min_region: options.MinRegion = 0,
     palette: options.Palette = "hub",

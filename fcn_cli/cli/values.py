@@ -136,6 +136,23 @@ def number(minimum: float, maximum: float) -> Callable[[Any], float]:
     return parse
 
 
+def min_confidence(text: Any) -> Any:
+    """Parse a probability, or several by class: ``cat=0.7,0.5``."""
+    from ..inference.options import MinConfidence
+
+    probability = number(0, 1)
+    others, classes = 0.0, {}
+    for part in str(text).split(","):
+        name, _, value = (side.strip() for side in part.rpartition("="))
+        if not name and "=" not in part:
+            others = probability(value)
+        elif name and name not in classes:
+            classes[name] = probability(value)
+        else:
+            raise refused("a number from 0 to 1, or several by class such as cat=0.7,0.5", text)
+    return MinConfidence(others, tuple(classes.items()))
+
+
 def _number(text: str) -> float:
     """Return the number that a text writes in ASCII, which `float` does not ask for."""
     if not text.isascii():

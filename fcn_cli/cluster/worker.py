@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..common import swept_directory
 from ..common.errors import DeviceLost, ExitCode, FcnError, RequestError
-from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..outputs.directory import OutputDirectory
 from ..outputs.label_rules import ResolvedRules
@@ -96,14 +95,10 @@ class Worker:
                 )
             self._output = job.output.open()
             from ..inference import engine, execution
-            from ..inference.labels import PredictionOptions
 
             chosen = execution.resolve_execution(job.prediction.inference)
             network: LoadedModel = ray.get(self._network[0])
-            options = PredictionOptions(
-                any(not find_kind(kind).from_labels for kind in job.kinds),
-                job.prediction.inference.min_confidence,
-            )
+            options = job.prediction.wanted(job.kinds, network.class_names)
             self._engine = engine.Engine(network, chosen, options, job.prediction.inference.views)
         except FcnError as error:
             return _problem(error)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -23,16 +23,29 @@ class PredictionOptions:
     """What to predict beside the classes.
 
     With `confidence`, the softmax probability of each pixel's winning class is returned. A pixel with a
-    probability below `minimum` (0 to 1) becomes void.
+    probability below `minimum` (0 to 1), or below that which `minimum_of` has for its class, becomes void.
     """
 
     confidence: bool = False
     minimum: float = 0.0
+    minimum_of: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def labels_only(self) -> bool:
         """Whether no probability is needed."""
-        return not self.confidence and not self.minimum
+        return not self.confidence and not self.has_minimum
+
+    @property
+    def has_minimum(self) -> bool:
+        """Whether a pixel may become void."""
+        return self.minimum > 0 or bool(self.minimum_of)
+
+    def minimums(self, classes: int, device: torch.device) -> Tensor:
+        """Return the least probability of each class: float32, shape (classes,)."""
+        result = torch.full((classes,), self.minimum, device=device)
+        for index, minimum in self.minimum_of.items():
+            result[index] = minimum
+        return result
 
 
 LABELS_ONLY = PredictionOptions()
@@ -119,6 +132,7 @@ class Upsampler:
         """Write the void pixels, and the labels with `write_labels`, into `labels`; return the confidence."""
         classes, options = len(logits), self.options
         confidence = torch.empty_like(labels) if options.confidence else None
+        least = options.minimums(classes, logits.device)
         # Descending, so that the maximum over equal logits selects the lowest class.
         order = torch.arange(classes, 0, -1, dtype=torch.float32, device=logits.device)[:, None, None]
         for rows, chunk in _chunks(logits, x, y):
@@ -128,8 +142,9 @@ class Upsampler:
             probability = None if options.labels_only else self._probability(chunk, best)
             if write_labels:
                 labels[rows] = classes - chunk.eq_(best).mul_(order).amax(0)
-            if probability is not None:
-                labels[rows].masked_fill_(probability < options.minimum, VOID_INDEX)
+            if probability is not None and options.has_minimum:
+                needed = least[labels[rows].long()] if options.minimum_of else options.minimum
+                labels[rows].masked_fill_(probability < needed, VOID_INDEX)
             if probability is not None and confidence is not None:
                 confidence[rows] = probability.mul_(255).round_()
         return confidence

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..common.class_names import class_name, find_class, hint_at_classes
 from ..common.errors import RequestError
+from ..common.label_map import VOID_INDEX
 
 SMALLEST_TILE = 128
 """The shortest side of a tile in pixels: the network sees too little of an image in a smaller one."""
@@ -49,13 +52,43 @@ class ViewOptions:
 
 
 @dataclass(frozen=True)
+class MinConfidence:
+    """The probability, 0 to 1, below which a pixel becomes void: of some classes, and of all others.
+
+    Classes are given by name or index.
+    """
+
+    others: float = 0.0
+    classes: tuple[tuple[str, float], ...] = ()
+
+    def by_index(self, class_names: Sequence[str] | None) -> Mapping[int, float]:
+        """Return what is given for single classes, by index; RequestError where there is no such class.
+
+        None as names stands for classes that have numbers only.
+        """
+        names = class_names or [class_name((), index) for index in range(VOID_INDEX)]
+        found: dict[int, float] = {}
+        for text, probability in self.classes:
+            index = find_class(text, names)
+            if index is None:
+                raise RequestError(f"--min-confidence {text}: no such class; {hint_at_classes(text, names)}")
+            found[index] = probability
+        return found
+
+    def setting(self, class_names: Sequence[str] | None) -> float | str:
+        """Return how it stands in settings: a number, or by class ``8=0.7,0.5``."""
+        by_index = {i: p for i, p in sorted(self.by_index(class_names).items()) if p != self.others}
+        single = [f"{index}={probability:g}" for index, probability in by_index.items()]
+        return ",".join([*single, f"{self.others:g}"]) if single else self.others
+
+
+@dataclass(frozen=True)
 class InferenceOptions:
     """How the network is run; what ``auto`` and None stand for is `execution.resolve_execution`'s to say.
 
     `device` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. `precision` is ``auto``, ``fp32``, ``bf16`` or
     ``fp16``. `kernels` is ``auto``, ``fast`` or ``torch``. `batch_size` is the number of images of one shape
-    per forward pass, `threads` that of the network's CPU threads. Pixels whose class has a smaller
-    probability than `min_confidence` (0 to 1) become void.
+    per forward pass, `threads` that of the network's CPU threads.
     """
 
     device: str = "auto"
@@ -63,5 +96,5 @@ class InferenceOptions:
     kernels: str = "auto"
     batch_size: int | None = None
     threads: int | None = None
-    min_confidence: float = 0.0
+    min_confidence: MinConfidence = MinConfidence()
     views: ViewOptions = field(default_factory=ViewOptions)

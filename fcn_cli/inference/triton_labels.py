@@ -50,9 +50,9 @@ def label_map_kernel(
         len(logits),
         width,
         *logits.stride(),
-        float(options.minimum),
+        options.minimums(len(logits), logits.device),
         has_confidence=options.confidence,
-        has_minimum=options.minimum > 0,
+        has_minimum=options.has_minimum,
         are_probabilities=probabilities,
         block=_BLOCK,
     )
@@ -94,7 +94,7 @@ def _labels(
     class_stride,
     row_stride,
     column_stride,
-    minimum,
+    minimums,
     has_confidence: tl.constexpr,
     has_minimum: tl.constexpr,
     are_probabilities: tl.constexpr,
@@ -129,7 +129,7 @@ def _labels(
                 total += tl.exp(value - best)
             probability = 1.0 / total
         if has_minimum:
-            label = tl.where(probability < minimum, _VOID, label)
+            label = tl.where(probability < tl.load(minimums + label), _VOID, label)
         if has_confidence:
             rounded = tl.floor(probability * 255.0 + 0.5)
             tl.store(confidence + tl.cast(row, tl.int64) * width + columns, rounded.to(tl.uint8), inside)

@@ -33,9 +33,10 @@ class LabelSettings:
 
     `weights` is the sha256 of the checkpoint; for official weights, which need not be on disk, its published
     first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
-    probability than `min_confidence` are void. `tile` and `overlap` are in pixels, or None without tiles.
-    Class names shape no labels: `class_names` has those with which 0.2 began the directory, because they are
-    in the fingerprint of its records (see `recorded_class_names`); it is None in every other directory.
+    probability than `min_confidence` are void; by class it is ``8=0.7,0.5``. `tile` and `overlap` are in
+    pixels, or None without tiles. `map` is in indices, ``8=2,12=2,*=0``. Class names shape no labels:
+    `class_names` has those with which 0.2 began the directory, because they are in the fingerprint of its
+    records (see `recorded_class_names`); it is None in every other directory.
     """
 
     backbone: str
@@ -44,7 +45,7 @@ class LabelSettings:
     precision: str
     kernels: str
     class_names: tuple[str, ...] | None = None
-    min_confidence: float = 0.0
+    min_confidence: float | str = 0.0
     tile: int | None = None
     overlap: int | None = None
     scales: tuple[float, ...] = (1.0,)

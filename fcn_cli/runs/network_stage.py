@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..common import resources
 from ..common.errors import DeviceLost, OutputLost
-from ..common.output_layout import find_kind
 from ..common.signals import Stop
 from ..common.wording import counted
 from ..inference.options import InferenceOptions
@@ -194,7 +193,6 @@ class NetworkStage:
     @resources.objects_that_stay()
     def _load_engine(self, file: WeightsFile, chosen: Execution, plan: Plan, workers: int) -> Engine:
         from ..inference import engine, execution
-        from ..inference.labels import PredictionOptions
 
         network = self._network(file)
         self._observer.detail(
@@ -212,8 +210,7 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        confidence = any(not find_kind(kind).from_labels for kind in self._request.output.kinds)
-        options = PredictionOptions(confidence, self._inference.min_confidence)
+        options = self._request.prediction.wanted(self._request.output.kinds, network.class_names)
         return engine.Engine(network, chosen, options, self._inference.views)
 
     def _network(self, file: WeightsFile) -> LoadedModel:

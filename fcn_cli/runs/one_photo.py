@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..common import resources
 from ..common.errors import Failure, ImageError
-from ..common.output_layout import find_kind
 from ..inputs import decoder
 from ..inputs.discovery import Source
 from ..outputs.looks import LookRequest
@@ -78,7 +77,6 @@ def _prediction(
     request: OnePhotoRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
 ) -> Prediction:
     from ..inference import engine, execution
-    from ..inference.labels import PredictionOptions
     from .prediction_stream import open_pool, predictions
 
     prediction = request.prediction
@@ -91,9 +89,7 @@ def _prediction(
         if origin := network.origin.described():
             observer.note(f"{file.path.name}: {origin}")
         request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))
-        options = PredictionOptions(
-            not find_kind(request.kind).from_labels, prediction.inference.min_confidence
-        )
+        options = prediction.wanted([request.kind], network.class_names)
         ready = engine.Engine(network, chosen, options, prediction.inference.views)
         observer.detail(f"{network.backbone.name} on {chosen.device}, {chosen.precision}")
         for batch in predictions(pool, ready):

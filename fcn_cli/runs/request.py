@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ..common import store_urls
 from ..common.errors import RequestError
+from ..common.output_layout import find_kind
 from ..common.shard import Shard
 from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
@@ -16,6 +19,9 @@ from ..outputs.label_rules import LabelRules, ResolvedRules
 from ..outputs.looks import Style
 from ..outputs.request import OutputRequest
 from ..outputs.settings import LabelSettings, RequestedSettings, recorded_class_names
+
+if TYPE_CHECKING:
+    from ..inference.labels import PredictionOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,20 @@ class PredictionRequest:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     rules: LabelRules = field(default_factory=LabelRules)
 
+    def wanted(self, kinds: Iterable[str], class_names: Sequence[str]) -> PredictionOptions:
+        """Return what the network is to predict for these output types; imports torch.
+
+        Raises
+        ------
+        RequestError
+            ``--min-confidence`` names no class of the network.
+        """
+        from ..inference.labels import PredictionOptions
+
+        confidence = any(not find_kind(kind).from_labels for kind in kinds)
+        least = self.inference.min_confidence
+        return PredictionOptions(confidence, least.others, least.by_index(class_names))
+
     def label_settings(self, model: ResolvedModel) -> LabelSettings:
         """Return the settings that shape label maps, with this request's model resolved."""
         return LabelSettings(
@@ -35,7 +55,7 @@ class PredictionRequest:
             resize=self.decoding.short_side,
             precision=self.inference.precision,
             kernels=self.inference.kernels,
-            min_confidence=self.inference.min_confidence,
+            min_confidence=self.inference.min_confidence.setting(model.class_names),
             tile=self.inference.views.tile,
             overlap=self.inference.views.shared,
             scales=self.decoding.scales,

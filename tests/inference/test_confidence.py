@@ -28,19 +28,25 @@ SIZE = ("--resize", "200")
     st.integers(1, 70),
     st.integers(1, 70),
     st.floats(0, 1),
+    st.dictionaries(st.integers(0, 5), st.floats(0, 1), max_size=3),
 )
 def test_confidence_is_the_softmax_of_the_interpolated_logits(
-    classes: int, h: int, w: int, height: int, width: int, minimum: float
+    classes: int, h: int, w: int, height: int, width: int, minimum: float, by_class: dict[int, float]
 ) -> None:
+    by_class = {index: least for index, least in by_class.items() if index < classes}
     logits = 3 * torch.randn(classes, h, w, generator=torch.Generator().manual_seed(h * w))
-    got = Upsampler(PredictionOptions(True, minimum)).to_size(logits, height, width)
+    got = Upsampler(PredictionOptions(True, minimum, by_class)).to_size(logits, height, width)
     wide = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)
     best = wide.softmax(1)[0].amax(0)
     assert got.confidence is not None
     assert (got.confidence - best * 255).abs().max() <= 0.501
-    clear = (best - minimum).abs() > 1e-5
-    assert torch.equal((got.labels == 255)[clear], (best < minimum)[clear])
     plain = Upsampler().to_size(logits, height, width)
+    needed = torch.full((classes,), minimum, dtype=torch.float64)
+    for index, least in by_class.items():
+        needed[index] = least
+    needed = needed[plain.labels.long()]
+    clear = (best - needed).abs() > 1e-5
+    assert torch.equal((got.labels == 255)[clear], (best < needed)[clear])
     assert plain.confidence is None
     kept = got.labels != 255
     assert torch.equal(got.labels[kept], plain.labels[kept])
@@ -85,6 +91,19 @@ def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
     assert np.array_equal(color, sure)
     stats = (tmp_path / "sure/stats.csv").read_text()
     assert f"255,void,{int((sure == 255).sum())}" in stats
+    by_class = ("--min-confidence", "Cat=0.7,0.4")
+    fcn("segment", photo, *PREVIEW, *SIZE, *by_class, "-o", "by_class")
+    some = np.array(Image.open(tmp_path / "by_class/masks/chelsea.png"))
+    needed = np.where(all_labels == 8, 0.7, 0.4)
+    clear = np.abs(best.numpy() - needed) > 1e-4
+    assert np.array_equal((some == 255)[clear], (best.numpy() < needed)[clear])
+    assert {8, 255} <= set(np.unique(some).tolist())
+    own = Segmenter(PREVIEW[1], resize=200, min_confidence={"cat": 0.7, "*": 0.4})(photo)
+    assert np.array_equal(own.labels, some)
+    again = fcn("segment", photo, *PREVIEW, *SIZE, "--min-confidence", "0.4,8=0.7", "-o", "by_class")
+    assert "nothing to do" in again.stderr
+    wrong = fcn("segment", photo, *PREVIEW, "--min-confidence", "dogg=0.7", "-o", "new", code=2)
+    assert "--min-confidence dogg: no such class; did you mean dog?" in wrong.stderr
     refused = fcn("segment", photo, *PREVIEW, *SIZE, "-o", "sure", code=2)
     assert "--min-confidence: 0.6 before, 0 now" in refused.stderr
 
@@ -119,7 +138,7 @@ def test_from_python() -> None:
     assert any(share.class_name == "void" for share in result.stats())
 
 
-@pytest.mark.parametrize("value", ["1.1", "-0.1", "high"])
+@pytest.mark.parametrize("value", ["1.1", "-0.1", "high", "cat=2", "=0.5", "cat=0.1,cat=0.2", ""])
 def test_a_probability_is_between_0_and_1(fcn: Fcn, make_photos: MakePhotos, value: str) -> None:
     assert (
         "min-confidence" in fcn("segment", make_photos(["a.png"]), "--min-confidence", value, code=2).stderr

@@ -33,12 +33,18 @@ for classes, h, w, height, width in [(6, 3, 4, 3, 270), (1, 2, 2, 2, 5), (9, 3, 
     best = large.topk(min(2, classes), 0).values
     clear = (best[0] - best[-1] > 1e-4) | (best[0] == best[-1])
     channels_last = logits.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    for options in (PredictionOptions(), PredictionOptions(True, 0.3), PredictionOptions(False, 0.3)):
+    by_class = PredictionOptions(True, 0.2, {0: 0.5})
+    at_least = PredictionOptions(True, 0.3), PredictionOptions(False, 0.3)
+    for options in (PredictionOptions(), *at_least, by_class):
         x, y = taps(w, width), taps(h, height)
         got = label_map_kernel(channels_last, x, y, options)
         expected = large.argmax(0)
-        expected[probability < options.minimum] = 255
-        clear &= (probability - options.minimum).abs() > 1e-5
+        needed = torch.full((classes,), options.minimum)
+        for index, minimum in options.minimum_of.items():
+            needed[index] = minimum
+        needed = needed[expected]
+        expected[probability < needed] = 255
+        clear &= (probability - needed).abs() > 1e-5
         assert torch.equal(got.labels[clear].long(), expected[clear]), (classes, options)
         assert clear.float().mean() > 0.9
         assert (got.confidence is None) != options.confidence
@@ -78,9 +84,9 @@ def test_the_kernel_compiles_for_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
 
     from fcn_cli.inference import triton_labels
 
-    types = dict.fromkeys(("logits", "x_weight", "y_weight"), "*fp32")
+    types = dict.fromkeys(("logits", "x_weight", "y_weight", "minimums"), "*fp32")
     types |= dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), "*i64")
-    types |= dict.fromkeys(("labels", "confidence"), "*u8") | {"minimum": "fp32"}
+    types |= dict.fromkeys(("labels", "confidence"), "*u8")
     types |= dict.fromkeys(("classes", "width", "class_stride", "row_stride", "column_stride"), "i32")
     constants: dict[str, Any] = {"block": 256, "are_probabilities": False}
     for capability, everything in ((75, False), (90, True)):
