@@ -285,7 +285,7 @@ def test_whatever_a_number_is_given_is_a_number_in_range_or_refused(text: str) -
     bounds: list[tuple[Any, Callable[[Any], bool]]] = [
         (options.Threads, lambda value: value is None or value >= 1),
         (options.Workers, lambda value: value is None or value >= 0),
-        (options.MinConfidence, lambda value: 0 <= value <= 1),
+        (options.MinConfidence, lambda value: 0 <= value.others <= 1),
         (options.Wait, lambda value: value >= 0 and math.isfinite(value)),
         (options.Resize, lambda value: value is None or 1 <= value <= 16384),
         (options.Size, lambda value: len(value) == 2),
