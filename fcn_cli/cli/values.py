@@ -140,17 +140,18 @@ def min_confidence(text: Any) -> Any:
     """Parse a probability, or several by class: ``cat=0.7,0.5``."""
     from ..inference.options import MinConfidence
 
-    probability = number(0, 1)
-    others, classes = 0.0, {}
+    given: dict[str, float] = {}
     for part in str(text).split(","):
-        name, _, value = (side.strip() for side in part.rpartition("="))
-        if not name and "=" not in part:
-            others = probability(value)
-        elif name and name not in classes:
-            classes[name] = probability(value)
-        else:
+        name, equals, value = (side.strip() for side in part.rpartition("="))
+        try:
+            probability = _number(value)
+        except ValueError:
+            probability = math.nan
+        if bool(name) != bool(equals) or name in given or not 0 <= probability <= 1:
             raise refused("a number from 0 to 1, or several by class such as cat=0.7,0.5", text)
-    return MinConfidence(others, tuple(classes.items()))
+        given[name] = probability
+    others = given.pop("", 0.0)
+    return MinConfidence(others, tuple(given.items()))
 
 
 def _number(text: str) -> float:
