@@ -148,7 +148,8 @@ def min_confidence(text: Any) -> Any:
         except ValueError:
             probability = math.nan
         if bool(name) != bool(equals) or name in given or not 0 <= probability <= 1:
-            raise refused("a number from 0 to 1, or several by class such as cat=0.7,0.5", text)
+            several = ", or several by class such as cat=0.7,0.5" if "=" in str(text) else ""
+            raise refused(f"a number from 0 to 1{several}", text)
         given[name] = probability
     others = given.pop("", 0.0)
     return MinConfidence(others, tuple(given.items()))
