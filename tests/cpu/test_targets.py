@@ -14,6 +14,8 @@ from fcn_cli.cpu.winograd import Winograd
 from fcn_cli.cpu.workspace import Workspace
 from fcn_cli.inference.labels import Upsampler
 
+from .conftest import use
+
 
 @pytest.mark.parametrize(
     ("machine", "features", "best"),
@@ -39,10 +41,13 @@ def test_the_best_target_that_the_processor_has(
         simd_targets.host_target.cache_clear()
 
 
-@pytest.mark.skipif(not (AVX512.runs_here() and AVX2.runs_here()), reason="needs AVX-512")
-def test_avx512_and_avx2_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not AVX512.runs_here(), reason="needs AVX-512")
+@pytest.mark.parametrize("other", [AVX2, NEON], ids=lambda target: target.name)
+def test_targets_with_a_fused_multiply_add_give_the_same_bits(
+    other: SimdTarget, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def results(target: SimdTarget) -> list[Tensor]:
-        monkeypatch.setattr(simd_targets, "simd_target", lambda: target)
+        use(target, request, monkeypatch)
         torch.manual_seed(0)
         product = torch.empty(77, 80)
         panels, bias = matmul.in_panels(torch.randn(528, 80)), matmul.filled(torch.randn(80))
@@ -54,5 +59,5 @@ def test_avx512_and_avx2_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> 
             Winograd(weight, bias, 2, tile, (0.0, None))(torch.randn(20, 31, 272), convolved[-1], Workspace())
         return [product, *convolved, Upsampler().to_size(torch.randn(21, 9, 8), 67, 61).labels]
 
-    for first, second in zip(results(AVX512), results(AVX2), strict=True):
+    for first, second in zip(results(AVX512), results(other), strict=True):
         assert torch.equal(first, second)

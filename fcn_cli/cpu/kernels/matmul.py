@@ -300,7 +300,7 @@ def batched_kernel(target: SimdTarget, *, deep: bool) -> Kernel:
 
 @functools.lru_cache(maxsize=1024)
 def _divided(blocks: int, panels: int, matrices: int, most: int, threads: int) -> Items:
-    """Return the items of few columns' parts and many rounds that keep threads busy."""
+    """Return the division into the fewest parts of columns, and the most rounds, that keeps threads busy."""
     found = []
     # Rows that are packed for a part of the columns are packed again for the others: whole rows come first.
     for width in sorted({math.ceil(panels / groups) for groups in range(1, panels + 1)}, reverse=True):
@@ -314,7 +314,7 @@ def _divided(blocks: int, panels: int, matrices: int, most: int, threads: int) -
 
 
 def filled_share(items: int, threads: int) -> float:
-    """Return which share of their time threads have work that take items in turn."""
+    """Return for which share of the time threads have work that take items in turn."""
     return items / (threads * math.ceil(items / threads))
 
 

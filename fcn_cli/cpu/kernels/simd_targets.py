@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from llvmlite import binding
 
 _FLOAT_BYTES = 4
-_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
+_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}
 
 
 @dataclass(frozen=True, eq=False)
