@@ -6,6 +6,8 @@ A truth's pixels hold *values*: class indices, colours with names (CVAT's ``labe
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -202,7 +204,6 @@ class FolderTruth:
         else:
             raise matching.without_label_maps(root, request.suffix)
         self._suffix = next(iter(self._files.values())).suffix
-        self._paths = frozenset(map(str, self._files.values()))
         self._colors = _colors(request, label_map or root / LABEL_MAP_FILE)
         named = f", {self._colors.origin}" if self._colors is not None and self._colors.names else ""
         self.description = f"{self.description}{named}{request.described()}"
@@ -228,7 +229,11 @@ class FolderTruth:
 
     def holds(self, path: str) -> bool:
         """Return whether a file is one of the label maps."""
-        return path in self._paths or str(Path(path).resolve()) in self._paths
+        return os.path.realpath(path) in self._real_paths
+
+    @functools.cached_property
+    def _real_paths(self) -> frozenset[str]:
+        return frozenset(map(os.path.realpath, self._files.values()))
 
     def frame(self, name: str) -> Frame:
         return self.root / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -213,6 +214,16 @@ def test_the_same_truth_has_the_same_figures(
     assert all(option in shown for option in options if option.startswith("--") and option != "--labelmap")
 
 
+def test_label_maps_beside_the_images_are_no_images(
+    fcn: Fcn, truths: dict[str, Labels], tmp_path: Path
+) -> None:
+    place, *options = suffix(truths)
+    (tmp_path / "link").symlink_to("made")
+    for images, truth in ((tmp_path / "made", place), (place, tmp_path / "made"), ("link", place)):
+        got = evaluated(fcn, images, truth, *options, "--predictions", "masks")
+        assert (got["images"], got["images_given"]) == (3, 3)
+
+
 def test_black_and_white_for_one_class(fcn: Fcn, truths: dict[str, Labels], tmp_path: Path) -> None:
     for stem, labels in truths.items():
         white = labels == PERSON
@@ -317,7 +328,8 @@ def test_an_export_is_the_truth_of_its_directory(fcn: Fcn, make_photos: MakePhot
         exif = Image.Exif()
         # A half turn, which does not show in the size.
         exif[0x0112] = 3
-        image.save(made / "turned.jpg", exif=exif)
+        # Not UTF-8, as on a disk from long ago.
+        image.save(os.path.join(made, os.fsdecode(b"turned \xe9.jpg")), exif=exif)
     fcn("segment", made, *SMALL, "-o", "out")
     fcn("export", "out", "--format", "coco", "-o", "coco.json")
     fcn("export", "out", "--format", "voc", "-o", "voc")
