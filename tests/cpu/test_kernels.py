@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.material import randomise
 from fcn_cli.cpu import winograd
-from fcn_cli.cpu.kernels import compiler, matmul
+from fcn_cli.cpu.kernels import compiler, matmul, simd_targets
 from fcn_cli.cpu.kernels.compiler import Kernel
 from fcn_cli.cpu.kernels.notation import KernelBuilder
 from fcn_cli.cpu.kernels.simd_targets import NEON, SimdTarget
@@ -41,6 +41,12 @@ from .conftest import FLOAT32_TARGETS, torch_threads, use
 )
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimdTarget:
     return use(request.param, request, monkeypatch)
+
+
+# What is not about single kernels, and takes long.
+ONE_TARGET = pytest.mark.parametrize(
+    "target", [simd_targets.host_target()], ids=lambda target: target.name, indirect=True
+)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -182,6 +188,7 @@ def test_a_whole_network_is_the_plain_one(name: str, height: int, width: int) ->
 
 
 @pytest.mark.long
+@ONE_TARGET
 def test_a_model_with_five_classes() -> None:
     model = registry.find("resnet50").build(5).eval()
     randomise(model)
@@ -202,6 +209,7 @@ def test_small_inputs_down_to_one_pixel() -> None:
 
 
 @pytest.mark.long
+@ONE_TARGET
 def test_neighbours_and_memory_format_do_not_change_a_bit() -> None:
     fast = CpuNetwork(random_model("resnet50"))
     batch = torch.randn(3, 3, 70, 90, generator=seeded(3))
@@ -268,6 +276,7 @@ def test_a_pointwise_product_is_the_product(
 
 
 @pytest.mark.long
+@ONE_TARGET
 def test_threads_change_nothing() -> None:
     """Neither how many there are, nor whose they are."""
     fast = CpuNetwork(random_model("resnet50"))
@@ -373,6 +382,7 @@ def build_nothing(builder: KernelBuilder) -> None:
 
 
 @pytest.mark.long
+@ONE_TARGET
 def test_what_is_not_known_is_refused() -> None:
     model = random_model("resnet50")
     model.get_submodule("classifier").add_module("more", nn.Sigmoid())
@@ -381,6 +391,7 @@ def test_what_is_not_known_is_refused() -> None:
 
 
 @pytest.mark.long
+@ONE_TARGET
 def test_both_kernels_give_the_same_masks_and_verbose_names_them(fcn: Fcn, tmp_path: Path) -> None:
     common = ("segment", SAMPLES / "chelsea.png", "--backbone", "efficientnet_lite0", "-v")
     fast = fcn(*common, "-o", "fast", "--kernels", "fast")
