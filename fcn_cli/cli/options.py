@@ -649,6 +649,9 @@ class ExportFormat(StrEnum):
     COCO = "coco"
     VOC = "voc"
     YOLO = "yolo"
+    LABEL_STUDIO = "labelstudio"
+    MASKS = "masks"
+    BINARY = "binary"
 
 
 class OutputType(StrEnum):
@@ -772,6 +775,39 @@ ExportDestination = Annotated[
         line="The file (coco) or new directory to write.",
         metavar="DEST",
         callback=values.export_path,
+    ),
+]
+# Not by variables: what FCN_MAP has done to the masks is done.
+ExportMap = Annotated[
+    str | None,
+    _option(
+        SELECTION,
+        "--map",
+        line="Merge and renumber classes: person=1,cat+dog=2,*=0.",
+        more="As for fcn segment, of the classes that the masks have.",
+        metavar="MAP",
+    ),
+]
+ExportMinRegion = Annotated[
+    int,
+    _option(
+        SELECTION,
+        line="Merge regions of fewer than N pixels.",
+        more="As for fcn segment, after --map.",
+        metavar="N",
+        parser=values.whole(0, limits.MOST_MASK_PIXELS),
+    ),
+]
+Parts = Annotated[
+    bool, _option(OUTPUT, "--parts", line="coco: one annotation for each connected part, not each class.")
+]
+Polygons = Annotated[
+    bool,
+    _option(
+        OUTPUT,
+        "--polygons",
+        line="coco: parts as polygons.",
+        more="With --parts. A part with a hole has run lengths: COCO's polygons have no holes.",
     ),
 ]
 ReplaceExport = Annotated[bool, _option(OUTPUT, "--overwrite", line="Replace an earlier export at DEST.")]

@@ -277,6 +277,10 @@ def export(
     minimum: options.Minimum = None,
     maximum: options.Maximum = None,
     status: options.StatusOption = options.RecordStatus.OK,
+    map: options.ExportMap = None,  # noqa: A002 - the option's name
+    min_region: options.ExportMinRegion = 0,
+    parts: options.Parts = False,
+    polygons: options.Polygons = False,
     overwrite: options.ReplaceExport = False,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
@@ -284,14 +288,16 @@ def export(
 ) -> None:
     """Export the masks of an output directory in another tool's format.
 
-    coco: a JSON file with run lengths. voc: a tree with JPEGs and paletted masks. yolo: a directory with
-    JPEGs and polygons. An export appears under its name when it is whole. It takes no lock and needs no
-    network. An image that is gone or has changed is reported, and not exported to voc and yolo. --class,
-    --min, --max and --status select images as in fcn list.
+    coco: a JSON file with run lengths or polygons. voc: a tree with JPEGs and paletted masks. yolo: a
+    directory with JPEGs and polygons. labelstudio: tasks with brush labels, and the labelling configuration.
+    masks: the masks alone. binary: a black and white mask for each class of an image. Exports are written
+    atomically, without a lock and without the network. An image that is gone or has changed is reported, and
+    not exported to voc and yolo. --class, --min, --max and --status select images as in fcn list.
 
     Exit codes: 0 every selected image with a mask is exported; 1 some are not, the rest are; 2 the request is
     wrong; 5 DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.
     """
+    from ..outputs.label_rules import LabelRules, read_map
     from ..outputs.selection import Selection
     from ..report.exports import export as exporting
     from .display import ProgressBar
@@ -305,6 +311,9 @@ def export(
             progress,
             overwrite=overwrite,
             selection=Selection(status, classes or (), minimum, maximum),
+            rules=LabelRules(read_map(map) if map is not None else None, min_region),
+            parts=parts,
+            polygons=polygons,
             max_pixels=max_image_pixels,
         )
     _sum_up_export(result, show=not quiet)

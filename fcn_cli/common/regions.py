@@ -59,6 +59,11 @@ class Regions:
         """The number of pixels of each region."""
         return np.bincount(self.region_of, self.lengths, len(self.values)).astype(np.int64)
 
+    @cached_property
+    def image(self) -> NDArray[np.int32]:
+        """The region of each pixel: shape (height, width)."""
+        return np.repeat(self.region_of.astype(np.int32), self.lengths).reshape(self.shape)
+
     def neighbours(self) -> tuple[Indices, Indices]:
         """Return pairs of regions that touch, some of them several times, in the order of `gdal_sieve`.
 

@@ -12,32 +12,31 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .label_map import LabelMap
-
 _BITS, _BIT_COUNT, _SIGN, _MORE, _FIRST_CHARACTER = 31, 5, 16, 32, 48
 
 
-class EncodedClass(NamedTuple):
-    """The region of one class: compressed run lengths, pixels, and the (x, y, width, height) around it."""
+class Encoded(NamedTuple):
+    """The pixels of one value: compressed run lengths, their number, the (x, y, width, height) around."""
 
-    class_index: int
+    value: int
     counts: str
     area: int
     bbox: tuple[int, int, int, int]
 
 
-def encode_classes(labels: LabelMap) -> Iterator[EncodedClass]:
-    """Yield the encoded region of each value in a label map (uint8, (height, width)), in order."""
-    height = len(labels)
-    columns = labels.T.ravel()
+def encode(values: NDArray[np.integer]) -> Iterator[Encoded]:
+    """Yield the encoded pixels of each value, in order, of a label map or the like: shape (height, width)."""
+    height = len(values)
+    columns = values.T.ravel()
     ends = np.append(np.flatnonzero(columns[1:] != columns[:-1]) + 1, columns.size)
     starts = np.concatenate([[0], ends[:-1]])
-    values = columns[starts]
-    for index in np.unique(values):
-        chosen = values == index
-        first, end = starts[chosen], ends[chosen]
-        yield EncodedClass(
-            int(index),
+    found = columns[starts]
+    order = np.argsort(found, kind="stable")
+    borders = np.flatnonzero(np.diff(found[order])) + 1
+    for runs in np.split(order, borders):
+        first, end = starts[runs], ends[runs]
+        yield Encoded(
+            int(found[runs[0]]),
             compress(_counts(first, end, columns.size)),
             int(np.sum(end - first)),
             _bounding_box(first, end, height),

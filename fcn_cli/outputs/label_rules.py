@@ -92,12 +92,12 @@ class ResolvedRules:
 
     def __call__(self, predicted: Segmentation) -> Segmentation:
         """Return the segmentation with other labels; the confidence stays that of the network's class."""
-        labels = sieve(self.mapped(predicted.labels), self.min_region)
+        labels = self.labels(predicted.labels)
         return predicted if labels is predicted.labels else replace(predicted, labels=labels)
 
-    def mapped(self, labels: LabelMap) -> LabelMap:
-        """Return a label map with the classes that they become."""
-        return labels if self.classes is None else self._table[labels]
+    def labels(self, labels: LabelMap) -> LabelMap:
+        """Return a label map with the classes that they become, and small regions merged."""
+        return sieve(labels if self.classes is None else self._table[labels], self.min_region)
 
     @cached_property
     def _table(self) -> LabelMap:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from fcn_cli.common.run_lengths import encode_classes
+from fcn_cli.common.run_lengths import encode
 from fcn_cli.report.exports.polygons import Points, trace
 
 from ..made_output import Labels, blobs
@@ -25,10 +25,10 @@ RINGS = np.array([np.minimum(abs(10 - x), abs(10 - y)) % 2 for x in range(21) fo
 @example(blobs(3, 200, 300))
 def test_run_lengths_are_those_of_pycocotools(labels: Labels) -> None:
     coco = pytest.importorskip("pycocotools.mask")
-    encoded = list(encode_classes(labels))
-    assert [one.class_index for one in encoded] == np.unique(labels).tolist()
+    encoded = list(encode(labels))
+    assert [one.value for one in encoded] == np.unique(labels).tolist()
     for one in encoded:
-        expected = coco.encode(np.asfortranarray(labels == one.class_index, np.uint8))
+        expected = coco.encode(np.asfortranarray(labels == one.value, np.uint8))
         assert one.counts == expected["counts"].decode()
         assert one.area == coco.area(expected)
         assert list(one.bbox) == coco.toBbox(expected).tolist()

@@ -1,7 +1,8 @@
-"""COCO: one JSON file of images and annotations, as COCO's stuff annotations have them.
+"""COCO: one JSON file of images and annotations.
 
 Each class in an image is one annotation with run lengths, and ``iscrowd`` is 0: see "Stuff Segmentation" in
-COCO's data format (cocodataset.org/#format-data). The category's id is the class index.
+COCO's data format (cocodataset.org/#format-data). Or each connected part of a class is one. The category's id
+is the class index.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from ...common import files
 from ...common.errors import OutputLost, RequestError
 from ...common.label_map import VOID_INDEX, LabelMap
 from ...common.output_layout import WRITTEN_BY_EXPORT
-from ...common.run_lengths import encode_classes
+from ...common.regions import Regions
+from ...common.run_lengths import Encoded, encode
 from ...outputs.json_text import name_fields
 from ...outputs.record import Record
 from .files import BACKGROUND_INDEX, Destination, Results
+from .polygons import outline
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -40,10 +45,11 @@ class CocoExporter:
             raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
         self._path = path
         self._names = destination.class_names
+        self._parts, self._polygons = destination.parts, destination.polygons
 
     def job(self, record: Record) -> Callable[[LabelMap], _Result]:
         """Return what makes an image's entry and annotations, without their numbers; see `Exporter`."""
-        return partial(_encode, record)
+        return partial(self._encode, record)
 
     def write(self, results: Results) -> None:
         """Write the file; see `Exporter`."""
@@ -60,7 +66,8 @@ class CocoExporter:
             for index, name in enumerate(self._names)
             if index != BACKGROUND_INDEX
         ]
-        info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each class in an image"}
+        each = "connected part" if self._parts else "class in an image"
+        info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each {each}"}
         stream.write(b'{"info": %s,\n"licenses": [],\n"categories": ' % _dumped(info))
         stream.write(_dumped(categories) + b',\n"annotations": [')
         annotation_id = 0
@@ -75,29 +82,43 @@ class CocoExporter:
         shutil.copyfileobj(images, stream)
         stream.write(b"]}\n")
 
+    def _encode(self, record: Record, labels: LabelMap) -> _Result:
+        height, width = labels.shape
+        image = {**name_fields("file_name", record.image), "width": width, "height": height}
+        annotations = [
+            {
+                "category_id": index,
+                "segmentation": segmentation,
+                "area": encoded.area,
+                "bbox": list(encoded.bbox),
+                "iscrowd": 0,
+            }
+            for index, encoded, segmentation in self._regions(labels)
+        ]
+        return image, annotations
+
+    def _regions(self, labels: LabelMap) -> Iterator[tuple[int, Encoded, object]]:
+        """Yield the class of each region to export, the region, and its segmentation as COCO has it."""
+        regions = Regions.of(labels) if self._parts else None
+        for encoded in encode(labels if regions is None else regions.image):
+            index = encoded.value if regions is None else int(regions.values[encoded.value])
+            if index in {BACKGROUND_INDEX, VOID_INDEX}:
+                continue
+            segmentation: object = {"size": list(labels.shape), "counts": encoded.counts}
+            if regions is not None and self._polygons:
+                left, top, width, height = encoded.bbox
+                box = regions.image[top : top + height, left : left + width]
+                polygon = outline(box == encoded.value)
+                if polygon is not None:
+                    segmentation = [(polygon + np.array([left, top])).ravel().tolist()]
+            yield index, encoded, segmentation
+
 
 def _is_ours(path: Path) -> bool:
     try:
         return WRITTEN_BY_EXPORT.encode() in files.read_start(path)
     except OSError:
         return False
-
-
-def _encode(record: Record, labels: LabelMap) -> _Result:
-    height, width = labels.shape
-    image = {**name_fields("file_name", record.image), "width": width, "height": height}
-    annotations = [
-        {
-            "category_id": encoded.class_index,
-            "segmentation": {"size": [height, width], "counts": encoded.counts},
-            "area": encoded.area,
-            "bbox": list(encoded.bbox),
-            "iscrowd": 0,
-        }
-        for encoded in encode_classes(labels)
-        if encoded.class_index not in {BACKGROUND_INDEX, VOID_INDEX}
-    ]
-    return image, annotations
 
 
 def _dumped(value: object) -> bytes:

@@ -17,6 +17,7 @@ from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
 from ...inputs import decoder
 from ...outputs.directory import read_classes, read_recorded_labels
 from ...outputs.journal import JournalSnapshot
+from ...outputs.label_rules import LabelRules, ResolvedRules
 from ...outputs.output_store import LocalStore
 from ...outputs.record import Record
 from ...outputs.selection import Selection, matching
@@ -24,13 +25,23 @@ from ...outputs.settings import read_fingerprint, read_rendering
 from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
 from .files import Destination, Exporter, Results
+from .labelstudio import LabelStudioExporter
+from .trees import BinaryExporter, MasksExporter
 from .voc import VocExporter
 from .yolo import YoloExporter
 
-FORMATS: dict[str, type[Exporter]] = {"coco": CocoExporter, "voc": VocExporter, "yolo": YoloExporter}
+FORMATS: dict[str, type[Exporter]] = {
+    "coco": CocoExporter,
+    "voc": VocExporter,
+    "yolo": YoloExporter,
+    "labelstudio": LabelStudioExporter,
+    "masks": MasksExporter,
+    "binary": BinaryExporter,
+}
 """The class of each format by its name."""
 
 EVERY_MASK = Selection()
+AS_THEY_ARE = LabelRules()
 
 
 @dataclass
@@ -62,6 +73,9 @@ def export(
     *,
     overwrite: bool = False,
     selection: Selection = EVERY_MASK,
+    rules: LabelRules = AS_THEY_ARE,
+    parts: bool = False,
+    polygons: bool = False,
     max_pixels: int = MOST_MASK_PIXELS,
 ) -> Export:
     """Export the images of an output directory that have a mask.
@@ -79,7 +93,11 @@ def export(
     overwrite
         Replace an earlier export at `path`.
     selection
-        Which of them.
+        Which of them, by the directory's classes.
+    rules
+        What is done to each label map first, by the directory's classes.
+    parts, polygons
+        See `Destination`.
     max_pixels
         The most pixels of an image and its mask; never fewer than `MOST_MASK_PIXELS`.
 
@@ -90,6 +108,8 @@ def export(
     OutputLost
         `path` cannot be written.
     """
+    if (parts or polygons) and format_name != "coco":
+        raise RequestError(f"--parts and --polygons are for --format coco, not {format_name}")
     if selection.status == "failed":
         raise RequestError("images that failed have no mask to export; leave --status out")
     decoder.prepare_process(max_pixels)
@@ -98,9 +118,13 @@ def export(
         if names is None:
             raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
         is_selected, rendering = matching(output, selection), read_rendering(LocalStore(output))
-        exporter = FORMATS[format_name](Destination(path, overwrite, names, rendering))
+        resolved = rules.resolve(names)
+        destination = Destination(
+            path, overwrite, resolved.names(names), rendering, parts=parts or polygons, polygons=polygons
+        )
+        exporter = FORMATS[format_name](destination)
         observer.begin(len(records))
-        run = _Run(output, exporter, observer, Export(path), is_selected)
+        run = _Run(output, exporter, observer, Export(path), is_selected, resolved)
         exporter.write(run.results(records))
     return run.result
 
@@ -115,6 +139,7 @@ class _Run:
         observer: ProgressObserver,
         result: Export,
         is_selected: Callable[[Record], bool],
+        rules: ResolvedRules,
     ) -> None:
         self._store = LocalStore(output)
         self._fingerprint = read_fingerprint(output)
@@ -122,6 +147,7 @@ class _Run:
         self._observer = observer
         self.result = result
         self._is_selected = is_selected
+        self._rules = rules
 
     def results(self, records: JournalSnapshot) -> Results:
         """Yield the results of the jobs that succeed, in order."""
@@ -144,7 +170,7 @@ class _Run:
                 yield from self._taken(task)
 
     def _do(self, record: Record, job: Callable[[LabelMap], Any]) -> Any:
-        return job(_read_labels(self._store, record))
+        return job(self._rules.labels(_read_labels(self._store, record)))
 
     def _taken(self, task: Task[Record, Any]) -> Iterator[Any]:
         try:

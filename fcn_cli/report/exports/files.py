@@ -39,12 +39,16 @@ class Destination:
         By class index.
     rendering
         How the images become RGB.
+    parts, polygons
+        Of COCO: each connected part of a class is a region, and a polygon where it has no hole.
     """
 
     path: Path
     overwrite: bool
     class_names: Sequence[str]
     rendering: Rendering
+    parts: bool = False
+    polygons: bool = False
 
 
 Results = Generator[Any, None, None]

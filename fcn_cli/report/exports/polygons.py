@@ -50,6 +50,15 @@ def trace(region: NDArray[np.bool_]) -> list[Points]:
     return [_collect(int(start), x, y, next_corner) for start in starts[is_outer]]
 
 
+def outline(region: NDArray[np.bool_]) -> Points | None:
+    """Return the polygon of one 4-connected region (bool, (height, width)), or None where it has a hole."""
+    corners = _find_corners(np.pad(region, 1))
+    starts = _loop_starts(corners.next)
+    if len(starts) > 1:
+        return None
+    return _collect(int(starts[0]), corners.x.tolist(), corners.y.tolist(), corners.next)
+
+
 def _find_corners(padded: NDArray[np.bool_]) -> _Corners:
     upper_left, upper_right = padded[:-1, :-1], padded[:-1, 1:]
     lower_left, lower_right = padded[1:, :-1], padded[1:, 1:]

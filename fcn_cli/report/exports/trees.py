@@ -1,0 +1,99 @@
+"""Masks in a directory of their own: label maps, or one black and white mask for each class."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from typing_extensions import override
+
+from ...common import palettes
+from ...common.errors import FailureKind, ImageError, OutputLost
+from ...common.label_map import VOID_INDEX, LabelMap, count_classes
+from ...common.output_layout import CLASSES_FILE
+from ...outputs.record import Record
+from .files import BACKGROUND_INDEX, Destination, Results, building, check_destination
+
+_Z_RLE = 3
+_MOST_NAME_BYTES = 200
+
+
+class MasksExporter:
+    """Writes ``REL.png``, 8-bit class indices as in ``masks/``, and ``classes.json``; see `Exporter`."""
+
+    name = "masks"
+
+    def __init__(self, destination: Destination) -> None:
+        check_destination(destination.path, overwrite=destination.overwrite)
+        self._path = destination.path
+        self._class_names = destination.class_names
+        self._root = Path()
+
+    def job(self, record: Record) -> Callable[[LabelMap], None]:
+        """Return what writes an image's masks; see `Exporter`."""
+        # Its outputs are called alike in every output type.
+        relative = record.outputs[0].partition("/")[2].rpartition(".")[0]
+        return partial(self._write_all, relative)
+
+    def write(self, results: Results) -> None:
+        """Write the directory; see `Exporter`."""
+        with building(self._path, self.name) as new, contextlib.closing(results):
+            self._root = new
+            for _ in results:
+                pass
+            self._write_classes(new)
+
+    def _masks(self, relative: str, labels: LabelMap) -> Iterator[tuple[str, LabelMap]]:
+        """Yield the paths of an image's masks without their suffix, and their pixels."""
+        yield relative, labels
+
+    def _write_all(self, relative: str, labels: LabelMap) -> None:
+        for name, pixels in self._masks(relative, labels):
+            path = self._root / f"{name}.png"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise ImageError(
+                    FailureKind.OUTPUT_REFUSED,
+                    f"{name}.png: a file of another image has its directory's name",
+                ) from None
+            with OutputLost.when_refused(path):
+                Image.fromarray(pixels).save(path, "PNG", compress_type=_Z_RLE)
+
+    def _write_classes(self, new: Path) -> None:
+        colors = palettes.hub()
+        classes = {
+            str(index): {"name": name, "color": colors[index].tolist()}
+            for index, name in [*enumerate(self._class_names), (VOID_INDEX, "void")]
+        }
+        text = json.dumps(classes, indent=2, ensure_ascii=False) + "\n"
+        (new / CLASSES_FILE).write_text(text, encoding="utf-8")
+
+
+class BinaryExporter(MasksExporter):
+    """Writes ``REL/person.png`` for each class in an image: 255 where it is, else 0; see `Exporter`."""
+
+    name = "binary"
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__(destination)
+        taken: set[str] = set()
+        self._files = []
+        for index, name in enumerate(destination.class_names):
+            file = re.sub(r"[^\w.+-]|^[.-]", "_", name).encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+            file = f"{file}_{index}" if file.casefold() in taken or not file else file
+            taken.add(file.casefold())
+            self._files.append(file)
+
+    @override
+    def _masks(self, relative: str, labels: LabelMap) -> Iterator[tuple[str, LabelMap]]:
+        for index in count_classes(labels):
+            if index not in {BACKGROUND_INDEX, VOID_INDEX}:
+                file = self._files[index] if index < len(self._files) else f"class_{index}"
+                yield f"{relative}/{file}", np.where(labels == index, 255, 0).astype(np.uint8)
