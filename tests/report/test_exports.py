@@ -131,6 +131,12 @@ def test_what_list_selects_is_exported(
         assert [one["file_name"] for one in json.loads(Path("to").read_text())["images"]] == wanted
     elif form == "yolo":
         assert len(list(Path("to/images").rglob("*.jpg"))) == len(wanted)
+    elif form == "labelstudio":
+        tasks = json.loads(Path("to/tasks.json").read_text())
+        assert [task["data"]["image"].rpartition("/sub/")[2] for task in tasks] == [n[4:] for n in wanted]
+    elif form in {"masks", "binary"}:
+        masks = {str(path.relative_to("to")) for path in Path("to").rglob("*.png")}
+        assert masks == {name if form == "masks" else f"{name[:-4]}/cat.png" for name in wanted}
     else:
         with next(Path("to").rglob("images.csv")).open() as table:
             assert [row["image"] for row in csv.DictReader(table)] == wanted
