@@ -35,6 +35,7 @@ from .matching import Frame
 # COCO's own largest file has half a gigabyte.
 _MOST_BYTES = 2 << 30
 _SHOWN_NAMES = 3
+_BACKGROUND = "background"
 
 _SYNONYMS = (
     ("aeroplane", "airplane"),
@@ -117,6 +118,7 @@ class CocoTruth:
             self.description += f", --truth-map {told}"
         self.description += "".join(f", --ignore-index {index}" for index in ignored)
         self._classes: Mapping[int, int] = {}
+        self._uncovered = 0
         self._by_file_name = _by_file_name(self._images)
         self._coco = self._rasteriser()
 
@@ -167,6 +169,9 @@ class CocoTruth:
                 "other names, give --class-names voc"
             )
         self._classes = classes
+        # With a class 0 that is an object of its own, what nobody has outlined is not known.
+        has_background = class_called(names[0], tuple(self._categories.values())) is None
+        self._uncovered = 0 if has_background or _plain(names[0]) == _BACKGROUND else VOID_INDEX
         used = Counter(instance.category in classes for some in self._instances.values() for instance in some)
         has_category = set(classes.values())
         self.counts = {
@@ -195,7 +200,7 @@ class CocoTruth:
                 FailureKind.SIZES_DIFFER,
                 f"{self.path}: {name} has {width}x{height} pixels, not {wanted}",
             )
-        labels = np.zeros((height, width), np.uint8)
+        labels = np.full((height, width), self._uncovered, np.uint8)
         count = np.zeros((height, width), np.uint8)
         for instance in self._instances.get(image.identity, ()):
             index = self._classes.get(instance.category)

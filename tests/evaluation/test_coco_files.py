@@ -312,3 +312,13 @@ def test_categories_by_ones_own_map(fcn: Fcn, photos: Path) -> None:
     assert got["void_fraction"] > 0.1
     ignored, _ = evaluate(fcn, photos, content, "--ignore-index", str(GIRAFFE))
     assert ignored["void_fraction"] > evaluate(fcn, photos, content)[0]["void_fraction"]
+
+
+def test_without_a_background_what_is_not_covered_is_void(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    for names, covered in (("cat\nperson", True), ("background\ncat\nperson", False)):
+        Path("names.txt").write_text(names)
+        got, _ = evaluate(fcn, photos, content, "--class-names", "names.txt")
+        empty = WIDTH * HEIGHT
+        assert (got["void_fraction"] * 4 * empty > 2 * empty) == covered
+        assert (got["classes"]["0"]["truth_pixels"] < empty) == covered
