@@ -26,7 +26,7 @@ from .inference.engine import Engine
 from .inference.execution import resolve_execution
 from .inference.labels import PredictionOptions
 from .inference.options import InferenceOptions, MinConfidence, ViewOptions
-from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, check_scales
+from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, InputSize, check_scales
 from .inputs.rgb import to_srgb
 from .inputs.samples import Rendering
 from .inputs.user_images import LookAhead, Photo, UserImage, detached
@@ -35,7 +35,7 @@ from .models.request import ModelRequest
 from .models.weights import LoadedModel
 from .outputs import overlay
 from .outputs.label_rules import LabelRules, read_map
-from .outputs.looks import DEFAULT_OPACITY, CutoutStyle, LookRequest, find_classes, read_color
+from .outputs.looks import DEFAULT_OPACITY, LookRequest, read_color
 
 _SHOWN_CLASSES = 5
 _NOTEBOOK_SIDE = 800
@@ -69,6 +69,7 @@ class Result:
     notes: tuple[str, ...] = ()
     confidence: NDArray[np.uint8] | None = None
     source: str = ""
+    background_class: int | None = 0
 
     def __repr__(self) -> str:
         name = f"{self.source}, " if self.source else ""
@@ -92,7 +93,7 @@ class Result:
         borders: bool = True,
         legend: bool = False,
     ) -> Image.Image:
-        """Return the photo with the class colours over it (`opacity` 0 to 1), class 0 left as it is.
+        """Return the photo with the class colours over it (`opacity` 0 to 1), the background left as it is.
 
         `palette` is as for ``--palette``; `borders` draws lines between classes, `legend` adds the classes'
         names below. Raises RequestError when one of them is wrong.
@@ -100,7 +101,8 @@ class Result:
         if not 0 <= opacity <= 1:
             raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
         with _in_api_terms():
-            look = LookRequest(palette, opacity, legend).resolve(self.class_names)
+            request = LookRequest(palette, opacity, legend)
+            look = request.resolve(self.class_names, background_class=self.background_class)
         return overlay.overlay(to_srgb(self.image), self.labels, replace(look, borders=borders))
 
     def cutout(
@@ -112,22 +114,22 @@ class Result:
     ) -> Image.Image:
         """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
 
-        None is all classes but 0. With a `crop` the image is cut to the box of these classes, with so many
-        pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that colour. Raises
-        RequestError when there is no such class or colour.
+        None is all classes but the background. With a `crop` the image is cut to the box of these classes,
+        with so many pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that colour.
+        Raises RequestError when there is no such class or colour.
         """
-        kept = None
-        if classes is not None:
-            wanted = [classes] if isinstance(classes, str | int) else classes
-            with _in_api_terms():
-                kept = find_classes(list(map(str, wanted)), self.class_names)
+        wanted = [classes] if isinstance(classes, str | int) else classes
         try:
             color = None if background is None else read_color(background)
         except ValueError:
             raise RequestError(
                 f"background {background!r}: a colour such as 'white' or '#rrggbb' is needed"
             ) from None
-        return overlay.cutout(to_srgb(self.image), self.labels, CutoutStyle(kept, crop, color))
+        names = None if wanted is None else list(map(str, wanted))
+        with _in_api_terms():
+            request = LookRequest(classes=names, crop=crop, background=color)
+            style = request.resolve(self.class_names, background_class=self.background_class)
+        return overlay.cutout(to_srgb(self.image), self.labels, style.cutout)
 
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
@@ -160,10 +162,13 @@ class SegmenterOptions(TypedDict, total=False):
     """A checkpoint file; None: the official weights."""
     class_names: str | os.PathLike[str] | None
     """A file with a class name on each line, or ``voc``; None: the official ones, or ``class_0`` …"""
+    network_card: str | os.PathLike[str] | None
+    """The checkpoint's card, a TOML file; None: the one beside it, if there is one."""
     offline: bool
     """Never download weights. Default: False."""
     resize: int | None
-    """The short side fed to the network, in pixels; None: the photo's own. Default: 520, with `tile` None."""
+    """The short side fed to the network, in pixels; None: the photo's own. Default: what the card
+    says, else 520; with `tile` None."""
     tile: int | None
     """The side in pixels (from 128) of the tiles that a large photo is cut into; None: no tiles."""
     overlap: int | None
@@ -239,18 +244,22 @@ class Segmenter:
         # A device that is not there is found out before weights are looked for or downloaded.
         execution = resolve_execution(inference)
         weights, class_names = options.get("weights"), options.get("class_names")
-        model = ModelRequest(
+        card = options.get("network_card")
+        request = ModelRequest(
             backbone,
             os.fspath(weights) if weights is not None else None,
             os.fspath(class_names) if class_names is not None else None,
             options.get("offline", False),
-        ).resolve()
+            os.fspath(card) if card is not None else None,
+        )
+        model = request.resolve()
         self.network: LoadedModel = model.load(model.weights_file())
         given = options.get("map")
         rules = LabelRules(None if given is None else read_map(given), options.get("min_region", 0))
         self._rules = rules.resolve(self.network.class_names)
         self.class_names = self._rules.names(self.network.class_names)
-        self.resize = options.get("resize", None if options.get("tile") else DEFAULT_SHORT_SIDE)
+        size = None if options.get("tile") else model.card.input_size or DEFAULT_SHORT_SIDE
+        self.resize: InputSize = options.get("resize", size)
         least = inference.min_confidence
         by_class = least.by_index(self.network.class_names)
         wanted = PredictionOptions(options.get("confidence", False), least.others, by_class)
@@ -361,6 +370,7 @@ class Segmenter:
             notes,
             predicted.confidence,
             photo.source,
+            self._rules.background(self.network.background),
         )
 
 
@@ -397,7 +407,7 @@ def _are_numbers(value: object) -> bool:
 
 
 _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(("weights", "class_names"), (_is_path, "a path")),
+    **dict.fromkeys(("weights", "class_names", "network_card"), (_is_path, "a path")),
     **dict.fromkeys(
         ("resize", "tile", "overlap", "threads", "batch_size", "min_region"), (_is_whole, "a whole number")
     ),
@@ -408,7 +418,8 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     "scales": (_are_numbers, "a list of numbers"),
 }
 _MAY_BE_NONE = frozenset(
-    {"map", "alpha", "weights", "class_names", "resize", "tile", "overlap", "threads", "batch_size"}
+    {"map", "alpha", "weights", "class_names", "network_card", "resize", "tile", "overlap"}
+    | {"threads", "batch_size"}
 )
 
 

@@ -30,6 +30,7 @@ def evaluate(
     backbone: options.BackboneOption = DEFAULT_BACKBONE,
     weights: options.Weights = None,
     class_names: options.ClassNames = None,
+    network_card: options.NetworkCard = None,
     offline: options.Offline = False,
     device: options.Device = "auto",
     threads: options.Threads = "auto",
@@ -71,10 +72,11 @@ def evaluate(
     from .display import ProgressBar
 
     views = ViewOptions(tile, overlap, flip)
+    model = ModelRequest(backbone, weights, class_names, offline, network_card)
     prediction = PredictionRequest(
-        ModelRequest(backbone, weights, class_names, offline),
+        model,
         DecodeOptions(
-            values.input_side(context, resize, tile),
+            values.input_size(context, resize, tile, model),
             workers,
             max_image_pixels or DEFAULT_MAX_PIXELS,
             decode_timeout,

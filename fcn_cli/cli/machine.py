@@ -176,11 +176,15 @@ def check_weights(
     """Say what a checkpoint holds and which network it fits; exit with 2 if it fits none."""
     from ..common.errors import WeightsError
     from ..models import registry, weights
+    from ..models.card import Card
+    from ..models.request import ModelRequest
 
     path = Path(file)
     found = weights.WeightsFile(path, weights.sha256_of(path))
     networks = weights.networks_in(found)
     write_line(f"{'sha256':20}{found.sha256}", sys.stdout)
+    if (card := ModelRequest(weights_file=file).card_path()) is not None:
+        write_line(f"{'card':20}{card}: {', '.join(Card.read(card).said())}", sys.stdout)
     for network in networks:
         write_line(f"{'network':20}{network.described()}", sys.stdout)
     fits = False

@@ -34,7 +34,7 @@ STREAM = "-"
 _PARAMETERS = frozenset(
     {
         *("inputs", "output", "write", "palette", "opacity", "legend", "cutout", "crop", "background"),
-        *("backbone", "weights", "class_names", "offline", "resize", "min_confidence"),
+        *("backbone", "weights", "class_names", "network_card", "offline", "resize", "min_confidence"),
         "map",
         "min_region",
         *("tile", "overlap", "scales", "flip", "stretch", "alpha"),

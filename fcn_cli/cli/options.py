@@ -276,6 +276,17 @@ ClassNames = Annotated[
         parser=values.class_names,
     ),
 ]
+NetworkCard = Annotated[
+    str | None,
+    _option(
+        MODEL,
+        line="Its card: classes, background, mean, size.",
+        more="A TOML file; by default the one beside the checkpoint, mine.toml for mine.pth.",
+        metavar="FILE",
+        envvar="FCN_NETWORK_CARD",
+        parser=values.local,
+    ),
+]
 Offline = Annotated[bool, _option(MODEL, "--offline", line="Never download weights.", envvar="FCN_OFFLINE")]
 
 # Quality

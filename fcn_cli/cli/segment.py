@@ -34,6 +34,7 @@ def segment(
     backbone: options.BackboneOption = DEFAULT_BACKBONE,
     weights: options.Weights = None,
     class_names: options.ClassNames = None,
+    network_card: options.NetworkCard = None,
     offline: options.Offline = False,
     device: options.Device = "auto",
     threads: options.Threads = "auto",
@@ -103,11 +104,12 @@ def segment(
         open_log(log_file, output)
     if report:
         check_report_place(output)
-    short_side, views = values.input_side(context, resize, tile), ViewOptions(tile, overlap, flip)
+    model = ModelRequest(backbone, weights, class_names, offline, network_card)
+    size, views = values.input_size(context, resize, tile, model), ViewOptions(tile, overlap, flip)
     prediction = PredictionRequest(
-        ModelRequest(backbone, weights, class_names, offline),
+        model,
         DecodeOptions(
-            short_side,
+            size,
             workers,
             max_image_pixels or DEFAULT_MAX_PIXELS,
             decode_timeout,

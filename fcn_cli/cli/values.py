@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,9 @@ from ..common.limits import LONGEST_SIDE, MOST_SHARDS
 from ..common.shard import Shard
 from ..common.wording import alternatives
 from ..models import registry
+
+if TYPE_CHECKING:
+    from ..models.request import ModelRequest
 
 ALL = "all"
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -369,8 +372,15 @@ def local_directory(value: str) -> Path:
     return Path(store_urls.local_path(value))
 
 
-def input_side(context: typer.Context, resize: int | None, tile: int | None) -> int | None:
-    """Return the value of ``--resize``; where it is not given, tiles have the photo's own scale."""
+def input_size(
+    context: typer.Context, resize: int | None, tile: int | None, model: ModelRequest
+) -> int | tuple[int, int] | None:
+    """Return the value of ``--resize``; where it is not given, tiles have the photo's own scale.
+
+    Without tiles, the size on the network's card comes before the default.
+    """
     source = context.get_parameter_source("resize")
     is_given = source is not None and source.name != "DEFAULT"
-    return resize if is_given or tile is None else None
+    if is_given:
+        return resize
+    return None if tile is not None else model.input_size() or resize

@@ -252,7 +252,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
     )
 
     short_side = prediction.decoding.short_side
-    if short_side is not None:
+    if isinstance(short_side, int):
         short_side = int(short_side * max(prediction.decoding.scales))
 
     def answers() -> Generator[_Answer | None]:
@@ -272,8 +272,8 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         "kernels": chosen.kernels,
     }
     settings["weights_sha256"] = file.sha256
-    if origin := network.origin.as_json():
-        settings["checkpoint"] = origin
+    if recorded := model.recorded(network):
+        settings["checkpoint"] = recorded
     return _Answers(answers(), network.class_names, {"settings": settings})
 
 

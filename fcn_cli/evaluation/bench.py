@@ -24,11 +24,12 @@ from ..common import resources
 from ..common.class_names import VOC_CLASSES
 from ..common.errors import Failure, RequestError
 from ..inference import device_errors
-from ..inference.engine import DTYPES, MEAN, STD, Engine
+from ..inference.engine import DTYPES, Engine
 from ..inference.execution import ExecutionConfig
 from ..inference.options import ViewOptions
 from ..inference.tiling import Tiles
 from ..models import registry, weights
+from ..models.card import IMAGENET
 
 DEFAULT_SIZE, DEFAULT_TILED_SIZE = (693, 520), (2000, 1500)
 """Width and height in pixels of the image that is timed unless another size is given: whole, and in tiles."""
@@ -276,7 +277,7 @@ def _without_auxiliary(hub: nn.Module) -> dict[str, Tensor]:
 def _normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
     """Normalise RGB pixels, uint8 (images, h, w, 3), as the Hub page does; float32 (images, 3, h, w)."""
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
-    return (batch - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (batch - torch.tensor(IMAGENET.mean).view(3, 1, 1)) / torch.tensor(IMAGENET.std).view(3, 1, 1)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .choices import Orientation
 from .confusion import Confusion
 
 if TYPE_CHECKING:
+    from ..inputs.decode_options import InputSize
     from ..inputs.decoder import DecodedImage
 
 
@@ -36,10 +37,10 @@ class SeenImage:
     smaller: bool = False
 
     @classmethod
-    def of(cls, item: DecodedImage, short_side: int | None) -> SeenImage:
-        """Describe a decoded image; `short_side` is the requested one in pixels, None for the image's own."""
+    def of(cls, item: DecodedImage, short_side: InputSize) -> SeenImage:
+        """Describe a decoded image; `short_side` is the size that was asked for."""
         fed = min(item.pixels.shape[:2]) if item.pixels is not None else None
-        smaller = fed is not None and short_side is not None and fed < short_side
+        smaller = fed is not None and isinstance(short_side, int) and fed < short_side
         return cls((item.width, item.height), item.turn, item.stored, item.notes, smaller)
 
     @property

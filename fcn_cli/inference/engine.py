@@ -31,10 +31,6 @@ from .views import Views
 if TYPE_CHECKING:
     from ..cpu.network import CpuNetwork
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's statistics of RGB in [0, 1]; torchvision trained its weights with them."""
-
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The type that autocast computes in, by the name of the precision; float32 uses no autocast."""
 
@@ -146,8 +142,8 @@ class Engine:
         label_kernel = None
         with device_errors.detect_load_failure(self.device):
             self.transfers = open_transfers(self.device)
-            self._mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
-            self._std = torch.tensor(STD, device=self.device).view(3, 1, 1)
+            self._mean = torch.tensor(network.normalisation.mean, device=self.device).view(3, 1, 1)
+            self._std = torch.tensor(network.normalisation.std, device=self.device).view(3, 1, 1)
             if self.transfers is not None:
                 with torch.cuda.device(self.device), torch.inference_mode():
                     self._forwards[execution.precision] = self._cuda_forward(execution.precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -20,6 +21,10 @@ SMALLEST_SCALE, LARGEST_SCALE = 0.25, 4.0
 
 DEFAULT_SHORT_SIDE = 520
 """The short side in pixels at which torchvision's weights were evaluated."""
+
+
+InputSize: TypeAlias = int | tuple[int, int] | None
+"""Of the network's input: its short side, its width and height, or the photo's own; in pixels."""
 
 
 def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
@@ -40,14 +45,14 @@ def check_scales(scales: Iterable[float]) -> tuple[float, ...]:
 class DecodeOptions:
     """How images are decoded and resized; `short_side`, `scales` and `rendering` shape label maps.
 
-    `short_side` is that of the network's input in pixels, or None for the image's own size. Predictions are
+    `short_side` is the size of the network's input (see `InputSize`). Predictions are
     averaged over `scales`, factors of that size: each from 0.25 to 4, in ascending order. `workers` is the
     number of decoding processes: 0 decodes in this one, None is ``auto``. An image of more than `max_pixels`
     is refused; one that takes longer than `timeout` seconds to decode has failed. `rendering` says how
     samples become RGB.
     """
 
-    short_side: int | None = DEFAULT_SHORT_SIDE
+    short_side: InputSize = DEFAULT_SHORT_SIDE
     workers: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     timeout: float = 60.0

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from .decode_options import ONE_SCALE
+from .decode_options import ONE_SCALE, InputSize
 from .shared_pixels import Allocate, Pixels, in_memory
 
 _STRIP_PIXELS = 1 << 22
@@ -20,15 +20,17 @@ HUB_MIN_SIDE = 224
 """The PyTorch Hub page advises images of at least this many pixels a side."""
 
 
-def network_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+def network_size(width: int, height: int, short_side: InputSize) -> tuple[int, int]:
     """Return the (width, height) of the network's input for an image, in pixels.
 
     The short side becomes `short_side`; the long side is scaled in proportion and truncated (torchvision's
     rule for ``Resize`` with one number). More than ``CAP_ASPECT * short_side**2`` pixels are scaled down to
-    that number. With None, the size is unchanged.
+    that number. With None, the size is unchanged; with a width and a height, it is that.
     """
     if short_side is None:
         return width, height
+    if isinstance(short_side, tuple):
+        return short_side
     short, long = sorted((width, height))
     new_short, new_long = short_side, int(short_side * long / short)
     cap = CAP_ASPECT * short_side**2
@@ -52,7 +54,7 @@ class Rows(Protocol):
         ...
 
 
-def network_input(image: Image.Image, short_side: int | None) -> tuple[Pixels, tuple[str, ...]]:
+def network_input(image: Image.Image, short_side: InputSize) -> tuple[Pixels, tuple[str, ...]]:
     """Resize an RGB image for the network to one size; see `network_inputs`."""
     (pixels,), notes = network_inputs(image, short_side, ONE_SCALE)
     return pixels, notes
@@ -60,7 +62,7 @@ def network_input(image: Image.Image, short_side: int | None) -> tuple[Pixels, t
 
 def network_inputs(
     image: Image.Image | Rows,
-    short_side: int | None,
+    short_side: InputSize,
     scales: Sequence[float],
     allocate: Allocate = in_memory,
 ) -> tuple[list[Pixels], tuple[str, ...]]:
@@ -75,7 +77,7 @@ def network_inputs(
     if short_side is None:
         if min(base) < HUB_MIN_SIDE:
             notes.append(f"smaller than the {HUB_MIN_SIDE} pixels a side that the PyTorch Hub page advises")
-    elif min(base) != short_side:
+    elif isinstance(short_side, int) and min(base) != short_side:
         notes.append(f"long and thin: fed to the network at {base[0]}x{base[1]}")
     if tuple(scales) != ONE_SCALE:
         names = ", ".join(f"{scale:g}" for scale in scales)

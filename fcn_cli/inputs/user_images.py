@@ -20,7 +20,7 @@ from ..common.errors import FailureKind, ImageError
 from ..common.ordered_work import OrderedWork
 from ..common.redaction import public_url
 from . import decoder, resizing, workers
-from .decode_options import ONE_SCALE
+from .decode_options import ONE_SCALE, InputSize
 from .samples import BY_THE_FILE, Rendering
 from .shared_pixels import LOOK_AHEAD_BYTES, Pixels
 
@@ -60,7 +60,7 @@ _Upright: TypeAlias = tuple[Image.Image, tuple[str, ...]]
 
 def detached(
     photo: Photo,
-    short_side: int | None,
+    short_side: InputSize,
     scales: Sequence[float] = ONE_SCALE,
     rendering: Rendering = BY_THE_FILE,
     place: int | None = None,
@@ -174,7 +174,7 @@ class LookAhead(Generic[Outcome]):
     def __init__(
         self,
         given: Iterable[Photo],
-        short_side: int | None,
+        short_side: InputSize,
         scales: Sequence[float],
         batch_size: int,
         rendering: Rendering = BY_THE_FILE,

@@ -18,6 +18,7 @@ from ..common import files
 from ..common.errors import RequestError, WeightsError
 from ..common.wording import counted
 from . import checkpoint
+from .card import IMAGENET, Normalisation
 from .registry import Architecture, OfficialWeights
 
 if TYPE_CHECKING:
@@ -34,12 +35,17 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, in eval mode on the CPU in float32, its class names, and where it was."""
+    """A model with its weights, in eval mode on the CPU in float32, its class names, and where it was.
+
+    `background` is the index of the class that is the background, or None.
+    """
 
     backbone: Architecture
     model: nn.Module
     class_names: tuple[str, ...]
     origin: checkpoint.Origin = field(default_factory=checkpoint.Origin)
+    background: int | None = None
+    normalisation: Normalisation = IMAGENET
 
 
 def sha256_of(path: Path) -> str:
@@ -101,7 +107,12 @@ def verify(path: Path, sha256_prefix: str) -> WeightsFile:
     return WeightsFile(path, digest)
 
 
-def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] | None = None) -> LoadedModel:
+def load(
+    backbone: Architecture,
+    file: WeightsFile,
+    class_names: Sequence[str] | None = None,
+    names_from: str = "--class-names",
+) -> LoadedModel:
     """Build a model and load a checkpoint into it; the classifier's shape determines the number of classes.
 
     A checkpoint is a state dict, in whatever trainers wrap it (see `checkpoint.networks`). The same bytes are
@@ -115,6 +126,8 @@ def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] |
         A verified weights file.
     class_names
         One name per class, or None for ``class_0``, ``class_1``, ….
+    names_from
+        Where the names are from, for messages.
 
     Raises
     ------
@@ -125,7 +138,7 @@ def load(backbone: Architecture, file: WeightsFile, class_names: Sequence[str] |
     RequestError
         The number of `class_names` is not the number of classes.
     """
-    return load_one_of(backbone, networks_in(file), file.path, class_names)
+    return load_one_of(backbone, networks_in(file), file.path, class_names, names_from)
 
 
 def networks_in(file: WeightsFile) -> list[checkpoint.Network]:
@@ -142,6 +155,7 @@ def load_one_of(
     networks: Sequence[checkpoint.Network],
     path: Path,
     class_names: Sequence[str] | None = None,
+    names_from: str = "--class-names",
 ) -> LoadedModel:
     """Load the one of the networks in a checkpoint that fits; parameters and errors are those of `load`."""
     import torch
@@ -154,9 +168,7 @@ def load_one_of(
     classes = len(entries[checkpoint.LAST_LAYER[0]])
     names = tuple(class_names) if class_names is not None else tuple(f"class_{i}" for i in range(classes))
     if len(names) != classes:
-        raise RequestError(
-            f"--class-names: {counted(len(names), 'name')} for the {classes} classes of {path}"
-        )
+        raise RequestError(f"{names_from}: {counted(len(names), 'name')} for the {classes} classes of {path}")
     # Not by zeros_like, which imports sympy for a tensor without memory.
     counters = {
         name: torch.zeros(value.shape, dtype=value.dtype)

@@ -94,12 +94,19 @@ class OutputDirectory:
             return None
 
     def write_classes(self, names: Sequence[str]) -> None:
-        """Update ``classes.json``: index → name and colour; 255 is void."""
+        """Update ``classes.json``: index → name and colour; 255 is void.
+
+        Where the background is not class 0, that class and the background say so.
+        """
         indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
-        content = {
+        content: dict[str, dict[str, object]] = {
             str(index): {"name": name, "color": list(self._look.color(index))}
             for index, name in indices.items()
         }
+        if (background := self._look.background_class) != 0:
+            content["0"][_BACKGROUND] = False
+            if background is not None:
+                content[str(background)][_BACKGROUND] = True
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         with contextlib.suppress(OSError, ValueError):
             if files.read_small(self.root / CLASSES_FILE).decode() == text:
@@ -125,6 +132,17 @@ def read_classes(root: ReadableDirectory) -> list[str] | None:
     return names if all(isinstance(name, str) for name in names) else None
 
 
+def read_background(root: ReadableDirectory) -> int | None:
+    """Return the index of the background in a ``classes.json``, or None where there is none."""
+    try:
+        content = files.read_small_json(root / CLASSES_FILE)
+        marked = {int(index): entry[_BACKGROUND] for index, entry in content.items() if _BACKGROUND in entry}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
+    return next((index for index, is_so in marked.items() if is_so is True), None) if marked else 0
+
+
+_BACKGROUND = "background"
 _THIS_PHOTO_ONLY = frozenset(
     {
         errno.ENAMETOOLONG,

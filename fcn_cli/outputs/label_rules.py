@@ -108,6 +108,13 @@ class ResolvedRules:
         rest = self.classes.rest if index != VOID_INDEX else None
         return self.classes.named.get(index, index if rest is None else rest)
 
+    def background(self, index: int | None) -> int | None:
+        """Return which class the background becomes; None where there is none, or where it becomes void."""
+        if index is None or self.classes is None:
+            return index
+        target = self._target(index)
+        return target if target != VOID_INDEX else None
+
     @property
     def text(self) -> str | None:
         """The map as it stands in settings, in indices; None where it changes nothing."""

@@ -16,29 +16,42 @@ from ..common.palettes import Palette
 from ..common.wording import counted
 
 DEFAULT_OPACITY = 0.5
+_ALL_BUT = "all classes but "
 
 
 @dataclass(frozen=True)
 class CutoutStyle:
     """How cutouts look.
 
-    `classes` are those that are kept; None is all but class 0. With a `crop` the image is cut to the box of
-    what is kept, with so many pixels around it. `background` is RGB; None is transparent.
+    `classes` are those that are kept; None is all but `background_class`. With a `crop` the image is cut to the
+    box of what is kept, with so many pixels around it. `background` is RGB; None is transparent.
     """
 
     classes: frozenset[int] | None = None
     crop: int | None = None
     background: tuple[int, int, int] | None = None
+    background_class: int | None = 0
 
     def __str__(self) -> str:
         """Return how it stands in records."""
-        classes = self.classes
         parts = [
-            "all classes" if classes is None else f"classes {', '.join(map(str, sorted(classes)))}",
+            self._classes(),
             f"crop {self.crop}" if self.crop is not None else "",
             f"background #{bytes(self.background).hex()}" if self.background is not None else "",
         ]
         return "; ".join(filter(None, parts))
+
+    def _classes(self) -> str:
+        if self.classes is not None:
+            return f"classes {', '.join(map(str, sorted(self.classes)))}"
+        if self.background_class == 0:
+            return "all classes"
+        return f"{_ALL_BUT}{'none' if self.background_class is None else self.background_class}"
+
+    def keeps(self) -> frozenset[int]:
+        """Return the indices of the classes that are kept; void is never one."""
+        classes = frozenset(range(VOID_INDEX)) - {self.background_class}
+        return (classes if self.classes is None else self.classes) - {VOID_INDEX}
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,8 @@ class Style:
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
     is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are
     called ``class_<index>``. `legend_mark` stands for them in records, and is empty for the names that need
-    no mark (see `LookRequest.resolve`). `cutout` is for cutouts.
+    no mark (see `LookRequest.resolve`). `background_class` is the class that is left as it is in an overlay, or
+    None. `cutout` is for cutouts.
     """
 
     palette: Palette
@@ -58,6 +72,7 @@ class Style:
     legend: bool = False
     class_names: Sequence[str] = ()
     legend_mark: str = ""
+    background_class: int | None = 0
     cutout: CutoutStyle = CutoutStyle()
 
     def color(self, index: int) -> tuple[int, int, int]:
@@ -71,7 +86,7 @@ class LookRequest:
     """How outputs shall look, as users ask for it.
 
     `palette` is a palette's name or a JSON file. `classes` are the names or indices of the classes that a
-    cutout keeps; None is all but class 0. The rest is as in `Style` and `CutoutStyle`.
+    cutout keeps; None is all but the background. The rest is as in `Style` and `CutoutStyle`.
     """
 
     palette: str = "hub"
@@ -82,7 +97,10 @@ class LookRequest:
     background: tuple[int, int, int] | None = None
 
     def resolve(
-        self, class_names: Sequence[str] | None, unmarked_names: Sequence[str] | None = None
+        self,
+        class_names: Sequence[str] | None,
+        unmarked_names: Sequence[str] | None = None,
+        background_class: int | None = 0,
     ) -> Style:
         """Look up the palette and the classes.
 
@@ -92,6 +110,8 @@ class LookRequest:
             The names of the network's classes; None where they are not known yet (`check` follows then).
         unmarked_names
             The names that a recorded legend has where its record does not say it; None is `class_names`.
+        background_class
+            The index of the class that is the background, or None.
 
         Raises
         ------
@@ -112,7 +132,8 @@ class LookRequest:
             legend=self.legend,
             class_names=names,
             legend_mark=mark,
-            cutout=CutoutStyle(kept, self.crop, self.background),
+            cutout=CutoutStyle(kept, self.crop, self.background, background_class),
+            background_class=background_class,
         )
 
     def check(self, class_names: Sequence[str]) -> None:
@@ -172,7 +193,18 @@ def is_cropped(look: str | None) -> bool:
     return look is not None and "; crop " in look
 
 
+def describe_background(index: int | None) -> list[str]:
+    """Return how a class that is the background stands among the parts of an overlay's look."""
+    # The first class was the background of every network once, and is that of most.
+    return [] if index == 0 else [f"background {'none' if index is None else index}"]
+
+
 def cutout_shows(look: str, index: int) -> bool:
     """Say whether a cutout of this look keeps a class."""
-    kept = look.partition(";")[0].removeprefix("classes ").split(", ")
-    return index != VOID_INDEX and (str(index) in kept if look.startswith("classes ") else index != 0)
+    if index == VOID_INDEX:
+        return False
+    what = look.partition(";")[0]
+    if what.startswith("classes "):
+        return str(index) in what.removeprefix("classes ").split(", ")
+    # Where nothing else is said, the first class is the background.
+    return str(index) != (what.removeprefix(_ALL_BUT) if what.startswith(_ALL_BUT) else "0")

@@ -45,11 +45,11 @@ def check_size(photo: Image.Image, labels: LabelMap) -> None:
 
 
 def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
-    """Return the RGB image with the class colours blended over it; class 0 is left as it is.
+    """Return the RGB image with the class colours blended over all but the background.
 
     Between two classes runs an opaque line, black on the side of the lower class index and white on the
     other, so that it shows on any image. Void has no line of its own. A legend is added below the image, for
-    all classes present but class 0; it makes a narrow picture wider.
+    all classes present but the background; it makes a narrow picture wider.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     entries = [
         legend.Entry(class_name(look.class_names, index), class_name((), index), look.color(index))
         for index, _ in sorted(count_classes(labels).items(), key=lambda item: -item[1])
-        if index
+        if index != look.background_class
     ]
     below = legend.draw(entries, photo.size) if look.legend and entries else None
     width, height = (max(photo.width, below.width), below.height) if below else (photo.width, 0)
@@ -69,7 +69,7 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     result.paste(photo)
     if below:
         result.paste(below, (0, photo.height))
-    opacity = [0] + [round(look.opacity * 255)] * 255
+    opacity = [0 if index == look.background_class else round(look.opacity * 255) for index in range(256)]
     for top, bottom in _strips(labels, 1):
         strip = labels[top:bottom]
         colors = colored(strip, look.palette).convert("RGB")
@@ -86,8 +86,7 @@ def cutout(photo: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Im
     is not cropped. Raises ImageError where the image does not have the label map's size.
     """
     check_size(photo, labels)
-    kept = range(1, VOID_INDEX) if style.classes is None else style.classes - {VOID_INDEX}
-    is_kept = np.isin(np.arange(256), list(kept))
+    is_kept = np.isin(np.arange(256), list(style.keeps()))
     left, upper, right, lower = _box(labels, is_kept, style.crop)
     alpha = (is_kept * 255).tolist()
     mode = "RGBA" if style.background is None else "RGB"

@@ -22,7 +22,13 @@ from .run_file import RunFile
 SCHEMA = 2
 """The schema of the settings file and the journal's records; 0.1.0 wrote schema 1."""
 
-LATER_OPTIONS: dict[str, object] = {"stretch": False, "alpha": None, "map": None, "min_region": 0}
+LATER_OPTIONS: dict[str, object] = {
+    "stretch": False,
+    "alpha": None,
+    "map": None,
+    "min_region": 0,
+    "network_card": None,
+}
 """Options that 0.2 did not have, and their defaults. At its default one is in neither the fingerprint nor the
 file, so that a new option leaves finished directories finished."""
 
@@ -32,16 +38,17 @@ class LabelSettings:
     """The settings that shape the label maps, as requested; the fingerprint is a hash of exactly these.
 
     `weights` is the sha256 of the checkpoint; for official weights, which need not be on disk, its published
-    first 8 digits. `resize` is the short side in pixels, or None for the native size. Pixels with a smaller
-    probability than `min_confidence` are void; by class it is ``8=0.7,0.5``. `tile` and `overlap` are in
-    pixels, or None without tiles. `map` is in indices, ``8=2,12=2,*=0``. Class names shape no labels:
-    `class_names` has those with which 0.2 began the directory, because they are in the fingerprint of its
-    records (see `recorded_class_names`); it is None in every other directory.
+    first 8 digits. `resize` is the short side in pixels, a (width, height), or None for the native size.
+    Pixels with a smaller probability than `min_confidence` are void; by class it is ``8=0.7,0.5``. `tile` and
+    `overlap` are in pixels, or None without tiles. `map` is in indices, ``8=2,12=2,*=0``. `network_card` has
+    the normalisation where it is another one than ImageNet's. Class names shape no labels: `class_names` has
+    those with which 0.2 began the directory, because they are in the fingerprint of its records (see
+    `recorded_class_names`); it is None in every other directory.
     """
 
     backbone: str
     weights: str
-    resize: int | None
+    resize: int | tuple[int, int] | None
     precision: str
     kernels: str
     class_names: tuple[str, ...] | None = None
@@ -54,6 +61,7 @@ class LabelSettings:
     alpha: str | None = None
     map: str | None = None
     min_region: int = 0
+    network_card: Mapping[str, list[float]] | None = None
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the hash of these settings."""
@@ -64,7 +72,7 @@ class LabelSettings:
         return {
             "backbone": self.backbone,
             "weights": self.weights,
-            "resize": self.resize if self.resize is not None else "none",
+            "resize": _resize_json(self.resize),
             "precision": self.precision,
             "kernels": self.kernels,
             "class_names": list(self.class_names) if self.class_names is not None else None,
@@ -298,11 +306,19 @@ def _parsed(path: ReadableFile) -> dict[str, Any] | None:
         return None
 
 
+def _resize_json(resize: int | tuple[int, int] | None) -> object:
+    if resize is None:
+        return "none"
+    return list(resize) if isinstance(resize, tuple) else resize
+
+
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
     parts = value if isinstance(value, list) else [value]
     text = ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
     return text if len(text) <= 40 else text[:37] + "..."

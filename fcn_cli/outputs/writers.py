@@ -11,7 +11,7 @@ from typing_extensions import override
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
 from . import index_png
-from .looks import Style
+from .looks import Style, describe_background
 from .overlay import colored, cutout, overlay
 
 FileFormat = Mapping[str, Any]
@@ -86,7 +86,7 @@ class ColorWriter(Writer):
 
 
 class OverlayWriter(Writer):
-    """The image with the class colours over it, wherever the class is not 0."""
+    """The image with the class colours over it, wherever the class is not the background."""
 
     file_format: ClassVar[FileFormat] = {"format": "JPEG", "quality": 90}
 
@@ -97,6 +97,7 @@ class OverlayWriter(Writer):
         parts += ["borders"] if style.borders else []
         if style.legend:
             parts.append(f"{_LEGEND} of names {style.legend_mark}" if style.legend_mark else _LEGEND)
+        parts += describe_background(style.background_class)
         return ", ".join(parts)
 
     @override

@@ -219,13 +219,13 @@ class NetworkStage:
         if model.architecture.note and model.checkpoint is None:
             self._observer.note(model.architecture.note)
         network = model.load(file)
-        if origin := network.origin.described():
-            self._observer.note(f"{file.path.name}: {origin}")
+        for note in model.notes(network):
+            self._observer.note(note)
         self._request.prediction.rules.resolve(network.class_names)
         names = self._resolved.rules.names(network.class_names)
         self._request.output.look.check(names)
         with OutputLost.when_refused(self._folder.root):
-            self._resolved.settings.save(self._folder.root, file.sha256, network.origin.as_json())
+            self._resolved.settings.save(self._folder.root, file.sha256, model.recorded(network))
             self._folder.write_classes(names)
         self._how["weights_sha256"] = file.sha256
         return network

@@ -49,7 +49,8 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     decoder.prepare_process(prediction.decoding.max_pixels)
     model = prediction.model.resolve()
     rules = prediction.rules.resolve(model.class_names)
-    look = request.look.resolve(rules.names(model.class_names) if model.class_names else None)
+    names = rules.names(model.class_names) if model.class_names else None
+    look = request.look.resolve(names, background_class=rules.background(model.background))
     if model.architecture.note and model.checkpoint is None:
         observer.note(model.architecture.note)
     predicted = _prediction(request, model, model.weights_file(observer.downloading), observer)
@@ -86,8 +87,8 @@ def _prediction(
         if note := execution.note(chosen):
             observer.note(note)
         network = model.load(file)
-        if origin := network.origin.described():
-            observer.note(f"{file.path.name}: {origin}")
+        for note in model.notes(network):
+            observer.note(note)
         request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))
         options = prediction.wanted([request.kind], network.class_names)
         ready = engine.Engine(network, chosen, options, prediction.inference.views)

@@ -64,6 +64,7 @@ class PredictionRequest:
             alpha=self.decoding.rendering.alpha,
             map=self.rules.resolve(model.class_names).text,
             min_region=self.rules.min_region,
+            network_card=model.label_settings,
         )
 
 
@@ -137,7 +138,7 @@ class SegmentRequest:
         rules = self.prediction.rules.resolve(model.class_names)
         names = rules.names(model.class_names) if model.class_names else None
         own_names = rules.names(model.own_names) if model.own_names else ()
-        look = self.output.look.resolve(names, recorded or own_names)
+        look = self.output.look.resolve(names, recorded or own_names, rules.background(model.background))
         return ResolvedRequest(settings, model, rules, names, look)
 
 

@@ -22,13 +22,14 @@ from fcn_cli import Segmenter
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference import execution
-from fcn_cli.inference.engine import MEAN, STD, Batch, Engine
+from fcn_cli.inference.engine import Batch, Engine
 from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inference.interpolation import taps
 from fcn_cli.inference.labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel
 from fcn_cli.inference.options import InferenceOptions, ViewOptions
 from fcn_cli.inference.pipeline import run_batches
 from fcn_cli.models import registry
+from fcn_cli.models.card import IMAGENET
 from fcn_cli.models.weights import LoadedModel
 
 from ..conftest import SAMPLES, Fcn, journal_of, preview_network
@@ -78,7 +79,7 @@ def engine(
 
 def plain_logits(model: nn.Module, pixels: Pixels) -> Tensor:
     """torchvision's preset and model on the CPU, without the last upsampling."""
-    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (MEAN, STD))
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (IMAGENET.mean, IMAGENET.std))
     batch = (torch.from_numpy(pixels).permute(2, 0, 1).float().div(255) - mean) / std
     with torch.inference_mode():
         logits: Tensor = model(batch[None])

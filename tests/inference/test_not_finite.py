@@ -20,6 +20,7 @@ from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inference import engine
 from fcn_cli.inference.execution import ExecutionConfig
 from fcn_cli.inputs import resizing
+from fcn_cli.models.card import IMAGENET
 from fcn_cli.models.registry import BACKBONES
 from fcn_cli.models.weights import LoadedModel
 
@@ -78,7 +79,7 @@ def largest_logit(photo: Path) -> float:
     network = preview_network()
     pixels, _ = resizing.network_input(Image.open(photo).convert("RGB"), 64)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (engine.MEAN, engine.STD))
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (IMAGENET.mean, IMAGENET.std))
     with torch.inference_mode():
         return float(network.model((batch - mean) / std).abs().max())
 

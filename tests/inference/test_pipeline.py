@@ -23,6 +23,7 @@ from fcn_cli.inference.labels import LABELS_ONLY, find_label_kernel
 from fcn_cli.inference.options import ViewOptions
 from fcn_cli.inference.pipeline import Prediction, run_batches
 from fcn_cli.inference.transfers import CudaTransfers
+from fcn_cli.models.card import IMAGENET
 from fcn_cli.models.registry import BACKBONES
 from fcn_cli.models.weights import LoadedModel
 
@@ -128,7 +129,7 @@ def photo(seed: int, height: int = 6, width: int = 5) -> Any:
 
 
 def bright(pixels: Any) -> Any:
-    mean, std = engine.MEAN[0], engine.STD[0]
+    mean, std = IMAGENET.mean[0], IMAGENET.std[0]
     return (torch.from_numpy(pixels[..., 0]).float().div(255).sub(mean).div(std) > 0).numpy().astype(np.uint8)
 
 

@@ -26,7 +26,7 @@ from ...common.regions import Regions
 from ...common.run_lengths import Encoded, encode
 from ...outputs.json_text import name_fields
 from ...outputs.record import Record
-from .files import BACKGROUND_INDEX, Destination, Results
+from .files import Destination, Results
 from .polygons import outline
 
 _Result = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -44,7 +44,7 @@ class CocoExporter:
         if path.exists() and not destination.overwrite:
             raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
         self._path = path
-        self._names = destination.class_names
+        self._names, self._background = destination.class_names, destination.background
         self._parts, self._polygons = destination.parts, destination.polygons
 
     def job(self, record: Record) -> Callable[[LabelMap], _Result]:
@@ -64,7 +64,7 @@ class CocoExporter:
         categories = [
             {"id": index, "name": name, "supercategory": ""}
             for index, name in enumerate(self._names)
-            if index != BACKGROUND_INDEX
+            if index != self._background
         ]
         each = "connected part" if self._parts else "class in an image"
         info = {"description": f"{WRITTEN_BY_EXPORT}: one region for each {each}"}
@@ -102,7 +102,7 @@ class CocoExporter:
         regions = Regions.of(labels) if self._parts else None
         for encoded in encode(labels if regions is None else regions.image):
             index = encoded.value if regions is None else int(regions.values[encoded.value])
-            if index in {BACKGROUND_INDEX, VOID_INDEX}:
+            if index in {self._background, VOID_INDEX}:
                 continue
             segmentation: object = {"size": list(labels.shape), "counts": encoded.counts}
             if regions is not None and self._polygons:

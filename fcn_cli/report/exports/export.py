@@ -15,7 +15,7 @@ from ...common.limits import MOST_MASK_PIXELS
 from ...common.ordered_work import OrderedWork, Task
 from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
 from ...inputs import decoder
-from ...outputs.directory import read_classes, read_recorded_labels
+from ...outputs.directory import read_background, read_classes, read_recorded_labels
 from ...outputs.journal import JournalSnapshot
 from ...outputs.label_rules import LabelRules, ResolvedRules
 from ...outputs.output_store import LocalStore
@@ -120,7 +120,13 @@ def export(
         is_selected, rendering = matching(output, selection), read_rendering(LocalStore(output))
         resolved = rules.resolve(names)
         destination = Destination(
-            path, overwrite, resolved.names(names), rendering, parts=parts or polygons, polygons=polygons
+            path,
+            overwrite,
+            resolved.names(names),
+            resolved.background(read_background(output)),
+            rendering,
+            parts=parts or polygons,
+            polygons=polygons,
         )
         exporter = FORMATS[format_name](destination)
         observer.begin(len(records))

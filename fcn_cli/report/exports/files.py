@@ -21,9 +21,6 @@ from ...inputs.collisions import folded
 from ...inputs.samples import Rendering
 from ...outputs.record import Record
 
-BACKGROUND_INDEX = 0
-"""The class that is not exported as a region, like void."""
-
 
 @dataclass(frozen=True)
 class Destination:
@@ -37,6 +34,8 @@ class Destination:
         Replace an earlier export there.
     class_names
         By class index.
+    background
+        The index of the class that is no region, as void is none; None where there is none.
     rendering
         How the images become RGB.
     parts, polygons
@@ -46,6 +45,7 @@ class Destination:
     path: Path
     overwrite: bool
     class_names: Sequence[str]
+    background: int | None
     rendering: Rendering
     parts: bool = False
     polygons: bool = False

@@ -22,7 +22,7 @@ from ...common import palettes, store_urls
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...outputs.json_text import printable_utf8
 from ...outputs.record import Record
-from .files import BACKGROUND_INDEX, Destination, Results, building, check_destination
+from .files import Destination, Results, building, check_destination
 
 _TAG, _IMAGE = "tag", "image"
 _LENGTH_BITS = (3, 4, 8, 16)
@@ -39,7 +39,7 @@ class LabelStudioExporter:
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
-        self._class_names = destination.class_names
+        self._class_names, self._background = destination.class_names, destination.background
 
     def job(self, record: Record) -> Callable[[LabelMap], bytes]:
         """Return what makes an image's task; see `Exporter`."""
@@ -72,7 +72,7 @@ class LabelStudioExporter:
                 "value": {"format": "rle", "rle": pack(labels == index), "brushlabels": [self._name(index)]},
             }
             for index in count_classes(labels)
-            if index not in {BACKGROUND_INDEX, VOID_INDEX}
+            if index not in {self._background, VOID_INDEX}
         ]
         prediction: dict[str, Any] = {"model_version": f"fcn {__version__}", "result": regions}
         return json.dumps({"data": {_IMAGE: url}, "predictions": [prediction]}).encode("ascii")
@@ -85,7 +85,7 @@ class LabelStudioExporter:
         labels = "".join(
             f'    <Label value={quoteattr(name)} background="#{bytes(colors[index].tolist()).hex()}"/>\n'
             for index, name in enumerate(self._class_names)
-            if index != BACKGROUND_INDEX
+            if index != self._background
         )
         return (
             f'<View>\n  <Image name="{_IMAGE}" value="${_IMAGE}" zoom="true"/>\n'

@@ -18,7 +18,7 @@ from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...common.output_layout import CLASSES_FILE
 from ...outputs.record import Record
-from .files import BACKGROUND_INDEX, Destination, Results, building, check_destination
+from .files import Destination, Results, building, check_destination
 
 _Z_RLE = 3
 _MOST_NAME_BYTES = 200
@@ -83,6 +83,7 @@ class BinaryExporter(MasksExporter):
 
     def __init__(self, destination: Destination) -> None:
         super().__init__(destination)
+        self._background = destination.background
         taken: set[str] = set()
         self._files = []
         for index, name in enumerate(destination.class_names):
@@ -94,6 +95,6 @@ class BinaryExporter(MasksExporter):
     @override
     def _masks(self, relative: str, labels: LabelMap) -> Iterator[tuple[str, LabelMap]]:
         for index in count_classes(labels):
-            if index not in {BACKGROUND_INDEX, VOID_INDEX}:
+            if index not in {self._background, VOID_INDEX}:
                 file = self._files[index] if index < len(self._files) else f"class_{index}"
                 yield f"{relative}/{file}", np.where(labels == index, 255, 0).astype(np.uint8)

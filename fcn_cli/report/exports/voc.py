@@ -16,7 +16,6 @@ from ...outputs.overlay import colored
 from ...outputs.record import Record
 from ...outputs.statistics import path_cell
 from .files import (
-    BACKGROUND_INDEX,
     Destination,
     Results,
     UniqueNames,
@@ -40,7 +39,7 @@ class VocExporter:
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
-        self._class_names = destination.class_names
+        self._class_names, self._background = destination.class_names, destination.background
         self._rendering = destination.rendering
         self._names = UniqueNames()
         self._palette = palettes.voc()
@@ -74,10 +73,10 @@ class VocExporter:
         return name, record
 
     def _label_map(self) -> str:
-        """Return the lines ``label:red,green,blue:parts:actions``; CVAT wants ``background`` for class 0."""
+        """Return the lines ``label:red,green,blue:parts:actions``; CVAT wants ``background`` for that."""
         names = [*enumerate(self._class_names), (VOID_INDEX, "ignored")]
         lines = ["# label:color_rgb:parts:actions"]
         for index, name in names:
-            label = "background" if index == BACKGROUND_INDEX else re.sub(r"[:\s]+", "_", name)
+            label = "background" if index == self._background else re.sub(r"[:\s]+", "_", name)
             lines.append(f"{label}:{','.join(map(str, self._palette[index].tolist()))}::")
         return "\n".join(lines) + "\n"

@@ -14,7 +14,6 @@ from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...outputs.record import Record
 from .files import (
-    BACKGROUND_INDEX,
     Destination,
     Results,
     UniqueNames,
@@ -41,7 +40,7 @@ class YoloExporter:
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
-        self._class_names = destination.class_names
+        self._class_names, self._background = destination.class_names, destination.background
         self._rendering = destination.rendering
         self._names = UniqueNames()
         self._root = Path()
@@ -64,7 +63,7 @@ class YoloExporter:
         write_upright_jpeg(record, self._root / _IMAGES / f"{name}.jpg", self._rendering)
         path = self._root / _LABELS / f"{name}.txt"
         with OutputLost.when_refused(path), path.open("w", encoding="ascii") as stream:
-            stream.writelines(_lines(labels))
+            stream.writelines(_lines(labels, self._background))
 
     def _description(self) -> str:
         """Return ``data.yaml``. Ultralytics wants a ``val`` too."""
@@ -89,11 +88,11 @@ def _quoted(text: str) -> str:
     return f'"{"".join(map(escaped, text))}"'
 
 
-def _lines(labels: LabelMap) -> Iterator[str]:
+def _lines(labels: LabelMap, background: int | None) -> Iterator[str]:
     """Yield a line for each region of a class: the class index, then x and y of its corners."""
     height, width = labels.shape
     for index in count_classes(labels):
-        if index in {BACKGROUND_INDEX, VOID_INDEX}:
+        if index in {background, VOID_INDEX}:
             continue
         region = labels == index
         rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
