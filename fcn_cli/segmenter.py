@@ -115,8 +115,8 @@ class Result:
         """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
 
         None is all classes but the background. With a `crop` the image is cut to the box of these classes,
-        with so many pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that colour.
-        Raises RequestError when there is no such class or colour.
+        with so many pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that
+        colour. Raises RequestError when there is no such class or colour.
         """
         wanted = [classes] if isinstance(classes, str | int) else classes
         try:

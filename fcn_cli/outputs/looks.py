@@ -23,8 +23,8 @@ _ALL_BUT = "all classes but "
 class CutoutStyle:
     """How cutouts look.
 
-    `classes` are those that are kept; None is all but `background_class`. With a `crop` the image is cut to the
-    box of what is kept, with so many pixels around it. `background` is RGB; None is transparent.
+    `classes` are those that are kept; None is all but `background_class`. With a `crop` the image is cut to
+    the box of what is kept, with so many pixels around it. `background` is RGB; None is transparent.
     """
 
     classes: frozenset[int] | None = None
@@ -61,8 +61,8 @@ class Style:
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
     is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are
     called ``class_<index>``. `legend_mark` stands for them in records, and is empty for the names that need
-    no mark (see `LookRequest.resolve`). `background_class` is the class that is left as it is in an overlay, or
-    None. `cutout` is for cutouts.
+    no mark (see `LookRequest.resolve`). `background_class` is the class that is left as it is in an overlay,
+    or None. `cutout` is for cutouts.
     """
 
     palette: Palette
