@@ -184,7 +184,7 @@ def check_weights(
     networks = weights.networks_in(found)
     write_line(f"{'sha256':20}{found.sha256}", sys.stdout)
     if (card := ModelRequest(weights_file=file).card_path()) is not None:
-        write_line(f"{'card':20}{card}: {', '.join(Card.read(card).said())}", sys.stdout)
+        write_line(f"{'card':20}{card}: {', '.join(Card.read(card).keys)}", sys.stdout)
     for network in networks:
         write_line(f"{'network':20}{network.described()}", sys.stdout)
     fits = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ IMAGENET = Normalisation()
 class Card:
     """What a card says; None is what it does not say.
 
-    `background` is a class's index or name, or ``none``. `input_size` is a short side in pixels, or a width
+    `keys` are those in the file. `background` is a class's index or name, or ``none``. `input_size` is a short side in pixels, or a width
     and a height.
     """
 
@@ -46,11 +46,7 @@ class Card:
     normalisation: Normalisation = IMAGENET
     input_size: int | tuple[int, int] | None = None
     licence: str | None = None
-
-    def said(self) -> list[str]:
-        """Return the keys of what the card says."""
-        plain = Card()
-        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(plain, each.name)]
+    keys: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Card:

@@ -146,7 +146,7 @@ class ResolvedModel:
 
     def notes(self, network: weights.LoadedModel) -> list[str]:
         """Return what people should know of how the network came from its files."""
-        origin, said = network.origin.described(), self.card.said()
+        origin, said = network.origin.described(), self.card.keys
         checkpoint = self.checkpoint.path.name if self.checkpoint is not None else ""
         return [
             *([f"{checkpoint}: {origin}"] if origin else []),

@@ -89,18 +89,16 @@ def exported(fcn: Fcn, tmp_path: Path, background: int | None) -> None:
     )
 
 
-def test_normalisation_and_size_shape_labels_and_names_do_not(
-    fcn: Fcn, make_photos: MakePhotos, own: Path, tmp_path: Path
-) -> None:
-    make_photos(["a.png", "b.png"], size=(90, 70))
-    segment = ("segment", "made", *PREVIEW, "--weights", own)
+def test_normalisation_and_size_shape_labels_and_names_do_not(fcn: Fcn, own: Path, tmp_path: Path) -> None:
+    segment = ("segment", SAMPLES / "chelsea.png", *PREVIEW, "--weights", own)
     fcn(*segment, "--resize", "64", "-o", "plain")
     scaled = (f"mean = {(2 * MEAN - 1).tolist()}", f"std = {(2 * STD).tolist()}", "value_range = [-1, 1]")
     write_card(tmp_path, *scaled, "input_size = 64", 'licence = "CC0-1.0"', 'class_names = ["a", "b", "c"]')
     done = fcn(*segment, "-o", "out")
-    assert "mine.toml: taken from it: class_names, normalisation, input_size, licence" in done.stderr
+    assert "mine.toml: taken from it: mean, std, value_range, input_size, licence, class_names" in done.stderr
     # The same numbers in another range, and the card's size.
     assert tree(tmp_path / "out/masks") == tree(tmp_path / "plain/masks")
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "out/masks/chelsea.png")))) > 1
     assert labels_of(tmp_path, "out")["resize"] == 64
     settings = json.loads((tmp_path / "out/settings.json").read_text())
     assert settings["checkpoint"]["licence"] == "CC0-1.0"
@@ -115,7 +113,7 @@ def test_normalisation_and_size_shape_labels_and_names_do_not(
     assert "--network-card: mean " in refused
     fcn(*segment, "-o", "exact")
     assert labels_of(tmp_path, "exact")["network_card"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
-    assert Image.open(tmp_path / "exact/masks/a.png").size == Image.open(tmp_path / "made/a.png").size
+    assert Image.open(tmp_path / "exact/masks/chelsea.png").size == (451, 300)
     assert tree(tmp_path / "exact/masks") != tree(tmp_path / "plain/masks")
     # What a command line says comes first.
     fcn(*segment, "--resize", "none", "-o", "native")
