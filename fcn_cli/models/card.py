@@ -37,8 +37,8 @@ IMAGENET = Normalisation()
 class Card:
     """What a card says; None is what it does not say.
 
-    `keys` are those in the file. `background` is a class's index or name, or ``none``. `input_size` is a short side in pixels, or a width
-    and a height.
+    `background` is a class's index or name, or ``none``. `input_size` is a short side in pixels, or a width
+    and a height. `keys` are those in the file.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -99,6 +99,7 @@ class _Reader:
             self._take(
                 "licence", lambda value: value if isinstance(value, str) else None, "a text in quotes"
             ),
+            tuple(self._content),
         )
 
     def _take(self, key: str, parse: Callable[[Any], Any], takes: str) -> Any:

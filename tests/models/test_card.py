@@ -81,39 +81,38 @@ def exported(fcn: Fcn, tmp_path: Path, background: int | None) -> None:
     assert {one["category_id"] for one in coco["annotations"]} <= regions
     lines = (tmp_path / "yolo.x/labels/train/chelsea.txt").read_text().splitlines()
     assert {0, 1} - {background} <= {int(line.split()[0]) for line in lines} <= regions
-    names = [
-        line.partition(":")[0] for line in (tmp_path / "voc.x/labelmap.txt").read_text().splitlines()[1:]
-    ]
+    table = (tmp_path / "voc.x/VOCdevkit/VOC2012/labelmap.txt").read_text().splitlines()
+    names = [line.partition(":")[0] for line in table[1:]]
     assert [index for index, name in enumerate(names) if name == "background"] == (
         [] if background is None else [background]
     )
 
 
 def test_normalisation_and_size_shape_labels_and_names_do_not(fcn: Fcn, own: Path, tmp_path: Path) -> None:
-    segment = ("segment", SAMPLES / "chelsea.png", *PREVIEW, "--weights", own)
-    fcn(*segment, "--resize", "64", "-o", "plain")
+    segment = ("segment", SAMPLES / "astronaut.png", *PREVIEW, "--weights", own)
+    fcn(*segment, "--resize", "96", "-o", "plain")
     scaled = (f"mean = {(2 * MEAN - 1).tolist()}", f"std = {(2 * STD).tolist()}", "value_range = [-1, 1]")
-    write_card(tmp_path, *scaled, "input_size = 64", 'licence = "CC0-1.0"', 'class_names = ["a", "b", "c"]')
+    write_card(tmp_path, *scaled, "input_size = 96", 'licence = "CC0-1.0"', 'class_names = ["a", "b", "c"]')
     done = fcn(*segment, "-o", "out")
     assert "mine.toml: taken from it: mean, std, value_range, input_size, licence, class_names" in done.stderr
     # The same numbers in another range, and the card's size.
     assert tree(tmp_path / "out/masks") == tree(tmp_path / "plain/masks")
-    assert len(np.unique(np.asarray(Image.open(tmp_path / "out/masks/chelsea.png")))) > 1
-    assert labels_of(tmp_path, "out")["resize"] == 64
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "out/masks/astronaut.png")))) > 1
+    assert labels_of(tmp_path, "out")["resize"] == 96
     settings = json.loads((tmp_path / "out/settings.json").read_text())
     assert settings["checkpoint"]["licence"] == "CC0-1.0"
     assert '"name": "b"' in (tmp_path / "out/classes.json").read_text()
     # Other names are no other settings.
-    write_card(tmp_path, *scaled, "input_size = 64", 'class_names = ["x", "y", "z"]')
+    write_card(tmp_path, *scaled, "input_size = 96", 'class_names = ["x", "y", "z"]')
     assert "nothing to do" in fcn(*segment, "-o", "out").stderr
     assert '"name": "y"' in (tmp_path / "out/classes.json").read_text()
     write_card(tmp_path, "mean = [0, 0, 0]", "std = [1, 1, 1]", "input_size = [80, 48]")
     refused = fcn(*segment, "-o", "out", code=2).stderr
-    assert "--resize: 64 before, 80,48 now" in refused
-    assert "--network-card: mean " in refused
+    assert "--resize: 96 before, 80,48 now" in refused
+    assert "--network-card: not given before, mean 0,0,0, std 1,1,1 now" in refused
     fcn(*segment, "-o", "exact")
     assert labels_of(tmp_path, "exact")["network_card"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
-    assert Image.open(tmp_path / "exact/masks/chelsea.png").size == (451, 300)
+    assert Image.open(tmp_path / "exact/masks/astronaut.png").size == (512, 512)
     assert tree(tmp_path / "exact/masks") != tree(tmp_path / "plain/masks")
     # What a command line says comes first.
     fcn(*segment, "--resize", "none", "-o", "native")
