@@ -74,11 +74,12 @@ def test_which_class_is_the_background(fcn: Fcn, own: Path, tmp_path: Path) -> N
 def exported(fcn: Fcn, tmp_path: Path, background: int | None) -> None:
     """Check that all classes but the background are in each export."""
     regions = {0, 1, 2} - {background}
-    for name in ("coco", "yolo", "voc"):
+    for name in ("coco", "yolo", "voc", "binary"):
         fcn("export", "out", "--format", name, "-o", f"{name}.x", "--overwrite")
     coco = json.loads((tmp_path / "coco.x").read_text())
     assert {one["id"] for one in coco["categories"]} == regions
-    assert {one["category_id"] for one in coco["annotations"]} <= regions
+    assert (found := {one["category_id"] for one in coco["annotations"]}) <= regions
+    assert len(list((tmp_path / "binary.x").rglob("*.png"))) == len(found)
     lines = (tmp_path / "yolo.x/labels/train/chelsea.txt").read_text().splitlines()
     assert {0, 1} - {background} <= {int(line.split()[0]) for line in lines} <= regions
     table = (tmp_path / "voc.x/VOCdevkit/VOC2012/labelmap.txt").read_text().splitlines()
