@@ -104,9 +104,9 @@ class Moments:
         return fsync
 
     def write_whole(self, function: Any) -> Any:
-        def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> Any:
+        def write_whole(path: Path, write: Callable[[BinaryIO], None], *permissions: Any) -> Any:
             if not self.happens("half a file"):
-                return function(path, write)
+                return function(path, write, *permissions)
 
             def half(stream: BinaryIO) -> None:
                 whole = io.BytesIO()
@@ -116,7 +116,7 @@ class Moments:
                 self.strike()
                 stream.write(whole.getvalue()[len(whole.getvalue()) // 2 :])
 
-            return function(path, half)
+            return function(path, half, *permissions)
 
         return write_whole
 
