@@ -12,6 +12,7 @@ A kernel has one argument, the address of its task: an array of 64-bit fields. T
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
@@ -395,11 +396,19 @@ def _type(element: type[Element], lanes: int) -> Any:
 
 
 def _integer(value: Int | int) -> Any:
-    return ir.Constant(I64.llvm_type, value) if isinstance(value, int) else value.raw
+    return _constant(value, I64, 1) if isinstance(value, int) else value.raw
 
 
 def _constant(value: float, element: type[Element], lanes: int) -> Any:
-    return ir.Constant(_type(element, lanes), [value] * lanes)
+    return _cached_constant(value, element.llvm_type, lanes)
+
+
+# A constant keeps its text, which takes long to write. No kernel has a -0.0, which would be found as 0.0.
+@functools.lru_cache(maxsize=4096)
+def _cached_constant(value: float, llvm_type: Any, lanes: int) -> Any:
+    if lanes == 1:
+        return ir.Constant(llvm_type, value)
+    return ir.Constant(ir.VectorType(llvm_type, lanes), [value] * lanes)
 
 
 def _splat(code: _Code, scalar: Any, element: type[Element], lanes: int) -> Any:
