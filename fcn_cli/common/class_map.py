@@ -122,17 +122,14 @@ class ClassMap:
 
 def _find(option: str, text: str, names: Mapping[int, str] | None) -> int:
     is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    known = tuple((names or {}).values())
+    place = find_class(text, known) if not is_number or text in known else None
+    if names is not None and place is not None:
+        return tuple(names)[place]
     if text.casefold() == _VOID or (is_number and int(text) == VOID_INDEX):
         return VOID_INDEX
-    if names is None:
-        if not is_number:
-            raise RequestError(f"{option}: {text!r} is no number, and there are no names; give an index")
+    if is_number and (names is None or int(text) in names):
         return int(text)
-    if is_number and text not in names.values():
-        if int(text) in names:
-            return int(text)
-    elif (place := find_class(text, tuple(names.values()))) is not None:
-        return tuple(names)[place]
-    raise RequestError(
-        f"{option}: there is no class {text!r}; {hint_at_classes(text, tuple(names.values()))}"
-    )
+    if names is None:
+        raise RequestError(f"{option}: {text!r} is no number, and there are no names; give an index")
+    raise RequestError(f"{option}: there is no class {text!r}; {hint_at_classes(text, known)}")

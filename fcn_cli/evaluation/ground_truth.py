@@ -414,9 +414,9 @@ def _table(
         table[:] = told.rest
         if labels is None:
             table[VOID_INDEX] = VOID_INDEX
-    elif labels is not None:
-        said = {*told.named, *request.ignored}
-        for value in labels.keys() - said:
+    labels = labels or {}
+    for value in labels.keys() - {*told.named, *request.ignored}:
+        if told.rest is None or labels[value].casefold() in _VOID_LABELS:
             table[value] = _class_of(labels[value], classes)
     for value, index in told.named.items():
         table[value] = index
@@ -442,7 +442,7 @@ def _read(path: Path, *sizes: Size) -> Pixels:
     with label_folder.open_label_image(path, *sizes) as opened:
         mode = opened.mode
         if mode in {"L", "P"}:
-            return Pixels(_in_strips(opened, np.uint8), mode == "L")
+            return Pixels(_in_strips(opened), mode == "L")
         if mode == "1":
             return Pixels(np.asarray(opened.convert("L")), is_grey=True)
         if mode.startswith("I"):
@@ -452,10 +452,10 @@ def _read(path: Path, *sizes: Size) -> Pixels:
     raise ImageError(FailureKind.BAD_LABELS, f"{path}: {mode} pixels; {_USE_INDICES}")
 
 
-def _in_strips(opened: Image.Image, kind: type[np.uint8]) -> NDArray[np.uint8]:
+def _in_strips(opened: Image.Image) -> NDArray[np.uint8]:
     """Return an image's pixels; Pillow makes two more copies of what becomes an array at once."""
     width, height = opened.size
-    values = np.empty((height, width), kind)
+    values = np.empty((height, width), np.uint8)
     rows = max(1, 16 * _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         values[top : top + rows] = np.asarray(opened.crop((0, top, width, min(top + rows, height))))

@@ -54,6 +54,12 @@ def test_unknown_classes_are_refused_with_suggestions(text: str, said: str) -> N
     assert said in str(caught.value)
 
 
+def test_a_class_that_is_called_void_is_that_class() -> None:
+    assert ClassMap.parse("void=1,255=2").indices("--map", {0: "oak", 1: "void"}, VOC_CLASSES) == Indices(
+        {1: 1, 255: 2}, None
+    )
+
+
 def test_a_target_may_be_any_index() -> None:
     assert ClassMap.parse("oak=200,*=0").indices("--map", TREES, None) == Indices({3: 200}, 0)
     with pytest.raises(RequestError, match="300 is more than 255"):

@@ -300,9 +300,10 @@ def test_colours_that_the_label_map_does_not_have(fcn: Fcn, truths: dict[str, La
     Path("CVAT/labelmap.txt").write_text(LABEL_MAP.replace("person", "human") + "ignored:7,7,7::\n")
     line = ("made", "CVAT", "--predictions", "masks")
     assert "human: a label of the truth" in fcn("evaluate", *line, code=2).stderr
-    got = evaluated(fcn, *line, "--truth-map", "human=person")
-    assert got["images"] == 3
-    assert got["void_fraction"] > 0.2
+    for rules in ("human=person", "human=person,*=background"):
+        got = evaluated(fcn, *line, "--truth-map", rules)
+        assert (got["images"], bool(got["classes"]["8"]["truth_pixels"])) == (3, "*" not in rules)
+        assert got["void_fraction"] > 0.2
 
 
 def test_values_that_pillow_would_shorten_are_refused(fcn: Fcn, truths: dict[str, Labels]) -> None:
