@@ -38,12 +38,12 @@ def test_the_main_process_decodes_no_image(
     fcn("segment", "made", *SMALL, "-o", "evaluated", "--write", "masks", "--keep-extension")
     monkeypatch.setattr(decoder, "_opened", refuse)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,overlay,cutout", "--report")
-    assert len(list(Path("out/report").rglob("*-l.jpg"))) == 2
+    assert len(list(Path("out/report").rglob("*-large-*.jpg"))) == 2
     fcn("export", "out", "--format", "voc", "-o", "exported")
     # Their sizes are measured in workers, which begin anew here.
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda **_: "forkserver")
     fcn("evaluate", "made", "evaluated/masks", "--predictions", "evaluated", "--report", "page")
-    assert len(list(Path("page").rglob("*-l.jpg"))) == 2
+    assert len(list(Path("page").rglob("*-large-*.jpg"))) == 2
 
 
 def large_metadata(path: Path, size: int) -> None:
