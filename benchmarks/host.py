@@ -40,7 +40,7 @@ from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.models.request import ModelRequest
 from fcn_cli.outputs.looks import LookRequest
 from fcn_cli.outputs.request import OutputRequest
-from fcn_cli.outputs.writers import WRITERS, encode
+from fcn_cli.outputs.writers import WRITERS, Original, encode
 from fcn_cli.runs import segment
 from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 
@@ -139,19 +139,17 @@ def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> N
     settings = DecodeSettings(DecodeOptions(SHORT_SIDE))
     look = LookRequest().resolve(None)
     writers = [WRITERS[kind](look) for kind in KINDS]
+    # Label maps need none.
+    no_image = Original("", DecodeOptions(SHORT_SIDE))
     ready.wait()
     for source in sources:
         photo = decode_source(source, settings)
         segmentation = Segmentation(labels_of(photo.width, photo.height))
         for writer in writers:
             if own:
-                encode(writer, segmentation, _no_photo, io.BytesIO())
+                encode(writer, segmentation, no_image, io.BytesIO())
             else:
-                writer.image(segmentation, _no_photo).save(io.BytesIO(), **writer.file_format)
-
-
-def _no_photo() -> Image.Image:
-    raise AssertionError("label maps need no photo")
+                writer.image(segmentation, no_image).save(io.BytesIO(), **writer.file_format)
 
 
 class FreeEngine:

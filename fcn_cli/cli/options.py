@@ -150,7 +150,7 @@ Write = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="masks, color, overlay, confidence, cutout.",
+        line="masks, color, overlay, confidence, cutout, geotiff.",
         more="The output types to write, separated by commas.",
         envvar="FCN_WRITE",
         metavar="LIST",
@@ -663,6 +663,7 @@ class ExportFormat(StrEnum):
     LABEL_STUDIO = "labelstudio"
     MASKS = "masks"
     BINARY = "binary"
+    GEOTIFF = "geotiff"
 
 
 class OutputType(StrEnum):
@@ -673,6 +674,7 @@ class OutputType(StrEnum):
     OVERLAY = "overlay"
     CONFIDENCE = "confidence"
     CUTOUT = "cutout"
+    GEOTIFF = "geotiff"
 
 
 class RecordStatus(StrEnum):

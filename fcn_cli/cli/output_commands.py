@@ -290,9 +290,10 @@ def export(
 
     coco: a JSON file with run lengths or polygons. voc: a tree with JPEGs and paletted masks. yolo: a
     directory with JPEGs and polygons. labelstudio: tasks with brush labels, and the labelling configuration.
-    masks: the masks alone. binary: a black and white mask for each class of an image. Exports are written
-    atomically, without a lock and without the network. An image that is gone or has changed is reported, and
-    not exported to voc and yolo. --class, --min, --max and --status select images as in fcn list.
+    masks: the masks alone. binary: a black and white mask for each class of an image. geotiff: masks with
+    the georeference of their images. Exports are written atomically, without a lock and without the network.
+    An image that is gone or has changed is reported, and not exported to voc, yolo and geotiff. --class,
+    --min, --max and --status select images as in fcn list.
 
     Exit codes: 0 every selected image with a mask is exported; 1 some are not, the rest are; 2 the request is
     wrong; 5 DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.

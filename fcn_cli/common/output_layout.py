@@ -45,12 +45,14 @@ class OutputKind:
 
 
 CUTOUT = "cutout"
+GEOTIFF = "geotiff"
 KINDS = (
     OutputKind("masks", ".png", is_label_map=True),
     OutputKind("color", ".png", is_label_map=True),
     OutputKind("overlay", ".jpg", shows_image=True),
     OutputKind("confidence", ".png", from_labels=False),
     OutputKind(CUTOUT, ".png", shows_image=True),
+    OutputKind(GEOTIFF, ".tif"),
 )
 """All output types in the order in which they are written; of label maps, the better one comes first."""
 

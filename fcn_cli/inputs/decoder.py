@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..common import label_map, store_urls
 from ..common.errors import Failure, FailureKind, ImageError
-from . import exif, file_content, formats, mending, remote, resizing, workers
+from . import exif, file_content, formats, mending, remote, resizing, tiff, workers
 from .decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
 from .discovery import Source
 from .rgb import greatest_of_halves, has_upper_halves, is_srgb, load_rgb, note_on_profile, to_rgb, to_srgb
@@ -55,12 +55,14 @@ class Decoded(NamedTuple, Generic[T]):
 class Measured(NamedTuple):
     """The (width, height) in pixels of an upright image, and its EXIF orientation as in `Decoded`.
 
-    `is_srgb` says that its pixels are sRGB as they are stored, as far as a profile says.
+    `is_srgb` says that its pixels are sRGB as they are stored, as far as a profile says; `georeference` is
+    that of the image as stored.
     """
 
     size: tuple[int, int]
     turn: int
-    is_srgb: bool = True
+    is_srgb: bool
+    georeference: tiff.Georeference
 
 
 def prepare_process(max_pixels: int) -> None:
@@ -299,12 +301,12 @@ def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIX
 
     def measured(opened: Image.Image) -> Measured:
         _check_pixels(opened, max_pixels)
-        srgb = is_srgb(opened)
+        srgb, geo = is_srgb(opened), tiff.georeference(opened)
         turn = exif.tiff_turn(opened)
         if turn != 1:
-            return Measured(opened.size, turn, srgb)
+            return Measured(opened.size, turn, srgb, geo)
         turn = exif.known_turn(exif.orientation(opened))
-        return Measured(exif.turned_size(opened.size, turn), turn, srgb)
+        return Measured(exif.turned_size(opened.size, turn), turn, srgb, geo)
 
     try:
         with _opened(path, max_pixels) as file:
@@ -528,7 +530,7 @@ def _decoded_source(
 
 
 def _measured_source(source: Source, settings: DecodeSettings) -> DecodedImage:
-    size, turn, _ = measure_here(source.path, settings.options.max_pixels)
+    size, turn, *_ = measure_here(source.path, settings.options.max_pixels)
     stored = _is_stored(source, size, turn, settings)
     width, height = exif.turned_size(size, turn) if stored else size
     return DecodedImage(source, width=width, height=height, turn=turn, stored=stored)

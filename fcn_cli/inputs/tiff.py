@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,13 @@ _FORMATS = {
     5: "complex",
     6: "complex",
 }
+
+_SHORT, _ASCII, _DOUBLE = 3, 2, 12
+GEO_TAGS = {33550: _DOUBLE, 33922: _DOUBLE, 34264: _DOUBLE, 34735: _SHORT, 34736: _DOUBLE, 34737: _ASCII}
+"""GeoTIFF's tags and their TIFF types: scale, tie points, matrix, the keys of the coordinate system."""
+_MOST_GEO_VALUES = 1 << 16
+Georeference: TypeAlias = dict[int, tuple[float, ...] | tuple[int, ...] | str]
+"""The values of those `GEO_TAGS` that an image has; empty where it has no georeference."""
 
 _MOST_DIRECTORIES = 64
 _BIG = 43
@@ -398,6 +405,27 @@ def _is_reduced(tags: ImageFileDirectory_v2) -> bool:
 
 def _size(tags: ImageFileDirectory_v2) -> str:
     return f"{tags.get(_WIDTH)}x{tags.get(_LENGTH)}"
+
+
+def georeference(opened: Image.Image) -> Georeference:
+    """Return the georeference of an open image; what is damaged in it is left out."""
+    found: Georeference = {}
+    tags = getattr(opened, "tag_v2", {}) if opened.format == "TIFF" else {}
+    for code, kind in GEO_TAGS.items():
+        values = tags.get(code)
+        if values is None:
+            continue
+        if kind == _ASCII:
+            if isinstance(values, str) and values.isascii() and len(values) <= _MOST_GEO_VALUES:
+                found[code] = values
+            continue
+        numbers = values if isinstance(values, tuple) else (values,)
+        if len(numbers) <= _MOST_GEO_VALUES and all(isinstance(one, int | float) for one in numbers):
+            if kind == _DOUBLE:
+                found[code] = tuple(map(float, numbers))
+            elif all(0 <= one < 1 << 16 for one in numbers):
+                found[code] = tuple(map(int, numbers))
+    return found
 
 
 def _no_data(tags: ImageFileDirectory_v2, dtype: np.dtype[Any]) -> float | None:

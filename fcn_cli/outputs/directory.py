@@ -17,7 +17,7 @@ from ..inputs.discovery import Source
 from .looks import Style
 from .output_store import OutputStore, ReadableDirectory, as_store
 from .record import Record
-from .writers import WRITERS, Photo, encode
+from .writers import WRITERS, Original, encode
 
 
 class OutputDirectory:
@@ -32,7 +32,7 @@ class OutputDirectory:
         return WRITERS[kind].describe(self._look)
 
     def write(
-        self, source: Source, kinds: Iterable[str], segmentation: Segmentation, photo: Photo
+        self, source: Source, kinds: Iterable[str], segmentation: Segmentation, original: Original
     ) -> dict[str, int]:
         """Write output types for one image, each file whole; return relative path → size in bytes.
 
@@ -54,7 +54,7 @@ class OutputDirectory:
             permissions = files.permissions_of(source.path) if find_kind(kind).shows_image else None
             try:
                 sizes[name] = self.root.write_whole(
-                    name, partial(encode, writer, segmentation, photo), permissions
+                    name, partial(encode, writer, segmentation, original), permissions
                 )
             except OSError as error:
                 raise _lost_or_refused(error, path) from None

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..common.output_layout import DEFAULT_KINDS
-from . import settings
+from ..common.output_layout import DEFAULT_KINDS, GEOTIFF
+from . import geotiff, settings
 from .bucket_store import open_store
 from .looks import LookRequest
 from .output_store import OutputStore
@@ -42,7 +42,9 @@ class OutputRequest:
         return open_store(self.directory)
 
     def check(self) -> None:
-        """Raise RequestError when the directory holds what is not ours."""
+        """Raise RequestError when the directory holds what is not ours, or a type cannot be written here."""
+        if GEOTIFF in self.kinds:
+            geotiff.require()
         settings.refuse_foreign(self.store, self.log_file)
 
     def __getstate__(self) -> dict[str, Any]:

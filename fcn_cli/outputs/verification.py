@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..common import files, limits, resources
 from ..common.errors import ExitCode, RequestError
@@ -27,6 +28,7 @@ from ..common.ordered_work import OrderedWork
 from ..common.output_layout import (
     CUTOUT,
     DEFAULT_KINDS,
+    GEOTIFF,
     HOLDER_FILE,
     JOURNAL_FILE,
     kind_names,
@@ -48,7 +50,7 @@ from .writers import has_legend
 
 _MOST_BYTES = 2 << 30
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L"}
+_MODES = {"masks": "L", "color": "P", "overlay": "RGB", "confidence": "L", "geotiff": "L"}
 _CUTOUT_MODES = {"RGBA", "RGB"}
 # `Record.mean_confidence` has four decimals.
 _MEAN_SLACK = 1.01e-4
@@ -288,7 +290,8 @@ def _png_damage(data: bytes) -> str | None:
 
 def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
     # Without Pillow's own limit on pixels, which `Image.open` applies.
-    with (PngImageFile if data.startswith(_PNG_SIGNATURE) else JpegImageFile)(io.BytesIO(data)) as image:
+    opened = TiffImageFile if kind == GEOTIFF else JpegImageFile
+    with (PngImageFile if data.startswith(_PNG_SIGNATURE) else opened)(io.BytesIO(data)) as image:
         # Checked before anything is decoded: a damaged header may ask for any amount of memory.
         if not _has_right_size(image, kind, record):
             return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
@@ -301,7 +304,7 @@ def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
         image.load()
         if image.mode == "P" and (damage := _palette_damage(image, record.looks.get(kind))):
             return damage
-        if kind in label_kinds():
+        if kind in label_kinds() or kind == GEOTIFF:
             found = {index: count for index, count in enumerate(image.histogram()) if count}
             return None if found == record.classes else _class_damage(found, record.classes or {})
         if kind == "confidence" and record.mean_confidence is not None:

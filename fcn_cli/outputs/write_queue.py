@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from ..common import resources
 from ..common.errors import ImageError, OutputLost
 from ..common.label_map import Segmentation, count_classes
 from ..common.ordered_work import OrderedWork
 from ..common.output_layout import output_file
-from ..inputs import decoder
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import Source
 from .directory import OutputDirectory
 from .label_rules import AS_PREDICTED, ResolvedRules
 from .record import Record, Written, finish, gone
+from .writers import Original
 
 # They mostly wait for fsync, and file systems make many of those one.
 _THREADS_PER_CPU = 2
@@ -232,16 +231,9 @@ class WriteQueue:
     ) -> Record:
         started = time.perf_counter()
         labels, confidence = segmentation.labels, segmentation.confidence
-
-        @cache
-        def image() -> Image.Image:
-            options = self._decoding
-            return decoder.decode_for_people(
-                source.path, options.max_pixels, options.rendering, options.timeout
-            ).image
-
+        original = Original(source.path, self._decoding)
         try:
-            sizes = self._folder.write(source, types, segmentation, image)
+            sizes = self._folder.write(source, types, segmentation, original)
         except ImageError as error:
             # No record names these files: they are of another look or another image.
             self._folder.remove(output_file(source.output, one) for one in types)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, BinaryIO, ClassVar
 
 from PIL import Image
@@ -10,7 +11,9 @@ from typing_extensions import override
 
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
-from . import index_png
+from ..inputs import decoder
+from ..inputs.decode_options import DecodeOptions
+from . import geotiff, index_png
 from .looks import Style, describe_background
 from .overlay import colored, cutout, overlay
 
@@ -24,8 +27,26 @@ _RLE_PNG: FileFormat = {"format": "PNG", "compress_type": _Z_RLE}
 _PNG: FileFormat = {"format": "PNG"}
 _JPEG_LONGEST_SIDE = 65500
 
-Photo = Callable[[], Image.Image]
-"""Opens the upright RGB image of a label map; called only by writers that need it."""
+
+class Original:
+    """The image of a label map: read, in a process with bounds, only by writers that need it."""
+
+    def __init__(self, path: str, options: DecodeOptions) -> None:
+        self._path = path
+        self._options = options
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The upright image, in sRGB."""
+        options = self._options
+        return decoder.decode_for_people(
+            self._path, options.max_pixels, options.rendering, options.timeout
+        ).image
+
+    @cached_property
+    def measured(self) -> decoder.Measured:
+        """What its header says."""
+        return decoder.measure(self._path, self._options.max_pixels)
 
 
 class Writer:
@@ -44,7 +65,7 @@ class Writer:
         """Return the style of this type as it stands in records, or None for a type without one."""
         return None
 
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
         """Return the output of this type for one image."""
         raise NotImplementedError
 
@@ -63,7 +84,7 @@ class MaskWriter(Writer):
     palette: bytes | None = None
 
     @override
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
         return Image.fromarray(segmentation.labels)
 
 
@@ -81,7 +102,7 @@ class ColorWriter(Writer):
         return style.palette_name
 
     @override
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
         return colored(segmentation.labels, self._style.palette)
 
 
@@ -101,8 +122,8 @@ class OverlayWriter(Writer):
         return ", ".join(parts)
 
     @override
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        return overlay(photo(), segmentation.labels, self._style)
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
+        return overlay(original.image, segmentation.labels, self._style)
 
 
 class ConfidenceWriter(Writer):
@@ -111,7 +132,7 @@ class ConfidenceWriter(Writer):
     file_format: ClassVar[FileFormat] = _PNG
 
     @override
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
         assert segmentation.confidence is not None  # noqa: S101 - the engine returns it when this type is wanted
         return Image.fromarray(segmentation.confidence)
 
@@ -125,8 +146,16 @@ class CutoutWriter(Writer):
         return str(style.cutout)
 
     @override
-    def image(self, segmentation: Segmentation, photo: Photo) -> Image.Image:
-        return cutout(photo(), segmentation.labels, self._style.cutout)
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
+        return cutout(original.image, segmentation.labels, self._style.cutout)
+
+
+class GeotiffWriter(Writer):
+    """The mask as a TIFF with the georeference of its image."""
+
+    @override
+    def image(self, segmentation: Segmentation, original: Original) -> Image.Image:
+        return Image.fromarray(segmentation.labels)
 
 
 WRITERS: dict[str, type[Writer]] = {
@@ -135,12 +164,13 @@ WRITERS: dict[str, type[Writer]] = {
     "overlay": OverlayWriter,
     "confidence": ConfidenceWriter,
     "cutout": CutoutWriter,
+    "geotiff": GeotiffWriter,
 }
 """The writer of each output type in `output_layout.KINDS`."""
 
 
 def encode(
-    writer: Writer, segmentation: Segmentation, photo: Photo, stream: BinaryIO, *, as_png: bool = False
+    writer: Writer, segmentation: Segmentation, original: Original, stream: BinaryIO, *, as_png: bool = False
 ) -> None:
     """Write one image's output to a stream.
 
@@ -148,8 +178,8 @@ def encode(
     ----------
     writer
         Of the output type.
-    segmentation, photo
-        What to write, and what opens the image.
+    segmentation, original
+        What to write, and its image.
     stream
         Receives the encoded image.
     as_png
@@ -165,7 +195,10 @@ def encode(
             stream, segmentation.labels, segmentation.compressed(index_png.compress), writer.palette
         )
         return
-    image = writer.image(segmentation, photo)
+    if isinstance(writer, GeotiffWriter) and not as_png:
+        geotiff.write_beside(stream, segmentation.labels, original.measured)
+        return
+    image = writer.image(segmentation, original)
     file_format = writer.file_format
     if as_png and file_format["format"] != "PNG":
         file_format = _RLE_PNG

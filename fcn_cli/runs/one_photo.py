@@ -11,7 +11,7 @@ from ..common.errors import Failure, ImageError
 from ..inputs import decoder
 from ..inputs.discovery import Source
 from ..outputs.looks import LookRequest
-from ..outputs.writers import WRITERS, encode
+from ..outputs.writers import WRITERS, Original, encode
 from .observers import RunObserver
 from .request import PredictionRequest
 
@@ -60,14 +60,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
     encode(
         WRITERS[request.kind](look),
         rules(predicted.result),
-        lambda: (
-            decoder.decode_for_people(
-                request.source.path,
-                prediction.decoding.max_pixels,
-                prediction.decoding.rendering,
-                prediction.decoding.timeout,
-            ).image
-        ),
+        Original(request.source.path, prediction.decoding),
         stream,
         as_png=True,
     )

@@ -106,7 +106,7 @@ def test_more_words_in_upper_and_lower_case(fcn: Fcn, tmp_path: Path) -> None:
     assert "HUB" in fcn("segment", "photos", *SMALL, "--palette", "HUB", code=2).stderr
     # The message has what was given.
     done = fcn("export", "out", "--format", "COCOS", "-o", "x", code=2)
-    assert "--format takes coco, voc, yolo, labelstudio, masks or binary, not 'COCOS'" in done.stderr
+    assert "--format takes coco, voc, yolo, labelstudio, masks, binary or geotiff, not 'COCOS'" in done.stderr
 
 
 @pytest.mark.parametrize("flags", ["-qv", "-vq", "--quiet --verbose", "-v -q"])

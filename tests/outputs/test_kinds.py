@@ -30,7 +30,7 @@ class InverseWriter(writers.Writer):
         return f"inverse beside {style.palette_name}"
 
     @override
-    def image(self, segmentation: Segmentation, photo: writers.Photo) -> Image.Image:
+    def image(self, segmentation: Segmentation, original: writers.Original) -> Image.Image:
         return Image.fromarray(255 - segmentation.labels)
 
 

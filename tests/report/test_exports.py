@@ -134,6 +134,10 @@ def test_what_list_selects_is_exported(
     elif form == "labelstudio":
         tasks = json.loads(Path("to/tasks.json").read_text())
         assert [task["data"]["image"].rpartition("/sub/")[2] for task in tasks] == [n[4:] for n in wanted]
+    elif form == "geotiff":
+        assert {str(path.relative_to("to").with_suffix(".png")) for path in Path("to").rglob("*.tif")} == {
+            *wanted
+        }
     elif form in {"masks", "binary"}:
         masks = {str(path.relative_to("to")) for path in Path("to").rglob("*.png")}
         assert masks == {name if form == "masks" else f"{name[:-4]}/cat.png" for name in wanted}

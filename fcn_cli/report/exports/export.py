@@ -26,7 +26,7 @@ from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
 from .files import Destination, Exporter, Results
 from .labelstudio import LabelStudioExporter
-from .trees import BinaryExporter, MasksExporter
+from .trees import BinaryExporter, GeotiffExporter, MasksExporter
 from .voc import VocExporter
 from .yolo import YoloExporter
 
@@ -37,6 +37,7 @@ FORMATS: dict[str, type[Exporter]] = {
     "labelstudio": LabelStudioExporter,
     "masks": MasksExporter,
     "binary": BinaryExporter,
+    "geotiff": GeotiffExporter,
 }
 """The class of each format by its name."""
 

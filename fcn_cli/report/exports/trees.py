@@ -15,8 +15,10 @@ from typing_extensions import override
 
 from ...common import palettes
 from ...common.errors import FailureKind, ImageError, OutputLost
-from ...common.label_map import VOID_INDEX, LabelMap, count_classes
+from ...common.label_map import VOID_INDEX, LabelMap, count_classes, most_pixels
 from ...common.output_layout import CLASSES_FILE
+from ...inputs import decoder
+from ...outputs import geotiff
 from ...outputs.record import Record
 from .files import Destination, Results, building, check_destination
 
@@ -27,7 +29,7 @@ _MOST_NAME_BYTES = 200
 class MasksExporter:
     """Writes ``REL.png``, 8-bit class indices as in ``masks/``, and ``classes.json``; see `Exporter`."""
 
-    name = "masks"
+    name, suffix = "masks", ".png"
 
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
@@ -37,9 +39,7 @@ class MasksExporter:
 
     def job(self, record: Record) -> Callable[[LabelMap], None]:
         """Return what writes an image's masks; see `Exporter`."""
-        # Its outputs are called alike in every output type.
-        relative = record.outputs[0].partition("/")[2].rpartition(".")[0]
-        return partial(self._write_all, relative)
+        return partial(self._write_all, record)
 
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
@@ -53,18 +53,23 @@ class MasksExporter:
         """Yield the paths of an image's masks without their suffix, and their pixels."""
         yield relative, labels
 
-    def _write_all(self, relative: str, labels: LabelMap) -> None:
+    def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:  # noqa: ARG002 - others need it
+        Image.fromarray(pixels).save(path, "PNG", compress_type=_Z_RLE)
+
+    def _write_all(self, record: Record, labels: LabelMap) -> None:
+        # Its outputs are called alike in every output type.
+        relative = record.outputs[0].partition("/")[2].rpartition(".")[0]
         for name, pixels in self._masks(relative, labels):
-            path = self._root / f"{name}.png"
+            path = self._root / f"{name}{self.suffix}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 raise ImageError(
                     FailureKind.OUTPUT_REFUSED,
-                    f"{name}.png: a file of another image has its directory's name",
+                    f"{name}: a file of another image has its directory's name",
                 ) from None
             with OutputLost.when_refused(path):
-                Image.fromarray(pixels).save(path, "PNG", compress_type=_Z_RLE)
+                self._write(record, pixels, path)
 
     def _write_classes(self, new: Path) -> None:
         colors = palettes.hub()
@@ -98,3 +103,18 @@ class BinaryExporter(MasksExporter):
             if index not in {self._background, VOID_INDEX}:
                 file = self._files[index] if index < len(self._files) else f"class_{index}"
                 yield f"{relative}/{file}", np.where(labels == index, 255, 0).astype(np.uint8)
+
+
+class GeotiffExporter(MasksExporter):
+    """Writes ``REL.tif``, masks with their images' georeference, and ``classes.json``; see `Exporter`."""
+
+    name, suffix = "geotiff", ".tif"
+
+    def __init__(self, destination: Destination) -> None:
+        geotiff.require()
+        super().__init__(destination)
+
+    @override
+    def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:
+        with path.open("wb") as stream:
+            geotiff.write_beside(stream, pixels, decoder.measure(record.path, most_pixels()))
