@@ -110,19 +110,29 @@ def test_filter_by_class_and_least_share(browser: Browser, samples: Path) -> Non
         name: {int(k): v / (r["width"] * r["height"]) for k, v in r["classes"].items()}
         for name, r in records.items()
     }
+    names_with = {
+        (index, least): [
+            name for name in sorted(share) if share[name].get(index, 0) >= max(least / 100, 1e-9)
+        ]
+        for index in range(1, 21)
+        for least in range(40)
+    }
+    # Of some images with a class, a least share leaves some.
+    index, least = next(
+        chosen for chosen, kept in names_with.items() if 0 < len(kept) < len(names_with[chosen[0], 0])
+    )
     with opened(browser, samples / "report.html") as page:
-        page.select_option("#class", "5")
-        assert settled(page, 3) == [name for name in sorted(share) if 5 in share[name]]
+        page.select_option("#class", str(index))
+        assert settled(page, len(names_with[index, 0])) == names_with[index, 0]
         page.focus("#least")
-        for _ in range(3):
+        for _ in range(least):
             page.keyboard.press("ArrowRight")
-        kept = [name for name in sorted(share) if share[name].get(5, 0) >= 0.03]
-        assert 0 < len(kept) < 3
+        kept = names_with[index, least]
         assert settled(page, len(kept)) == kept
-        assert page.inner_text("#least-text") == "3 %"
+        assert page.inner_text("#least-text") == f"{least} %"
         assert page.inner_text("#status") == f"{len(kept)} of 4 images"
         # What is chosen survives a reload.
-        until(page, "location.hash.includes('least=0.03')")
+        until(page, "location.hash.includes('least=')")
         page.reload()
         assert settled(page, len(kept)) == kept
         page.locator("body").press("x")
@@ -195,7 +205,9 @@ def test_overlay_and_classes(browser: Browser, samples: Path) -> None:
         assert page.evaluate(opacity) == "0.6"
         page.click("#views label:has-text('Classes')")
         assert page.evaluate(opacity) == "1"
-        assert "Classes of astronaut.png: person" in str(page.get_attribute(".layer", "alt"))
+        alt = str(page.get_attribute(".layer", "alt"))
+        assert alt.startswith("Classes of astronaut.png: ")
+        assert "person" in alt
         page.keyboard.press("v")
         assert page.evaluate(opacity) == "0.6"
 
@@ -213,7 +225,8 @@ def test_the_large_view_names_the_class_under_the_pointer(browser: Browser, samp
         assert box is not None
         assert box["width"] / box["height"] == pytest.approx(width / height, rel=0.01)
         seen = set()
-        for x, y in ((30, 20), (300, 150), (200, 250), (400, 320), (560, 90), (430, 50), (120, 380)):
+        present = np.unique(labels).tolist()
+        for y, x in (np.argwhere(labels == index)[-1].tolist() for index in present):
             page.mouse.move(
                 box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
             )
@@ -221,15 +234,16 @@ def test_the_large_view_names_the_class_under_the_pointer(browser: Browser, samp
             assert page.inner_text("#probe-text") == expected
             assert page.inner_text("#tip") == expected
             seen.add(expected)
-        assert len(seen) >= 3
+        assert seen == {names_of[index] for index in present}
+        assert len(seen) >= 2
         # The canvas has the colours of the classes, and lights one class alone.
         pixel = """([x, y]) => {
             const context = document.querySelector('#viewer-layer').getContext('2d');
             return [...context.getImageData(x, y, 1, 1).data];
         }"""
-        y, x = np.argwhere(labels == 11)[0].tolist()
-        assert page.evaluate(pixel, [x, y]) == [*colors[11], 255]
-        page.hover("#viewer-classes button:has-text('bottle')")
+        y, x = np.argwhere(labels == present[-1])[0].tolist()
+        assert page.evaluate(pixel, [x, y]) == [*colors[present[-1]], 255]
+        page.hover(f"#viewer-classes [data-id='{present[0]}']")
         assert page.evaluate(pixel, [x, y])[3] == 0
         page.click("#viewer-views label:has-text('Classes')")
         assert page.evaluate("document.querySelector('#viewer-layer').style.opacity") == "1"
@@ -289,6 +303,8 @@ def test_help_and_the_order_of_tab(browser: Browser, samples: Path) -> None:
         page.keyboard.type("gcs?")
         assert page.input_value("#text") == "gcs?"
         page.fill("#text", "")
+        # What was typed counts a little later.
+        page.wait_for_timeout(500)
         settled(page, 4)
         page.evaluate("document.activeElement.blur()")
         # The grid is one stop, and the slider of its photo another.
