@@ -115,7 +115,7 @@ def test_filter_by_class_and_least_share(browser: Browser, samples: Path) -> Non
             name for name in sorted(share) if share[name].get(index, 0) >= max(least / 100, 1e-9)
         ]
         for index in range(1, 21)
-        for least in range(40)
+        for least in range(100)
     }
     # Of some images with a class, a least share leaves some.
     index, least = next(

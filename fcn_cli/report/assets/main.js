@@ -12,7 +12,8 @@ if (fcnReport.data.page === "evaluation") {
     const pairs = table.get("mistakes", row);
     const mistakes = [];
     for (let at = 0; at < Math.min(6, pairs.length); at += 2) {
-      mistakes.push(`${fcnReport.cellName(pairs[at])}: ${fcnReport.percent(pairs[at + 1] / table.area(row))} of the pixels`);
+      const share = fcnReport.percent(pairs[at + 1] / table.area(row)).replaceAll(" ", "\u00a0");
+      mistakes.push(`${fcnReport.cellName(pairs[at])}: ${share} of the pixels`);
     }
     return [
       ["mean IoU", figure(table.get("iou", row))], ["pixel accuracy", figure(table.get("accuracy", row))],
