@@ -210,7 +210,7 @@ def _from_folder(request: EvaluationRequest, matched: _Matched) -> _Answers:
             matched.sources, folder.file_names(), folder.expected, request.images, os.fspath(folder.root)
         )
     classes = load_class_names(request.prediction.model.class_names) or folder.class_names or VOC_CLASSES
-    matched.truth.use_classes(classes)
+    matched.truth.use_classes(classes, folder.background)
     # The images are opened for their sizes and EXIF orientations: our masks are always upright.
     pool = open_pool(matched.sources, request.prediction.decoding, orient=matched.rule, measure_only=True)
 
@@ -240,7 +240,7 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         model = prediction.model.resolve()
         file = model.weights_file(observer.downloading)
         network = model.load(file)
-        matched.truth.use_classes(network.class_names)
+        matched.truth.use_classes(network.class_names, network.background)
         ready = engine.Engine(network, chosen, views=prediction.inference.views)
     except BaseException:
         pool.close()

@@ -149,7 +149,7 @@ class CocoTruth:
     def frame(self, name: str) -> Frame:
         return self._images[name].size
 
-    def use_classes(self, names: Sequence[str]) -> None:
+    def use_classes(self, names: Sequence[str], background: int | None = None) -> None:
         told = Indices({}, None)
         if self._told is not None:
             told = self._told.indices("--truth-map", self._categories, names)
@@ -169,9 +169,10 @@ class CocoTruth:
                 "other names, give --class-names voc"
             )
         self._classes = classes
-        # With a class 0 that is an object of its own, what nobody has outlined is not known.
-        has_background = class_called(names[0], tuple(self._categories.values())) is None
-        self._uncovered = 0 if has_background or _plain(names[0]) == _BACKGROUND else VOID_INDEX
+        if background is None:
+            background = class_called(_BACKGROUND, names)
+        # Where no class is the background, what nobody has outlined is not known.
+        self._uncovered = VOID_INDEX if background is None else background
         used = Counter(instance.category in classes for some in self._instances.values() for instance in some)
         has_category = set(classes.values())
         self.counts = {
@@ -179,7 +180,9 @@ class CocoTruth:
             "annotations_of_other_categories": used[False],
             **self._reader_counts,
             "categories_missing": [
-                name for index, name in enumerate(names) if index and index not in has_category
+                name
+                for index, name in enumerate(names)
+                if index != self._uncovered and index not in has_category
             ],
         }
 

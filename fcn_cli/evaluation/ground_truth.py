@@ -122,8 +122,8 @@ class Truth(Protocol):
         """Return the size of the label map with a name from `find`, or where to read it."""
         ...
 
-    def use_classes(self, names: Sequence[str]) -> None:
-        """Take the classes of the predictions, in index order; before `load`.
+    def use_classes(self, names: Sequence[str], background: int | None = None) -> None:
+        """Take the classes of the predictions, in index order, and the background's index; before `load`.
 
         Raises
         ------
@@ -238,7 +238,7 @@ class FolderTruth:
     def frame(self, name: str) -> Frame:
         return self.root / name
 
-    def use_classes(self, names: Sequence[str]) -> None:
+    def use_classes(self, names: Sequence[str], background: int | None = None) -> None:  # noqa: ARG002 - says all
         self._table = _table(self._request, self._colors.names if self._colors is not None else None, names)
 
     def read(self, name: str, *sizes: Size) -> Pixels:

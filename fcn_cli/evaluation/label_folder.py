@@ -16,7 +16,7 @@ from ..common.files import walk
 from ..common.label_map import Size, open_image, open_png
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
 from ..inputs.discovery import system_directory
-from ..outputs.directory import read_classes
+from ..outputs.directory import read_background, read_classes
 
 PNG = ".png"
 LOSSLESS_SUFFIXES = (PNG, ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pnm")
@@ -88,8 +88,9 @@ class LabelFolder:
     """The label maps of a directory, by name: the path below it without its suffix ``.png``.
 
     For an output directory (or its ``masks`` or ``color`` directory), the label maps are its masks, or else
-    its colours. `class_names` and `settings` (those that shape the labels) are then read from it, and
-    `is_ours` is true: our label maps are always upright. For any other directory both are None.
+    its colours. `class_names`, the index of their `background` and `settings` (those that shape the labels)
+    are then read from it, and `is_ours` is true: our label maps are always upright. For any other directory
+    they are None.
 
     Raises
     ------
@@ -107,6 +108,7 @@ class LabelFolder:
         self.class_names: tuple[str, ...] | None = (
             tuple(read_classes(output) or ()) or None if output else None
         )
+        self.background = read_background(output) if output else None
         self.settings = _settings(output) if output else None
         places = (
             [root / kind for kind in label_kinds() if (root / kind).is_dir()] if output == root else [root]

@@ -17,6 +17,7 @@ from PIL import Image
 from fcn_cli.common import palettes
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
+from ..made_output import make_output
 from .test_evaluate import Labels, by_definition, evaluated, save
 
 STEMS = ("a", "b", "c")
@@ -319,6 +320,22 @@ def test_values_that_pillow_would_shorten_are_refused(fcn: Fcn, truths: dict[str
     Path("deep").mkdir()
     Path("deep/a.png").write_bytes(png)
     assert "RGB of 16 bits" in fcn("evaluate", "made", "deep", "--predictions", "masks", code=2).stderr
+
+
+@pytest.mark.parametrize("background", [None, 15])
+def test_an_export_with_another_background(
+    fcn: Fcn, truths: dict[str, Labels], tmp_path: Path, background: int | None
+) -> None:
+    output = make_output(tmp_path / "out", {f"{stem}.jpg": labels for stem, labels in truths.items()})
+    classes = json.loads((output / "classes.json").read_text())
+    classes["0"].update(name="ground", background=False)
+    if background is not None:
+        classes[str(background)]["background"] = True
+    (output / "classes.json").write_text(json.dumps(classes))
+    fcn("export", "out", "--format", "coco", "-o", "coco.json")
+    got = evaluated(fcn, "made", "coco.json", "--predictions", "out")
+    assert (got["images"], got["mean_iou"], got["void_fraction"]) == (3, 1, 0)
+    assert got["classes_in_mean"] == 3
 
 
 def test_an_export_is_the_truth_of_its_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
