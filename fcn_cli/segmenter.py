@@ -59,8 +59,10 @@ class Result:
     `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
     `image` is the upright RGB photo, `notes` what was done to it beyond decoding. `confidence`, if it was
     asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
-    `source` is the photo's path, ``image 3`` for the fourth one of a batch that has no path, or empty. In a
-    notebook it shows its overlay and the classes in it; as text, its source, size and classes.
+    `logits`, if they were asked for, are float16, shape (classes, rows, columns), at the network's stride,
+    of the network's own classes. `source` is the photo's path, ``image 3`` for the fourth one of a batch that
+    has no path, or empty. In a notebook it shows its overlay and the classes in it; as text, its source, size
+    and classes. `is_tiled` says that the network saw the photo in several views.
     """
 
     labels: NDArray[np.uint8]
@@ -70,6 +72,8 @@ class Result:
     confidence: NDArray[np.uint8] | None = None
     source: str = ""
     background_class: int | None = 0
+    logits: NDArray[np.float16] | None = None
+    is_tiled: bool = False
 
     def __repr__(self) -> str:
         name = f"{self.source}, " if self.source else ""
@@ -131,6 +135,18 @@ class Result:
             style = request.resolve(self.class_names, background_class=self.background_class)
         return overlay.cutout(to_srgb(self.image), self.labels, style.cutout)
 
+    def probabilities(self) -> NDArray[np.float32]:
+        """Return each class's probability: float32, shape (classes, height, width), of the network's classes.
+
+        It takes 4 bytes for each class and pixel. Raises RequestError where there are no `logits`, or those
+        of tiles, whose cells end beyond the image.
+        """
+        if self.logits is None or self.is_tiled:
+            raise RequestError("probabilities need logits=True, and an image that is seen as a whole")
+        from .inference.labels import probabilities
+
+        return probabilities(self.logits, self.labels.shape)
+
     def stats(self) -> list[ClassShare]:
         """Return the classes present, by index."""
         return [
@@ -188,6 +204,8 @@ class SegmenterOptions(TypedDict, total=False):
     """Classes merged and renamed, as for ``--map``: ``"pet:cat+dog=1,*=0"``, a dictionary or a JSON file."""
     min_region: int
     """Regions of fewer connected pixels take the class of their largest neighbour. Default: 0."""
+    logits: bool
+    """Results also have the network's logits; not with `scales` or `flip`. Default: False."""
     confidence: bool
     """Results also have the probability of the winning class. Default: False."""
     device: str
@@ -262,7 +280,11 @@ class Segmenter:
         self.resize: InputSize = options.get("resize", size)
         least = inference.min_confidence
         by_class = least.by_index(self.network.class_names)
-        wanted = PredictionOptions(options.get("confidence", False), least.others, by_class)
+        wanted = PredictionOptions(
+            options.get("confidence", False), least.others, by_class, logits=options.get("logits", False)
+        )
+        if wanted.logits and (len(self._scales) > 1 or inference.views.flip):
+            raise RequestError("logits: scales and flip average probabilities, of which there are no logits")
         self._engine = Engine(self.network, execution, wanted, inference.views)
 
     def __call__(self, photo: Photo) -> Result:
@@ -371,6 +393,8 @@ class Segmenter:
             predicted.confidence,
             photo.source,
             self._rules.background(self.network.background),
+            predicted.logits,
+            not self._engine.views.sees_whole(photo.pixels, photo.smaller),
         )
 
 
@@ -411,7 +435,7 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(
         ("resize", "tile", "overlap", "threads", "batch_size", "min_region"), (_is_whole, "a whole number")
     ),
-    **dict.fromkeys(("offline", "confidence", "flip", "stretch"), (_is_flag, "True or False")),
+    **dict.fromkeys(("offline", "confidence", "logits", "flip", "stretch"), (_is_flag, "True or False")),
     **dict.fromkeys(("device", "precision", "kernels", "backbone", "alpha"), (_is_text, "a name")),
     "min_confidence": (_are_probabilities, "a number"),
     "map": (_is_map, "rules, a dictionary or a path"),

@@ -14,7 +14,7 @@ import typer
 
 from ..common import files, limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
-from ..common.output_layout import CUTOUT, GEOTIFF, find_kind
+from ..common.output_layout import CUTOUT, GEOTIFF, LOGITS, find_kind
 from ..common.swept_directory import SweptDirectory
 from . import values
 from .command_line import given_besides
@@ -90,8 +90,8 @@ def kind_of(kinds: Sequence[str] | None, *, cutout: bool) -> str:
         return _DEFAULT_KIND
     if len(kinds) > 1:
         raise RequestError(f"one image becomes one PNG, not {len(kinds)}: {', '.join(kinds)}; change --write")
-    if kinds[0] == GEOTIFF:
-        raise RequestError("one image becomes one PNG, not geotiff; name an output directory")
+    if kinds[0] in {GEOTIFF, LOGITS}:
+        raise RequestError(f"one image becomes one PNG, not {kinds[0]}; name an output directory")
     return kinds[0]
 
 

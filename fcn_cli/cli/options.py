@@ -150,7 +150,7 @@ Write = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="masks, color, overlay, confidence, cutout, geotiff.",
+        line="masks,color,overlay,confidence,cutout,geotiff,logits.",
         more="The output types to write, separated by commas.",
         envvar="FCN_WRITE",
         metavar="LIST",
@@ -675,6 +675,7 @@ class OutputType(StrEnum):
     CONFIDENCE = "confidence"
     CUTOUT = "cutout"
     GEOTIFF = "geotiff"
+    LOGITS = "logits"
 
 
 class RecordStatus(StrEnum):

@@ -44,17 +44,18 @@ class Segmentation:
     `labels` holds class indices, and 255 where the confidence is below the requested minimum. `confidence`,
     if requested, is the softmax probability of the predicted class times 255, of the same shape and dtype.
     `precision` is the network's (``fp32``, ``bf16``, ``fp16``); None for a label map that was read from a
-    file.
+    file. `logits`, if requested, are float16, shape (classes, rows, columns), at the network's stride.
     """
 
     labels: LabelMap
     confidence: LabelMap | None = None
     precision: str | None = None
+    logits: NDArray[np.float16] | None = None
 
     @property
     def nbytes(self) -> int:
-        """The size of both maps in bytes."""
-        return self.labels.nbytes + (self.confidence.nbytes if self.confidence is not None else 0)
+        """The size of all maps in bytes."""
+        return sum(one.nbytes for one in (self.labels, self.confidence, self.logits) if one is not None)
 
     def compressed(self, compress: Callable[[LabelMap], bytes]) -> bytes:
         """Return what the function returns for the labels; the result is kept for the next call."""

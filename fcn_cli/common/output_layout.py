@@ -33,7 +33,7 @@ class OutputKind:
 
     `name` is the kind's directory and its name in ``--write``; `suffix` ends the names of its files. A kind
     `from_labels` needs the label map and the image only, so that it can be added without the network; any
-    other kind needs the network's confidence too. `is_label_map` says that its files are label maps, from
+    other kind needs the network. `is_label_map` says that its files are label maps, from
     which other kinds can be made; `shows_image` that they have pixels of the image.
     """
 
@@ -45,14 +45,15 @@ class OutputKind:
 
 
 CUTOUT = "cutout"
-GEOTIFF = "geotiff"
+GEOTIFF, CONFIDENCE, LOGITS = "geotiff", "confidence", "logits"
 KINDS = (
     OutputKind("masks", ".png", is_label_map=True),
     OutputKind("color", ".png", is_label_map=True),
     OutputKind("overlay", ".jpg", shows_image=True),
-    OutputKind("confidence", ".png", from_labels=False),
+    OutputKind(CONFIDENCE, ".png", from_labels=False),
     OutputKind(CUTOUT, ".png", shows_image=True),
     OutputKind(GEOTIFF, ".tif"),
+    OutputKind(LOGITS, ".npy", from_labels=False),
 )
 """All output types in the order in which they are written; of label maps, the better one comes first."""
 

@@ -22,7 +22,7 @@ from ..models.weights import LoadedModel
 from . import device_errors
 from .cuda_network import CudaNetwork, ieee_float32
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
-from .labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel
+from .labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel, in_half
 from .options import ViewOptions
 from .tiling import Pixels
 from .transfers import Upload, open_transfers
@@ -259,13 +259,21 @@ class Engine:
             self._upsampler.to_size(image, height, width)
             for image, (width, height) in zip(logits, sizes, strict=True)
         ]
-        arrays = self._download([finite, *(tensor for pair in maps for tensor in pair if tensor is not None)])
+        options = self._upsampler.options
+        kept = in_half(logits) if options.logits else None
+        wanted = [finite]
+        for index, pair in enumerate(maps):
+            wanted += [tensor for tensor in pair if tensor is not None]
+            wanted += [kept[index]] if kept is not None else []
+        arrays = self._download(wanted)
 
         def collect() -> list[Outcome]:
             are_finite, *found = arrays()
-            step = 2 if self._upsampler.options.confidence else 1
+            step = 1 + options.confidence + options.logits
             return [
-                _segmentation(found[step * index : step * (index + 1)], precision) if is_finite else None
+                _segmentation(found[step * index : step * (index + 1)], options, precision)
+                if is_finite
+                else None
                 for index, is_finite in enumerate(are_finite.tolist())
             ]
 
@@ -274,14 +282,17 @@ class Engine:
     def _from_views(self, batch: Batch[K], precision: str) -> Outcome:
         """Segment an image that the network sees in several views."""
         sizes = [batch.pixels[0], *(batch.smaller[0] if batch.smaller else ())]
-        forward = partial(self._tile_logits, precision)
+        forward, options = partial(self._tile_logits, precision), self._upsampler.options
+        kept: list[Tensor] | None = [] if options.logits else None
         try:
             maps = self.views.upsample(
-                sizes, batch.sizes[0], forward, self.execution.batch_size, self._upsampler, self.device
+                sizes, batch.sizes[0], forward, self.execution.batch_size, self._upsampler, self.device, kept
             )
         except _NoLogits as error:
             return error.outcome
-        return _segmentation(self._download([tensor for tensor in maps if tensor is not None])(), precision)
+        wanted = [tensor for tensor in maps if tensor is not None]
+        wanted += [torch.cat(kept, 1)] if kept is not None else []
+        return _segmentation(self._download(wanted)(), options, precision)
 
     def _tile_logits(self, precision: str, tiles: Sequence[Pixels]) -> Tensor:
         """Return the logits of tiles of one shape, all of them finite; raises _NoLogits."""
@@ -329,7 +340,7 @@ class Engine:
         return torch.from_numpy(np.stack(pixels)).to(self.device)
 
     def _download(self, tensors: Sequence[Tensor]) -> Callable[[], list[NDArray[Any]]]:
-        """Begin to copy uint8 and bool tensors to NumPy arrays; the function waits for them."""
+        """Begin to copy tensors to NumPy arrays; the function waits for them."""
         if self.transfers is not None:
             return self.transfers.download(tensors)
         return lambda: [tensor.numpy() for tensor in tensors]
@@ -437,9 +448,10 @@ class _NoLogits(Exception):
         self.outcome = outcome
 
 
-def _segmentation(maps: Sequence[NDArray[Any]], precision: str) -> Segmentation:
-    """Return the labels, with the confidence if that comes too."""
-    return Segmentation(maps[0], maps[1] if len(maps) > 1 else None, precision)
+def _segmentation(maps: Sequence[NDArray[Any]], options: PredictionOptions, precision: str) -> Segmentation:
+    """Return the labels, with the confidence and the logits where they are wanted; in this order."""
+    confidence = maps[1] if options.confidence else None
+    return Segmentation(maps[0], confidence, precision, maps[-1] if options.logits else None)
 
 
 def _out_of_memory(shape: Shape) -> Failure:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.label_map import VOID_INDEX
@@ -24,11 +27,13 @@ class PredictionOptions:
 
     With `confidence`, the softmax probability of each pixel's winning class is returned. A pixel with a
     probability below `minimum` (0 to 1), or below that which `minimum_of` has for its class, becomes void.
+    With `logits`, those of each cell are kept.
     """
 
     confidence: bool = False
     minimum: float = 0.0
     minimum_of: Mapping[int, float] = field(default_factory=dict)
+    logits: bool = False
 
     @property
     def labels_only(self) -> bool:
@@ -49,6 +54,12 @@ class PredictionOptions:
 
 
 LABELS_ONLY = PredictionOptions()
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+def in_half(logits: Tensor) -> Tensor:
+    """Return logits as float16; what is too large for it is its largest number."""
+    return logits.clamp(-_LARGEST_HALF, _LARGEST_HALF).half().contiguous()
 
 
 class Upsampled(NamedTuple):
@@ -81,6 +92,13 @@ def find_label_kernel(device: torch.device, options: PredictionOptions) -> Label
             raise
         return None
     return label_map_kernel
+
+
+def probabilities(logits: NDArray[np.float16], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the softmax of logits, (classes, h, w), that are interpolated bilinearly to (height, width)."""
+    wide = F.interpolate(torch.from_numpy(logits).float()[None], size, mode="bilinear", align_corners=False)
+    result: NDArray[np.float32] = wide.softmax(1)[0].numpy()
+    return result
 
 
 @dataclass(frozen=True)

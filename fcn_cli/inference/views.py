@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .interpolation import Taps, windows
-from .labels import Upsampled, Upsampler
+from .labels import Upsampled, Upsampler, in_half
 from .options import ViewOptions
 from .tiling import Pixels, Tiles
 
@@ -73,6 +73,7 @@ class Views:
         batch_size: int,
         upsampler: Upsampler,
         device: torch.device,
+        kept: list[Tensor] | None = None,
     ) -> Upsampled:
         """Return the label map of an image.
 
@@ -88,11 +89,15 @@ class Views:
             Makes the label map of logits.
         device
             Where the logits are.
+        kept
+            Takes the logits as float16, some rows at a time; only of one size, without its mirror image.
         """
         is_average = len(sizes) > 1 or self._options.flip
         blocks, grid = _average(
             [self._rows(pixels, forward, batch_size, as_probabilities=is_average) for pixels in sizes]
         )
+        if kept is not None:
+            blocks = _keeping(blocks, kept)
         x, y = grid.x.taps_of_pixels(size[0]), grid.y.taps_of_pixels(size[1])
         return upsample_blocks(blocks, x, y, replace(upsampler, probabilities=is_average), device)
 
@@ -108,6 +113,12 @@ class Views:
             turned = (torch.softmax(block, 0).flip(2) for block in mirrored)
             blocks = average([blocks, turned])
         return _Rows(blocks, grid)
+
+
+def _keeping(blocks: RowBlocks, kept: list[Tensor]) -> RowBlocks:
+    for block in blocks:
+        kept.append(in_half(block))
+        yield block
 
 
 def blend(pixels: Pixels, grid: Tiles, forward: Forward, batch_size: int) -> RowBlocks:

@@ -31,6 +31,7 @@ from ..common.output_layout import (
     GEOTIFF,
     HOLDER_FILE,
     JOURNAL_FILE,
+    LOGITS,
     kind_names,
     kind_of,
     label_kinds,
@@ -259,6 +260,10 @@ def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str
     if name.endswith(".png") and (damage := _png_damage(data)):
         return damage
     try:
+        if kind_of(name) == LOGITS:
+            logits = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            is_right = logits.dtype == np.float16 and logits.ndim == 3
+            return None if is_right else f"{logits.dtype} of shape {logits.shape}, not float16 logits"
         return _pixel_damage(data, kind_of(name), record)
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         return f"cannot be decoded ({error})"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 from PIL import Image
 from typing_extensions import override
 
@@ -158,6 +159,10 @@ class GeotiffWriter(Writer):
         return Image.fromarray(segmentation.labels)
 
 
+class LogitsWriter(Writer):
+    """The network's logits as a NumPy file: float16, shape (classes, rows, columns), at its stride."""
+
+
 WRITERS: dict[str, type[Writer]] = {
     "masks": MaskWriter,
     "color": ColorWriter,
@@ -165,6 +170,7 @@ WRITERS: dict[str, type[Writer]] = {
     "confidence": ConfidenceWriter,
     "cutout": CutoutWriter,
     "geotiff": GeotiffWriter,
+    "logits": LogitsWriter,
 }
 """The writer of each output type in `output_layout.KINDS`."""
 
@@ -197,6 +203,10 @@ def encode(
         return
     if isinstance(writer, GeotiffWriter) and not as_png:
         geotiff.write_beside(stream, segmentation.labels, original.measured)
+        return
+    if isinstance(writer, LogitsWriter):
+        assert segmentation.logits is not None  # noqa: S101 - the engine returns them when they are wanted
+        np.lib.format.write_array(stream, segmentation.logits, allow_pickle=False)
         return
     image = writer.image(segmentation, original)
     file_format = writer.file_format

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..common import store_urls
 from ..common.errors import RequestError
-from ..common.output_layout import find_kind
+from ..common.output_layout import CONFIDENCE, LOGITS
 from ..common.shard import Shard
 from ..inference.options import InferenceOptions
 from ..inputs.decode_options import DecodeOptions
@@ -33,7 +33,7 @@ class PredictionRequest:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     rules: LabelRules = field(default_factory=LabelRules)
 
-    def wanted(self, kinds: Iterable[str], class_names: Sequence[str]) -> PredictionOptions:
+    def wanted(self, kinds: Collection[str], class_names: Sequence[str]) -> PredictionOptions:
         """Return what the network is to predict for these output types; imports torch.
 
         Raises
@@ -43,9 +43,10 @@ class PredictionRequest:
         """
         from ..inference.labels import PredictionOptions
 
-        confidence = any(not find_kind(kind).from_labels for kind in kinds)
         least = self.inference.min_confidence
-        return PredictionOptions(confidence, least.others, least.by_index(class_names))
+        return PredictionOptions(
+            CONFIDENCE in kinds, least.others, least.by_index(class_names), logits=LOGITS in kinds
+        )
 
     def label_settings(self, model: ResolvedModel) -> LabelSettings:
         """Return the settings that shape label maps, with this request's model resolved."""
@@ -107,6 +108,12 @@ class SegmentRequest:
             raise RequestError(
                 f"{self.inputs.inputs[0]}: is the --output too, which is never input; name another --output "
                 "(it may lie inside the input)"
+            )
+        averaged = len(self.prediction.decoding.scales) > 1 or self.prediction.inference.views.flip
+        if LOGITS in self.output.kinds and averaged:
+            raise RequestError(
+                "--write logits: --scales and --flip average probabilities, of which there are no logits; "
+                "leave them out"
             )
         # What needs the whole directory, or all images, cannot be done by one shard.
         needs_all = {
