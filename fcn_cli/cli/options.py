@@ -150,8 +150,8 @@ Write = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="masks,color,overlay,confidence,cutout,geotiff,logits.",
-        more="The output types to write, separated by commas.",
+        line="masks, color, overlay, cutout, geotiff, logits …",
+        more="The output types to write, separated by commas; confidence is one more.",
         envvar="FCN_WRITE",
         metavar="LIST",
         parser=values.kinds,
