@@ -17,6 +17,8 @@ from .registry import MAX_CLASSES
 SUFFIX = ".toml"
 
 NO_BACKGROUND: Final = "none"
+_LARGEST = 1e6
+"""No mean, deviation or value of a pixel is larger."""
 
 Channels = tuple[float, float, float]
 
@@ -61,7 +63,8 @@ class Card:
             content = tomllib.loads(files.read_small(path, follow=True).decode())
         except OSError as error:
             raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        # Beside its own error, the parser has Python's for numbers of thousands of digits and deep nesting.
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"{path}: no TOML ({error})") from None
         return _Reader(path, content).card()
 
@@ -88,7 +91,9 @@ class _Reader:
         known = ("class_names", "background", "mean", "std", "value_range", "input_size", "licence")
         for key in self._content:
             if key not in known:
-                raise RequestError(f"{self._path}: {key} is no key of a card; it takes {alternatives(known)}")
+                raise RequestError(
+                    f"{self._path}: {key:.60} is no key of a card; it takes {alternatives(known)}"
+                )
         return Card(
             self._take("class_names", _names, "different names in quotes, at least 2"),
             self._take("background", _background, 'the index or the name of a class, or "none"'),
@@ -107,7 +112,7 @@ class _Reader:
             return None
         parsed = parse(self._content[key])
         if parsed is None:
-            raise RequestError(f"{self._path}: {key} takes {takes}, not {self._content[key]!r}")
+            raise RequestError(f"{self._path}: {key} takes {takes}, not {self._content[key]!r:.80}")
         return parsed
 
     def _normalisation(self) -> Normalisation:
@@ -127,7 +132,9 @@ class _Reader:
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    is_right = isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+    is_right = isinstance(value, list) and all(
+        isinstance(name, str) and name.strip() and name.isprintable() for name in value
+    )
     return tuple(value) if is_right and 2 <= len({*value}) == len(value) <= MAX_CLASSES else None
 
 
@@ -155,7 +162,7 @@ def _numbers(count: int, above: float = float("-inf")) -> Callable[[Any], tuple[
             isinstance(value, list)
             and len(value) == count
             and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
-            and all(above < number < float("inf") for number in value)
+            and all(above < number <= _LARGEST and number >= -_LARGEST for number in value)
         )
         return tuple(map(float, value)) if is_right else None
 

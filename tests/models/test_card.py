@@ -40,6 +40,7 @@ def labels_of(tmp_path: Path, out: str) -> dict[str, Any]:
     return labels
 
 
+@pytest.mark.long
 def test_which_class_is_the_background(fcn: Fcn, own: Path, tmp_path: Path) -> None:
     """Without a card none is; with one, its pixels are left as they are, cut out, and no region anywhere."""
     write = ("--write", "masks,overlay,cutout", "--resize", "96")
@@ -158,6 +159,10 @@ def test_a_card_by_name_and_an_official_network(fcn: Fcn, make_photos: MakePhoto
         ("mean = [0, 0, 0]", "mean and std belong together"),
         ("value_range = [0, 255]", "mean and std belong together"),
         ("value_range = [1, 0]\nmean = [0, 0, 0]\nstd = [1, 1, 1]", "value_range takes two numbers"),
+        ("x = " + 2000 * "[", "no TOML"),
+        ("mean = [0, 0, 1" + 5000 * "0" + "]", "no TOML"),
+        ("mean = [0, 0, 1" + 400 * "0" + "]\nstd = [1, 1, 1]", "mean takes three numbers"),
+        ('class_names = ["a\\n", "b", "c"]', "class_names takes different names"),
         ("input_size = 0", "input_size takes a short side, or [width, height], of 1 to 16384 pixels"),
         ("input_size = [512]", "input_size takes"),
         ('class_names = ["a", "a"]', "class_names takes different names"),

@@ -527,12 +527,6 @@ def test_forms_of_one_checkpoint_give_the_same_masks(
     assert all(one == masks[0] for one in masks)
 
 
-def test_half_precision_is_cast(fcn: Fcn, make_photos: MakePhotos, save: Save) -> None:
-    make_photos(["a.png"])
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state().items()}
-    fcn("segment", "made", *SMALL, "--weights", save(half))
-
-
 @pytest.mark.parametrize("classes", [2, 255])
 def test_the_number_of_classes_is_the_classifiers(
     classes: int, fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
