@@ -132,7 +132,7 @@ def test_filter_by_class_and_least_share(browser: Browser, samples: Path) -> Non
         assert page.inner_text("#least-text") == f"{least} %"
         assert page.inner_text("#status") == f"{len(kept)} of 4 images"
         # What is chosen survives a reload.
-        until(page, "location.hash.includes('least=')")
+        until(page, f"location.hash.includes('least={least / 100}')")
         page.reload()
         assert settled(page, len(kept)) == kept
         page.locator("body").press("x")
