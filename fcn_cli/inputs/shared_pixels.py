@@ -81,11 +81,12 @@ class SharedMemory:
         available = resources.available_memory()
         most = MOST_SHARED_BYTES if available is None else min(MOST_SHARED_BYTES, available // 8)
         self.units = most // workers // _UNIT
-        self.marks = context.RawArray("b", max(1, workers * self.units))
+        self.marks: ctypes.Array[ctypes.c_byte] | None = None
         self.descriptor: int | None = None
         self.memory: Pixels | None = None
         # The pipe is left where there is no such call, or a limit on sizes of files or of the address space.
         with contextlib.suppress(OSError, AttributeError, ValueError):
+            self.marks = context.RawArray("b", max(1, workers * self.units))
             descriptor = os.memfd_create("fcn-pixels")
             weakref.finalize(self, os.close, descriptor)
             os.ftruncate(descriptor, workers * self.units * _UNIT)
@@ -165,7 +166,7 @@ class WorkerPixels:
             return None
         count = _units(size)
         # The first that fit: so what was used before is used again, and the rest takes no memory.
-        marks = ctypes.string_at(ctypes.addressof(self._shared.marks) + self._first, self._units)
+        marks = ctypes.string_at(_address(self._shared) + self._first, self._units)
         unit = marks.find(bytes(count))
         if unit < 0 or not self._is_backed(unit + count):
             return None
@@ -242,7 +243,12 @@ def _units(size: int) -> int:
 
 def _mark(shared: SharedMemory, place: Shared, mark: int) -> None:
     count = _units(math.prod(place.shape))
-    ctypes.memset(ctypes.addressof(shared.marks) + place.unit, mark, count)
+    ctypes.memset(_address(shared) + place.unit, mark, count)
+
+
+def _address(shared: SharedMemory) -> int:
+    assert shared.marks is not None  # noqa: S101 - there is the memory that they mark
+    return ctypes.addressof(shared.marks)
 
 
 def _remove(path: str) -> None:

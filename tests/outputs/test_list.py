@@ -193,7 +193,10 @@ def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, photos: Path, tm
     ("options", "message"),
     [
         ("--outputs masks --status failed", "images that failed have no outputs; leave --outputs or"),
-        ("--outputs mask", "--outputs takes masks, color, overlay, confidence or cutout, not 'mask'"),
+        (
+            "--outputs mask",
+            "--outputs takes masks, color, overlay, confidence, cutout, geotiff or logits, not 'mask'",
+        ),
         ("--class cot", "--class cot: out has no such class; did you mean cow or cat?"),
         ("--class qqqq", "the classes are __background__, aeroplane"),
         ("--class 21", "no such class"),

@@ -102,7 +102,7 @@ def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(["a.png"])
     run_process("segment", "made", *SMALL, "-o", "out", cwd=tmp_path)
     for module, function, *arguments in (
-        ("fcn_cli.report.output_report", "write_report", "report", "out"),
+        ("fcn_cli.report.directory", "write_report", "report", "out"),
         ("fcn_cli.report.exports.export", "export", "export", "out", "--format", "coco", "-o", "exported"),
         ("fcn_cli.evaluation.accuracy", "evaluate", "evaluate", "made", "out/masks", *SMALL),
     ):
