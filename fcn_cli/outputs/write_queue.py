@@ -216,10 +216,20 @@ class WriteQueue:
         self._notify(everything=False)
         outcomes: list[Outcome] = []
         if everything or not len(self._commits) or self._work.is_over_bounds:
-            outcomes += (task.future.result() for task in self._work.take(everything=everything))
+            for task in self._work.take(everything=everything):
+                outcomes.append(task.future.result())
+                self._notify(everything=False)
+                is_next_ready = len(self._work) and self._work[0].future.done()
+                if not is_next_ready and not len(self._commits):
+                    # The others may take long: a kill meanwhile must not cost what is ready.
+                    self._append(outcomes)
+                    outcomes = []
+        self._append(outcomes)
+        self._notify(everything=everything)
+
+    def _append(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._commits.submit(None, partial(self._committer.append, outcomes))
-        self._notify(everything=everything)
 
     def _notify(self, *, everything: bool) -> None:
         for task in self._commits.take(everything=everything):

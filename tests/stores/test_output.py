@@ -50,7 +50,7 @@ import time
 from fcn_cli.inputs import decoder
 _decode_with = decoder.decode_with
 def _slowly(*arguments, **options):
-    time.sleep(0.2)
+    time.sleep(0.5)
     return _decode_with(*arguments, **options)
 decoder.decode_with = _slowly
 """
