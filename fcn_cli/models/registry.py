@@ -110,7 +110,7 @@ BACKBONES = {
                 "9d23f0798147db723bf3a8dd67e478505fb4c335de8d31f363743c0c71d418da",
             ),
             stride=16,
-            bytes_per_pixel=400,
+            bytes_per_pixel=250,
             gflop_per_megapixel=29,
             build=_fcn_efficientnet_lite0,
             note=(
