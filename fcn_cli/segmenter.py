@@ -272,8 +272,7 @@ class Segmenter:
         )
         model = request.resolve()
         self.network: LoadedModel = model.load(model.weights_file())
-        given = options.get("map")
-        rules = LabelRules(None if given is None else read_map(given), options.get("min_region", 0))
+        rules = LabelRules(read_map(options.get("map")), options.get("min_region", 0))
         self._rules = rules.resolve(self.network.class_names)
         self.class_names = self._rules.names(self.network.class_names)
         size = None if options.get("tile") else model.card.input_size or DEFAULT_SHORT_SIDE

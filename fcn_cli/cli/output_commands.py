@@ -312,7 +312,7 @@ def export(
             progress,
             overwrite=overwrite,
             selection=Selection(status, classes or (), minimum, maximum),
-            rules=LabelRules(read_map(map) if map is not None else None, min_region),
+            rules=LabelRules(read_map(map), min_region),
             parts=parts,
             polygons=polygons,
             max_pixels=max_image_pixels,

@@ -117,7 +117,7 @@ def segment(
             Rendering(stretch, alpha),
         ),
         InferenceOptions(device, precision, kernels, batch_size, threads, min_confidence, views),
-        LabelRules(read_map(map) if map is not None else None, min_region),
+        LabelRules(read_map(map), min_region),
     )
     look = LookRequest(palette, opacity, legend, cutout or None, crop, background)
     with_cutouts = any(option is not None for option in (cutout, crop, background))

@@ -150,7 +150,7 @@ class Upsampler:
         """Write the void pixels, and the labels with `write_labels`, into `labels`; return the confidence."""
         classes, options = len(logits), self.options
         confidence = torch.empty_like(labels) if options.confidence else None
-        least = options.minimums(classes, logits.device)
+        least = options.minimums(classes, logits.device) if options.minimum_of else None
         # Descending, so that the maximum over equal logits selects the lowest class.
         order = torch.arange(classes, 0, -1, dtype=torch.float32, device=logits.device)[:, None, None]
         for rows, chunk in _chunks(logits, x, y):
@@ -161,7 +161,7 @@ class Upsampler:
             if write_labels:
                 labels[rows] = classes - chunk.eq_(best).mul_(order).amax(0)
             if probability is not None and options.has_minimum:
-                needed = least[labels[rows].long()] if options.minimum_of else options.minimum
+                needed = options.minimum if least is None else least[labels[rows].long()]
                 labels[rows].masked_fill_(probability < needed, VOID_INDEX)
             if probability is not None and confidence is not None:
                 confidence[rows] = probability.mul_(255).round_()

@@ -50,7 +50,7 @@ def label_map_kernel(
         len(logits),
         width,
         *logits.stride(),
-        options.minimums(len(logits), logits.device),
+        options.minimums(len(logits), logits.device) if options.has_minimum else logits,
         has_confidence=options.confidence,
         has_minimum=options.has_minimum,
         are_probabilities=probabilities,

@@ -13,6 +13,7 @@ from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
 from ..common.output_layout import CLASSES_FILE, find_kind, output_file
+from ..common.palettes import Palette
 from ..inputs.discovery import Source
 from .looks import Style
 from .output_store import OutputStore, ReadableDirectory, as_store
@@ -94,24 +95,28 @@ class OutputDirectory:
             return None
 
     def write_classes(self, names: Sequence[str]) -> None:
-        """Update ``classes.json``: index → name and colour; 255 is void.
-
-        Where the background is not class 0, that class and the background say so.
-        """
-        indices = {**dict(enumerate(names)), VOID_INDEX: "void"}
-        content: dict[str, dict[str, object]] = {
-            str(index): {"name": name, "color": list(self._look.color(index))}
-            for index, name in indices.items()
-        }
-        if (background := self._look.background_class) != 0:
-            content["0"][_BACKGROUND] = False
-            if background is not None:
-                content[str(background)][_BACKGROUND] = True
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        """Update ``classes.json``; see `classes_text`."""
+        text = classes_text(names, self._look.palette, self._look.background_class)
         with contextlib.suppress(OSError, ValueError):
             if files.read_small(self.root / CLASSES_FILE).decode() == text:
                 return
         self.root.write_text(CLASSES_FILE, text)
+
+
+def classes_text(names: Sequence[str], palette: Palette, background: int | None) -> str:
+    """Return the content of a ``classes.json``: index → name and colour; 255 is void.
+
+    Where the background is not class 0, that class and the background say so.
+    """
+    content: dict[str, dict[str, object]] = {
+        str(index): {"name": name, "color": palette[index].tolist()}
+        for index, name in [*enumerate(names), (VOID_INDEX, "void")]
+    }
+    if background != 0:
+        content["0"][_BACKGROUND] = False
+        if background is not None:
+            content[str(background)][_BACKGROUND] = True
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelMap:

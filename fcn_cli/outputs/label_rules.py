@@ -20,8 +20,8 @@ from ..common.regions import sieve
 _OTHERS = "other"
 
 
-def read_map(given: str | os.PathLike[str] | Mapping[str, int]) -> ClassMap:
-    """Return the classes that ``--map`` merges and renames.
+def read_map(given: str | os.PathLike[str] | Mapping[str, int] | None) -> ClassMap | None:
+    """Return the classes that ``--map`` merges and renames; None without it.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ def read_map(given: str | os.PathLike[str] | Mapping[str, int]) -> ClassMap:
     RequestError
         It is none, or the file cannot be read.
     """
+    if given is None:
+        return None
     text = given if isinstance(given, str) else ""
     try:
         if "=" in text:

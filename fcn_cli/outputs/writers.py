@@ -24,7 +24,7 @@ FileFormat = Mapping[str, Any]
 # Label maps are runs of equal bytes: zlib's run-length strategy is the fastest here, and small. Images get as
 # small by it as by the default strategy, in a quarter of the time.
 _Z_RLE = 3
-_RLE_PNG: FileFormat = {"format": "PNG", "compress_type": _Z_RLE}
+RLE_PNG: FileFormat = {"format": "PNG", "compress_type": _Z_RLE}
 _PNG: FileFormat = {"format": "PNG"}
 _JPEG_LONGEST_SIDE = 65500
 
@@ -56,7 +56,7 @@ class Writer:
     `file_format` is the format of its files.
     """
 
-    file_format: ClassVar[FileFormat] = _RLE_PNG
+    file_format: ClassVar[FileFormat] = RLE_PNG
 
     def __init__(self, style: Style) -> None:
         self._style = style
@@ -211,7 +211,7 @@ def encode(
     image = writer.image(segmentation, original)
     file_format = writer.file_format
     if as_png and file_format["format"] != "PNG":
-        file_format = _RLE_PNG
+        file_format = RLE_PNG
     if file_format["format"] == "JPEG" and max(image.size) > _JPEG_LONGEST_SIDE:
         size = f"{image.width}x{image.height}"
         limit = f"a JPEG has at most {_JPEG_LONGEST_SIDE} pixels a side, this one would have {size}"

@@ -349,6 +349,14 @@ def test_single_character_shortcuts_can_be_switched_off(browser: Browser, sample
         assert focused(page) == "text"
 
 
+def tab_to(page: Page, attribute: str, value: str) -> None:
+    """Press Tab until the element in focus has this, at most 30 times."""
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"document.activeElement.{attribute}") == value:
+            break
+
+
 def scale_of(page: Page) -> float:
     """Return how many pixels of the screen one of the picture takes."""
     box = page.locator("#stage").bounding_box()
@@ -446,17 +454,11 @@ def test_zoom_and_one_class_by_keyboard_alone(browser: Browser, samples: Path) -
         assert not page.locator("#viewer-layer").is_visible()
         page.keyboard.press("o")
         # The buttons do the same.
-        for _ in range(30):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.id") == "zoom-in":
-                break
+        tab_to(page, "id", "zoom-in")
         page.keyboard.press("Enter")
         assert scale_of(page) == pytest.approx(2 * fit, rel=1e-3)
         page.keyboard.press("0")
-        for _ in range(30):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.dataset.id") == "8":
-                break
+        tab_to(page, "dataset.id", "8")
         page.keyboard.press("Enter")
         page.keyboard.press("Shift+Tab")
         alpha = """() => {

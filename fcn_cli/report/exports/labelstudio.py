@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ...common import palettes, store_urls
+from ...common.class_names import class_name
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
 from ...outputs.json_text import printable_utf8
 from ...outputs.record import Record
@@ -69,16 +70,17 @@ class LabelStudioExporter:
                 "original_width": width,
                 "original_height": height,
                 "image_rotation": 0,
-                "value": {"format": "rle", "rle": pack(labels == index), "brushlabels": [self._name(index)]},
+                "value": {
+                    "format": "rle",
+                    "rle": pack(labels == index),
+                    "brushlabels": [class_name(self._class_names, index)],
+                },
             }
             for index in count_classes(labels)
             if index not in {self._background, VOID_INDEX}
         ]
         prediction: dict[str, Any] = {"model_version": f"fcn {__version__}", "result": regions}
         return json.dumps({"data": {_IMAGE: url}, "predictions": [prediction]}).encode("ascii")
-
-    def _name(self, index: int) -> str:
-        return self._class_names[index] if index < len(self._class_names) else f"class_{index}"
 
     def _configuration(self) -> str:
         colors = palettes.bright()

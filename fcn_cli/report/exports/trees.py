@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,15 +13,17 @@ from PIL import Image
 from typing_extensions import override
 
 from ...common import palettes
+from ...common.class_names import class_name
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes, most_pixels
 from ...common.output_layout import CLASSES_FILE
 from ...inputs import decoder
 from ...outputs import geotiff
+from ...outputs.directory import classes_text
 from ...outputs.record import Record
+from ...outputs.writers import RLE_PNG
 from .files import Destination, Results, building, check_destination
 
-_Z_RLE = 3
 _MOST_NAME_BYTES = 200
 
 
@@ -34,7 +35,7 @@ class MasksExporter:
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
         self._path = destination.path
-        self._class_names = destination.class_names
+        self._class_names, self._background = destination.class_names, destination.background
         self._root = Path()
 
     def job(self, record: Record) -> Callable[[LabelMap], None]:
@@ -54,7 +55,7 @@ class MasksExporter:
         yield relative, labels
 
     def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:  # noqa: ARG002 - others need it
-        Image.fromarray(pixels).save(path, "PNG", compress_type=_Z_RLE)
+        Image.fromarray(pixels).save(path, **RLE_PNG)
 
     def _write_all(self, record: Record, labels: LabelMap) -> None:
         # Its outputs are called alike in every output type.
@@ -72,12 +73,7 @@ class MasksExporter:
                 self._write(record, pixels, path)
 
     def _write_classes(self, new: Path) -> None:
-        colors = palettes.hub()
-        classes = {
-            str(index): {"name": name, "color": colors[index].tolist()}
-            for index, name in [*enumerate(self._class_names), (VOID_INDEX, "void")]
-        }
-        text = json.dumps(classes, indent=2, ensure_ascii=False) + "\n"
+        text = classes_text(self._class_names, palettes.hub(), self._background)
         (new / CLASSES_FILE).write_text(text, encoding="utf-8")
 
 
@@ -88,7 +84,6 @@ class BinaryExporter(MasksExporter):
 
     def __init__(self, destination: Destination) -> None:
         super().__init__(destination)
-        self._background = destination.background
         taken: set[str] = set()
         self._files = []
         for index, name in enumerate(destination.class_names):
@@ -101,7 +96,7 @@ class BinaryExporter(MasksExporter):
     def _masks(self, relative: str, labels: LabelMap) -> Iterator[tuple[str, LabelMap]]:
         for index in count_classes(labels):
             if index not in {self._background, VOID_INDEX}:
-                file = self._files[index] if index < len(self._files) else f"class_{index}"
+                file = self._files[index] if index < len(self._files) else class_name((), index)
                 yield f"{relative}/{file}", np.where(labels == index, 255, 0).astype(np.uint8)
 
 

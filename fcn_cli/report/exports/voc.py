@@ -15,6 +15,7 @@ from ...common.label_map import VOID_INDEX, LabelMap
 from ...outputs.overlay import colored
 from ...outputs.record import Record
 from ...outputs.statistics import path_cell
+from ...outputs.writers import RLE_PNG
 from .files import (
     Destination,
     Results,
@@ -26,7 +27,6 @@ from .files import (
 
 _ROOT = "VOCdevkit/VOC2012"
 _DIRECTORIES = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-_Z_RLE = 3
 
 
 class VocExporter:
@@ -69,7 +69,7 @@ class VocExporter:
         write_upright_jpeg(record, self._root / "JPEGImages" / f"{name}.jpg", self._rendering)
         path = self._root / "SegmentationClass" / f"{name}.png"
         with OutputLost.when_refused(path):
-            colored(labels, self._palette).save(path, "PNG", compress_type=_Z_RLE)
+            colored(labels, self._palette).save(path, **RLE_PNG)
         return name, record
 
     def _label_map(self) -> str:
