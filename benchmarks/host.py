@@ -47,7 +47,7 @@ from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 SIZES = {(500, 375): 1600, (1600, 1200): 120, (4000, 3000): 40}
 """The width and height of the photos, and how many there are of each."""
 
-KINDS = ("masks", "color")
+TYPES = ("masks", "color")
 SHORT_SIDE = 520
 BATCH_SIZE = 16
 """As a GPU has it."""
@@ -138,7 +138,7 @@ def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> N
     prepare(DEFAULT_MAX_PIXELS)
     settings = DecodeSettings(DecodeOptions(SHORT_SIDE))
     look = LookRequest().resolve(None)
-    writers = [WRITERS[kind](look) for kind in KINDS]
+    writers = [WRITERS[kind](look) for kind in TYPES]
     # Label maps need none.
     no_image = Original("", DecodeOptions(SHORT_SIDE))
     ready.wait()
@@ -171,7 +171,7 @@ def command(photos: Path) -> float:
     with tempfile.TemporaryDirectory(dir=photos.parent) as output:
         request = SegmentRequest(
             InputRequest([str(photos)]),
-            OutputRequest(f"{output}/out", kinds=KINDS),
+            OutputRequest(f"{output}/out", types=TYPES),
             PredictionRequest(
                 ModelRequest("efficientnet_lite0"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)
             ),

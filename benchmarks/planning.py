@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import against
 from benchmarks.against import Figure
-from fcn_cli.common.output_layout import DEFAULT_KINDS, JOURNAL_FILE, output_file
+from fcn_cli.common.output_layout import DEFAULT_OUTPUT_TYPES, JOURNAL_FILE, output_file
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
 from fcn_cli.outputs.settings import read_fingerprint
@@ -38,11 +38,13 @@ def make(folder: Path, count: int) -> None:
     with (output / JOURNAL_FILE).open("w") as journal, (folder / "list.txt").open("w") as listed:
         for first in range(0, count, _PER_ALBUM):
             album = f"2026/album {first // _PER_ALBUM:04}"
-            for directory in (photos, *(output / kind for kind in DEFAULT_KINDS)):
+            for directory in (photos, *(output / kind for kind in DEFAULT_OUTPUT_TYPES)):
                 (directory / album).mkdir(parents=True)
             for number in range(first, min(first + _PER_ALBUM, count)):
                 image = f"{album}/IMG_{number:07}.jpg"
-                names = [output_file(f"{image.removesuffix('.jpg')}.png", kind) for kind in DEFAULT_KINDS]
+                names = [
+                    output_file(f"{image.removesuffix('.jpg')}.png", kind) for kind in DEFAULT_OUTPUT_TYPES
+                ]
                 for path in (photos / image, *(output / name for name in names)):
                     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
                 status = (photos / image).stat()

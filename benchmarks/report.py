@@ -36,7 +36,7 @@ _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-_KINDS = ("masks", "color")
+_TYPES = ("masks", "color")
 # Of the memory of a child, `getrusage` counts what it had before exec too: this process's own.
 _REPORT = """
 import sys
@@ -97,7 +97,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
         for number, source in enumerate(discover(InputRequest((str(photos),))).sources):
             with Image.open(source.path) as photo:
                 labels = circles(number, *photo.size)
-            writes.add(source, begin(source, settings.fingerprint()), Segmentation(labels), _KINDS)
+            writes.add(source, begin(source, settings.fingerprint()), Segmentation(labels), _TYPES)
             writes.commit()
         writes.commit(everything=True)
     journal.close()
@@ -126,7 +126,7 @@ def repeat_records(output: Path, many: Path, count: int) -> None:
         for number in range(count):
             record = lines[number % len(lines)]
             name = f"folder{number // 1000:04}/photo{number:07}"
-            outputs = [f"{kind}/{name}.png" for kind in _KINDS]
+            outputs = [f"{kind}/{name}.png" for kind in _TYPES]
             gone = {
                 "image": f"{name}.jpg",
                 "path": f"/gone/{name}.jpg",

@@ -1,4 +1,4 @@
-"""The Python API: photos in, results out, by the same engine as ``fcn segment``."""
+"""The Python API: images in, results out, by the same engine as ``fcn segment``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .inference.options import InferenceOptions, MinConfidence, ViewOptions
 from .inputs.decode_options import DEFAULT_SHORT_SIDE, ONE_SCALE, InputSize, check_scales
 from .inputs.rgb import to_srgb
 from .inputs.samples import Rendering
-from .inputs.user_images import LookAhead, Photo, UserImage, detached
+from .inputs.user_images import ImageLike, LookAhead, UserImage, detached
 from .models import registry
 from .models.request import ModelRequest
 from .models.weights import LoadedModel
@@ -44,7 +44,7 @@ _NOTEBOOK_SIDE = 800
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of a photo one class covers: pixels, and their share from 0 to 1."""
+    """How much of an image one class covers: pixels, and their share from 0 to 1."""
 
     class_id: int
     class_name: str
@@ -54,15 +54,15 @@ class ClassShare:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a network sees in one photo.
+    """What a network sees in one image.
 
-    `labels` is uint8, shape (height, width), at the upright photo's size: the class index of each pixel.
-    `image` is the upright RGB photo, `notes` what was done to it beyond decoding. `confidence`, if it was
+    `labels` is uint8, shape (height, width), at the upright image's size: the class index of each pixel.
+    `image` is the upright RGB image, `notes` what was done to it beyond decoding. `confidence`, if it was
     asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
     `logits`, if they were asked for, are float16, shape (classes, rows, columns), at the network's stride,
-    of the network's own classes. `source` is the photo's path, ``image 3`` for the fourth one of a batch that
+    of the network's own classes. `source` is the image's path, ``image 3`` for the fourth one of a batch that
     has no path, or empty. In a notebook it shows its overlay and the classes in it; as text, its source, size
-    and classes. `is_tiled` says that the network saw the photo in several views.
+    and classes. `is_tiled` says that the network saw the image in several views.
     """
 
     labels: NDArray[np.uint8]
@@ -97,7 +97,7 @@ class Result:
         borders: bool = True,
         legend: bool = False,
     ) -> Image.Image:
-        """Return the photo with the class colours over it (`opacity` 0 to 1), the background left as it is.
+        """Return the image with the class colours over it (`opacity` 0 to 1), the background left as it is.
 
         `palette` is as for ``--palette``; `borders` draws lines between classes, `legend` adds the classes'
         names below. Raises RequestError when one of them is wrong.
@@ -116,7 +116,7 @@ class Result:
         crop: int | None = None,
         background: str | None = None,
     ) -> Image.Image:
-        """Return the photo as RGBA, transparent but for one or several classes, given by name or index.
+        """Return the image as RGBA, transparent but for one or several classes, given by name or index.
 
         None is all classes but the background. With a `crop` the image is cut to the box of these classes,
         with so many pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that
@@ -183,16 +183,16 @@ class SegmenterOptions(TypedDict, total=False):
     offline: bool
     """Never download weights. Default: False."""
     resize: int | None
-    """The short side fed to the network, in pixels; None: the photo's own. Default: what the card
+    """The short side fed to the network, in pixels; None: the image's own. Default: what the card
     says, else 520; with `tile` None."""
     tile: int | None
-    """The side in pixels (from 128) of the tiles that a large photo is cut into; None: no tiles."""
+    """The side in pixels (from 128) of the tiles that a large image is cut into; None: no tiles."""
     overlap: int | None
     """How many pixels neighbouring tiles share; None: a quarter of `tile`."""
     scales: Sequence[float]
     """Factors of the network's input size (0.25 to 4) to average predictions over. Default: 1."""
     flip: bool
-    """Average over the photo and its mirror image. Default: False."""
+    """Average over the image and its mirror image. Default: False."""
     stretch: bool
     """Scale samples of more than 8 bits from their 2nd to their 98th percentile. Default: False."""
     alpha: str | None
@@ -221,7 +221,7 @@ class SegmenterOptions(TypedDict, total=False):
 
 
 class Segmenter:
-    """A network that is ready to segment photos. Threads may share it.
+    """A network that is ready to segment images. Threads may share it.
 
     Parameters
     ----------
@@ -286,12 +286,12 @@ class Segmenter:
             raise RequestError("logits: scales and flip average probabilities, of which there are no logits")
         self._engine = Engine(self.network, execution, wanted, inference.views)
 
-    def __call__(self, photo: Photo) -> Result:
-        """Segment one photo.
+    def __call__(self, image: ImageLike) -> Result:
+        """Segment one image.
 
         Parameters
         ----------
-        photo
+        image
             A path, an encoded image as bytes or in an open binary file (read from where it is), a Pillow
             image, or RGB pixels as a uint8 array of shape (height, width, 3).
 
@@ -305,55 +305,57 @@ class Segmenter:
             The device cannot compute anything more.
         """
         with _in_api_terms():
-            decode = detached(photo, self.resize, self._scales, self._rendering)
+            decode = detached(image, self.resize, self._scales, self._rendering)
             outcome = self._segment([decode()])[0]
             if isinstance(outcome, ImageError):
                 raise outcome
         return outcome
 
     @overload
-    def batch(self, photos: Iterable[Photo], on_error: Literal["raise"] = "raise") -> Iterator[Result]: ...
+    def batch(
+        self, images: Iterable[ImageLike], on_error: Literal["raise"] = "raise"
+    ) -> Iterator[Result]: ...
 
     @overload
     def batch(
-        self, photos: Iterable[Photo], on_error: Literal["return"]
+        self, images: Iterable[ImageLike], on_error: Literal["return"]
     ) -> Iterator[Result | ImageError]: ...
 
     def batch(
-        self, photos: Iterable[Photo], on_error: Literal["raise", "return"] = "raise"
+        self, images: Iterable[ImageLike], on_error: Literal["raise", "return"] = "raise"
     ) -> Iterator[Result | ImageError]:
-        """Segment many photos, decoded beside the network; on a GPU those of one shape go together.
+        """Segment many images, decoded beside the network; on a GPU those of one shape go together.
 
         Parameters
         ----------
-        photos
+        images
             As for a call. They are taken from the iterable a bounded number ahead; an array or a Pillow image
             is copied and a file read when it is taken, so that its buffer may be used for the next one.
         on_error
-            ``raise``: the first photo that cannot be segmented raises its `ImageError`, after the results of
+            ``raise``: the first image that cannot be segmented raises its `ImageError`, after the results of
             those before it. ``return``: the `ImageError` stands in its place, and the others go on.
 
         Yields
         ------
         Result or ImageError
-            One for each photo, in order.
+            One for each image, in order.
 
         Raises
         ------
         ImageError, TypeError, DeviceLost
-            As for a call; TypeError whatever `on_error` is, and when `photos` is a single photo.
+            As for a call; TypeError whatever `on_error` is, and when `images` is a single image.
         ValueError
             `on_error` is something else.
         """
         if on_error not in {"raise", "return"}:
             raise ValueError(f"on_error is {on_error!r}; 'raise' or 'return' is needed")
-        if isinstance(photos, str | bytes | bytearray | os.PathLike | Image.Image | io.IOBase):
+        if isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image | io.IOBase):
             raise TypeError(
-                f"batch takes several photos, this is one {type(photos).__name__}; call the segmenter with it"
+                f"batch takes several images, this is one {type(images).__name__}; call the segmenter with it"
             )
-        return self._in_order(photos, on_error)
+        return self._in_order(images, on_error)
 
-    def _in_order(self, given: Iterable[Photo], on_error: str) -> Iterator[Result | ImageError]:
+    def _in_order(self, given: Iterable[ImageLike], on_error: str) -> Iterator[Result | ImageError]:
         batch_size = self._engine.execution.batch_size
         with LookAhead[Result](given, self.resize, self._scales, batch_size, self._rendering) as ahead:
             while (entry := ahead.first()) is not None:
@@ -371,7 +373,7 @@ class Segmenter:
                 yield entry.outcome
 
     def _segment(self, prepared: Sequence[UserImage]) -> list[Result | ImageError]:
-        """Segment photos that have one shape for the network."""
+        """Segment images that have one shape for the network."""
         predicted = self._engine.predict(
             [one.pixels for one in prepared],
             [one.image.size for one in prepared],
@@ -379,21 +381,21 @@ class Segmenter:
         )
         return [self._result(*pair) for pair in zip(prepared, predicted, strict=True)]
 
-    def _result(self, photo: UserImage, predicted: Segmentation | Failure) -> Result | ImageError:
+    def _result(self, given: UserImage, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
-            return ImageError.of(predicted, source=photo.source)
+            return ImageError.of(predicted, source=given.source)
         predicted = self._rules(predicted)
-        notes = photo.notes + self._engine.views.describe(photo.pixels)
+        notes = given.notes + self._engine.views.describe(given.pixels)
         return Result(
             predicted.labels,
-            photo.image,
+            given.image,
             self.class_names,
             notes,
             predicted.confidence,
-            photo.source,
+            given.source,
             self._rules.background(self.network.background),
             predicted.logits,
-            not self._engine.views.sees_whole(photo.pixels, photo.smaller),
+            not self._engine.views.sees_whole(given.pixels, given.smaller),
         )
 
 

@@ -25,7 +25,7 @@ from fcn_cli import FailureKind, ImageError, RequestError, Result, Segmenter, Se
 from fcn_cli.common import resources
 from fcn_cli.inference import engine
 from fcn_cli.inputs import decoder, formats, resizing, user_images
-from fcn_cli.inputs.user_images import Photo
+from fcn_cli.inputs.user_images import ImageLike
 from fcn_cli.models import registry
 
 from .conftest import SAMPLES
@@ -111,7 +111,7 @@ def after_a_header() -> io.BytesIO:
     ],
 )
 def test_every_kind_of_photo_gives_the_mask_of_the_file(
-    photo: Callable[[], Photo], segmenter: Segmenter
+    photo: Callable[[], ImageLike], segmenter: Segmenter
 ) -> None:
     expected = segmenter(CHELSEA)
     assert len(np.unique(expected.labels)) > 1
@@ -162,7 +162,7 @@ def closed_file() -> io.BytesIO:
     ],
 )
 def test_a_photo_that_cannot_be_read_is_an_image_error(
-    photo: Photo, kind: FailureKind, segmenter: Segmenter
+    photo: ImageLike, kind: FailureKind, segmenter: Segmenter
 ) -> None:
     with pytest.raises(ImageError) as raised:
         segmenter(photo)
@@ -183,13 +183,13 @@ def test_a_result_keeps_what_it_was_given(segmenter: Segmenter) -> None:
 # ---- batches
 
 
-def as_kinds(images: Sequence[Image.Image], folder: Path) -> list[Photo]:
-    kinds: list[Photo] = []
+def as_kinds(images: Sequence[Image.Image], folder: Path) -> list[ImageLike]:
+    kinds: list[ImageLike] = []
     for number, image in enumerate(images):
         path = folder / f"{number}.png"
         image.save(path)
         data = path.read_bytes()
-        forms: list[Photo] = [path, data, np.array(image), image, io.BytesIO(data)]
+        forms: list[ImageLike] = [path, data, np.array(image), image, io.BytesIO(data)]
         kinds.append(forms[number % 5])
     return kinds
 
@@ -225,7 +225,7 @@ def test_photos_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_failures_stand_in_their_places_or_raise_in_their_turn(segmenter: Segmenter) -> None:
-    given: list[Photo] = [CHELSEA, b"", CHELSEA, "nowhere.png", CHELSEA]
+    given: list[ImageLike] = [CHELSEA, b"", CHELSEA, "nowhere.png", CHELSEA]
     got = list(segmenter.batch(given, on_error="return"))
     assert [type(one) for one in got] == [Result, ImageError, Result, ImageError, Result]
     kinds = [one.failure.kind for one in got if isinstance(one, ImageError)]
@@ -239,7 +239,7 @@ def test_failures_stand_in_their_places_or_raise_in_their_turn(segmenter: Segmen
 
 
 def test_an_error_of_the_iterable_comes_after_the_results_before_it(segmenter: Segmenter) -> None:
-    def given() -> Iterator[Photo]:
+    def given() -> Iterator[ImageLike]:
         yield CHELSEA
         yield CHELSEA
         raise KeyError("the caller's own")
@@ -259,13 +259,13 @@ def test_buffers_may_be_used_again_for_the_next_photo(segmenter: Segmenter, tmp_
         for frame in ImageSequence.Iterator(Image.open(tmp_path / "a.gif"))
     ]
 
-    def one_array() -> Iterator[Photo]:
+    def one_array() -> Iterator[ImageLike]:
         buffer = np.empty((100, 100, 3), np.uint8)
         for image in images:
             buffer[:] = np.array(image)
             yield buffer
 
-    def closed_files() -> Iterator[Photo]:
+    def closed_files() -> Iterator[ImageLike]:
         for image in images:
             with io.BytesIO(encoded(image)) as stream:
                 yield stream
@@ -285,7 +285,7 @@ def test_photos_are_taken_a_bounded_number_ahead(
     ahead = []
     taken = 0
 
-    def given() -> Iterator[Photo]:
+    def given() -> Iterator[ImageLike]:
         nonlocal taken
         for image in cuts(16):
             taken += 1
@@ -496,7 +496,7 @@ def test_options_are_documented_and_numbers_of_numpy_are_numbers(tmp_path: Path)
 def test_results_and_errors_carry_and_print_their_photo(segmenter: Segmenter) -> None:
     pixels = np.array(Image.open(CHELSEA))
     with CHELSEA.open("rb") as file:
-        given: list[Photo] = [CHELSEA, pixels, b"no image", "nowhere.png", file, Image.open(CHELSEA)]
+        given: list[ImageLike] = [CHELSEA, pixels, b"no image", "nowhere.png", file, Image.open(CHELSEA)]
         got = list(segmenter.batch(given, on_error="return"))
     sources = [str(CHELSEA), "image 1", "image 2", "nowhere.png", str(CHELSEA), str(CHELSEA)]
     assert [one.source for one in got] == sources
@@ -542,7 +542,7 @@ def test_errors_of_calls_are_in_terms_of_the_api(
     "photo", ["cat.jpg", Path("cat.jpg"), b"data", io.BytesIO(), Image.new("RGB", (9, 9))]
 )
 def test_a_batch_of_one_photo_that_is_no_list_is_refused_at_once(photo: Any, segmenter: Segmenter) -> None:
-    with pytest.raises(TypeError, match="batch takes several photos, this is one"):
+    with pytest.raises(TypeError, match="batch takes several images, this is one"):
         segmenter.batch(photo)
 
 

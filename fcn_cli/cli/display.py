@@ -98,7 +98,7 @@ class Display:
             self._progress.step(failed=not record.ok)
 
     def pruned(self, record: Record) -> None:
-        """Report the removal of a photo's outputs."""
+        """Report the removal of an image's outputs."""
         if self._json:
             self._data.write_json({**record.as_json(), "status": "gone", "skipped": False})
         self.detail(f"{record.source}: gone, its outputs are removed")
@@ -176,7 +176,7 @@ def _counts(summary: Summary) -> str:
     if not summary.total and summary.shard is not None:
         return f"nothing to do: none of the images is in shard {summary.shard}"
     if not summary.total and not summary.pruned:
-        return "no photo came" if summary.watched else "nothing to do: the list is empty"
+        return "no image came" if summary.watched else "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:
         images = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
         return f"nothing to do: {images} done before, see {summary.output}"

@@ -154,8 +154,8 @@ Write = Annotated[
         more="The output types to write, separated by commas; confidence is one more.",
         envvar="FCN_WRITE",
         metavar="LIST",
-        parser=values.kinds,
-        autocompletion=values.complete_kinds,
+        parser=values.output_types,
+        autocompletion=values.complete_output_types,
         show_default="masks,color; masks with -o -",
     ),
 ]
@@ -666,7 +666,7 @@ class ExportFormat(StrEnum):
     GEOTIFF = "geotiff"
 
 
-class OutputType(StrEnum):
+class OutputTypeName(StrEnum):
     """The values of ``--outputs``; a test holds them equal to those of ``--write``."""
 
     MASKS = "masks"
@@ -760,10 +760,10 @@ OutputsOption = Annotated[
         OUTPUT,
         "--outputs",
         line="Print the paths of outputs of this type instead.",
-        more=f"The type is {alternatives(OutputType)}; a cutout only where something is kept.",
+        more=f"The type is {alternatives(OutputTypeName)}; a cutout only where something is kept.",
         metavar="TYPE",
-        parser=values.choice(OutputType),
-        autocompletion=values.complete(*OutputType),
+        parser=values.choice(OutputTypeName),
+        autocompletion=values.complete(*OutputTypeName),
     ),
 ]
 NullOutput = Annotated[

@@ -97,7 +97,7 @@ def _state(status: Status) -> str:
     run = status.run
     unsure = "" if status.is_alive else "; this machine cannot tell whether it is alive"
     if status.state == State.STARTING:
-        return f"a run is starting ({status.holder}): it looks for photos and plans{unsure}"
+        return f"a run is starting ({status.holder}): it looks for images and plans{unsure}"
     if run is None:
         return "no run.json; the counts are those of the records"
     began = f"{run.process}, began {_when(run.start)}"
@@ -164,7 +164,7 @@ def verify(
 ) -> None:
     """Check every file of an output directory against its record.
 
-    Each file is there with its recorded size, decodes, and has the photo's width and height; masks and
+    Each file is there with its recorded size, decodes, and has the image's width and height; masks and
     colours have the recorded number of pixels of each class. Every byte of a PNG counts. Prints one line per
     problem on stdout. It takes no lock and changes nothing. While a run is going on, it checks what was
     recorded when the check began.
@@ -200,7 +200,7 @@ def _sum_up_check(result: Verification, *, show: bool) -> None:
         )
     problems = counted(len(result.problems), "problem") if result.problems else "no problem"
     print_message(
-        f"{counted(result.files, 'file')} of {counted(result.photos, 'photo')} checked: {problems}", show=show
+        f"{counted(result.files, 'file')} of {counted(result.images, 'image')} checked: {problems}", show=show
     )
 
 
@@ -210,7 +210,7 @@ def report(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Write OUT/report.html: a page with all photos and masks, to look at in a browser.
+    """Write OUT/report.html: a page with all images and masks, to look at in a browser.
 
     It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
 

@@ -11,7 +11,7 @@ from ..common import output_layout, resources
 from ..common.errors import RequestError
 from ..common.output_layout import CUTOUT
 from ..models.registry import DEFAULT_BACKBONE
-from . import one_photo, options, values
+from . import one_image, options, values
 from .console import open_log
 from .output_commands import check_report_place, report_after
 
@@ -122,11 +122,11 @@ def segment(
     look = LookRequest(palette, opacity, legend, cutout or None, crop, background)
     with_cutouts = any(option is not None for option in (cutout, crop, background))
     display = Display(quiet=quiet, verbose=verbose, as_json=as_json, dry=dry_run)
-    if one_photo.is_asked_for(context, inputs or (), output):
-        one_photo.segment_one(
+    if one_image.is_asked_for(context, inputs or (), output):
+        one_image.segment_one(
             (inputs or [""])[0],
             output,
-            one_photo.kind_of(write, cutout=with_cutouts),
+            one_image.chosen_type(write, cutout=with_cutouts),
             look,
             prediction,
             display,
@@ -141,7 +141,7 @@ def segment(
             exclude or (),
             ignore_case=ignore_case,
         ),
-        OutputRequest(output, _kinds(write, cutout=with_cutouts), look, keep_extension, log_file),
+        OutputRequest(output, _types(write, cutout=with_cutouts), look, keep_extension, log_file),
         prediction,
         ResumeOptions(overwrite, retry_failed, prune),
         wait=wait,
@@ -158,9 +158,9 @@ def segment(
         raise typer.Exit(summary.exit_code)
 
 
-def _kinds(write: Sequence[str] | None, *, cutout: bool) -> Sequence[str]:
-    kinds = write or output_layout.DEFAULT_KINDS
-    return (*kinds, CUTOUT) if cutout and CUTOUT not in kinds else kinds
+def _types(write: Sequence[str] | None, *, cutout: bool) -> Sequence[str]:
+    types = write or output_layout.DEFAULT_OUTPUT_TYPES
+    return (*types, CUTOUT) if cutout and CUTOUT not in types else types
 
 
 def _run(request: SegmentRequest, display: Display, *, watch: bool) -> Summary:

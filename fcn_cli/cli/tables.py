@@ -135,7 +135,7 @@ def evaluation(figures: dict[str, Any]) -> None:
         f"{figures['truth_without_image']} true label maps without an image; "
         f"{figures['void_fraction']:.2%} of the truth's pixels are void"
     )
-    for line in _photo_notes(figures) + _truth_notes(figures):
+    for line in _image_notes(figures) + _truth_notes(figures):
         _print_line(line)
     protocol = figures["protocol"]
     _print_line(
@@ -143,8 +143,8 @@ def evaluation(figures: dict[str, Any]) -> None:
     )
 
 
-def _photo_notes(figures: dict[str, Any]) -> list[str]:
-    """Return the notes on the photos of an evaluation; empty without any."""
+def _image_notes(figures: dict[str, Any]) -> list[str]:
+    """Return the notes on the images of an evaluation; empty without any."""
     lines = []
     turned = figures["orientation"]
     if turned["images_turned"]:

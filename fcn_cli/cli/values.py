@@ -241,9 +241,9 @@ def ray_address(text: str) -> str:
     return text
 
 
-def kinds(text: str) -> tuple[str, ...]:
-    """Parse a list of output kinds; return them in the order of writing."""
-    names = output_layout.kind_names()
+def output_types(text: str) -> tuple[str, ...]:
+    """Parse a list of output types; return them in the order of writing."""
+    names = output_layout.output_type_names()
     given = {in_any_case(part.strip(), names) for part in text.split(",")} - {""}
     if not given or given - set(names):
         raise refused(f"one or more of {', '.join(names)}, separated by commas", text)
@@ -287,11 +287,15 @@ def complete(*names: str) -> Callable[[str], list[str]]:
     return matching
 
 
-def complete_kinds(incomplete: str) -> list[str]:
-    """Complete the last output kind of a list, without those that the list has already."""
+def complete_output_types(incomplete: str) -> list[str]:
+    """Complete the last output type of a list, without those that the list has already."""
     given, comma, last = incomplete.rpartition(",")
-    left = [kind for kind in output_layout.kind_names() if kind not in given.split(",")]
-    return [f"{given}{comma}{kind}" for kind in left if kind.startswith(last)]
+    left = [
+        output_type
+        for output_type in output_layout.output_type_names()
+        if output_type not in given.split(",")
+    ]
+    return [f"{given}{comma}{output_type}" for output_type in left if output_type.startswith(last)]
 
 
 def complete_palettes(incomplete: str) -> list[str]:
@@ -375,7 +379,7 @@ def local_directory(value: str) -> Path:
 def input_size(
     context: typer.Context, resize: int | None, tile: int | None, model: ModelRequest
 ) -> int | tuple[int, int] | None:
-    """Return the value of ``--resize``; where it is not given, tiles have the photo's own scale.
+    """Return the value of ``--resize``; where it is not given, tiles have the image's own scale.
 
     Without tiles, the size on the network's card comes before the default.
     """

@@ -46,7 +46,7 @@ class ImagesLost(FcnError):
         shown = ", ".join(lost[:_SHOWN_LOST])
         more = f" and {len(lost) - _SHOWN_LOST} more" if len(lost) > _SHOWN_LOST else ""
         super().__init__(
-            f"{counted(len(lost), 'photo')} came back from Ray without a record: {shown}{more}; run the same "
+            f"{counted(len(lost), 'image')} came back from Ray without a record: {shown}{more}; run the same "
             "command again"
         )
 
@@ -121,8 +121,8 @@ class RayStage(NetworkStage):
 
     def _retract(self, steps: Sequence[NetworkStep], writes: WriteQueue) -> None:
         """Append records that no longer name the files that the actors are about to write."""
-        kinds = self._request.output.kinds
-        writes.retract((step.source, step.types if isinstance(step, Complete) else kinds) for step in steps)
+        types = self._request.output.types
+        writes.retract((step.source, step.types if isinstance(step, Complete) else types) for step in steps)
         writes.commit(everything=True)
 
     def _work(
@@ -163,7 +163,9 @@ class RayStage(NetworkStage):
             outcome, source = entry.outcome, steps[entry.place].source
             if outcome.replaces_earlier and not outcome.record.ok:
                 # `_retract` has taken their names out of the journal, which else would say what is stale.
-                names = (output_file(source.output, kind) for kind in self._request.output.kinds)
+                names = (
+                    output_file(source.output, output_type) for output_type in self._request.output.types
+                )
                 self._folder.remove(names)
             writes.add_outcome(outcome)
         writes.commit(everything=True)
@@ -184,7 +186,7 @@ class RayStage(NetworkStage):
             replace(asked.inference, device="cuda" if share.gpus else "cpu", threads=threads),
         )
         look, fingerprint = self._resolved.look, self._resolved.fingerprint
-        return Job(output, self._request.output.kinds, look, fingerprint, self._resolved.rules, prediction)
+        return Job(output, self._request.output.types, look, fingerprint, self._resolved.rules, prediction)
 
     def _actor_ready(self, execution: dict[str, Any]) -> None:
         """Report how an actor computes, unless the last one computes alike."""
@@ -214,7 +216,7 @@ def _ending(crew: _Crew, error: BaseException | None) -> FcnError | None:
         if session.is_bug(error):
             raise RuntimeError(f"in an actor: {session.reason(error)}")
         return StoppedEarly(
-            f"Ray ended the run ({session.reason(error)}); {counted(len(lost), 'photo')} left: run the same "
+            f"Ray ended the run ({session.reason(error)}); {counted(len(lost), 'image')} left: run the same "
             "command again"
         )
     return ImagesLost(lost) if lost else None

@@ -35,7 +35,7 @@ class Job:
     """What an actor needs to know of a run. `prediction` has its own threads, workers and device."""
 
     output: SharedOutput
-    kinds: Sequence[str]
+    types: Sequence[str]
     look: Style
     fingerprint: str
     rules: ResolvedRules
@@ -98,7 +98,7 @@ class Worker:
 
             chosen = execution.resolve_execution(job.prediction.inference)
             network: LoadedModel = ray.get(self._network[0])
-            options = job.prediction.wanted(job.kinds, network.class_names)
+            options = job.prediction.wanted(job.types, network.class_names)
             self._engine = engine.Engine(network, chosen, options, job.prediction.inference.views)
         except FcnError as error:
             return _problem(error)
@@ -148,7 +148,7 @@ class Worker:
             open_pool(sources, decoding, clean=True) as pool,
         ):
             to_complete = {step.image: step for step in steps.values() if isinstance(step, Complete)}
-            writer = PredictionWriter(writes, job.kinds, job.fingerprint, to_complete, job.rules)
+            writer = PredictionWriter(writes, job.types, job.fingerprint, to_complete, job.rules)
             images = iter(pool)
             groups: Iterable[int | None] = steps if singly else (None,)
             for place in groups:

@@ -1,6 +1,6 @@
 """The layout of an output directory: its output types, and the names of its files and directories.
 
-To add an output type, add an entry to `KINDS` and a writer to `outputs.writers.WRITERS`.
+To add an output type, add an entry to `OUTPUT_TYPES` and a writer to `outputs.writers.WRITERS`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ HOLDER_FILE = ".fcn.holder.json"
 
 
 @dataclass(frozen=True, slots=True)
-class OutputKind:
+class OutputType:
     """One output type.
 
-    `name` is the kind's directory and its name in ``--write``; `suffix` ends the names of its files. A kind
-    `from_labels` needs the label map and the image only, so that it can be added without the network; any
-    other kind needs the network. `is_label_map` says that its files are label maps, from
-    which other kinds can be made; `shows_image` that they have pixels of the image.
+    `name` is its directory and its name in ``--write``; `suffix` ends the names of its files. A type made
+    `from_labels` needs only the label map and the image, so that it can be added without the network.
+    `is_label_map` says that its files are label maps, from which other types can be made; `shows_image` that
+    they have pixels of the image.
     """
 
     name: str
@@ -46,18 +46,18 @@ class OutputKind:
 
 CUTOUT = "cutout"
 GEOTIFF, CONFIDENCE, LOGITS = "geotiff", "confidence", "logits"
-KINDS = (
-    OutputKind("masks", ".png", is_label_map=True),
-    OutputKind("color", ".png", is_label_map=True),
-    OutputKind("overlay", ".jpg", shows_image=True),
-    OutputKind(CONFIDENCE, ".png", from_labels=False),
-    OutputKind(CUTOUT, ".png", shows_image=True),
-    OutputKind(GEOTIFF, ".tif"),
-    OutputKind(LOGITS, ".npy", from_labels=False),
+OUTPUT_TYPES = (
+    OutputType("masks", ".png", is_label_map=True),
+    OutputType("color", ".png", is_label_map=True),
+    OutputType("overlay", ".jpg", shows_image=True),
+    OutputType(CONFIDENCE, ".png", from_labels=False),
+    OutputType(CUTOUT, ".png", shows_image=True),
+    OutputType(GEOTIFF, ".tif"),
+    OutputType(LOGITS, ".npy", from_labels=False),
 )
 """All output types in the order in which they are written; of label maps, the better one comes first."""
 
-DEFAULT_KINDS = ("masks", "color")
+DEFAULT_OUTPUT_TYPES = ("masks", "color")
 
 WRITTEN_BY_EXPORT = "Written by fcn export"
 """With what the description in an exported COCO file begins."""
@@ -65,57 +65,57 @@ WRITTEN_BY_EXPORT = "Written by fcn export"
 REPORT_FILE = "report.html"
 REPORT_DIRECTORY = "report"
 
-IMAGE_DIRECTORIES = frozenset({kind.name for kind in KINDS} | {REPORT_DIRECTORY})
+IMAGE_DIRECTORIES = frozenset({output_type.name for output_type in OUTPUT_TYPES} | {REPORT_DIRECTORY})
 """The directories of an output directory that hold images."""
 
 _NO_NAMES = frozenset({"", ".", ".."})
-_SUFFIXES = {kind.name: kind.suffix for kind in KINDS}
+_SUFFIXES = {output_type.name: output_type.suffix for output_type in OUTPUT_TYPES}
 
 
-def kind_names() -> tuple[str, ...]:
+def output_type_names() -> tuple[str, ...]:
     """Return the names of all output types in the order in which they are written."""
-    return tuple(kind.name for kind in KINDS)
+    return tuple(output_type.name for output_type in OUTPUT_TYPES)
 
 
-def label_kinds() -> tuple[str, ...]:
-    """Return the kinds from which a label map can be read back, the better one first."""
-    return tuple(kind.name for kind in KINDS if kind.is_label_map)
+def label_types() -> tuple[str, ...]:
+    """Return the output types from which a label map can be read back, the better one first."""
+    return tuple(output_type.name for output_type in OUTPUT_TYPES if output_type.is_label_map)
 
 
-def find_kind(name: str) -> OutputKind:
+def find_output_type(name: str) -> OutputType:
     """Return the output type of a name; KeyError when there is none."""
-    for kind in KINDS:
-        if kind.name == name:
-            return kind
+    for output_type in OUTPUT_TYPES:
+        if output_type.name == name:
+            return output_type
     raise KeyError(name)
 
 
-def output_file(output: str, kind: str) -> str:
-    """Return the path, relative to the output directory, of an image's output of one kind.
+def output_file(output: str, output_type: str) -> str:
+    """Return the path, relative to the output directory, of an image's output of one type.
 
     Parameters
     ----------
     output
         The image's output name, which ends in ``.png``: its mask is ``masks/<output>``.
-    kind
+    output_type
         The name of an output type.
     """
-    # Without pathlib, which is slow: a plan asks this for every image and kind.
-    return f"{kind}/{output.removesuffix('.png')}{_SUFFIXES[kind]}"
+    # Without pathlib, which is slow: a plan asks this for every image and type.
+    return f"{output_type}/{output.removesuffix('.png')}{_SUFFIXES[output_type]}"
 
 
-def kind_of(path: str) -> str:
-    """Return the kind of an output file from its path relative to the output directory."""
+def output_type_of(path: str) -> str:
+    """Return the type of an output file from its path relative to the output directory."""
     return path.partition("/")[0]
 
 
 def is_output_file(name: str) -> bool:
-    """Say whether a recorded name is one of `output_file`: below the directory of its kind, and not above.
+    """Say whether a recorded name is one of `output_file`: below the directory of its type, and not above.
 
     A journal may come from anybody; names in it are opened and removed.
     """
-    kind, _, rest = name.partition("/")
-    suffix = _SUFFIXES.get(kind)
+    output_type, _, rest = name.partition("/")
+    suffix = _SUFFIXES.get(output_type)
     if suffix is None or not rest.endswith(suffix) or "\0" in rest or (os.sep != "/" and os.sep in rest):
         return False
     # Without a list of the parts for nearly every name: a reader asks this for every file.

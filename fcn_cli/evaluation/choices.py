@@ -13,7 +13,7 @@ class Protocol(StrEnum):
 
 
 class Orientation(StrEnum):
-    """The values of ``--orientation``: how photos with an EXIF orientation are compared."""
+    """The values of ``--orientation``: how images with an EXIF orientation are compared."""
 
     AUTO = "auto"
     UPRIGHT = "upright"

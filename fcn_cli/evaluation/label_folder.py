@@ -14,7 +14,7 @@ from ..common import files
 from ..common.errors import RequestError
 from ..common.files import walk
 from ..common.label_map import Size, open_image, open_png
-from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_kinds
+from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_types
 from ..inputs.discovery import system_directory
 from ..outputs.directory import read_background, read_classes
 
@@ -111,10 +111,12 @@ class LabelFolder:
         self.background = read_background(output) if output else None
         self.settings = _settings(output) if output else None
         places = (
-            [root / kind for kind in label_kinds() if (root / kind).is_dir()] if output == root else [root]
+            [root / output_type for output_type in label_types() if (root / output_type).is_dir()]
+            if output == root
+            else [root]
         )
         if not places:
-            raise RequestError(f"{root}: an output directory without {' or '.join(label_kinds())}")
+            raise RequestError(f"{root}: an output directory without {' or '.join(label_types())}")
         self._place = places[0]
         self._files = label_files(self._place)
 
@@ -144,7 +146,7 @@ def _output_folder(root: Path) -> Path | None:
     if is_output_directory(str(root)):
         return root
     place = root.resolve()
-    return place.parent if place.name in label_kinds() and is_output_directory(str(place.parent)) else None
+    return place.parent if place.name in label_types() and is_output_directory(str(place.parent)) else None
 
 
 def _settings(root: Path) -> dict[str, Any] | None:

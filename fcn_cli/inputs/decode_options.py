@@ -24,7 +24,7 @@ DEFAULT_SHORT_SIDE = 520
 
 
 InputSize: TypeAlias = int | tuple[int, int] | None
-"""Of the network's input: its short side, its width and height, or the photo's own; in pixels."""
+"""Of the network's input: its short side, its width and height, or the image's own; in pixels."""
 
 
 def check_scales(scales: Iterable[float]) -> tuple[float, ...]:

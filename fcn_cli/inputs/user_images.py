@@ -28,7 +28,9 @@ _MAX_THREADS = 8
 
 Outcome = TypeVar("Outcome")
 
-Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
+ImageLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]"
+)
 """An image to segment: a path, an encoded image as bytes or in an open binary file, a Pillow image, or RGB
 pixels as uint8 of shape (height, width, 3)."""
 
@@ -59,7 +61,7 @@ _Upright: TypeAlias = tuple[Image.Image, tuple[str, ...]]
 
 
 def detached(
-    photo: Photo,
+    given: ImageLike,
     short_side: InputSize,
     scales: Sequence[float] = ONE_SCALE,
     rendering: Rendering = BY_THE_FILE,
@@ -77,9 +79,9 @@ def detached(
     ImageError
         The image cannot be read; the function raises it when it cannot be decoded.
     """
-    source = _source_of(photo, place)
+    source = _source_of(given, place)
     with _naming(source):
-        decode = _decoding(photo, rendering)
+        decode = _decoding(given, rendering)
 
     def decoded() -> UserImage:
         with _naming(source):
@@ -93,11 +95,11 @@ def detached(
     return decoded
 
 
-def _source_of(photo: Photo, place: int | None) -> str:
-    named = photo if isinstance(photo, str | os.PathLike) else None
+def _source_of(given: ImageLike, place: int | None) -> str:
+    named = given if isinstance(given, str | os.PathLike) else None
     for attribute in ("filename", "name"):
         # Of a Pillow image, and of an open file, which may have a number.
-        named = named or getattr(photo, attribute, None)
+        named = named or getattr(given, attribute, None)
     if isinstance(named, str | os.PathLike) and os.fspath(named):
         return public_url(os.fsdecode(named))
     return f"image {place}" if place is not None else ""
@@ -113,25 +115,25 @@ def _naming(source: str) -> Iterator[None]:
         raise
 
 
-def _decoding(photo: Photo, rendering: Rendering) -> Callable[[], _Upright]:
-    match photo:
+def _decoding(given: ImageLike, rendering: Rendering) -> Callable[[], _Upright]:
+    match given:
         case Image.Image():
-            image, notes = decoder.from_image(photo, rendering)
-            own = image.copy() if image is photo else image
+            image, notes = decoder.from_image(given, rendering)
+            own = image.copy() if image is given else image
             return lambda: (own, notes)
         case np.ndarray():
-            copied = _from_array(photo)
+            copied = _from_array(given)
             return lambda: (copied, ())
         case bytes() | bytearray():
-            return partial(decoder.from_bytes, bytes(photo), rendering)
+            return partial(decoder.from_bytes, bytes(given), rendering)
         case str() | os.PathLike():
-            return lambda: decoder.decode_here(photo, rendering=rendering)[:2]
-    if not callable(getattr(photo, "read", None)):
+            return lambda: decoder.decode_here(given, rendering=rendering)[:2]
+    if not callable(getattr(given, "read", None)):
         raise TypeError(
-            "a photo is a path, bytes, an open binary file, a Pillow image or an array; "
-            f"this is a {type(photo).__name__}"
+            "an image is a path, bytes, an open binary file, a Pillow image or an array; "
+            f"this is a {type(given).__name__}"
         )
-    return partial(decoder.from_bytes, _read(photo), rendering)
+    return partial(decoder.from_bytes, _read(given), rendering)
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
@@ -173,7 +175,7 @@ class LookAhead(Generic[Outcome]):
 
     def __init__(
         self,
-        given: Iterable[Photo],
+        given: Iterable[ImageLike],
         short_side: InputSize,
         scales: Sequence[float],
         batch_size: int,
@@ -252,19 +254,19 @@ class LookAhead(Generic[Outcome]):
     def _fill(self) -> None:
         while not self._exhausted and len(self._work) < self._max_count and self._has_room():
             try:
-                photo = next(self._given)
+                image = next(self._given)
             except StopIteration:
                 self._exhausted = True
             except Exception as error:  # noqa: BLE001 - the caller's own, which is raised in its turn
                 self._exhausted, self._broken = True, error
             else:
-                self._start(photo)
+                self._start(image)
 
-    def _start(self, photo: Photo) -> None:
+    def _start(self, image: ImageLike) -> None:
         entry = Entry[Outcome]()
         place, self._taken = self._taken, self._taken + 1
         try:
-            work = detached(photo, self._short_side, self._scales, self._rendering, place)
+            work = detached(image, self._short_side, self._scales, self._rendering, place)
         except (TypeError, ImageError) as error:
             entry.future = self._work.submit_result(entry, error)
         else:

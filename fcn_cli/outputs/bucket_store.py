@@ -158,13 +158,13 @@ class BucketStore(OutputStore):
 
     @override
     def has_size(self, name: str, size: int) -> bool:
-        """Say whether an object exists and has a size; the first question lists all of its kind."""
-        kind, slash, _ = name.partition("/")
+        """Say whether an object exists and has a size; the first question lists all of its directory."""
+        directory, slash, _ = name.partition("/")
         if not slash:
             return name in {found.name for found in self.list(name, deep=False) if found.size == size}
-        if kind not in self._sizes:
-            self._sizes[kind] = {found.name: found.size for found in self.list(f"{kind}/")}
-        return self._sizes[kind].get(name) == size
+        if directory not in self._sizes:
+            self._sizes[directory] = {found.name: found.size for found in self.list(f"{directory}/")}
+        return self._sizes[directory].get(name) == size
 
     @override
     def top_names(self) -> list[str]:

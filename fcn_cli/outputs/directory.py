@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from ..common import files
 from ..common.errors import FailureKind, ImageError, OutputLost
 from ..common.label_map import VOID_INDEX, LabelMap, Segmentation, count_classes, read_label_map
-from ..common.output_layout import CLASSES_FILE, find_kind, output_file
+from ..common.output_layout import CLASSES_FILE, find_output_type, output_file
 from ..common.palettes import Palette
 from ..inputs.discovery import Source
 from .looks import Style
@@ -28,12 +28,12 @@ class OutputDirectory:
         self.root = as_store(root)
         self._look = look
 
-    def look(self, kind: str) -> str | None:
-        """Return the look of the files of a kind that this run writes, or None for a kind without a look."""
-        return WRITERS[kind].describe(self._look)
+    def look(self, output_type: str) -> str | None:
+        """Return the look of the files of an output type in this run; None for a type without a look."""
+        return WRITERS[output_type].describe(self._look)
 
     def write(
-        self, source: Source, kinds: Iterable[str], segmentation: Segmentation, original: Original
+        self, source: Source, types: Iterable[str], segmentation: Segmentation, original: Original
     ) -> dict[str, int]:
         """Write output types for one image, each file whole; return relative path → size in bytes.
 
@@ -48,11 +48,13 @@ class OutputDirectory:
             No file can be written: the disk is full or read-only, or the output directory is gone.
         """
         sizes = {}
-        for kind in kinds:
-            writer = WRITERS[kind](self._look)
-            name = output_file(source.output, kind)
+        for output_type in types:
+            writer = WRITERS[output_type](self._look)
+            name = output_file(source.output, output_type)
             path = self.root / name
-            permissions = files.permissions_of(source.path) if find_kind(kind).shows_image else None
+            permissions = (
+                files.permissions_of(source.path) if find_output_type(output_type).shows_image else None
+            )
             try:
                 sizes[name] = self.root.write_whole(
                     name, partial(encode, writer, segmentation, original), permissions
@@ -79,7 +81,7 @@ class OutputDirectory:
         for name in names:
             self.remove([name])
             with contextlib.suppress(OSError):
-                # The directory of a kind stays.
+                # The directory of an output type stays.
                 for parent in PurePosixPath(name).parents[:-2]:
                     self.root.remove_directory(str(parent))
 
@@ -148,7 +150,7 @@ def read_background(root: ReadableDirectory) -> int | None:
 
 
 _BACKGROUND = "background"
-_THIS_PHOTO_ONLY = frozenset(
+_THIS_IMAGE_ONLY = frozenset(
     {
         errno.ENAMETOOLONG,
         errno.EINVAL,
@@ -163,6 +165,6 @@ _THIS_PHOTO_ONLY = frozenset(
 
 
 def _lost_or_refused(error: OSError, path: object) -> ImageError | OutputLost:
-    if error.errno in _THIS_PHOTO_ONLY or error.errno is None:
+    if error.errno in _THIS_IMAGE_ONLY or error.errno is None:
         return ImageError(FailureKind.OUTPUT_REFUSED, f"{path} cannot be written ({error.strerror or error})")
     return OutputLost(f"{path}: cannot be written ({error.strerror})")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..common import files, resources
 from ..common.errors import OutputLost, RequestError
-from ..common.output_layout import JOURNAL_FILE, kind_of
+from ..common.output_layout import JOURNAL_FILE, output_type_of
 from ..common.shard import Shard, shard_file, shard_files
 from ..inputs.collisions import folded
 from .json_text import from_base64, to_line, usable_name
@@ -228,7 +228,7 @@ class RecordIndex:
         self._streams = list(streams)
         self.extents = [_Extent() for _ in self._streams]
         self.damaged = self.unknown = 0
-        self.kinds: set[str] = set()
+        self.types: set[str] = set()
         self._images, self._files = _Places(), _Places()
         # Lines that say that an image is gone, that cannot be read, and of images without files.
         self._gone, self._lost, self._bare = array("q"), array("q"), array("q")
@@ -265,7 +265,7 @@ class RecordIndex:
         if not record.outputs:
             self._bare.append(place)
         for name in record.outputs:
-            self.kinds.add(kind_of(name))
+            self.types.add(output_type_of(name))
             self._files.note(folded(name), place)
 
     def _settle(self) -> None:
@@ -321,7 +321,7 @@ class RecordIndex:
 
     def owner(self, output: str) -> str | None:
         """Return the image whose record names this output file."""
-        place = self._files.find(folded(output)) if kind_of(output) in self.kinds else -1
+        place = self._files.find(folded(output)) if output_type_of(output) in self.types else -1
         return self._record(place).image if self._counts(place) else None
 
     def take_orphans(self) -> list[str]:
@@ -350,7 +350,7 @@ class RecordIndex:
             return
         if not record.outputs:
             self._bare.append(place)
-        self.kinds.update(map(kind_of, record.outputs))
+        self.types.update(map(output_type_of, record.outputs))
         for name in {*map(folded, record.outputs)}:
             self._supersede(self._files.find(name))
             self._files.add(name, place)
@@ -486,9 +486,9 @@ class Journal:
         return self.index.owner(output)
 
     @property
-    def kinds(self) -> Collection[str]:
+    def types(self) -> Collection[str]:
         """The output types that records name."""
-        return self.index.kinds
+        return self.index.types
 
     @property
     def path(self) -> object:

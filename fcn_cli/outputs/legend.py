@@ -54,14 +54,14 @@ class _Placed(NamedTuple):
     row: int
 
 
-def draw(entries: Sequence[Entry], photo_size: tuple[int, int]) -> Image.Image:
+def draw(entries: Sequence[Entry], image_size: tuple[int, int]) -> Image.Image:
     """Return the legend as an RGB image, at least as wide as its longest entry.
 
     The text grows with the image; entries wrap at the image's width. A name is written with Pillow's built-in
     font if that has its characters (ASCII), else with an installed font that does, else without accents, or
     as ``class_<index>``. Names of more than 40 characters are cut.
     """
-    width, size = photo_size[0], _text_size(photo_size)
+    width, size = image_size[0], _text_size(image_size)
     line, gap = round(1.5 * size), round(0.6 * size)
     placed, full_width = _place(entries, _Fonts(size), width, size)
     rows = placed[-1].row + 1
@@ -76,15 +76,15 @@ def draw(entries: Sequence[Entry], photo_size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def largest(photo_size: tuple[int, int], classes: int) -> tuple[int, int]:
+def largest(image_size: tuple[int, int], classes: int) -> tuple[int, int]:
     """Return a (width, height) that no image with its legend exceeds: each class in a row of its own."""
-    width, height = photo_size
-    size = _text_size(photo_size)
+    width, height = image_size
+    size = _text_size(image_size)
     return max(width, (_LONGEST_NAME + 4) * _WIDEST_CHARACTER * size), height + 2 * size * (classes + 1)
 
 
-def _text_size(photo_size: tuple[int, int]) -> int:
-    width, height = photo_size
+def _text_size(image_size: tuple[int, int]) -> int:
+    width, height = image_size
     return max(_SMALLEST_TEXT, round(math.sqrt(width * height) / _SIDE_PER_TEXT_PIXEL))
 
 

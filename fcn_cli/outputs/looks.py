@@ -56,7 +56,7 @@ class CutoutStyle:
 
 @dataclass(frozen=True)
 class Style:
-    """How outputs look, with everything looked up; each writer takes what concerns its kind.
+    """How outputs look, with everything looked up; each writer takes what concerns its type.
 
     `palette_name` is the palette's name in records; for one from a file, the hash of its colours. `opacity`
     is that of the colours in an overlay, 0 to 1. `class_names` are for the legend; classes without a name are

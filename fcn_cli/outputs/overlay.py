@@ -38,13 +38,13 @@ def colored(labels: LabelMap, palette: Palette) -> Image.Image:
     return image
 
 
-def check_size(photo: Image.Image, labels: LabelMap) -> None:
+def check_size(image: Image.Image, labels: LabelMap) -> None:
     """Raise ImageError unless an image has its label map's size."""
-    if photo.size != labels.shape[::-1]:
+    if image.size != labels.shape[::-1]:
         raise ImageError(FailureKind.CHANGED, "the file changed while it was being segmented")
 
 
-def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
+def overlay(image: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     """Return the RGB image with the class colours blended over all but the background.
 
     Between two classes runs an opaque line, black on the side of the lower class index and white on the
@@ -56,19 +56,19 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     ImageError
         The image does not have the label map's size.
     """
-    check_size(photo, labels)
+    check_size(image, labels)
     entries = [
         legend.Entry(class_name(look.class_names, index), class_name((), index), look.color(index))
         for index, _ in sorted(count_classes(labels).items(), key=lambda item: -item[1])
         if index != look.background_class
     ]
-    below = legend.draw(entries, photo.size) if look.legend and entries else None
-    width, height = (max(photo.width, below.width), below.height) if below else (photo.width, 0)
+    below = legend.draw(entries, image.size) if look.legend and entries else None
+    width, height = (max(image.width, below.width), below.height) if below else (image.width, 0)
     # A new image: Pillow would write a copy's comment into the file.
-    result = Image.new("RGB", (width, photo.height + height), legend.PAPER)
-    result.paste(photo)
+    result = Image.new("RGB", (width, image.height + height), legend.PAPER)
+    result.paste(image)
     if below:
-        result.paste(below, (0, photo.height))
+        result.paste(below, (0, image.height))
     opacity = [0 if index == look.background_class else round(look.opacity * 255) for index in range(256)]
     for top, bottom in _strips(labels, 1):
         strip = labels[top:bottom]
@@ -79,13 +79,13 @@ def overlay(photo: Image.Image, labels: LabelMap, look: Style) -> Image.Image:
     return result
 
 
-def cutout(photo: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Image:
+def cutout(image: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Image:
     """Return an RGB image with some classes kept: RGBA, or RGB on the style's background.
 
     The rest is transparent black, or the background. Void is never kept. An image of which nothing is kept
     is not cropped. Raises ImageError where the image does not have the label map's size.
     """
-    check_size(photo, labels)
+    check_size(image, labels)
     is_kept = np.isin(np.arange(256), list(style.keeps()))
     left, upper, right, lower = _box(labels, is_kept, style.crop)
     alpha = (is_kept * 255).tolist()
@@ -93,7 +93,7 @@ def cutout(photo: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Im
     result = Image.new(mode, (right - left, lower - upper), style.background or 0)
     for top, bottom in _strips(labels[upper:lower, left:right], 1):
         mask = Image.fromarray(labels[upper + top : upper + bottom, left:right]).point(alpha)
-        strip = photo.crop((left, upper + top, right, upper + bottom)).convert(mode)
+        strip = image.crop((left, upper + top, right, upper + bottom)).convert(mode)
         result.paste(strip, (0, top), mask=mask)
     return result
 

@@ -150,8 +150,8 @@ def _refuse_empty(sources: Sequence[Source], directories: Sequence[str]) -> None
     for directory in directories:
         if not any(files.is_within(path, directory) for path in paths):
             raise RequestError(
-                f"--prune: {directory} holds no photo; is its disk not mounted? "
-                "If its photos are really gone, give --prune=force"
+                f"--prune: {directory} holds no image; is its disk not mounted? "
+                "If its images are really gone, give --prune=force"
             )
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from .. import __version__
 from ..common import store_urls
 from ..common.errors import Failure, FailureKind
-from ..common.output_layout import is_output_file, kind_of
+from ..common.output_layout import is_output_file, output_type_of
 from ..common.redaction import public_url, redacted
 from ..inputs.discovery import Source
 from .json_text import from_base64, name_fields, printable_utf8, seconds_of, to_base64, usable_name, utc_now
@@ -92,7 +92,7 @@ class Record(msgspec.Struct, kw_only=True):
 
     @property
     def size(self) -> tuple[int | None, int | None]:
-        """The upright photo's (width, height)."""
+        """The upright image's (width, height)."""
         return self.width, self.height
 
     def is_of(self, source: Source) -> bool:
@@ -107,7 +107,7 @@ class Record(msgspec.Struct, kw_only=True):
         return same_size and None not in {self.content, self.mtime_ns, source.mtime_ns}
 
     def stays_failed(self, limit_of: Callable[[FailureKind], float | None]) -> bool:
-        """Say whether the recorded failure will come again for an unchanged photo.
+        """Say whether the recorded failure will come again for an unchanged image.
 
         A version that reads more than the one that failed tries once more.
 
@@ -127,16 +127,16 @@ class Record(msgspec.Struct, kw_only=True):
         """Return this record without these output files."""
         dropped = set(names)
         kept = {n: size for n, size in self.output_sizes().items() if n not in dropped}
-        kinds = {kind_of(name) for name in kept}
-        looks = {kind: look for kind, look in self.looks.items() if kind in kinds}
+        types = {output_type_of(name) for name in kept}
+        looks = {output_type: look for output_type, look in self.looks.items() if output_type in types}
         return replace(self, outputs=tuple(kept), output_bytes=tuple(kept.values()), looks=looks)
 
     def moved_to(self, source: Source) -> Record:
-        """Return this record for the same photo under another path."""
+        """Return this record for the same image under another path."""
         return replace(self, path=store_urls.absolute(source.path), source=source.given)
 
     def renewed(self, source: Source) -> Record:
-        """Return this record for a photo whose file has the recorded content, with its time and path."""
+        """Return this record for an image whose file has the recorded content, with its time and path."""
         return replace(self.moved_to(source), mtime_ns=source.mtime_ns)
 
     def finished_seconds(self) -> float:
@@ -247,10 +247,10 @@ def _numbers(version: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written for one photo, as it goes into the photo's record.
+    """What was written for one image, as it goes into the image's record.
 
-    `sizes` maps the path of each file → its size in bytes; `looks` maps kind → look. `seconds` is how long it
-    took to count and encode. The rest is as in `Record`.
+    `sizes` maps the path of each file → its size in bytes; `looks` maps output type → look. `seconds` is how
+    long it took to count and encode. The rest is as in `Record`.
     """
 
     width: int
@@ -265,27 +265,27 @@ class Written:
 def begin(
     source: Source,
     fingerprint: str,
-    photo: DecodedImage | None = None,
+    image: DecodedImage | None = None,
     *,
     device: str | None = None,
     precision: str | None = None,
     seconds: float = 0.0,
 ) -> Record:
-    """Return the record with which work on a photo begins; it has no output files yet. `finish` completes it.
+    """Return the record with which work on an image begins, without output files; `finish` completes it.
 
     Parameters
     ----------
     source
-        The photo.
+        The image.
     fingerprint
         Of the run's settings.
-    photo
-        The decoded photo: the size and time of the file that was decoded count, and its notes. Without it,
+    image
+        The decoded image: the size and time of the file that was decoded count, and its notes. Without it,
         the size and time of the source count.
     device, precision, seconds
         Of the network, and the time that decoding and the network took.
     """
-    file = source if photo is None else photo
+    file = source if image is None else image
     return Record(
         image=source.image,
         source=source.given,
@@ -304,27 +304,27 @@ def begin(
         size_bytes=file.size_bytes,
         mtime_ns=file.mtime_ns,
         etag=file.etag,
-        content=photo.content if photo is not None else None,
+        content=image.content if image is not None else None,
         version=__version__,
         seconds=seconds,
-        notes=photo.notes if photo is not None else (),
+        notes=image.notes if image is not None else (),
         error=None,
         fingerprint=fingerprint,
     )
 
 
 def finish(record: Record, result: Written | Failure) -> Record:
-    """Return the record with which work on a photo ends: every record in a journal, done or failed, is one.
+    """Return the record with which work on an image ends: every record in a journal, done or failed, is one.
 
     Parameters
     ----------
     record
-        From `begin`, or the photo's earlier record, to which output files are added.
+        From `begin`, or the image's earlier record, to which output files are added.
     result
-        What was written, or why the photo has no output files.
+        What was written, or why the image has no output files.
     """
     if isinstance(result, Failure):
-        # What the photo and its file are stays known; what a network made of it does not.
+        # What the image and its file are stays known; what a network made of it does not.
         return replace(
             record,
             status="failed",
@@ -363,7 +363,7 @@ def _written_down(path: str) -> str:
 
 
 def gone(record: Record) -> Record:
-    """Return the record that replaces the one of a photo that was removed.
+    """Return the record that replaces the one of an image that was removed.
 
     It names the files to delete, so that the next run can delete them if this one is killed first.
     """

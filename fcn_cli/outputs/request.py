@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..common.output_layout import DEFAULT_KINDS, GEOTIFF
+from ..common.output_layout import DEFAULT_OUTPUT_TYPES, GEOTIFF
 from . import geotiff, settings
 from .bucket_store import open_store
 from .looks import LookRequest
@@ -19,13 +19,13 @@ from .output_store import OutputStore
 class OutputRequest:
     """An output directory, and what it shall hold of each image.
 
-    `directory` is a path, or the URL of a place in an object store. `kinds` are output types, `look` is
+    `directory` is a path, or the URL of a place in an object store. `types` are output types, `look` is
     how they look. With `keep_extension` outputs are called ``cat.jpg.png`` instead of ``cat.png``. The run's
     own `log_file` may lie in the directory.
     """
 
     directory: str = "fcn_output"
-    kinds: Sequence[str] = DEFAULT_KINDS
+    types: Sequence[str] = DEFAULT_OUTPUT_TYPES
     look: LookRequest = field(default_factory=LookRequest)
     keep_extension: bool = False
     log_file: Path | None = None
@@ -43,7 +43,7 @@ class OutputRequest:
 
     def check(self) -> None:
         """Raise RequestError when the directory holds what is not ours, or a type cannot be written here."""
-        if GEOTIFF in self.kinds:
+        if GEOTIFF in self.types:
             geotiff.require()
         settings.refuse_foreign(self.store, self.log_file)
 

@@ -51,7 +51,7 @@ class RunFile:
         The process of the run.
     start
         When its work began: what was to be done was known then. In UTC.
-    kinds
+    types
         The output types that the run writes.
     journal_bytes
         The length of the journal when the work began: what follows, the run appended.
@@ -67,7 +67,7 @@ class RunFile:
 
     process: ProcessIdentity
     start: str
-    kinds: tuple[str, ...]
+    types: tuple[str, ...]
     journal_bytes: int
     counts: Counts
     ending: Ending | None = None
@@ -76,11 +76,11 @@ class RunFile:
 
     @classmethod
     def begin(
-        cls, kinds: tuple[str, ...], journal_bytes: int, counts: Counts, start: str | None = None
+        cls, types: tuple[str, ...], journal_bytes: int, counts: Counts, start: str | None = None
     ) -> RunFile:
         """Return the file of this process's run; its work begins now, unless it began at `start`."""
         process, name = ProcessIdentity.current(), secrets.token_hex(8)
-        return cls(process, start or utc_now(), kinds, journal_bytes, counts, id=name)
+        return cls(process, start or utc_now(), types, journal_bytes, counts, id=name)
 
     def ended(
         self, counts: Counts, exit_code: int, stopped: str | None, summary: Mapping[str, Any] | None = None
@@ -133,7 +133,7 @@ class RunFile:
             "total": self.counts.total,
             "done": self.counts.done,
             "failed": self.counts.failed,
-            "kinds": list(self.kinds),
+            "kinds": list(self.types),
             "journal_bytes": self.journal_bytes,
             "end": ending.time if ending else None,
             "exit_code": ending.exit_code if ending else None,

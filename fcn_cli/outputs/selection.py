@@ -10,7 +10,7 @@ from pathlib import Path
 from ..common.class_names import find_class, hint_at_classes
 from ..common.errors import RequestError
 from ..common.label_map import VOID_INDEX
-from ..common.output_layout import CLASSES_FILE, kind_of
+from ..common.output_layout import CLASSES_FILE, output_type_of
 from . import pruning
 from .directory import read_classes
 from .journal import JournalSnapshot
@@ -87,7 +87,7 @@ def select(output: Path, selection: Selection) -> Iterator[Record]:
         yield from filter(matching(output, selection), records)
 
 
-def paths(output: Path, selection: Selection, kind: str | None = None) -> Iterator[str]:
+def paths(output: Path, selection: Selection, output_type: str | None = None) -> Iterator[str]:
     """Yield the absolute paths of selected images, or of their files of one output type.
 
     A cutout in which nothing is kept, because the image has no such class, is left out.
@@ -97,14 +97,14 @@ def paths(output: Path, selection: Selection, kind: str | None = None) -> Iterat
     RequestError
         As by `select`; or images that failed are selected, which have no files.
     """
-    if kind is not None and selection.status == "failed":
+    if output_type is not None and selection.status == "failed":
         raise RequestError("images that failed have no outputs; leave --outputs or --status out")
     directory = os.path.abspath(output)
     for record in select(output, selection):
-        if kind is None:
+        if output_type is None:
             yield record.path
         for name in record.outputs:
-            if kind_of(name) == kind and (kind != "cutout" or _keeps_something(record)):
+            if output_type_of(name) == output_type and (output_type != "cutout" or _keeps_something(record)):
                 yield os.path.join(directory, name)
 
 

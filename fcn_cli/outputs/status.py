@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ExitCode, RequestError
-from ..common.output_layout import HOLDER_FILE, RUN_FILE, kind_of
+from ..common.output_layout import HOLDER_FILE, RUN_FILE, output_type_of
 from ..common.processes import ProcessIdentity
 from ..common.shard import Shard, shard_files
 from .journal import JournalSnapshot, journal_path, open_for_reading, whole_lines
@@ -224,7 +224,7 @@ def _counted(output: Path, state: State, run: RunFile, shard: Shard | None, is_a
     first = last = None
     for record in _appended(journal_path(output, shard), run.journal_bytes):
         # Before a file is written again, a record without it is appended: such an image is not done.
-        if record.ok and not set(run.kinds) <= set(map(kind_of, record.outputs)):
+        if record.ok and not set(run.types) <= set(map(output_type_of, record.outputs)):
             continue
         if record.status == "gone":
             continue

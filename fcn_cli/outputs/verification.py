@@ -27,14 +27,14 @@ from ..common.limits import MOST_MASK_PIXELS
 from ..common.ordered_work import OrderedWork
 from ..common.output_layout import (
     CUTOUT,
-    DEFAULT_KINDS,
+    DEFAULT_OUTPUT_TYPES,
     GEOTIFF,
     HOLDER_FILE,
     JOURNAL_FILE,
     LOGITS,
-    kind_names,
-    kind_of,
-    label_kinds,
+    label_types,
+    output_type_names,
+    output_type_of,
 )
 from ..common.processes import ProcessIdentity
 from ..common.shard import shard_files
@@ -98,7 +98,7 @@ class Verification:
     """
 
     output: Path
-    photos: int = 0
+    images: int = 0
     files: int = 0
     problems: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Verification:
     def as_json(self) -> dict[str, Any]:
         """Return the result by name."""
         return {
-            "photos": self.photos,
+            "photos": self.images,
             "files": self.files,
             "problems": [problem.as_json() for problem in self.problems],
             "orphans": [name_fields("file", name) for name in self.orphans],
@@ -133,12 +133,12 @@ def verify(output: Path, progress: Progress, max_pixels: int = MOST_MASK_PIXELS)
     decoder.prepare_process(max_pixels)
     result = Verification(output, run=_writer(output))
     run = read_any_run(output)
-    checker = _Checker(output, run.kinds if run is not None else None)
+    checker = _Checker(output, run.types if run is not None else None)
     promised = array("q")
     with JournalSnapshot(output) as records:
         progress.begin(len(records))
         for record, problems in checker.check(_noting(records, promised)):
-            result.photos += bool(record.outputs)
+            result.images += bool(record.outputs)
             result.files += len(record.outputs)
             result.problems += problems
             progress.step(failed=bool(problems))
@@ -179,11 +179,11 @@ def _noting(records: Iterable[Record], promised: array[int]) -> Iterator[Record]
 
 
 class _Checker:
-    """Checks the files of records in threads; `kinds` are those that the last run wrote, if that is known."""
+    """Checks the files of records in threads; `types` are those that the last run wrote, if that is known."""
 
-    def __init__(self, output: Path, kinds: tuple[str, ...] | None) -> None:
+    def __init__(self, output: Path, types: tuple[str, ...] | None) -> None:
         self._store = LocalStore(output)
-        self._kinds = kinds
+        self._types = types
 
     def check(self, records: Iterable[Record]) -> Iterator[tuple[Record, list[Problem]]]:
         """Yield each record with what is wrong with its files, in order."""
@@ -208,29 +208,31 @@ class _Checker:
 
     def _remedy(self, record: Record, name: str, size: int) -> str:
         if "://" not in record.path and not os.path.lexists(record.path):
-            return f"its photo is gone from {record.path}: restore one of the two"
-        kind = kind_of(name)
+            return f"its image is gone from {record.path}: restore one of the two"
+        output_type = output_type_of(name)
         command = "the same fcn segment command"
         # What the last command asked for need not be in run.json, if it found nothing to do.
-        if self._kinds is None or kind not in self._kinds or kind not in DEFAULT_KINDS:
-            command += f", with --write {kind},"
+        if self._types is None or output_type not in self._types or output_type not in DEFAULT_OUTPUT_TYPES:
+            command += f", with --write {output_type},"
         # A run looks at existence and size only.
         seems_whole = self._store.has_size(name, size)
         return f"delete it; then {command} makes it again" if seems_whole else f"{command} makes it again"
 
 
 def _find_orphans(output: Path, promised: NDArray[np.int64]) -> list[str]:
-    """Return files in the directories of kinds whose names' hashes are not among these; sorted."""
+    """Return files in the directories of output types whose names' hashes are not among these; sorted."""
 
     def failed(directory: str, error: OSError) -> None:
         raise RequestError(f"{directory}: cannot be listed ({error.strerror})") from None
 
     orphans = []
-    for kind in sorted(kind_names()):
-        if not (output / kind).is_dir():
+    for output_type in sorted(output_type_names()):
+        if not (output / output_type).is_dir():
             continue
         # What is behind a link is not of this directory.
-        for directory, names in files.walk(str(output / kind), lambda *_: True, failed, os.path.islink):
+        for directory, names in files.walk(
+            str(output / output_type), lambda *_: True, failed, os.path.islink
+        ):
             relative = os.path.relpath(directory, output).replace(os.sep, "/")
             # Hidden files are a run's temporary ones, or the system's.
             found = [f"{relative}/{name}" for name in names if not name.startswith(".")]
@@ -260,11 +262,11 @@ def find_damage(output: LocalStore, name: str, size: int, record: Record) -> str
     if name.endswith(".png") and (damage := _png_damage(data)):
         return damage
     try:
-        if kind_of(name) == LOGITS:
+        if output_type_of(name) == LOGITS:
             logits = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
             is_right = logits.dtype == np.float16 and logits.ndim == 3
             return None if is_right else f"{logits.dtype} of shape {logits.shape}, not float16 logits"
-        return _pixel_damage(data, kind_of(name), record)
+        return _pixel_damage(data, output_type_of(name), record)
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         return f"cannot be decoded ({error})"
 
@@ -293,26 +295,26 @@ def _png_damage(data: bytes) -> str | None:
     return "damaged: the PNG has no end"
 
 
-def _pixel_damage(data: bytes, kind: str, record: Record) -> str | None:
+def _pixel_damage(data: bytes, output_type: str, record: Record) -> str | None:
     # Without Pillow's own limit on pixels, which `Image.open` applies.
-    opened = TiffImageFile if kind == GEOTIFF else JpegImageFile
+    opened = TiffImageFile if output_type == GEOTIFF else JpegImageFile
     with (PngImageFile if data.startswith(_PNG_SIGNATURE) else opened)(io.BytesIO(data)) as image:
         # Checked before anything is decoded: a damaged header may ask for any amount of memory.
-        if not _has_right_size(image, kind, record):
+        if not _has_right_size(image, output_type, record):
             return f"{image.width}x{image.height} pixels, its record says {record.width}x{record.height}"
         if problem := too_many_pixels(image.size):
             return problem
-        if kind == CUTOUT and image.mode not in _CUTOUT_MODES:
-            return f"{image.mode} pixels, {kind} has RGBA or RGB"
-        if image.mode != _MODES.get(kind, image.mode):
-            return f"{image.mode} pixels, {kind} has {_MODES[kind]}"
+        if output_type == CUTOUT and image.mode not in _CUTOUT_MODES:
+            return f"{image.mode} pixels, {output_type} has RGBA or RGB"
+        if image.mode != _MODES.get(output_type, image.mode):
+            return f"{image.mode} pixels, {output_type} has {_MODES[output_type]}"
         image.load()
-        if image.mode == "P" and (damage := _palette_damage(image, record.looks.get(kind))):
+        if image.mode == "P" and (damage := _palette_damage(image, record.looks.get(output_type))):
             return damage
-        if kind in label_kinds() or kind == GEOTIFF:
+        if output_type in label_types() or output_type == GEOTIFF:
             found = {index: count for index, count in enumerate(image.histogram()) if count}
             return None if found == record.classes else _class_damage(found, record.classes or {})
-        if kind == "confidence" and record.mean_confidence is not None:
+        if output_type == "confidence" and record.mean_confidence is not None:
             total = sum(value * count for value, count in enumerate(image.histogram()))
             mean = total / 255 / (image.width * image.height)
             if abs(mean - record.mean_confidence) > _MEAN_SLACK:
@@ -326,12 +328,12 @@ def _palette_damage(image: Image.Image, look: str | None) -> str | None:
     return f"the colours are not those of the palette {look} that its record names"
 
 
-def _has_right_size(image: Image.Image, kind: str, record: Record) -> bool:
-    if has_legend(record.looks.get(kind)) and record.width is not None and record.height is not None:
+def _has_right_size(image: Image.Image, output_type: str, record: Record) -> bool:
+    if has_legend(record.looks.get(output_type)) and record.width is not None and record.height is not None:
         # An image of nothing but background has none.
         most = legend.largest((record.width, record.height), len(record.classes or ()))
         return record.width <= image.width <= most[0] and record.height <= image.height <= most[1]
-    if is_cropped(record.looks.get(kind)) and record.width is not None and record.height is not None:
+    if is_cropped(record.looks.get(output_type)) and record.width is not None and record.height is not None:
         return image.width <= record.width and image.height <= record.height
     return image.size == record.size
 

@@ -51,7 +51,7 @@ class Original:
 
 
 class Writer:
-    """Makes the images of one output type; `output_layout.KINDS` says what the type is.
+    """Makes the images of one output type; `output_layout.OUTPUT_TYPES` says what the type is.
 
     `file_format` is the format of its files.
     """
@@ -172,7 +172,7 @@ WRITERS: dict[str, type[Writer]] = {
     "geotiff": GeotiffWriter,
     "logits": LogitsWriter,
 }
-"""The writer of each output type in `output_layout.KINDS`."""
+"""The writer of each output type in `output_layout.OUTPUT_TYPES`."""
 
 
 def encode(

@@ -24,13 +24,13 @@ from ..common.limits import MOST_MASK_PIXELS
 from ..common.output_layout import (
     CLASSES_FILE,
     HOLDER_FILE,
-    KINDS,
+    OUTPUT_TYPES,
     SETTINGS_FILE,
     SUMMARY_BYTES,
     SUMMARY_FILE,
-    find_kind,
-    kind_of,
-    label_kinds,
+    find_output_type,
+    label_types,
+    output_type_of,
 )
 from ..common.palettes import Palette
 from ..inputs import decoder
@@ -231,7 +231,7 @@ def _show(record: Record, output: LocalStore, pictures: Pictures, rendering: Ren
         made = {}
         notes.append(str(error))
     path, open_image = record.path, partial(_open_image, record, rendering)
-    overlay = next((name for name in record.outputs if kind_of(name) == "overlay"), None)
+    overlay = next((name for name in record.outputs if output_type_of(name) == "overlay"), None)
     if overlay is not None and not made:
         # The colours cannot be taken off it, so it stands for the image.
         key, path = key_of(key, "overlay"), str(output.root / overlay)
@@ -255,8 +255,8 @@ def _picture_key(record: Record) -> str:
 
 def _read_labels(output: LocalStore, record: Record) -> LabelMap:
     """Return the label map of a record: its mask, else its colours."""
-    names = {kind_of(name): name for name in record.outputs}
-    types = [each for each in label_kinds() if each in names]
+    names = {output_type_of(name): name for name in record.outputs}
+    types = [each for each in label_types() if each in names]
     if not types:
         raise ImageError(FailureKind.NOT_FOUND, "No label map: neither masks nor color were written.")
     for each in types:
@@ -338,12 +338,12 @@ class _Collected:
 def _image_row(shown: _Shown) -> dict[str, Any]:
     record = shown.record
     shares = [number for pair in sorted((record.classes or {}).items()) for number in pair]
-    types = {kind_of(name) for name in record.outputs}
+    types = {output_type_of(name) for name in record.outputs}
     return {
         "name": printable_utf8(record.image),
         "key": shown.key,
         "stem": _stem(record),
-        "types": sum(1 << bit for bit, each in enumerate(KINDS) if each.name in types),
+        "types": sum(1 << bit for bit, each in enumerate(OUTPUT_TYPES) if each.name in types),
         "width": record.width,
         "height": record.height,
         "classes": shares,
@@ -361,7 +361,7 @@ def _stem(record: Record) -> str:
     if not record.outputs:
         return ""
     output_type, _, name = record.outputs[0].partition("/")
-    return quote_from_bytes(os.fsencode(name.removesuffix(find_kind(output_type).suffix)))
+    return quote_from_bytes(os.fsencode(name.removesuffix(find_output_type(output_type).suffix)))
 
 
 def _data(found: _Directory, collected: _Collected, pictures: Pictures) -> dict[str, Any]:
@@ -379,7 +379,7 @@ def _data(found: _Directory, collected: _Collected, pictures: Pictures) -> dict[
         "zero": looks.entry(0),
         "views": _VIEWS,
         "tags": pictures.tags,
-        "types": [{"name": each.name, "suffix": each.suffix} for each in KINDS],
+        "types": [{"name": each.name, "suffix": each.suffix} for each in OUTPUT_TYPES],
     }
 
 

@@ -95,7 +95,7 @@ class NetworkStage:
         sources = [step.source for step in steps]
         writer = PredictionWriter(
             writes,
-            self._request.output.kinds,
+            self._request.output.types,
             self._resolved.fingerprint,
             {step.image: step for step in steps if isinstance(step, Complete)},
             self._resolved.rules,
@@ -210,7 +210,7 @@ class NetworkStage:
             batch_size=chosen.batch_size,
             workers=workers,
         )
-        options = self._request.prediction.wanted(self._request.output.kinds, network.class_names)
+        options = self._request.prediction.wanted(self._request.output.types, network.class_names)
         return engine.Engine(network, chosen, options, self._inference.views)
 
     def _network(self, file: WeightsFile) -> LoadedModel:

@@ -119,7 +119,7 @@ class Prune:
     """Its file is gone: its outputs and its record go, too."""
 
     record: Record
-    reason = "its photo is gone"
+    reason = "its image is gone"
     action = Action.PRUNE
 
     @property
@@ -203,7 +203,7 @@ class Wanted:
     `dry` plan also says which images are not there.
     """
 
-    kinds: Sequence[str]
+    types: Sequence[str]
     fingerprint: str
     overwrite: bool = False
     retry_failed: bool = False
@@ -291,7 +291,7 @@ def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
         raise NameCollision(f"{clashes[0].text}; {clashes[0].way_out}")
     ways_out = sorted({clash.way_out for clash in clashes})
     raise NameCollision(
-        f"{len(clashes)} photos would be written under names of others, nothing is done; "
+        f"{len(clashes)} images would be written under names of others, nothing is done; "
         f"{'; or '.join(ways_out)}",
         [clash.text for clash in clashes],
     )
@@ -355,14 +355,17 @@ class _Planner:
         self._pruned = pruned
         self._absolute = AbsolutePaths()
         self._objects = KnownObjects()
-        self._looks = {kind: folder.look(kind) for kind in wanted.kinds}
+        self._looks = {output_type: folder.look(output_type) for output_type in wanted.types}
         self.renewed: dict[str, Record] = {}
         self.executions: Counter[tuple[str, str | None]] = Counter()
         self.done = Totals()
 
     def has_its_name(self, source: Source) -> bool:
         """Say whether an image owns its output name since an earlier run."""
-        names = (output_layout.output_file(source.output, kind) for kind in output_layout.kind_names())
+        names = (
+            output_layout.output_file(source.output, output_type)
+            for output_type in output_layout.output_type_names()
+        )
         return any(self._journal.owner(name) == source.image for name in names)
 
     def second_names(self, sources: Sequence[Source]) -> Iterator[tuple[Source, str]]:
@@ -423,7 +426,7 @@ class _Planner:
             if content is None and record.may_be_of(source):
                 return Segment(source, _TIME_CHANGED)
             if content is None or content != record.content:
-                return Segment(source, "the photo changed")
+                return Segment(source, "the image changed")
             record = renewed = record.renewed(source)
         step = self._step_of_done(source, record) if record.ok else self._step_of_failed(source, record)
         if renewed is not None and not isinstance(step, Segment):
@@ -446,23 +449,23 @@ class _Planner:
             self.executions[record.device.partition(":")[0], record.precision] += 1
         recorded, looks = record.output_sizes(), self._looks
         missing, types = [], []
-        for kind, look in looks.items():
-            name = output_layout.output_file(source.output, kind)
+        for output_type, look in looks.items():
+            name = output_layout.output_file(source.output, output_type)
             size = recorded.get(name)
             if size is None:
-                missing.append(kind)
-                types.append(kind)
+                missing.append(output_type)
+                types.append(output_type)
             elif not self._folder.is_whole(name, size):
                 return Segment(source, f"{name} is missing or damaged")
-            elif record.looks.get(kind) != look:
-                types.append(kind)
+            elif record.looks.get(output_type) != look:
+                types.append(output_type)
         if not types:
             return Skip(source, "done before")
         if missing:
             reason = f"{', '.join(missing)} missing"
         else:
             reason = f"{types[0]} was {record.looks.get(types[0])}, is to be {looks[types[0]]}"
-        if not all(output_layout.find_kind(kind).from_labels for kind in types):
+        if not all(output_layout.find_output_type(output_type).from_labels for output_type in types):
             return Complete(source, reason, record, tuple(types), not missing)
         label_file = self._label_file(source, recorded)
         if label_file is None:
@@ -470,7 +473,10 @@ class _Planner:
         return Remake(source, reason, record, tuple(types), not missing, label_file)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:
-        names = (output_layout.output_file(source.output, kind) for kind in output_layout.label_kinds())
+        names = (
+            output_layout.output_file(source.output, output_type)
+            for output_type in output_layout.label_types()
+        )
         whole = (n for n in names if n in recorded and self._folder.is_whole(n, recorded[n]))
         return next(whole, None)
 
@@ -484,8 +490,8 @@ class _Planner:
         if record is not None and source.image not in self._pruned and self._is_another(record.path, source):
             return self._refusal(record, source)
         own = record.outputs if record is not None else ()
-        for kind in self._journal.kinds:
-            name = output_layout.output_file(source.output, kind)
+        for output_type in self._journal.types:
+            name = output_layout.output_file(source.output, output_type)
             if name in own:
                 continue
             owner = self._journal.owner(name)
@@ -500,7 +506,7 @@ class _Planner:
         way_out = "use another --output, or segment both in one command"
         if os.path.dirname(owner.path) == os.path.dirname(self._absolute(source.path)):
             way_out = "rename one, or use another --output with --keep-extension"
-        name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.kinds)))
+        name = self._folder.root / output_layout.output_file(source.output, next(iter(self._wanted.types)))
         return f"{name} belongs to {owner.path}, and {source.given} would overwrite it; {way_out}"
 
     def _is_another(self, recorded: str, source: Source) -> bool:

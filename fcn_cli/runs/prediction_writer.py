@@ -41,14 +41,14 @@ class PredictionWriter:
     def __init__(
         self,
         writes: WriteQueue,
-        kinds: Sequence[str],
+        types: Sequence[str],
         fingerprint: str,
         steps_to_complete: Mapping[str, Complete],
         rules: ResolvedRules,
         give_back: GiveBack | None = None,
     ) -> None:
         self._writes = writes
-        self._kinds = kinds
+        self._types = types
         self._fingerprint = fingerprint
         self._steps_to_complete = steps_to_complete
         self._rules = rules
@@ -57,7 +57,7 @@ class PredictionWriter:
     def write(self, batch: Sequence[Prediction], execution: ExecutionConfig) -> None:
         """Write the predictions of one batch, which the network computed as `execution` says."""
         self._writes.retract(
-            (prediction.image.source, self._kinds_of(prediction))
+            (prediction.image.source, self._types_of(prediction))
             for prediction in batch
             if not isinstance(prediction.result, Failure)
         )
@@ -79,12 +79,12 @@ class PredictionWriter:
         if isinstance(result, Failure):
             self.fail(image, result)
             return
-        kinds = self._kinds_of(prediction)
+        types = self._types_of(prediction)
         earlier = self._record_to_complete(prediction)
         if earlier is not None:
             # The record names the files that stay; `retract` took out those that are written now.
-            rest = earlier.without(output_file(source.output, kind) for kind in kinds)
-            self._writes.add(source, rest, result, kinds, completes=True, rules=self._rules)
+            rest = earlier.without(output_file(source.output, output_type) for output_type in types)
+            self._writes.add(source, rest, result, types, completes=True, rules=self._rules)
             return
         begun = record.begin(
             source,
@@ -94,19 +94,19 @@ class PredictionWriter:
             precision=result.precision or execution.precision,
             seconds=prediction.seconds,
         )
-        self._writes.add(source, begun, result, kinds, rules=self._rules)
+        self._writes.add(source, begun, result, types, rules=self._rules)
 
     def _record_to_complete(self, prediction: Prediction) -> Record | None:
-        """Return the record of an image that lacks some kinds, unless the image has another size by now."""
+        """Return the record of an image that lacks some types, unless the image has another size by now."""
         image = prediction.image
         step = self._steps_to_complete.get(image.source.image)
         if step is None or step.record.size != (image.width, image.height):
             return None
         return step.record
 
-    def _kinds_of(self, prediction: Prediction) -> Sequence[str]:
+    def _types_of(self, prediction: Prediction) -> Sequence[str]:
         if self._record_to_complete(prediction) is None:
-            return self._kinds
+            return self._types
         return self._steps_to_complete[prediction.image.source.image].types
 
 
@@ -129,6 +129,6 @@ def _make_one(step: Remake, folder: OutputDirectory, writes: WriteQueue) -> bool
     labels = folder.read_labels(step.label_file, step.record)
     if labels is None:
         return False
-    rest = step.record.without(output_file(step.source.output, kind) for kind in step.types)
+    rest = step.record.without(output_file(step.source.output, output_type) for output_type in step.types)
     writes.add(step.source, rest, Segmentation(labels), step.types, completes=True)
     return True

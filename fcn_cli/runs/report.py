@@ -209,7 +209,7 @@ class RunReport:
         """Complete the summary with what its counts do not say; return the class names."""
         self.summary.class_names = self.class_names() or [f"class_{index}" for index in range(VOID_INDEX)]
         self.summary.end = None if self.goes_on else utc_now()
-        self.summary.how.update(kinds=list(self._request.output.kinds), versions=_versions())
+        self.summary.how.update(kinds=list(self._request.output.types), versions=_versions())
         return self.summary.class_names
 
     def _count(self, record: Record, *, is_known: bool = False) -> None:
@@ -248,20 +248,20 @@ class RunProgress:
     def __init__(
         self,
         output: OutputStore,
-        kinds: Sequence[str],
+        types: Sequence[str],
         summary: Callable[[], Summary],
         shard: Shard | None = None,
     ) -> None:
         self._output = output
         self._shard = shard
-        self._kinds = tuple(kinds)
+        self._types = tuple(types)
         self._summary = summary
         self._file: RunFile | None = None
 
     def begin(self, journal: Journal, plan: Plan, counts: Counts) -> None:
         """Write who runs and what is to be done; the journal only grows from now on."""
         began = self._file.start if self._file is not None else None
-        self._file = RunFile.begin(self._kinds, journal.size_bytes, counts, began)
+        self._file = RunFile.begin(self._types, journal.size_bytes, counts, began)
         if plan.work:
             with OutputLost.when_refused(self._output):
                 self._file.save(self._output, self._shard)

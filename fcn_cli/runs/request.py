@@ -33,7 +33,7 @@ class PredictionRequest:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     rules: LabelRules = field(default_factory=LabelRules)
 
-    def wanted(self, kinds: Collection[str], class_names: Sequence[str]) -> PredictionOptions:
+    def wanted(self, types: Collection[str], class_names: Sequence[str]) -> PredictionOptions:
         """Return what the network is to predict for these output types; imports torch.
 
         Raises
@@ -45,7 +45,7 @@ class PredictionRequest:
 
         least = self.inference.min_confidence
         return PredictionOptions(
-            CONFIDENCE in kinds, least.others, least.by_index(class_names), logits=LOGITS in kinds
+            CONFIDENCE in types, least.others, least.by_index(class_names), logits=LOGITS in types
         )
 
     def label_settings(self, model: ResolvedModel) -> LabelSettings:
@@ -110,7 +110,7 @@ class SegmentRequest:
                 "(it may lie inside the input)"
             )
         averaged = len(self.prediction.decoding.scales) > 1 or self.prediction.inference.views.flip
-        if LOGITS in self.output.kinds and averaged:
+        if LOGITS in self.output.types and averaged:
             raise RequestError(
                 "--write logits: --scales and --flip average probabilities, of which there are no logits; "
                 "leave them out"

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ..common import redaction, resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost, RequestError
-from ..common.output_layout import SETTINGS_FILE, kind_of
+from ..common.output_layout import SETTINGS_FILE, output_type_of
 from ..common.shard import Shard
 from ..common.signals import Interrupted, Stop
 from ..common.wording import counted
@@ -203,7 +203,7 @@ class Run:
         try:
             plan = self.prepare(journal)
             with RunProgress(
-                self.output, self.request.output.kinds, lambda: self.report.summary, self.request.shard
+                self.output, self.request.output.types, lambda: self.report.summary, self.request.shard
             ) as progress:
                 progress.begin(journal, plan, self.report.summary.counts)
                 self._tell_of_the_directories(plan, journal)
@@ -288,7 +288,7 @@ class Run:
 
     def _wanted(self) -> Wanted:
         return Wanted(
-            self.request.output.kinds,
+            self.request.output.types,
             self.resolved.fingerprint,
             self.request.resume.overwrite,
             self.request.resume.retry_failed,
@@ -304,8 +304,8 @@ class Run:
         return pruning.find(journal, self.found.sources, self.found.directories, force=force)
 
     def _tell_of_the_directories(self, plan: Plan, journal: Journal) -> None:
-        kinds = self.request.output.kinds
-        _warn_of_a_small_disk(plan, journal, self.output, self.observer, kinds)
+        types = self.request.output.types
+        _warn_of_a_small_disk(plan, journal, self.output, self.observer, types)
         if self.found.sources:
             tell_what_is_not_there(journal, self.found, self.observer)
 
@@ -363,22 +363,24 @@ def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver
 
 
 def _warn_of_a_small_disk(
-    plan: Plan, journal: Journal, output: OutputStore, observer: RunObserver, kinds: Sequence[str]
+    plan: Plan, journal: Journal, output: OutputStore, observer: RunObserver, types: Sequence[str]
 ) -> None:
     """Warn when what is to come, at the size of what the records have so far, does not fit on the disk."""
     known = journal.index
     new = sum(step.image not in known for step in plan.of(Segment)) if len(known) else 0
-    wanted = Counter(dict.fromkeys(kinds, new))
+    wanted = Counter(dict.fromkeys(types, new))
     for step in plan.of(Complete, Remake):
-        there = set(map(kind_of, step.record.outputs))
-        wanted.update(kind for kind in step.types if kind not in there)
+        there = set(map(output_type_of, step.record.outputs))
+        wanted.update(output_type for output_type in step.types if output_type not in there)
     if not wanted.total() or not isinstance(output, LocalStore):
         return
     sizes: dict[str, list[int]] = {}
     for record in known.sample(_SAMPLE):
         for name, size in record.output_sizes().items():
-            sizes.setdefault(kind_of(name), []).append(-(-size // _BLOCK) * _BLOCK)
-    need = sum(count * fmean(sizes[kind]) for kind, count in wanted.items() if kind in sizes)
+            sizes.setdefault(output_type_of(name), []).append(-(-size // _BLOCK) * _BLOCK)
+    need = sum(
+        count * fmean(sizes[output_type]) for output_type, count in wanted.items() if output_type in sizes
+    )
     try:
         free = shutil.disk_usage(output.root).free
     except OSError:
@@ -396,7 +398,7 @@ def _size(number: float) -> str:
 
 
 def _bring_up_to_date(plan: Plan, journal: Journal, folder: OutputDirectory, report: RunReport) -> None:
-    """Remove photos that are gone, journal first, then their files; note moves, times and colours."""
+    """Remove images that are gone, journal first, then their files; note moves, times and colours."""
     journal.append(gone(record) for record in plan.over)
     records = [step.record for step in plan.of(Prune)]
     journal.append(gone(record) for record in records)

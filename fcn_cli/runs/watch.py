@@ -154,7 +154,7 @@ class _Watch:
         self._batch = _Batch(self, request, replace(found, sources=[]), self._pruning.at_the_start(found))
         self._stop = self._batch.stop
         self._final: Summary | None = None
-        self._progress = RunProgress(request.output.store, request.output.kinds, self._so_far)
+        self._progress = RunProgress(request.output.store, request.output.types, self._so_far)
 
     def run(self) -> Summary:
         with self._progress:

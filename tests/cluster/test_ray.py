@@ -78,7 +78,7 @@ def test_photos_without_a_record_are_named(
     make_photos([*NAMES[:18], "lost1.png", "lost2.png"])
     line = ray_cluster.segment("made", *SMALL, "-o", "out")
     done = run_line(line, code=1, cwd=tmp_path, env=ray_cluster.environment)
-    assert "2 photos came back from Ray without a record: made/lost1.png, made/lost2.png;" in done.stderr
+    assert "2 images came back from Ray without a record: made/lost1.png, made/lost2.png;" in done.stderr
     assert "20 images: 18 done, 0 failed, 2 not reached" in done.stderr
     assert set(journal_of(tmp_path / "out")) == set(NAMES[:18])
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_cli.common.errors import RequestError
-from fcn_cli.common.output_layout import kind_names, output_file
+from fcn_cli.common.output_layout import output_file, output_type_names
 from fcn_cli.inputs import collisions, decoder, formats, samples
 from fcn_cli.inputs.discovery import InputRequest, discover
 
@@ -123,7 +123,7 @@ def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[
     refused = {collision.refused for collision in collisions.find(found.sources)}
     written: set[str] = set()
     for source in set(found.sources) - refused:
-        for kind in kind_names():
+        for kind in output_type_names():
             name = output_file(source.output, kind)
             inside = os.path.normpath(os.path.join("/out", name))
             assert inside.startswith(f"/out/{kind}/")

@@ -180,7 +180,7 @@ def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_ph
     assert "made/a.jpg and made/a.png" in done.stderr
     assert "made/B.gif and made/b.jpg" in done.stderr
     assert "made/B.gif and made/b.png" in done.stderr
-    assert "3 photos would be written under names of others" in done.stderr
+    assert "3 images would be written under names of others" in done.stderr
     for photo in Path("made").glob("[bBc]*"):
         photo.unlink()
     fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", "--write", "masks,overlay")

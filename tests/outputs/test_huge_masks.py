@@ -63,7 +63,7 @@ def test_every_output_type_is_compared_with_its_record(fcn: Fcn, finished: Path,
     replace_files(finished)
     done = fcn("verify", "out", code=1)
     assert done.stdout.count(f"{SIDE}x{SIDE} pixels, its record says {size}; ") == len(KINDS)
-    assert "10 files of 2 photos checked: 5 problems" in done.stderr
+    assert "10 files of 2 images checked: 5 problems" in done.stderr
     claims = f"{SIDE}x{SIDE} pixels, its image has {size}"
     done = fcn("export", "out", "--format", "coco", "-o", "coco.json", code=1)
     assert f"not exported: a.png: out/masks/a.png: {claims}" in done.stderr

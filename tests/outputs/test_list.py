@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_cli.cli.options import OutputType
-from fcn_cli.common.output_layout import kind_names
+from fcn_cli.cli.options import OutputTypeName
+from fcn_cli.common.output_layout import output_type_names
 from fcn_cli.outputs.selection import class_indices
 
 from ..conftest import SMALL, Fcn, command, run_line, tree
@@ -177,13 +177,13 @@ def test_cutouts_only_where_something_is_kept(fcn: Fcn, output: Path, tmp_path: 
 @pytest.mark.long
 def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
     """Each of them, from a real run: the files exist, and the cutouts are those with a visible pixel."""
-    types = ",".join(OutputType)
-    assert tuple(OutputType) == kind_names()
+    types = ",".join(OutputTypeName)
+    assert tuple(OutputTypeName) == output_type_names()
     fcn("segment", photos, *SMALL, "-o", "out2", "--write", types, "--cutout", "cat")
-    for name in OutputType:
+    for name in OutputTypeName:
         listed = fcn("list", "out2", "--outputs", name).stdout.splitlines()
         there = sorted(map(str, (tmp_path / "out2" / name).iterdir()))
-        if name == OutputType.CUTOUT:
+        if name == OutputTypeName.CUTOUT:
             there = [path for path in there if np.asarray(Image.open(path))[..., 3].any()]
             assert 0 < len(there) < 4
         assert sorted(listed) == there

@@ -33,8 +33,8 @@ def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path
     line = ("segment", "made", *SMALL, "-o", "out")
     plan = fcn(*line, "--prune", "--dry-run").stdout.splitlines()
     assert [row for row in plan if row.startswith("prune")] == [
-        "prune\tb.png\tits photo is gone",
-        "prune\tsub/deep/f.png\tits photo is gone",
+        "prune\tb.png\tits image is gone",
+        "prune\tsub/deep/f.png\tits image is gone",
     ]
     assert len(stems(out)) == 6
     # Without --prune they stay, and a line says so; which ones, `fcn list` does.
@@ -70,7 +70,7 @@ def test_what_looks_like_a_disk_that_is_not_mounted_is_refused(fcn: Fcn, out: Pa
     (tmp_path / "made").mkdir()
     line = ("segment", "made", *SMALL, "-o", "out")
     done = fcn(*line, "--prune", code=2)
-    assert "holds no photo" in done.stderr
+    assert "holds no image" in done.stderr
     assert "--prune=force" in done.stderr
     shutil.copy(tmp_path / "away/a.png", tmp_path / "made/a.png")
     done = fcn(*line, "--prune", code=2)

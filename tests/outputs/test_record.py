@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fcn_cli.common.errors import Failure, FailureKind
-from fcn_cli.common.output_layout import is_output_file, kind_names, output_file
+from fcn_cli.common.output_layout import is_output_file, output_file, output_type_names
 from fcn_cli.outputs.json_text import to_base64, to_line
 from fcn_cli.outputs.record import Record
 
@@ -25,7 +25,7 @@ SIDES = st.none() | st.integers(0, 10**9 - 1)
 TEXTS_OF_UTF8 = TEXTS.filter(lambda text: "\udce9" not in text)
 FILES = st.builds(
     lambda kind, name: output_file(name, kind),
-    st.sampled_from(kind_names()),
+    st.sampled_from(output_type_names()),
     st.sampled_from(
         ["a.png", "sub/b, c.png", 'q"uote.png', "é.png", "\udce9.png", ".hidden/a.png", "a/..b.png"]
     ),

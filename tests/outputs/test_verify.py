@@ -40,7 +40,7 @@ def test_one_flipped_byte_in_one_mask_of_500(fcn: Fcn, tmp_path: Path) -> None:
         assert len(lines) == 1, place
         assert lines[0].startswith("out/masks/p321.png: "), place
     mask.write_bytes(whole)
-    assert "1000 files of 500 photos checked: no problem" in fcn("verify", "out").stderr
+    assert "1000 files of 500 images checked: no problem" in fcn("verify", "out").stderr
 
 
 @pytest.mark.long
@@ -85,19 +85,21 @@ def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     (made / "p1.png").unlink()
     text = fcn("verify", "out", code=1).stdout
     assert "p2.jpg: missing; the same fcn segment command, with --write overlay, makes it again" in text
-    assert f"p1.png: missing; its photo is gone from {made}/p1.png" in text
+    assert f"p1.png: missing; its image is gone from {made}/p1.png" in text
 
 
 @pytest.mark.long
 def test_all_kinds_with_a_legend_and_a_report_are_right(
     fcn: Fcn, photos: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    kinds = ",".join(output_layout.kind_names())
+    kinds = ",".join(output_layout.output_type_names())
     fcn("segment", photos, *SMALL, "-o", "out", "--write", kinds, "--legend", "--report")
     done = fcn("verify", "out")
     assert done.stdout == ""
     assert "no record names" not in done.stderr
-    assert f"{len(output_layout.kind_names()) * 4} files of 4 photos checked: no problem" in done.stderr
+    assert (
+        f"{len(output_layout.output_type_names()) * 4} files of 4 images checked: no problem" in done.stderr
+    )
     # A legend does not excuse a picture that is smaller than its photo.
     overlay = tmp_path / "out/overlay/chelsea.jpg"
     size = overlay.stat().st_size

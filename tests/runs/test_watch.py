@@ -681,4 +681,4 @@ def test_a_watch_that_is_idle_ends_at_once_and_has_loaded_nothing(tmp_path: Path
     _, errors = running.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert running.returncode == 0, errors
-    assert "no photo came" in errors
+    assert "no image came" in errors

@@ -13,7 +13,7 @@ from ...common.errors import ExitCode, Failure, FailureKind, ImageError, Request
 from ...common.label_map import LabelMap
 from ...common.limits import MOST_MASK_PIXELS
 from ...common.ordered_work import OrderedWork, Task
-from ...common.output_layout import CLASSES_FILE, kind_of, label_kinds
+from ...common.output_layout import CLASSES_FILE, label_types, output_type_of
 from ...inputs import decoder
 from ...outputs.directory import read_background, read_classes, read_recorded_labels
 from ...outputs.journal import JournalSnapshot
@@ -198,8 +198,8 @@ class _Run:
 
 def label_files(record: Record) -> list[str]:
     """Return the record's files that are label maps, the better one first."""
-    by_kind = {kind_of(name): name for name in record.outputs}
-    return [by_kind[kind] for kind in label_kinds() if kind in by_kind]
+    by_type = {output_type_of(name): name for name in record.outputs}
+    return [by_type[output_type] for output_type in label_types() if output_type in by_type]
 
 
 def _read_labels(output: LocalStore, record: Record) -> LabelMap:

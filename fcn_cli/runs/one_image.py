@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OnePhotoRequest:
+class OneImageRequest:
     """An image, the output type to make of it, and how."""
 
     source: Source
-    kind: str
+    output_type: str
     look: LookRequest
     prediction: PredictionRequest
 
 
 @resources.objects_that_stay()
-def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
+def segment_one(request: OneImageRequest, observer: RunObserver) -> bytes:
     """Segment one image and return its output as PNG: a mask is byte for byte that of a run into a directory.
 
     Raises
@@ -58,7 +58,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
         raise ImageError.of(predicted.result)
     stream = io.BytesIO()
     encode(
-        WRITERS[request.kind](look),
+        WRITERS[request.output_type](look),
         rules(predicted.result),
         Original(request.source.path, prediction.decoding),
         stream,
@@ -68,7 +68,7 @@ def segment_one(request: OnePhotoRequest, observer: RunObserver) -> bytes:
 
 
 def _prediction(
-    request: OnePhotoRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
+    request: OneImageRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
 ) -> Prediction:
     from ..inference import engine, execution
     from .prediction_stream import open_pool, predictions
@@ -83,7 +83,7 @@ def _prediction(
         for note in model.notes(network):
             observer.note(note)
         request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))
-        options = prediction.wanted([request.kind], network.class_names)
+        options = prediction.wanted([request.output_type], network.class_names)
         ready = engine.Engine(network, chosen, options, prediction.inference.views)
         observer.detail(f"{network.backbone.name} on {chosen.device}, {chosen.precision}")
         for batch in predictions(pool, ready):

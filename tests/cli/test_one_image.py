@@ -17,9 +17,9 @@ import typer
 from PIL import Image
 
 from fcn_cli.__main__ import run
-from fcn_cli.cli import one_photo
+from fcn_cli.cli import one_image
 from fcn_cli.cli.app import app
-from fcn_cli.cli.one_photo import _PARAMETERS
+from fcn_cli.cli.one_image import _PARAMETERS
 from fcn_cli.common import limits, palettes
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree
@@ -141,7 +141,7 @@ def test_stdin_is_read_no_further_than_an_image_can_be_long(
     piped: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(one_photo, "print_message", messages.append)
+    monkeypatch.setattr(one_image, "print_message", messages.append)
     monkeypatch.setattr(limits, "IMAGE_BYTES", 0)
     endless = Path("/dev/zero")
     assert (
@@ -318,7 +318,7 @@ def test_options_that_mean_nothing_there_are_refused(fcn: Fcn, option: str) -> N
     assert done.stdout == ""
 
 
-def test_every_option_is_either_for_one_photo_or_refused() -> None:
+def test_every_option_is_either_for_one_image_or_refused() -> None:
     """A new option that shapes masks or pictures goes into `_PARAMETERS`, any other one into `REFUSED`."""
     segment: Any = vars(typer.main.get_command(app))["commands"]["segment"]
     options = {parameter.name: max(parameter.opts, key=len) for parameter in segment.params}

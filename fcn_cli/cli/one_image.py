@@ -14,7 +14,7 @@ import typer
 
 from ..common import files, limits, store_urls
 from ..common.errors import ExitCode, FailureKind, ImageError, NothingFound, OutputLost, RequestError
-from ..common.output_layout import CUTOUT, GEOTIFF, LOGITS, find_kind
+from ..common.output_layout import CUTOUT, GEOTIFF, LOGITS, find_output_type
 from ..common.swept_directory import SweptDirectory
 from . import values
 from .command_line import given_besides
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STREAM = "-"
 """As input it is stdin, as output stdout."""
 
-# The parameters of `fcn segment` that mean something for one photo. An option that is not here is refused
+# The parameters of `fcn segment` that mean something for one image. An option that is not here is refused
 # beside `-o -`; an option that shapes label maps or pictures belongs here.
 _PARAMETERS = frozenset(
     {
@@ -42,7 +42,7 @@ _PARAMETERS = frozenset(
         *("max_image_pixels", "decode_timeout", "log_file", "quiet", "verbose"),
     }
 )
-_DEFAULT_KIND = "masks"
+_DEFAULT_TYPE = "masks"
 
 
 def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
@@ -82,23 +82,23 @@ def _is_file(given: str, file: str) -> bool:
     return False
 
 
-def kind_of(kinds: Sequence[str] | None, *, cutout: bool) -> str:
+def chosen_type(types: Sequence[str] | None, *, cutout: bool) -> str:
     """Return the one output type to write; RequestError when several are asked for."""
     if cutout:
-        kinds = tuple({*(kinds or ()), CUTOUT})
-    if kinds is None:
-        return _DEFAULT_KIND
-    if len(kinds) > 1:
-        raise RequestError(f"one image becomes one PNG, not {len(kinds)}: {', '.join(kinds)}; change --write")
-    if kinds[0] in {GEOTIFF, LOGITS}:
-        raise RequestError(f"one image becomes one PNG, not {kinds[0]}; name an output directory")
-    return kinds[0]
+        types = tuple({*(types or ()), CUTOUT})
+    if types is None:
+        return _DEFAULT_TYPE
+    if len(types) > 1:
+        raise RequestError(f"one image becomes one PNG, not {len(types)}: {', '.join(types)}; change --write")
+    if types[0] in {GEOTIFF, LOGITS}:
+        raise RequestError(f"one image becomes one PNG, not {types[0]}; name an output directory")
+    return types[0]
 
 
 def segment_one(
     given: str,
     output: str,
-    kind: str,
+    output_type: str,
     look: LookRequest,
     prediction: PredictionRequest,
     observer: RunObserver,
@@ -114,15 +114,19 @@ def segment_one(
     typer.Exit
         The image cannot be segmented.
     """
-    from ..runs import one_photo
+    from ..runs import one_image
 
     _check_streams(given, output)
     name = "stdin"
     try:
         with _opened(given, output, prediction.decoding.max_pixels) as source:
             name = source.given
-            permissions = files.permissions_of(source.path) if find_kind(kind).shows_image else None
-            data = one_photo.segment_one(one_photo.OnePhotoRequest(source, kind, look, prediction), observer)
+            permissions = (
+                files.permissions_of(source.path) if find_output_type(output_type).shows_image else None
+            )
+            data = one_image.segment_one(
+                one_image.OneImageRequest(source, output_type, look, prediction), observer
+            )
     except ImageError as error:
         print_message(f"nothing is written for {name}: {error}")
         raise typer.Exit(ExitCode.SOME_FAILED) from None

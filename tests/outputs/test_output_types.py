@@ -1,4 +1,4 @@
-"""One table says what kinds of output there are; a new kind is an entry there and a writer."""
+"""One table says what output types there are; a new one is an entry there and a writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fcn_cli.common import output_layout
 from fcn_cli.common.label_map import Segmentation
-from fcn_cli.common.output_layout import OutputKind
+from fcn_cli.common.output_layout import OutputType
 from fcn_cli.outputs import writers
 from fcn_cli.outputs.looks import Style
 
@@ -35,9 +35,9 @@ class InverseWriter(writers.Writer):
 
 
 @pytest.fixture
-def new_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = (*output_layout.KINDS[:1], OutputKind("inverse", ".bmp"), *output_layout.KINDS[1:])
-    monkeypatch.setattr(output_layout, "KINDS", kinds)
+def new_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    types = (*output_layout.OUTPUT_TYPES[:1], OutputType("inverse", ".bmp"), *output_layout.OUTPUT_TYPES[1:])
+    monkeypatch.setattr(output_layout, "OUTPUT_TYPES", types)
     monkeypatch.setitem(output_layout._SUFFIXES, "inverse", ".bmp")
     monkeypatch.setitem(writers.WRITERS, "inverse", InverseWriter)
 
@@ -56,8 +56,8 @@ def assert_inverse_of_masks(output: Path, count: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("new_kind")
-def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
+@pytest.mark.usefixtures("new_type")
+def test_a_new_type_in_the_table_is_written_resumed_and_made_again(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     make_photos([f"p{number}.png" for number in range(3)])
@@ -81,14 +81,14 @@ def test_a_new_kind_in_the_table_is_written_resumed_and_made_again(
 
 
 @pytest.mark.long
-def test_a_new_kind_in_the_table_is_added_to_what_is_done_without_the_network(
+def test_a_new_type_in_the_table_is_added_to_what_is_done_without_the_network(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     make_photos([f"p{number}.png" for number in range(3)])
     arguments = ("segment", "made", *SMALL, "-o", "out", "--write")
     assert "inverse" in fcn(*arguments, "inverse", code=2).stderr
     fcn(*arguments, "masks")
-    request.getfixturevalue("new_kind")
+    request.getfixturevalue("new_type")
     plan = fcn(*arguments, "masks,inverse", "--dry-run").stdout.splitlines()
     assert [line.split("\t")[0] for line in plan] == ["add"] * 3
     masks = tree(tmp_path / "out/masks")
@@ -97,14 +97,14 @@ def test_a_new_kind_in_the_table_is_added_to_what_is_done_without_the_network(
     assert_inverse_of_masks(tmp_path / "out", 3)
 
 
-def test_every_kind_in_the_table_has_a_writer_and_its_files_a_place() -> None:
-    names = output_layout.kind_names()
+def test_every_type_in_the_table_has_a_writer_and_its_files_a_place() -> None:
+    names = output_layout.output_type_names()
     assert tuple(writers.WRITERS) == names
-    assert set(output_layout.DEFAULT_KINDS) <= set(names)
-    assert output_layout.label_kinds() == ("masks", "color")
+    assert set(output_layout.DEFAULT_OUTPUT_TYPES) <= set(names)
+    assert output_layout.label_types() == ("masks", "color")
     for name in names:
         path = output_layout.output_file("sub/a.b.png", name)
-        assert path == f"{name}/sub/a.b{output_layout.find_kind(name).suffix}"
-        assert output_layout.kind_of(path) == name
+        assert path == f"{name}/sub/a.b{output_layout.find_output_type(name).suffix}"
+        assert output_layout.output_type_of(path) == name
     with pytest.raises(KeyError):
-        output_layout.find_kind("mask")
+        output_layout.find_output_type("mask")
