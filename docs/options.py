@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,37 @@ PAGE = Path(__file__).with_suffix(".md")
 _INTRODUCTION = f"""\
 # All commands and options
 
-`make docs` writes this page from the command line; do not edit it by hand. `fcn COMMAND --help` prints
-the first sentence of each.
+`make docs` writes this page from the command line; do not edit it. `fcn COMMAND --help` prints
+the first sentence of each option.
 
-The last column names the environment variable that sets an option:
-`FCN_BACKBONE=resnet101 fcn segment photos/`. The command line wins over the environment. `--overwrite`,
-`--prune` and other options that redo or delete something have no variable.
+Default values and environment variables stand in parentheses: `FCN_BACKBONE=resnet101 fcn segment photos/`.
+The command line wins over the environment. Options that redo or delete something have no variable.
 
-Numbers have largest values, beyond which a command exits with 2 at once: {limits.MOST_THREADS} threads,
-{limits.MOST_WORKERS} workers, batches of {limits.MOST_IN_A_BATCH}, {limits.LONGEST_SIDE} pixels for a side
-of the network's input or of a tile, {limits.MOST_PIXELS:,} pixels for an image,
-{limits.MOST_SECONDS:,} seconds, {limits.MOST_SHARDS:,} shards."""
+Limits: {limits.MOST_THREADS} threads, {limits.MOST_WORKERS} workers, batches of {limits.MOST_IN_A_BATCH},
+{limits.LONGEST_SIDE:,} pixels for a side of the network's input or of a tile, {limits.MOST_PIXELS:,} pixels
+for an image, {limits.MOST_SECONDS:,} seconds, {limits.MOST_SHARDS:,} shards.
+
+Every command takes:
+"""
+_EVERYWHERE = {"--quiet", "--verbose", "--help"}
 
 
 def page() -> str:
     """Return the text of options.md."""
-    group = typer.main.get_command(app)
-    lines = [_INTRODUCTION]
-    for command, context in _commands(group, typer.Context(group, info_name="fcn")):
-        lines += _section(command, context)
+    group: Any = typer.main.get_command(app)
+    root = typer.Context(group, info_name="fcn", **group.context_settings)
+    commands = list(_commands(group, root))
+    everywhere = {
+        _item(option, context): ""
+        for command, context in commands
+        for option in command_line.parameters(command, context)[1]
+        if _EVERYWHERE & set(option.opts)
+    }
+    # An option that several commands have is described once: its text -> the command that has it first.
+    described = dict(everywhere)
+    lines = [_INTRODUCTION, *everywhere]
+    for command, context in commands:
+        lines += _section(command, context, described)
     return "\n".join(lines) + "\n"
 
 
@@ -47,41 +59,46 @@ def _commands(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
         yield from _commands(subcommand, typer.Context(subcommand, info_name=name, parent=context))
 
 
-def _section(command: Any, context: Any) -> list[str]:
+def _section(command: Any, context: Any, described: dict[str, str]) -> list[str]:
     """Return the lines about one command."""
+    path = context.command_path
     arguments, options = command_line.parameters(command, context)
-    lines = ["", f"## {context.command_path}", "", inspect.cleandoc(command.help or "")]
+    lines = ["", f"## {path}", "", inspect.cleandoc(command.help or "")]
     if arguments:
-        rows = [[_code(param.metavar), _text(param.help or "")] for param in arguments]
-        lines += ["", *_table(("argument", "meaning"), rows)]
+        lines += ["", *(f"- {_code(param.metavar)}: {_text(param.help or '')}" for param in arguments)]
+    elsewhere: dict[str, list[str]] = {}
     for group, grouped in command_line.groups(options):
-        rows = [_option_row(param, context) for param in grouped]
-        lines += ["", *_table((group, "meaning", "default", "variable"), rows)]
+        own = []
+        for option in grouped:
+            item = _item(option, context)
+            if item not in described:
+                own.append(item)
+                described[item] = path
+            elif described[item]:
+                elsewhere.setdefault(described[item], []).append(_code(max(option.opts, key=len)))
+        if own:
+            lines += ["", f"**{group}**", "", *own]
+    for other, names in elsewhere.items():
+        lines += ["", f"As for `{other}`: {', '.join(names)}."]
     return lines
 
 
-def _option_row(option: Any, context: Any) -> list[str]:
-    return [
-        _code(command_line.written_name(option)),
-        _text(option.help or ""),
-        _text(command_line.shown_default(option, context)),
-        _code(option.envvar) if option.envvar else "",
-    ]
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (headings, ["---"] * len(headings), *rows)]
+def _item(option: Any, context: Any) -> str:
+    """Return the line about an option."""
+    name = _code(command_line.written_name(option))
+    default = command_line.shown_default(option, context)
+    notes = "; ".join(filter(None, [_text(default), _code(option.envvar) if option.envvar else ""]))
+    return f"- {name}{f' ({notes})' if notes else ''}: {_text(option.help or '')}"
 
 
 def _code(text: str) -> str:
-    # A bar ends a table's cell, in code too, unless it is escaped.
-    return "`" + text.replace("|", r"\|") + "`"
+    return f"`{text}`"
 
 
 def _text(text: str) -> str:
-    """Return plain text for a table's cell, in one line, with Markdown's own characters escaped."""
+    """Return plain text in one line, with Markdown's own characters escaped."""
     text = " ".join(text.split())
-    return "".join(f"\\{character}" if character in "\\`|*[]<>_" else character for character in text)
+    return "".join(f"\\{character}" if character in "\\`*[]<>_" else character for character in text)
 
 
 if __name__ == "__main__":

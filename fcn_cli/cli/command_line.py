@@ -220,7 +220,7 @@ def shown_default(param: Any, context: Any) -> str:
     if param.is_flag or value is None or not param.show_default:
         return ""
     value = value.value if isinstance(value, Enum) else value
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> Iterator[str]:

@@ -52,13 +52,13 @@ def evaluate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Measure a network, or a directory of masks, against ground truth: IoU, Dice, precision, recall.
+    """Measure a network, or existing masks, against ground truth: IoU, Dice, precision, recall.
 
-    Images without truth are skipped and counted. Images that fail, for example because their truth has
-    another size, are skipped and reported.
+    Images without ground truth are skipped and counted. Images that fail, for example because their ground
+    truth has another size, are skipped and reported.
 
-    Exit codes: 0 every image with truth was measured; 1 some failed; 2 the request is wrong or the truth is
-    unusable; 3 there is no image, or no image with truth; 5 the report cannot be written.
+    Exit codes: 0 all images with ground truth were measured; 1 some failed; 2 the request is wrong, or the
+    ground truth is unusable; 3 no images, or none with ground truth; 5 the report cannot be written.
     """
     from ..evaluation import accuracy
     from ..evaluation.ground_truth import TruthRequest

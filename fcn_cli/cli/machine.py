@@ -37,10 +37,10 @@ def bench(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Time this machine: images/s of plain torchvision and of fcn, in turn, with random weights.
+    """Benchmark this machine: images/s of plain torchvision and of fcn, with random weights.
 
-    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and also without it. With --tile,
-    instead: what a megapixel of a large image costs in tiles.
+    torchvision runs as on the PyTorch Hub page, with its auxiliary head, and without it. With --tile, the
+    time per megapixel of a large image in tiles is measured instead.
     """
     from ..evaluation import bench as benchmark
     from ..inference.execution import resolve_execution
@@ -133,7 +133,7 @@ def list_weights(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """List each backbone's weights: their file, or where to download it."""
+    """List the weights file of each backbone, or where to download it."""
     from ..models import registry, weights
 
     for name, backbone in registry.BACKBONES.items():
@@ -152,7 +152,7 @@ def fetch_weights(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Download official weights, verify them, and print their files."""
+    """Download official weights, verify them, and print their paths."""
     from ..models import download, registry
     from .display import ProgressBar
 
@@ -173,7 +173,7 @@ def check_weights(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Say what a checkpoint holds and which network it fits; exit with 2 if it fits none."""
+    """Show what a checkpoint contains and which network it fits; exit with 2 if it fits none."""
     from ..common.errors import WeightsError
     from ..models import registry, weights
     from ..models.card import Card
@@ -206,7 +206,7 @@ def verify_weights(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Verify the hash of every weights file on this machine; exit with 2 if one is damaged."""
+    """Verify the checksum of every weights file on this machine; exit with 2 if one is damaged."""
     from ..common.errors import WeightsError
     from ..models import registry, weights
 

@@ -41,16 +41,16 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="Image files, directories, quoted globs, URLs; '-' is one image on stdin.\n\nDirectories "
-        "are searched recursively. s3:// and gs:// URLs may be files, directories or patterns, "
-        "https:// URLs files.",
+        help="Image files, directories, quoted globs, URLs; '-' is one image on stdin.\n\n"
+        "Directories are searched recursively. s3:// and gs:// URLs may be files, directories or "
+        "patterns, https:// URLs files.",
     ),
 ]
 FilesFrom = Annotated[
     str | None,
     _option(
         INPUT,
-        line="Read paths or URLs from FILE, one a line; '-' is stdin.",
+        line="Read paths or URLs from FILE, one per line; '-' is stdin.",
         metavar="FILE",
         callback=values.not_empty,
         parser=values.local,
@@ -58,15 +58,14 @@ FilesFrom = Annotated[
 ]
 Null = Annotated[
     bool,
-    _option(INPUT, "--null", "-0", line="The list is separated by NUL bytes (find -print0)."),
+    _option(INPUT, "--null", "-0", line="The list is NUL-separated, as from find -print0."),
 ]
 Include = Annotated[
     list[str] | None,
     _option(
         INPUT,
         line="Only process paths matching GLOB; repeatable.",
-        more="Of the images found by searching, only those whose path below the directory matches the "
-        "pattern. * does not match /, ** does: '**/*.jpg'.",
+        more="Matched against the path below the directory. * stops at /, ** does not: '**/*.jpg'.",
         metavar="GLOB",
     ),
 ]
@@ -74,14 +73,12 @@ Exclude = Annotated[
     list[str] | None,
     _option(
         INPUT,
-        line="Skip paths matching GLOB; repeatable, wins.",
-        more="Also skips what --include matches: 'raw/**' skips everything below raw.",
+        line="Skip paths matching GLOB; repeatable.",
+        more="Wins over --include: 'raw/**' skips everything below raw.",
         metavar="GLOB",
     ),
 ]
-IgnoreCase = Annotated[
-    bool, _option(INPUT, "--ignore-case", line="--include and --exclude ignore upper and lower case.")
-]
+IgnoreCase = Annotated[bool, _option(INPUT, "--ignore-case", line="Ignore case in --include and --exclude.")]
 Root = Annotated[
     str | None,
     _option(
@@ -108,10 +105,8 @@ Stretch = Annotated[
     _option(
         INPUT,
         "--stretch",
-        line="Brighten dark samples of more than 8 bits.",
-        more="Samples are scaled from their 2nd to their 98th percentile, for example 12 bits in a "
-        "16-bit file. For PNG, PGM and TIFF of 16 or 32 bits and the like; samples of 8 bits stay "
-        "as they are.",
+        line="Brighten dark images of more than 8 bits.",
+        more="Scales samples between their 2nd and 98th percentiles. 8-bit images are not changed.",
         envvar="FCN_STRETCH",
     ),
 ]
@@ -119,9 +114,8 @@ AlphaOption = Annotated[
     Alpha | None,
     _option(
         INPUT,
-        line="What to do with a fourth band.",
-        more="use: put the image on white by it. ignore: leave it out, for example where it is near "
-        "infrared.",
+        line="Use a fourth band as alpha, or ignore it.",
+        more="use puts the image on white; ignore drops the band, for example when it is near infrared.",
         envvar="FCN_ALPHA",
         metavar="use|ignore",
         parser=values.choice(Alpha),
@@ -138,9 +132,8 @@ Output = Annotated[
         OUTPUT,
         "--output",
         "-o",
-        line="Output directory or URL; x.png or '-': one PNG.",
-        more="A URL is s3://BUCKET/NAME or gs://BUCKET/NAME. One image becomes the file x.png, or with '-' "
-        "a PNG on stdout; x.png/ is a directory.",
+        line="Output directory or URL; x.png or '-' for one PNG.",
+        more="URLs are s3://BUCKET/NAME or gs://BUCKET/NAME. x.png/ is a directory.",
         metavar="DIR",
         envvar="FCN_OUTPUT",
         callback=values.output_place,
@@ -150,8 +143,8 @@ Write = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="masks, color, overlay, cutout, geotiff, logits …",
-        more="The output types to write, separated by commas; confidence is one more.",
+        line="Output types: masks, overlay, cutout, logits …",
+        more="A comma-separated list of masks, color, overlay, confidence, cutout, geotiff and logits.",
         envvar="FCN_WRITE",
         metavar="LIST",
         parser=values.output_types,
@@ -164,8 +157,8 @@ Palette = Annotated[
     _option(
         OUTPUT,
         line="Class colours: hub, voc, bright, or a JSON file.",
-        more="hub: as on the PyTorch Hub page. bright: easy to tell apart, also for colour-blind "
-        "people. A file has [r, g, b] triples.",
+        more="hub is the PyTorch Hub page's palette; bright is easy to tell apart, also for "
+        "colour-blind people. A file has [r, g, b] triples.",
         envvar="FCN_PALETTE",
         metavar="NAME",
         parser=values.palette,
@@ -184,14 +177,14 @@ Opacity = Annotated[
 ]
 Legend = Annotated[
     bool,
-    _option(OUTPUT, "--legend", line="Add the names of the classes below overlays.", envvar="FCN_LEGEND"),
+    _option(OUTPUT, "--legend", line="Add a legend of class names below overlays.", envvar="FCN_LEGEND"),
 ]
 Cutout = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="Also write cutouts, with these classes: person,dog.",
-        more="By name or index, separated by commas; all: all but the background, as with --write cutout.",
+        line="Also write cutouts of these classes: person,dog.",
+        more="Names or indices; all means every class but the background.",
         envvar="FCN_CUTOUT",
         metavar="LIST|all",
         parser=values.classes,
@@ -202,8 +195,8 @@ Crop = Annotated[
     _option(
         OUTPUT,
         "--crop",
-        line="Also write cutouts, cropped to the classes.",
-        more="--crop=16 leaves 16 pixels around them. An image without the classes is not cropped.",
+        line="Also write cutouts, cropped to their classes.",
+        more="--crop=16 leaves a margin of 16 pixels. An image without these classes is not cropped.",
         envvar="FCN_CROP",
         metavar="[=MARGIN]",
         parser=values.whole(0, limits.LONGEST_SIDE, word="none"),
@@ -214,7 +207,7 @@ Background = Annotated[
     _option(
         OUTPUT,
         line="Also write cutouts, on white or #rrggbb.",
-        more="Instead of transparent; any colour that CSS names.",
+        more="Any CSS colour, instead of transparent.",
         envvar="FCN_BACKGROUND",
         metavar="COLOR",
         parser=values.color,
@@ -234,8 +227,7 @@ Report = Annotated[
     _option(
         OUTPUT,
         "--report",
-        line="Write report.html at the end; see fcn report.",
-        more="A page to look at all images and masks.",
+        line="Write an HTML report at the end; see fcn report.",
         envvar="FCN_REPORT",
     ),
 ]
@@ -247,8 +239,7 @@ BackboneOption = Annotated[
     _option(
         MODEL,
         line=f"{alternatives(BACKBONES)} (a preview).",
-        more="efficientnet_lite0 is a small bundled preview network for trying the tool; it confuses "
-        "classes, so use a ResNet for real work.",
+        more="The preview is small and bundled with fcn, but mixes classes up; use a ResNet for real work.",
         envvar="FCN_BACKBONE",
         metavar="NAME",
         parser=values.backbone(),
@@ -260,7 +251,6 @@ Weights = Annotated[
     _option(
         MODEL,
         line="Your own checkpoint, a path or URL.",
-        more="Instead of the official weights.",
         metavar="FILE",
         envvar="FCN_WEIGHTS",
     ),
@@ -269,8 +259,8 @@ ClassNames = Annotated[
     str | None,
     _option(
         MODEL,
-        line="Its class names, one a line; or voc.",
-        more="voc means the 21 classes of Pascal VOC.",
+        line="Its class names, one per line; or voc.",
+        more="voc stands for the 21 classes of Pascal VOC.",
         metavar="FILE",
         envvar="FCN_CLASS_NAMES",
         parser=values.class_names,
@@ -280,8 +270,8 @@ NetworkCard = Annotated[
     str | None,
     _option(
         MODEL,
-        line="Its card: classes, background, mean, size.",
-        more="A TOML file; by default the one beside the checkpoint, mine.toml for mine.pth.",
+        line="Its card (TOML): classes, mean, input size.",
+        more="Default: the file beside the checkpoint, mine.toml for mine.pth.",
         metavar="FILE",
         envvar="FCN_NETWORK_CARD",
         parser=values.local,
@@ -296,7 +286,7 @@ Resize = Annotated[
     _option(
         QUALITY,
         line="Short side of the network's input, in pixels.",
-        more="none: the image's own size.",
+        more="none keeps the image's own size.",
         envvar="FCN_RESIZE",
         metavar="N|none",
         parser=values.short_side,
@@ -308,8 +298,8 @@ Tile = Annotated[
     Any,
     _option(
         QUALITY,
-        line="Feed large images in overlapping tiles.",
-        more="Of N pixels a side, rounded up to a multiple of the network's stride, and blended.",
+        line="Process large images in overlapping tiles.",
+        more="N is the side in pixels, rounded up to a multiple of the network's stride. Tiles are blended.",
         envvar="FCN_TILE",
         metavar="N",
         parser=values.whole(1, limits.LONGEST_SIDE, word="none"),
@@ -321,7 +311,7 @@ Overlap = Annotated[
     Any,
     _option(
         QUALITY,
-        line="Pixels that neighbouring tiles share.",
+        line="Overlap of neighbouring tiles, in pixels.",
         more="Rounded up like the tile; at most half of it.",
         envvar="FCN_OVERLAP",
         metavar="N",
@@ -334,7 +324,7 @@ Scales = Annotated[
     _option(
         QUALITY,
         line="Average over input sizes: 0.75,1,1.25.",
-        more="Factors of the network's input size from 0.25 to 4, separated by commas.",
+        more="Factors of the input size, from 0.25 to 4.",
         envvar="FCN_SCALES",
         metavar="LIST",
         parser=values.scales,
@@ -345,7 +335,7 @@ Flip = Annotated[
     _option(
         QUALITY,
         "--flip",
-        line="Average over the mirror image; twice the time.",
+        line="Average with the mirror image; twice the time.",
         envvar="FCN_FLIP",
     ),
 ]
@@ -353,8 +343,8 @@ MinConfidence = Annotated[
     Any,
     _option(
         QUALITY,
-        line="Less probable pixels become void (255).",
-        more="In masks and colours; P is a probability. By class: cat=0.7,0.5, where 0.5 is for all others.",
+        line="Set pixels of lower confidence to 255 (ignore).",
+        more="P is a probability, or one by class: cat=0.7,0.5 takes 0.7 for cat and 0.5 for the others.",
         envvar="FCN_MIN_CONFIDENCE",
         metavar="P",
         parser=values.min_confidence,
@@ -366,9 +356,9 @@ Map = Annotated[
         QUALITY,
         "--map",
         line="Merge and renumber classes: person=1,cat+dog=2,*=0.",
-        more="Names or indices of the network's classes, and the index (255: void) that they become. * is "
-        "every other class; without it they keep their index. pet:cat+dog=2 gives a new name. A JSON file "
-        'has the rules as {"pet:cat+dog": 2}.',
+        more="Class names or indices, and their new index; 255 is the ignore label. * is every other "
+        "class; without it they keep their index. pet:cat+dog=2 also gives a name. Or a JSON "
+        'file: {"pet:cat+dog": 2}.',
         envvar="FCN_MAP",
         metavar="MAP",
     ),
@@ -378,8 +368,8 @@ MinRegion = Annotated[
     _option(
         QUALITY,
         line="Merge regions of fewer than N pixels.",
-        more="Connected pixels of one class (by their sides) take the class of the largest region beside "
-        "them, as gdal_sieve does. 0: none.",
+        more="They take the class of their largest neighbour, as with gdal_sieve. A region is made of "
+        "pixels that share sides.",
         envvar="FCN_MIN_REGION",
         metavar="N",
         parser=values.whole(0, limits.MOST_MASK_PIXELS),
@@ -400,10 +390,10 @@ PrecisionOption = Annotated[
     Precision,
     _option(
         QUALITY,
-        line=f"{alternatives(Precision)}.",
-        more="The network's arithmetic. auto: fp32 on a CPU; on a GPU bf16 from compute capability "
-        "8.0, fp16 on 7.x, else fp32. fp32 on a GPU does not use TF32. bf16 on a CPU needs "
-        "AVX512_BF16 or AMX, or --kernels torch.",
+        line=f"Arithmetic: {alternatives(Precision)}.",
+        more="auto is fp32 on a CPU; on a GPU bf16 from compute capability 8.0, fp16 on 7.x, else "
+        "fp32. fp32 on a GPU does not use TF32. bf16 on a CPU needs AVX512_BF16 or AMX, or "
+        "--kernels torch.",
         envvar="FCN_PRECISION",
         metavar="NAME",
         parser=values.choice(Precision),
@@ -418,7 +408,7 @@ Device = Annotated[
     _option(
         PERFORMANCE,
         line="auto, cpu, cuda or cuda:N.",
-        more="auto: cuda if available.",
+        more="auto uses a GPU if there is one.",
         envvar="FCN_DEVICE",
         metavar="NAME",
         parser=values.device,
@@ -429,8 +419,8 @@ Threads = Annotated[
     Any,
     _option(
         PERFORMANCE,
-        line="CPU threads of the network.",
-        more="auto: as many as CPU affinity and cgroup quota allow.",
+        line="CPU threads for the network.",
+        more="auto follows CPU affinity and the cgroup quota.",
         envvar="FCN_THREADS",
         metavar="N",
         parser=values.whole(1, limits.MOST_THREADS, word="auto"),
@@ -443,8 +433,8 @@ BatchSize = Annotated[
         PERFORMANCE,
         "--batch-size",
         "-b",
-        line="Images of one shape per forward pass.",
-        more="auto: 1 on a CPU, up to 16 on a GPU.",
+        line="Images per batch; all have the same shape.",
+        more="auto is 1 on a CPU, up to 16 on a GPU.",
         envvar="FCN_BATCH_SIZE",
         metavar="N",
         parser=values.whole(1, limits.MOST_IN_A_BATCH, word="auto"),
@@ -457,8 +447,8 @@ Workers = Annotated[
         PERFORMANCE,
         "--workers",
         "-j",
-        line="Decoding processes; 0: none.",
-        more="auto: one per CPU, at most 16. 0: decode in the main process.",
+        line="Decoding processes; 0 for none.",
+        more="auto is one per CPU, at most 16. With 0 the main process decodes.",
         envvar="FCN_WORKERS",
         metavar="N",
         parser=values.whole(0, limits.MOST_WORKERS, word="auto"),
@@ -479,9 +469,9 @@ KernelsOption = Annotated[
     Kernels,
     _option(
         PERFORMANCE,
-        line="Who computes on a CPU: auto, fast, torch.",
-        more="fast: our own kernels (in bf16 with AMX, the ResNets' only); torch: PyTorch's; auto: as "
-        "fast where ours were measured to be faster (with AVX2 or AVX-512), else as torch.",
+        line="CPU kernels: auto, fast or torch.",
+        more="fast uses fcn's own kernels, torch PyTorch's. auto uses fcn's own where they were "
+        "measured to be faster.",
         envvar="FCN_KERNELS",
         metavar="NAME",
         parser=values.choice(Kernels),
@@ -501,15 +491,15 @@ class PruneMode(StrEnum):
 
 Overwrite = Annotated[
     bool,
-    _option(RESUMING, "--overwrite", line="Redo what is done; allow changed settings."),
+    _option(RESUMING, "--overwrite", line="Redo finished images; allow changed settings."),
 ]
 RetryFailed = Annotated[
     bool,
     _option(
         RESUMING,
         "--retry-failed",
-        line="Retry every image that failed before.",
-        more="Also unchanged ones that failed because of their content; the others are always retried.",
+        line="Retry all images that failed before.",
+        more="Otherwise images that failed because of their content are retried only after they change.",
     ),
 ]
 Prune = Annotated[
@@ -518,9 +508,8 @@ Prune = Annotated[
         RESUMING,
         "--prune",
         line="Remove outputs of images that are gone.",
-        more="And their records: of images that no longer exist in the input directories. Refused if a "
-        "directory has no image or more than half of the records would go, as with an unmounted "
-        "disk; --prune=force removes them anyway.",
+        more="Their records go, too. Refused when an input directory has no image or more than half of "
+        "the records would go, as with an unmounted disk; --prune=force does it anyway.",
         metavar="[=force]",
         case_sensitive=False,
     ),
@@ -533,8 +522,8 @@ ShardOption = Annotated[
     _option(
         RUNNING,
         "--shard",
-        line="Process part I of N; the last to end merges.",
-        more="I counts from 1. Other processes take the other parts, into the same --output.",
+        line="Process shard I of N; the last to finish merges.",
+        more="I counts from 1. Other processes take the other shards, with the same --output.",
         envvar="FCN_SHARD",
         metavar="I/N",
         parser=values.shard,
@@ -545,9 +534,9 @@ RayOption = Annotated[
     _option(
         RUNNING,
         "--ray",
-        line="Run on Ray.",
-        more="local uses all GPUs, or CPUs, of this machine; HOST:PORT is the head of a cluster that "
-        "this machine belongs to.",
+        line="Run on Ray, on this machine or a cluster.",
+        more="local uses all GPUs, or CPUs, of this machine; HOST:PORT is the head node of a cluster "
+        "that this machine belongs to.",
         envvar="FCN_RAY",
         metavar="local|HOST:PORT",
         parser=values.ray_address,
@@ -559,22 +548,21 @@ Watch = Annotated[
         RUNNING,
         "--watch",
         line="Segment images as they arrive, until Ctrl-C.",
-        more="Those that are there come first. SIGTERM ends it, too. An image is taken when it has not "
-        "changed for 2 s; one that is replaced is done again.",
+        more="Existing images come first. An image is processed when it has not changed for 2 s, and "
+        "again when it is replaced.",
     ),
 ]
 Wait = Annotated[
     float,
     _option(
         RUNNING,
-        line="Wait for another run in DIR, else exit with 4.",
-        more="At most so long.",
+        line="How long to wait for another run; then exit 4.",
         envvar="FCN_WAIT",
         metavar="SECONDS",
         parser=values.number(0, limits.MOST_SECONDS),
     ),
 ]
-FailFast = Annotated[bool, _option(RUNNING, "--fail-fast", line="Stop at the first failed image.")]
+FailFast = Annotated[bool, _option(RUNNING, "--fail-fast", line="Stop at the first image that fails.")]
 DryRun = Annotated[bool, _option(RUNNING, "--dry-run", line="Print the plan and write nothing.")]
 
 # Limits
@@ -584,7 +572,7 @@ MaxImagePixels = Annotated[
     _option(
         LIMITS,
         line="Refuse larger images.",
-        more="By their header, before they are decoded.",
+        more="Checked in the header, before decoding.",
         envvar="FCN_MAX_IMAGE_PIXELS",
         metavar="N",
         parser=values.whole(1, limits.MOST_PIXELS),
@@ -597,7 +585,7 @@ MaxMaskPixels = Annotated[
         LIMITS,
         "--max-image-pixels",
         line="Refuse larger masks and images.",
-        more="By their header, before they are decoded; never less than 500000000.",
+        more="Never less than 500000000.",
         envvar="FCN_MAX_IMAGE_PIXELS",
         metavar="N",
         parser=values.whole(1, limits.MOST_PIXELS),
@@ -607,8 +595,7 @@ DecodeTimeout = Annotated[
     float,
     _option(
         LIMITS,
-        line="Time to decode one image.",
-        more="It fails after that.",
+        line="Time limit for decoding one image.",
         envvar="FCN_DECODE_TIMEOUT",
         metavar="SECONDS",
         parser=values.number(0.1, limits.MOST_SECONDS),
@@ -623,7 +610,6 @@ AsJson = Annotated[
         MESSAGES,
         "--json",
         line="Print each image's record as a line of JSON.",
-        more="On stdout, as images finish.",
     ),
 ]
 FiguresAsJson = Annotated[bool, _option(MESSAGES, "--json", line="Print the figures as JSON.")]
@@ -631,14 +617,14 @@ LogFile = Annotated[
     Path | None,
     _option(
         MESSAGES,
-        line="Append the messages of -v to FILE, also with -q.",
+        line="Append all messages to FILE, as with -v.",
         envvar="FCN_LOG_FILE",
         metavar="FILE",
         parser=values.local_file,
     ),
 ]
 Quiet = Annotated[
-    bool, _option(MESSAGES, "--quiet", "-q", line="Print only errors on stderr.", callback=values.not_both)
+    bool, _option(MESSAGES, "--quiet", "-q", line="Print only errors.", callback=values.not_both)
 ]
 Verbose = Annotated[
     bool,
@@ -646,7 +632,7 @@ Verbose = Annotated[
         MESSAGES,
         "--verbose",
         "-v",
-        line="Print details on stderr: one line per image.",
+        line="Print details, one line per image.",
         callback=values.not_both,
     ),
 ]
@@ -688,16 +674,14 @@ class RecordStatus(StrEnum):
 
 OutputDirectory = Annotated[
     Any,
-    typer.Argument(
-        metavar="OUT", parser=values.local_directory, help="The output directory of an fcn segment command."
-    ),
+    typer.Argument(metavar="OUT", parser=values.local_directory, help="An output directory of fcn segment."),
 ]
 MergedDirectory = Annotated[
     str,
     typer.Argument(
         metavar="OUT",
         callback=values.not_empty,
-        help="The output directory of fcn segment commands with --shard, or its URL.",
+        help="The output directory of a run in shards, or its URL.",
     ),
 ]
 SelectedClasses = Annotated[
@@ -705,8 +689,8 @@ SelectedClasses = Annotated[
     _option(
         SELECTION,
         "--class",
-        line="Only images that show this class; repeatable.",
-        more="By name or index. Several: images that show all of them.",
+        line="Only images with this class; repeatable.",
+        more="A name or index. Several: images with all of them.",
         metavar="NAME",
     ),
 ]
@@ -715,8 +699,8 @@ Minimum = Annotated[
     _option(
         SELECTION,
         "--min",
-        line="Least share of the pixels: 5% or 0.05.",
-        more="Of each class that is asked for. With 0, also images without the class.",
+        line="Minimum share of the pixels: 5% or 0.05.",
+        more="Of each --class. 0 includes images without the class.",
         metavar="SHARE",
         parser=values.share,
     ),
@@ -726,8 +710,8 @@ Maximum = Annotated[
     _option(
         SELECTION,
         "--max",
-        line="Largest share of the pixels.",
-        more="Of each class that is asked for.",
+        line="Maximum share of the pixels.",
+        more="Of each --class.",
         metavar="SHARE",
         parser=values.share,
     ),
@@ -737,8 +721,8 @@ StatusOption = Annotated[
     _option(
         SELECTION,
         "--status",
-        line="ok, failed or gone.",
-        more="Images with a mask (ok), without one (failed), or with one and gone themselves (gone).",
+        line="Status of the image: ok, failed or gone.",
+        more="gone: it has a mask, and the image itself was removed.",
         metavar="STATUS",
         parser=values.choice(RecordStatus),
         autocompletion=values.complete(*RecordStatus),
@@ -749,7 +733,7 @@ MaxAge = Annotated[
     _option(
         SELECTION,
         "--max-age",
-        line="Exit with 1 when no run ended in AGE: 26h, 2d.",
+        line="Exit 1 if no run has ended in the last AGE: 26h.",
         metavar="AGE",
         parser=values.age,
     ),
@@ -759,8 +743,8 @@ OutputsOption = Annotated[
     _option(
         OUTPUT,
         "--outputs",
-        line="Print the paths of outputs of this type instead.",
-        more=f"The type is {alternatives(OutputTypeName)}; a cutout only where something is kept.",
+        line="Print paths of this output type instead.",
+        more=f"{alternatives(OutputTypeName)}; a cutout only where something is kept.",
         metavar="TYPE",
         parser=values.choice(OutputTypeName),
         autocompletion=values.complete(*OutputTypeName),
@@ -774,7 +758,7 @@ FormatOption = Annotated[
     _option(
         OUTPUT,
         "--format",
-        line="The format: coco, voc or yolo.",
+        line=f"Export format: {alternatives(ExportFormat)}.",
         metavar="FORMAT",
         parser=values.choice(ExportFormat),
         autocompletion=values.complete(*ExportFormat),
@@ -786,7 +770,7 @@ ExportDestination = Annotated[
         OUTPUT,
         "--output",
         "-o",
-        line="The file (coco) or new directory to write.",
+        line="File (coco) or new directory to write.",
         metavar="DEST",
         callback=values.export_path,
     ),
@@ -798,7 +782,7 @@ ExportMap = Annotated[
         SELECTION,
         "--map",
         line="Merge and renumber classes: person=1,cat+dog=2,*=0.",
-        more="As for fcn segment, of the classes that the masks have.",
+        more="As for fcn segment, with the classes of the masks.",
         metavar="MAP",
     ),
 ]
@@ -813,15 +797,20 @@ ExportMinRegion = Annotated[
     ),
 ]
 Parts = Annotated[
-    bool, _option(OUTPUT, "--parts", line="coco: one annotation for each connected part, not each class.")
+    bool,
+    _option(
+        OUTPUT,
+        "--parts",
+        line="coco: one annotation per connected part.",
+    ),
 ]
 Polygons = Annotated[
     bool,
     _option(
         OUTPUT,
         "--polygons",
-        line="coco: parts as polygons.",
-        more="With --parts. A part with a hole has run lengths: COCO's polygons have no holes.",
+        line="coco: polygons instead of run lengths.",
+        more="Needs --parts. Parts with holes keep run lengths: COCO's polygons have none.",
     ),
 ]
 ReplaceExport = Annotated[bool, _option(OUTPUT, "--overwrite", line="Replace an earlier export at DEST.")]
@@ -834,16 +823,16 @@ Truth = Annotated[
     typer.Argument(
         metavar="TRUTH",
         parser=values.local,
-        help="Label maps, a Pascal VOC root, or a COCO instances_*.json.\n\nA directory of label maps "
-        "with the images' names (255 is void), a Pascal VOC root (VOCdevkit/VOC2012, or what CVAT exports as "
-        "a segmentation mask), or a COCO instances_*.json. A label map must have its image's size.",
+        help="Ground truth: masks, a Pascal VOC root, or COCO JSON.\n\n"
+        "Masks have the images' names and sizes, and 255 as ignore label. A Pascal VOC root is "
+        "VOCdevkit/VOC2012, or CVAT's segmentation masks; COCO's file is an instances_*.json.",
     ),
 ]
 Predictions = Annotated[
     str | None,
     _option(
         INPUT,
-        line="Measure these masks instead of a network.",
+        line="Evaluate these masks instead of a network.",
         more="An output directory, or index PNGs.",
         metavar="DIR",
         parser=values.local,
@@ -853,7 +842,7 @@ Split = Annotated[
     str | None,
     _option(
         INPUT,
-        line="The split of a Pascal VOC root.",
+        line="Split of a Pascal VOC root.",
         metavar="NAME",
         autocompletion=values.complete("train", "val", "trainval", "test"),
         show_default="val, or the only one",
@@ -863,21 +852,21 @@ TruthSuffix = Annotated[
     str,
     _option(
         INPUT,
-        line="What label maps have behind an image's name: _mask.",
-        more="cat_mask.png (or another lossless format) then belongs to cat.jpg; _mask.tif means this one "
-        "format.",
+        line="Suffix of ground truth files: _mask.",
+        more="cat_mask.png (or another lossless format) then belongs to cat.jpg; _mask.tif means this "
+        "format only.",
         metavar="TEXT",
-        show_default="nothing",
+        show_default="none",
     ),
 ]
 TruthMap = Annotated[
     Any,
     _option(
         INPUT,
-        line="What the truth's values are: '1=person,2+3=cat,*=255'.",
-        more="On the left values of label maps, labels of a labelmap.txt or COCO's categories; on the right "
-        "classes by name or index, or void. * is every other value but 255. Without it, other values stay "
-        "what they are.",
+        line="What truth values mean: '1=person,2+3=cat,*=255'.",
+        more="Left: values of masks, labels of a labelmap.txt or COCO categories. Right: a class, by "
+        "name or index, or void (255). * is every other value but 255; without it the others "
+        "stay.",
         metavar="MAP",
         parser=values.class_map,
     ),
@@ -887,8 +876,8 @@ IgnoreIndex = Annotated[
     _option(
         INPUT,
         "--ignore-index",
-        line="This value of the truth is void, too; repeatable.",
-        more="As 255 is.",
+        line="A further ignore label; repeatable.",
+        more="255 always is one.",
         metavar="N",
         parser=values.whole(0, 65535),
     ),
@@ -898,8 +887,8 @@ LabelMapFile = Annotated[
     _option(
         INPUT,
         "--labelmap",
-        line="Names and colours of the truth, as CVAT writes them.",
-        more="Lines label:red,green,blue:parts:actions. A labelmap.txt in the truth's directory is found.",
+        line="CVAT's labelmap.txt: names and colours.",
+        more="One in the truth's directory is found without this option.",
         metavar="FILE",
         parser=values.local,
     ),
@@ -908,9 +897,9 @@ TruthColorsOption = Annotated[
     TruthColors | None,
     _option(
         INPUT,
-        line="What the truth's pixels are: voc or index.",
-        more="voc: colours of Pascal VOC's palette. index: class indices, even if the truth looks like "
-        "a black-and-white mask, or a labelmap.txt is there.",
+        line="Read pixels as voc (colours) or index.",
+        more="index: class indices, even if the truth looks like a black-and-white mask or has a "
+        "labelmap.txt.",
         metavar="NAME",
         parser=values.choice(TruthColors),
         autocompletion=values.complete(*TruthColors),
@@ -922,8 +911,8 @@ ProtocolOption = Annotated[
     _option(
         QUALITY,
         line="Size to compare at: original or torchvision.",
-        more="original: the image's own size. torchvision: the network's input size, as torchvision's "
-        "reference script does.",
+        more="original is the image's size; torchvision is the network's input size, as in "
+        "torchvision's reference script.",
         metavar="NAME",
         parser=values.choice(Protocol),
         autocompletion=values.complete(*Protocol),
@@ -933,9 +922,9 @@ OrientationOption = Annotated[
     Orientation,
     _option(
         QUALITY,
-        line="EXIF: upright, stored or auto.",
-        more="How to compare images with an EXIF orientation. auto: the orientation that has the "
-        "truth's size; if both have it, stored for COCO and --protocol torchvision, else upright.",
+        line="EXIF orientation: upright, stored or auto.",
+        more="auto takes the one that fits the truth's size. If both fit, it is stored for COCO and "
+        "--protocol torchvision, else upright.",
         metavar="NAME",
         parser=values.choice(Orientation),
         autocompletion=values.complete(*Orientation),
@@ -947,7 +936,7 @@ EvaluationReport = Annotated[
         OUTPUT,
         "--report",
         line="Write DIR/report.html and DIR/evaluation.json.",
-        more="Per-class bars, the confusion matrix, and the images, worst first.",
+        more="IoU by class, the confusion matrix, and the images, worst first.",
         metavar="DIR",
         callback=values.no_file_or_none,
         parser=values.local,
@@ -970,13 +959,13 @@ DirectoryB = Annotated[
 
 Rounds = Annotated[
     int,
-    _option(RUNNING, line="Timed rounds.", metavar="N", parser=values.whole(1, limits.MOST_ROUNDS)),
+    _option(RUNNING, line="Number of timed rounds.", metavar="N", parser=values.whole(1, limits.MOST_ROUNDS)),
 ]
 Size = Annotated[
     Any,
     _option(
         QUALITY,
-        line="Size of the image; it is not resized.",
+        line="Image size; it is not resized.",
         metavar="WxH",
         parser=values.size,
         show_default="693x520; with --tile 2000x1500",
@@ -999,8 +988,8 @@ WeightsDirectory = Annotated[
     _option(
         OUTPUT,
         "--to",
-        line="Store them in DIR.",
-        more="To copy to another machine's FCN_WEIGHTS_DIR.",
+        line="Download to DIR.",
+        more="Copy it to the other machine's FCN_WEIGHTS_DIR.",
         metavar="DIR",
         parser=values.local,
     ),

@@ -39,13 +39,13 @@ def status(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Print how far the current or last run into an output directory is.
+    """Show the progress of the current or last run into an output directory.
 
-    It takes no lock and does not disturb a run. A run on another host counts as running until its own end
-    removes its traces, because nothing here can tell whether it was killed.
+    Works during a run without disturbing it. A run on another host counts as running until it ends: only its
+    own host can tell whether it was killed.
 
-    Exit codes: 0 all images are done; 1 some failed or were not reached, the last run ended with an error or
-    longer ago than --max-age; 2 OUT is no output directory; 4 a run is going on.
+    Exit codes: 0 all images are done; 1 some failed or were not reached, or the last run ended with an error
+    or longer ago than --max-age; 2 OUT is not an output directory; 4 a run is in progress.
     """
     from ..outputs.status import read_status
 
@@ -128,12 +128,12 @@ def list_images(
 ) -> None:
     """Print the paths of images, one per line, selected by the classes in their masks.
 
-    The paths are absolute, so that the next command can run in any directory. Names that are not UTF-8 come
-    out byte for byte; on a terminal, what is not printable is escaped.
+    Paths are absolute. Names that are not UTF-8 are printed byte for byte, and escaped on a terminal.
 
-    As in: fcn list OUT --class cat --min 5% -0 | xargs -0 -r cp --parents -t cats/
+    For example: fcn list OUT --class cat --min 5% -0 | xargs -0 -r cp --parents -t cats/
 
-    Exit codes: 0 also when nothing is selected; 2 the request is wrong, or OUT is no output directory.
+    Exit codes: 0 done, also when nothing is selected; 2 the request is wrong, or OUT is not an output
+    directory.
     """
     from ..outputs import selection
 
@@ -164,12 +164,11 @@ def verify(
 ) -> None:
     """Check every file of an output directory against its record.
 
-    Each file is there with its recorded size, decodes, and has the image's width and height; masks and
-    colours have the recorded number of pixels of each class. Every byte of a PNG counts. Prints one line per
-    problem on stdout. It takes no lock and changes nothing. While a run is going on, it checks what was
-    recorded when the check began.
+    Checks each file's size in bytes, that it decodes, its width and height, the pixels per class of masks and
+    colours, and all PNG checksums. Prints one line per problem and changes nothing. During a run, it checks
+    what was recorded when the check began.
 
-    Exit codes: 0 all files are as recorded; 1 some are not; 2 OUT is no output directory.
+    Exit codes: 0 all files are as recorded; 1 some are not; 2 OUT is not an output directory.
     """
     from ..outputs import verification
     from .display import ProgressBar
@@ -210,9 +209,9 @@ def report(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Write OUT/report.html: a page with all images and masks, to look at in a browser.
+    """Write OUT/report.html, a page to view all images and masks in a browser.
 
-    It needs no network, neither now nor in the browser. Pictures that an earlier report made are used again.
+    Works offline. Pictures of an earlier report are used again.
 
     Exit codes: 0 the report is written; 2 OUT is not an output directory; 5 the report cannot be written.
     """
@@ -286,17 +285,18 @@ def export(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Export the masks of an output directory in another tool's format.
+    """Export the masks of an output directory for other tools.
 
-    coco: a JSON file with run lengths or polygons. voc: a tree with JPEGs and paletted masks. yolo: a
-    directory with JPEGs and polygons. labelstudio: tasks with brush labels, and the labelling configuration.
-    masks: the masks alone. binary: a black and white mask for each class of an image. geotiff: masks with
-    the georeference of their images. Exports are written atomically, without a lock and without the network.
-    An image that is gone or has changed is reported, and not exported to voc, yolo and geotiff. --class,
-    --min, --max and --status select images as in fcn list.
+    coco: a JSON file with run lengths or polygons. voc: JPEGs and paletted masks in Pascal VOC's directories.
+    yolo: JPEGs and polygons. labelstudio: tasks with brush labels, and a labelling configuration. masks: only
+    the masks. binary: a black-and-white mask per image and class. geotiff: masks with the georeference of
+    their images.
 
-    Exit codes: 0 every selected image with a mask is exported; 1 some are not, the rest are; 2 the request is
-    wrong; 5 DEST cannot be written; 129, 130 and 143 ended by a signal, with nothing written.
+    Exports are written atomically. An image that is gone or has changed is reported, and left out of voc,
+    yolo and geotiff.
+
+    Exit codes: 0 all selected images with a mask are exported; 1 some are not; 2 the request is wrong; 5 DEST
+    cannot be written; 129, 130 and 143 stopped by a signal, nothing is written.
     """
     from ..outputs.label_rules import LabelRules, read_map
     from ..outputs.selection import Selection
@@ -345,13 +345,13 @@ def merge(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
-    """Merge what shards have left into manifest.jsonl, stats.csv and summary.json; segment nothing.
+    """Merge the records and statistics of shards; segment nothing.
 
-    The last shard to end merges by itself: this is for after you gave up on one. It needs no inputs and no
-    network. While a shard works it is refused, or waits with --wait.
+    The last shard to finish merges by itself; this is for runs in which a shard was given up. It needs
+    neither the inputs nor a network.
 
-    Exit codes: 0 every image is done; 1 some have no mask or were not reached; 2 OUT is no output directory;
-    4 a run holds it; 5 it cannot be written.
+    Exit codes: 0 all images are done; 1 some failed or were not reached; 2 OUT is not an output directory; 4
+    a run is using it; 5 it cannot be written.
     """
     from ..outputs.bucket_store import open_store
     from ..runs import shards

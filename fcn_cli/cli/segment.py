@@ -77,16 +77,16 @@ def segment(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Segment images into masks, paletted PNGs and per-class pixel counts.
+    """Segment images into masks, colour PNGs and pixel counts per class.
 
-    A run continues an earlier run into the same output directory. With `-o cat.png` or `-o -`, one image (`-`
-    is stdin) becomes that file, or one PNG on stdout. FCN_BACKBONE and the like set options, too;
-    docs/options.md has them all.
+    Images that are done are skipped, so the same command continues an interrupted run. With `-o cat.png` or
+    `-o -`, one image (`-` is stdin) becomes a PNG file, or a PNG on stdout. Options can be set in the
+    environment too, for example FCN_BACKBONE=resnet101; see docs/options.md.
 
-    Exit codes: 0 every image is done; 1 some images have no mask, the rest are done; 2 the request is wrong;
-    3 no image was found; 4 another run holds the output directory; 5 ended early (disk full, output or device
-    lost, --fail-fast), or stdout or the log could not be written; 70 a bug in fcn; 129, 130 and 143 ended by
-    a signal (a --watch: 0 or 1).
+    Exit codes: 0 all images are done; 1 some images failed, the others are done; 2 the request is wrong; 3 no
+    images were found; 4 another run is using the output directory; 5 stopped early (disk full, output or
+    device lost, --fail-fast), or stdout or the log could not be written; 70 a bug in fcn; 129, 130 and 143
+    stopped by a signal (--watch: 0 or 1).
     """
     with resources.objects_that_stay():
         from ..inference.options import InferenceOptions, ViewOptions

@@ -328,4 +328,4 @@ def test_every_option_is_either_for_one_image_or_refused() -> None:
 
 def test_help_names_the_pipe(fcn: Fcn) -> None:
     text = " ".join(fcn("segment", "--help").stdout.split())
-    assert "one image (`-` is stdin) becomes that file, or one PNG on stdout" in text
+    assert "one image (`-` is stdin) becomes a PNG file, or a PNG on stdout" in text
