@@ -44,7 +44,7 @@ _NOTEBOOK_SIDE = 800
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of an image one class covers: pixels, and their share from 0 to 1."""
+    """One class in an image: its index, name, pixels, and fraction of all pixels (0 to 1)."""
 
     class_id: int
     class_name: str
@@ -54,15 +54,31 @@ class ClassShare:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a network sees in one image.
+    """The segmentation of one image. In a notebook it displays its overlay and its classes.
 
-    `labels` is uint8, shape (height, width), at the upright image's size: the class index of each pixel.
-    `image` is the upright RGB image, `notes` what was done to it beyond decoding. `confidence`, if it was
-    asked for, is the winning class's softmax probability times 255, of the same shape and type as `labels`.
-    `logits`, if they were asked for, are float16, shape (classes, rows, columns), at the network's stride,
-    of the network's own classes. `source` is the image's path, ``image 3`` for the fourth one of a batch that
-    has no path, or empty. In a notebook it shows its overlay and the classes in it; as text, its source, size
-    and classes. `is_tiled` says that the network saw the image in several views.
+    Attributes
+    ----------
+    labels
+        The mask: uint8, shape (height, width) of the upright image; the class index of each pixel. 255 is
+        the ignore label.
+    image
+        The upright image, RGB.
+    class_names
+        The name of each class, by index.
+    notes
+        What was special about decoding, such as ``first of 4 frames``.
+    confidence
+        The softmax probability of the winning class times 255: uint8, shape (height, width). None unless
+        asked for.
+    source
+        The path of the image, ``image 3`` for the fourth of a batch if it has no path, or empty.
+    background_class
+        The index of the background, or None.
+    logits
+        The network's logits: float16, shape (classes, rows, columns), at the network's stride and with its
+        own classes. None unless asked for.
+    is_tiled
+        Whether the network saw the image in several views: tiles, scales, or mirrored.
     """
 
     labels: NDArray[np.uint8]
@@ -84,7 +100,7 @@ class Result:
         return f"<Result {name}{width}x{height}: {', '.join(shown)}{more}>"
 
     def color(self, palette: str = "hub") -> Image.Image:
-        """Return a paletted ("P") image of the labels; `palette` as for ``--palette``."""
+        """Return the labels as a paletted ("P") image; `palette` as for ``--palette``."""
         with _in_api_terms():
             colors = palettes.load(palette)
         return overlay.colored(self.labels, colors)
@@ -97,10 +113,23 @@ class Result:
         borders: bool = True,
         legend: bool = False,
     ) -> Image.Image:
-        """Return the image with the class colours over it (`opacity` 0 to 1), the background left as it is.
+        """Return the image under the class colours; the background is left as it is.
 
-        `palette` is as for ``--palette``; `borders` draws lines between classes, `legend` adds the classes'
-        names below. Raises RequestError when one of them is wrong.
+        Parameters
+        ----------
+        palette
+            As for ``--palette``: ``hub``, ``voc``, ``bright`` or the path of a JSON file.
+        opacity
+            Of the colours, from 0 to 1.
+        borders
+            Draw lines between classes.
+        legend
+            Add the names of the classes below the image.
+
+        Raises
+        ------
+        RequestError
+            A parameter is out of range.
         """
         if not 0 <= opacity <= 1:
             raise RequestError(f"opacity {opacity}: a number from 0 to 1 is needed")
@@ -116,11 +145,21 @@ class Result:
         crop: int | None = None,
         background: str | None = None,
     ) -> Image.Image:
-        """Return the image as RGBA, transparent but for one or several classes, given by name or index.
+        """Return the pixels of one or several classes, as RGBA on a transparent background.
 
-        None is all classes but the background. With a `crop` the image is cut to the box of these classes,
-        with so many pixels around it. With a `background`, ``white`` or ``#rrggbb``, it is RGB on that
-        colour. Raises RequestError when there is no such class or colour.
+        Parameters
+        ----------
+        classes
+            A name or index, or a list of them. None: all classes but the background.
+        crop
+            Crop to these classes, with a margin of so many pixels.
+        background
+            ``white``, ``#rrggbb`` or any CSS colour: the image is RGB on this colour.
+
+        Raises
+        ------
+        RequestError
+            There is no such class or colour.
         """
         wanted = [classes] if isinstance(classes, str | int) else classes
         try:
@@ -136,19 +175,26 @@ class Result:
         return overlay.cutout(to_srgb(self.image), self.labels, style.cutout)
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Return each class's probability: float32, shape (classes, height, width), of the network's classes.
+        """Return the softmax probability of each of the network's classes, from `logits`.
 
-        It takes 4 bytes for each class and pixel. Raises RequestError where there are no `logits`, or those
-        of tiles, whose cells end beyond the image.
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (classes, height, width): 4 bytes per class and pixel.
+
+        Raises
+        ------
+        RequestError
+            There are no `logits`, or the image was segmented in tiles.
         """
         if self.logits is None or self.is_tiled:
-            raise RequestError("probabilities need logits=True, and an image that is seen as a whole")
+            raise RequestError("probabilities need logits=True, and no tiles")
         from .inference.labels import probabilities
 
         return probabilities(self.logits, self.labels.shape)
 
     def stats(self) -> list[ClassShare]:
-        """Return the classes present, by index."""
+        """Return the classes in the image, by index."""
         return [
             ClassShare(index, class_name(self.class_names, index), pixels, pixels / self.labels.size)
             for index, pixels in count_classes(self.labels).items()
@@ -172,72 +218,109 @@ class Result:
 
 
 class SegmenterOptions(TypedDict, total=False):
-    """The keyword arguments of `Segmenter`, each as the option of ``fcn segment``; any may be left out."""
+    """The options of `Segmenter`; they have the names of the options of ``fcn segment``. All may be left out.
+
+    Attributes
+    ----------
+    weights
+        Path of your own checkpoint. Default: None, the official weights.
+    class_names
+        Path of its class names, one per line, or ``voc``. Default: None, the official names, or those of the
+        network card, or ``class_0``, ``class_1``, …
+    network_card
+        Path of its network card (TOML). Default: None, the one beside the checkpoint, if there is one.
+    offline
+        Never download weights. Default: False.
+    resize
+        Short side of the network's input in pixels, or None for the image's own. Default: that of the network
+        card, else 520; with `tile` None.
+    tile, overlap
+        Side of overlapping tiles for large images and their overlap, in pixels. Default: None, no tiles; a
+        quarter of the tile.
+    scales
+        Factors of the input size, 0.25 to 4, to average over. Default: (1,).
+    flip
+        Average with the mirror image. Default: False.
+    stretch
+        Brighten images of more than 8 bits: scale samples between their 2nd and 98th percentiles. Default:
+        False.
+    alpha
+        ``use`` a fourth band as alpha or ``ignore`` it. Default: None, as the file says.
+    min_confidence
+        Pixels of a lower probability (0 to 1) become 255; by class: ``{"cat": 0.7, "*": 0.5}``. Default: 0.
+    map
+        Classes to merge and renumber: ``"pet:cat+dog=1,*=0"``, ``{"cat+dog": 1}``, or the path of a JSON
+        file. Default: None.
+    min_region
+        Connected regions of fewer pixels take the class of their largest neighbour. Default: 0.
+    logits, confidence
+        Whether results have them; logits not with `scales` or `flip`. Default: False.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Default: ``auto``.
+    precision
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``. Default: ``auto``.
+    kernels
+        CPU kernels: ``auto``, ``fast`` (fcn's own) or ``torch``. Default: ``auto``.
+    threads
+        CPU threads for the network. Default: None, as many CPUs as this process may use.
+    batch_size
+        Largest number of images of one shape in a batch. Default: None, by device.
+    """
 
     weights: str | os.PathLike[str] | None
-    """A checkpoint file; None: the official weights."""
     class_names: str | os.PathLike[str] | None
-    """A file with a class name on each line, or ``voc``; None: the official ones, or ``class_0`` …"""
     network_card: str | os.PathLike[str] | None
-    """The checkpoint's card, a TOML file; None: the one beside it, if there is one."""
     offline: bool
-    """Never download weights. Default: False."""
     resize: int | None
-    """The short side fed to the network, in pixels; None: the image's own. Default: what the card
-    says, else 520; with `tile` None."""
     tile: int | None
-    """The side in pixels (from 128) of the tiles that a large image is cut into; None: no tiles."""
     overlap: int | None
-    """How many pixels neighbouring tiles share; None: a quarter of `tile`."""
     scales: Sequence[float]
-    """Factors of the network's input size (0.25 to 4) to average predictions over. Default: 1."""
     flip: bool
-    """Average over the image and its mirror image. Default: False."""
     stretch: bool
-    """Scale samples of more than 8 bits from their 2nd to their 98th percentile. Default: False."""
     alpha: str | None
-    """Whether a fourth band is alpha, ``use`` or ``ignore``; None: as the file says."""
     min_confidence: float | Mapping[str, float]
-    """Pixels whose class has a smaller probability (0 to 1) become void (255); by class: ``{"cat": 0.7, "*":
-    0.5}``. Default: 0."""
     map: str | os.PathLike[str] | Mapping[str, int] | None
-    """Classes merged and renamed, as for ``--map``: ``"pet:cat+dog=1,*=0"``, a dictionary or a JSON file."""
     min_region: int
-    """Regions of fewer connected pixels take the class of their largest neighbour. Default: 0."""
     logits: bool
-    """Results also have the network's logits; not with `scales` or `flip`. Default: False."""
     confidence: bool
-    """Results also have the probability of the winning class. Default: False."""
     device: str
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Default: ``auto``."""
     precision: str
-    """``auto``, ``fp32``, ``bf16`` or ``fp16``. Default: ``auto``."""
     kernels: str
-    """``auto``, ``fast`` (ours) or ``torch``. Default: ``auto``."""
     threads: int | None
-    """The network's CPU threads; None: as many as this process may use CPUs."""
     batch_size: int | None
-    """The most images of one shape in a forward pass; None: by the device."""
 
 
 class Segmenter:
-    """A network that is ready to segment images. Threads may share it.
+    """A network that segments images, loaded once. It may be shared between threads.
 
     Parameters
     ----------
     backbone
-        ``resnet50``, ``resnet101`` or ``efficientnet_lite0``.
+        ``resnet50``, ``resnet101`` or ``efficientnet_lite0`` (a small preview).
     **options
         See `SegmenterOptions`.
 
+    Attributes
+    ----------
+    class_names
+        The name of each class, by index.
+
     Raises
     ------
-    RequestError, WeightsError
-        What is asked for does not exist or is out of range, or the weights cannot be had or do not fit.
+    RequestError
+        An option is out of range, or something it names does not exist.
+    WeightsError
+        The weights are missing, damaged, or do not fit the network.
     DeviceLost
-        The device fails, or has not enough memory for the network.
+        The device failed, or has too little memory for the network.
     TypeError
-        An option has another name, or is of another type.
+        There is no such option, or it has another type.
+
+    Examples
+    --------
+    >>> segmenter = Segmenter("resnet50", confidence=True)  # doctest: +SKIP
+    >>> result = segmenter("photo.jpg")  # doctest: +SKIP
+    >>> result.overlay().save("overlay.jpg")  # doctest: +SKIP
     """
 
     def __init__(
@@ -283,7 +366,7 @@ class Segmenter:
             options.get("confidence", False), least.others, by_class, logits=options.get("logits", False)
         )
         if wanted.logits and (len(self._scales) > 1 or inference.views.flip):
-            raise RequestError("logits: scales and flip average probabilities, of which there are no logits")
+            raise RequestError("logits cannot be combined with scales or flip, which average probabilities")
         self._engine = Engine(self.network, execution, wanted, inference.views)
 
     def __call__(self, image: ImageLike) -> Result:
@@ -292,17 +375,17 @@ class Segmenter:
         Parameters
         ----------
         image
-            A path, an encoded image as bytes or in an open binary file (read from where it is), a Pillow
-            image, or RGB pixels as a uint8 array of shape (height, width, 3).
+            A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array: uint8,
+            shape (height, width, 3).
 
         Raises
         ------
         ImageError
-            It cannot be decoded, is too large for the memory, or the network's answer is not finite.
+            The image cannot be decoded, does not fit into memory, or the network's logits are not finite.
         TypeError
-            It is something else.
+            It is none of these.
         DeviceLost
-            The device cannot compute anything more.
+            The device failed, and cannot be used any more by this process.
         """
         with _in_api_terms():
             decode = detached(image, self.resize, self._scales, self._rendering)
@@ -324,26 +407,26 @@ class Segmenter:
     def batch(
         self, images: Iterable[ImageLike], on_error: Literal["raise", "return"] = "raise"
     ) -> Iterator[Result | ImageError]:
-        """Segment many images, decoded beside the network; on a GPU those of one shape go together.
+        """Segment many images; decoding runs in parallel to the network, and on a GPU images share batches.
 
         Parameters
         ----------
         images
-            As for a call. They are taken from the iterable a bounded number ahead; an array or a Pillow image
-            is copied and a file read when it is taken, so that its buffer may be used for the next one.
+            Images as for a call. The iterable is read a bounded number of images ahead. Arrays and Pillow
+            images are copied and files are read at once, so that a buffer can be reused for the next image.
         on_error
-            ``raise``: the first image that cannot be segmented raises its `ImageError`, after the results of
-            those before it. ``return``: the `ImageError` stands in its place, and the others go on.
+            ``raise`` the `ImageError` of the first image that fails, after the results before it; or
+            ``return`` the `ImageError` in place of the result, and continue.
 
         Yields
         ------
         Result or ImageError
-            One for each image, in order.
+            One per image, in order.
 
         Raises
         ------
         ImageError, TypeError, DeviceLost
-            As for a call; TypeError whatever `on_error` is, and when `images` is a single image.
+            As for a call. A TypeError is raised with any `on_error`, also when `images` is a single image.
         ValueError
             `on_error` is something else.
         """

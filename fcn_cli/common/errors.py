@@ -26,9 +26,9 @@ class ExitCode(IntEnum):
 
 
 class FcnError(Exception):
-    """Base class of the errors that this package raises on purpose.
+    """Base class of all errors that this package raises on purpose.
 
-    The message is one line for users; URLs in it are without secrets, since it may go to a log or a record.
+    The message is one line. URLs in it have no credentials or signatures: it may be logged.
     """
 
     exit_code = ExitCode.BAD_REQUEST
@@ -38,7 +38,7 @@ class FcnError(Exception):
 
 
 class RequestError(FcnError):
-    """The request is wrong: an option, an input, a name, a setting."""
+    """An option, input, name or setting is wrong."""
 
 
 class SettingsMismatch(RequestError):
@@ -58,7 +58,7 @@ class WeightsError(RequestError):
 
 
 class NothingFound(FcnError):
-    """There is nothing to segment."""
+    """No images were found."""
 
     exit_code = ExitCode.NOTHING_FOUND
 
@@ -70,7 +70,7 @@ class OutputLocked(FcnError):
 
 
 class OutputLost(FcnError):
-    """The output directory cannot be written to (any more): full, read-only, gone."""
+    """The output directory cannot be written: it is full, read-only or gone."""
 
     exit_code = ExitCode.STOPPED
 
@@ -85,7 +85,7 @@ class OutputLost(FcnError):
 
 
 class DeviceLost(FcnError):
-    """The device that runs the network is lost; this process can compute nothing more."""
+    """The device that runs the network failed; this process cannot use it any more."""
 
     exit_code = ExitCode.STOPPED
 
@@ -97,7 +97,7 @@ class StoppedEarly(FcnError):
 
 
 class FailureKind(StrEnum):
-    """Why an image has no mask; journals hold the value."""
+    """Why an image has no mask; the values are those of ``error.kind`` in records."""
 
     NOT_FOUND = "NotFound"
     UNREADABLE = "Unreadable"
@@ -122,9 +122,9 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an image failed: a kind for programs, a message for users.
+    """Why an image failed: `kind` for programs, `message` for people.
 
-    `limit` is the limit that the image exceeded (in pixels or seconds), or None.
+    `limit` is the limit that the image exceeded, in pixels or seconds, or None.
     """
 
     kind: FailureKind
@@ -133,10 +133,15 @@ class Failure:
 
 
 class ImageError(FcnError):
-    """One image cannot be segmented; the others are not affected.
+    """One image cannot be segmented; others are not affected.
 
-    `failure` says why. In the Python API `source` is the image: its path, or ``image 3`` for the fourth of a
-    batch that has no path; the error's text begins with it.
+    Attributes
+    ----------
+    failure
+        Why: `Failure.kind`, `Failure.message` and `Failure.limit`.
+    source
+        In the Python API the image: its path, or ``image 3`` for the fourth of a batch without a path. The
+        text of the error begins with it.
     """
 
     exit_code = ExitCode.SOME_FAILED
