@@ -28,7 +28,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         lost = stdout.error is not None
         if lost:
-            print_message(f"stdout: cannot be written ({stdout.error}); what it did not take is lost")
+            print_message(f"stdout: cannot be written ({stdout.error}); part of the output is lost")
         if (gap := close_log()) is not None:
             print_message(gap)
     # Every other code says more than that output is lost.

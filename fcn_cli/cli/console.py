@@ -37,7 +37,9 @@ class _Log:
         except OSError as error:
             if self.error is None:
                 self.error = error.strerror or str(error)
-                text = f"--log-file {self.path}: cannot be written ({self.error}); the work goes on"
+                text = (
+                    f"--log-file {self.path}: cannot be written ({self.error}); the run continues without it"
+                )
                 print_message(text, log=False)
 
     def close(self) -> None:

@@ -160,7 +160,7 @@ class Display:
             print_message(_failure(record), log=False)
         if len(records) > _SHOWN_FAILURES:
             hidden = len(records) - _SHOWN_FAILURES
-            text = f"and {hidden} more without a mask; see their errors in {JOURNAL_FILE}"
+            text = f"and {hidden} more failed; see the errors in {JOURNAL_FILE}"
             print_message(text, log=False)
 
 
@@ -176,7 +176,7 @@ def _counts(summary: Summary) -> str:
     if not summary.total and summary.shard is not None:
         return f"nothing to do: none of the images is in shard {summary.shard}"
     if not summary.total and not summary.pruned:
-        return "no image came" if summary.watched else "nothing to do: the list is empty"
+        return "no images arrived" if summary.watched else "nothing to do: the list is empty"
     if not summary.pruned and not summary.done and not summary.failed and not summary.left:
         images = "the only image was" if summary.total == 1 else f"all {summary.total} images were"
         return f"nothing to do: {images} done before, see {summary.output}"

@@ -198,7 +198,7 @@ def check_weights(
         classes = counted(len(loaded.class_names), "class", "classes")
         write_line(f"{name:20}fits: {classes}{f'; {origin}' if origin else ''}", sys.stdout)
     if not fits:
-        raise WeightsError(f"{path}: {alternatives(registry.BACKBONES)} cannot take it")
+        raise WeightsError(f"{path}: does not fit {alternatives(registry.BACKBONES)}")
 
 
 @weights_app.command("verify", cls=command_line.Command)

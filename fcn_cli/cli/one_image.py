@@ -57,14 +57,14 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
     if output != STREAM and file is None:
         if STREAM in inputs:
             raise RequestError(
-                "'-' is one image on stdin, and it becomes one PNG: add -o - or -o NAME.png (--files-from - "
-                "is a list of names on stdin)"
+                "'-' reads one image from stdin: add -o - or -o NAME.png for its PNG (for a list of "
+                "names on stdin, use --files-from -)"
             )
         return False
     if other := given_besides(context, _PARAMETERS):
         place = "to stdout" if file is None else "into that file"
         raise RequestError(
-            f"{other} means nothing with -o {output}, which writes one PNG {place}; leave it out"
+            f"{other} cannot be used with -o {output}, which writes one PNG {place}; leave it out"
         )
     if len(inputs) != 1:
         raise RequestError(
@@ -89,9 +89,11 @@ def chosen_type(types: Sequence[str] | None, *, cutout: bool) -> str:
     if types is None:
         return _DEFAULT_TYPE
     if len(types) > 1:
-        raise RequestError(f"one image becomes one PNG, not {len(types)}: {', '.join(types)}; change --write")
+        raise RequestError(
+            f"-o writes one PNG, not {len(types)} ({', '.join(types)}); give one output type in --write"
+        )
     if types[0] in {GEOTIFF, LOGITS}:
-        raise RequestError(f"one image becomes one PNG, not {types[0]}; name an output directory")
+        raise RequestError(f"{types[0]} cannot be written as one PNG; give an output directory")
     return types[0]
 
 
@@ -172,7 +174,7 @@ def _opened(given: str, output: str, max_pixels: int) -> Iterator[Source]:
         # Only its store knows what a URL is.
         raise several
     if not found.sources:
-        raise NothingFound("; ".join(filter(None, ["nothing to segment was found", found.ignored_text()])))
+        raise NothingFound("; ".join(filter(None, ["no images found", found.ignored_text()])))
     yield found.sources[0]
 
 

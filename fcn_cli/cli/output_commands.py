@@ -82,7 +82,7 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"{status.images_per_second:.2f} images/s, about {duration(status.seconds_left)} left"
     if (counts.left or status.state == State.NOT_BEGUN) and status.exit_code == 1:
         command = "fcn segment commands of these shards" if status.shards else "fcn segment command"
-        yield f"to go on, give the same {command} again"
+        yield f"to continue, run the same {command} again"
 
 
 def _states_of_shards(status: Status) -> str:
@@ -95,11 +95,11 @@ def _state(status: Status) -> str:
     from ..outputs.status import State
 
     run = status.run
-    unsure = "" if status.is_alive else "; this machine cannot tell whether it is alive"
+    unsure = "" if status.is_alive else "; whether it is alive cannot be seen from this machine"
     if status.state == State.STARTING:
-        return f"a run is starting ({status.holder}): it looks for images and plans{unsure}"
+        return f"a run is starting ({status.holder}), looking for images{unsure}"
     if run is None:
-        return "no run.json; the counts are those of the records"
+        return "no run.json; the counts are from the records"
     began = f"{run.process}, began {_when(run.start)}"
     if status.state == State.RUNNING:
         return f"running: {began}{unsure}"
@@ -152,7 +152,7 @@ def list_images(
         text = f"{output}: no image is selected" + (f" that has {outputs}" if outputs else "")
         print_message(text, show=not quiet)
     if broken and not null:
-        print_message("some of these paths contain a line end; give --null, and xargs -0 or the like")
+        print_message("some of these paths contain line breaks; use --null, for example with xargs -0")
 
 
 def verify(
@@ -187,14 +187,14 @@ def verify(
 
 def _sum_up_check(result: Verification, *, show: bool) -> None:
     for name in result.orphans[:_SHOWN_ORPHANS]:
-        print_message(f"{result.output / name}: no record names it; nothing reads it", show=show)
+        print_message(f"{result.output / name}: belongs to no record", show=show)
     if len(result.orphans) > _SHOWN_ORPHANS:
         more = len(result.orphans) - _SHOWN_ORPHANS
-        print_message(f"and {more} more that no record names; --json lists them", show=show)
+        print_message(f"and {more} more that belong to no record; --json lists them", show=show)
     if result.run is not None:
         print_message(
-            f"a run is going on ({result.run}): checked is what was recorded when this began, and files "
-            "without a record are not listed",
+            f"a run is in progress ({result.run}): only what was recorded before this check is checked, "
+            "and files without a record are not listed",
             show=show,
         )
     problems = counted(len(result.problems), "problem") if result.problems else "no problem"
@@ -222,8 +222,8 @@ def check_report_place(output: str) -> None:
     """Refuse ``--report`` where the run cannot write a report at its end."""
     if store_urls.is_url(store_urls.local_path(output)):
         raise RequestError(
-            f"--report: a report is written into a local directory, not to {output}; leave it out, and use "
-            "fcn report on a copy"
+            f"--report: a report needs a local directory, not {output}; leave it out, and run fcn "
+            "report on a local copy"
         )
     from ..report import page
 
@@ -241,15 +241,15 @@ def report_after(summary: Summary, max_pixels: int, *, quiet: bool) -> None:
         The report cannot be written. The masks are not affected.
     """
     if summary.stopped is not None:
-        print_message(f"no report, because the run ended early; fcn report {summary.output} writes it")
+        print_message(f"no report, because the run ended early; fcn report {summary.output} writes one")
         return
     if not is_output_directory(summary.output):
-        print_message(f"no report: nothing is in {summary.output} yet", show=not quiet)
+        print_message(f"no report: {summary.output} has no images yet", show=not quiet)
         return
     try:
         write_report(Path(summary.output), max_pixels, quiet=quiet)
     except FcnError as error:
-        raise OutputLost(f"the masks are not affected, but there is no report: {error}") from None
+        raise OutputLost(f"no report: {error}; the masks are not affected") from None
 
 
 def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
@@ -264,7 +264,7 @@ def write_report(output: Path, max_pixels: int, *, quiet: bool) -> None:
         progress.close()
     text = f"report of {counted(written.images, 'image')}"
     if written.incomplete:
-        text += f", {written.incomplete} of them without the image or its label map"
+        text += f", {written.incomplete} of them without the image or its mask"
     print_message(f"{text}: see {written.path}", show=not quiet)
 
 
@@ -325,7 +325,7 @@ def _sum_up_export(result: Export, *, show: bool) -> None:
     for image, failure in result.failures[:_SHOWN_FAILURES]:
         print_message(f"not exported: {image}: {failure.message}")
     if len(result.failures) > _SHOWN_FAILURES:
-        print_message(f"and {len(result.failures) - _SHOWN_FAILURES} more that are not exported")
+        print_message(f"and {len(result.failures) - _SHOWN_FAILURES} more not exported")
     parts = [f"{result.exported} exported"]
     if result.skipped:
         parts.append(f"{result.skipped} without a mask skipped")
@@ -362,7 +362,7 @@ def merge(
     merged = shards.merge(open_store(output), wait, note)
     if merged.not_ended:
         names = ", ".join(map(str, merged.not_ended[:10])) + (" …" if len(merged.not_ended) > 10 else "")
-        note(f"{len(merged.not_ended)} of {merged.shards} shards have not ended: {names}")
+        note(f"{len(merged.not_ended)} of {merged.shards} shards have not finished: {names}")
     left = f", {merged.left} left" if merged.left else ""
     images = counted(merged.done + merged.failed + merged.left, "image")
     note(f"merged: {images}: {merged.done} done, {merged.failed} failed{left}; see {merged.output}")

@@ -182,11 +182,9 @@ def _listed(inputs: Sequence[str] | None, files_from: str | None, *, null: bool)
 
     if files_from is None:
         if null:
-            raise RequestError("--null says how a --files-from list is separated; there is no --files-from")
+            raise RequestError("--null needs --files-from")
         if not inputs:
-            raise RequestError(
-                "nothing to segment was given; name an image, a directory, or a list with --files-from"
-            )
+            raise RequestError("no input; give an image, a directory, or a list with --files-from")
         return None
     try:
         return parse_list(read_list(files_from), null=null)

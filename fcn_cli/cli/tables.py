@@ -78,8 +78,8 @@ def bench(figures: dict[str, Any]) -> None:
         ratio = own["images_per_second"] / figures["contenders"]["fcn"]["images_per_second"]
         faster, times = ("its own", ratio) if ratio > 1 else ("PyTorch's", 1 / ratio)
         _print_line(
-            f"fcn's own kernels were never measured on such a processor: {faster} are {times:.2f} times "
-            "as fast here; please report this table (--kernels fast takes its own)"
+            f"fcn's own kernels have not been measured on this kind of processor: {faster} are "
+            f"{times:.2f} times as fast here; please report this table (--kernels fast uses fcn's)"
         )
 
 
@@ -121,7 +121,7 @@ def evaluation(figures: dict[str, Any]) -> None:
     _print_line(
         f"mean IoU {_percent(figures['mean_iou'])} over {counted_classes}"
         + (
-            f" ({absent} in neither truth nor prediction {'is' if absent == 1 else 'are'} left out)"
+            f" ({absent} in neither ground truth nor prediction {'is' if absent == 1 else 'are'} left out)"
             if absent
             else ""
         )
@@ -131,9 +131,9 @@ def evaluation(figures: dict[str, Any]) -> None:
     )
     _print_line(
         f"{figures['images']} of {counted(figures['images_given'], 'image')}; "
-        f"{figures['images_without_truth']} without truth, {figures['images_failed']} failed; "
-        f"{figures['truth_without_image']} true label maps without an image; "
-        f"{figures['void_fraction']:.2%} of the truth's pixels are void"
+        f"{figures['images_without_truth']} without ground truth, {figures['images_failed']} failed; "
+        f"{figures['truth_without_image']} ground truth masks without an image; "
+        f"{figures['void_fraction']:.2%} of the ground truth's pixels are ignored (255)"
     )
     for line in _image_notes(figures) + _truth_notes(figures):
         _print_line(line)
@@ -149,12 +149,11 @@ def _image_notes(figures: dict[str, Any]) -> list[str]:
     turned = figures["orientation"]
     if turned["images_turned"]:
         line = (
-            f"EXIF turns {turned['images_turned']} of the images: "
-            f"{turned['taken_upright']} compared upright, {turned['taken_as_stored']} as stored "
-            f"(--orientation {turned['asked']})"
+            f"EXIF rotates {turned['images_turned']} of the images: {turned['taken_upright']} compared "
+            f"upright, {turned['taken_as_stored']} as stored (--orientation {turned['asked']})"
         )
         if turned["fit_both_ways"]:
-            line += f"; {turned['fit_both_ways']} fit the truth in both orientations"
+            line += f"; {turned['fit_both_ways']} fit the ground truth in both orientations"
         lines.append(line)
     if figures["images_fed_smaller"]:
         lines.append(
@@ -171,7 +170,7 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
     lines = []
     true = [entry["name"] for entry in figures["classes"].values() if entry["truth_pixels"]]
     if len(true) == 1 and figures["void_fraction"]:
-        lines.append(f"the truth has no class except {true[0]}")
+        lines.append(f"the ground truth has no class except {true[0]}")
     if counts := figures["truth_counts"]:
         lines.append(
             f"annotations: {counts['annotations_used']} used, "
@@ -182,7 +181,7 @@ def _truth_notes(figures: dict[str, Any]) -> list[str]:
         if missing := counts["categories_missing"]:
             ellipsis = ", …" if len(missing) > _SHOWN_NAMES else ""
             shown = ", ".join(missing[:_SHOWN_NAMES])
-            lines.append(f"the truth has no category for {len(missing)} classes: {shown}{ellipsis}")
+            lines.append(f"the ground truth has no category for {len(missing)} classes: {shown}{ellipsis}")
     return lines
 
 

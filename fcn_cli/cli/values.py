@@ -190,8 +190,8 @@ def shard(text: str) -> Shard:
     index, _, count = (_whole_number(part, 0, MOST_SHARDS) for part in text.partition("/"))
     if index is None or count is None or "/" not in text or not 1 <= index <= count:
         raise refused(
-            f"I/N, share I of N, with I from 1 to N and N up to {MOST_SHARDS} (a scheduler that counts from "
-            "0: add 1)",
+            f"I/N, shard I of N, with I from 1 to N and N up to {MOST_SHARDS} (if your scheduler counts "
+            "from 0, add 1)",
             text,
         )
     return Shard(index, count)
@@ -349,11 +349,13 @@ def output_place(parameter: typer.CallbackParam, value: str) -> str:
         return not_a_file(parameter, value)
     option, stem = parameter.opts[0], os.path.splitext(file)[0]
     if not file.lower().endswith(".png"):
-        raise RequestError(f"{option} {file}: an image is written as PNG: {stem}.png; a directory ends in /")
+        raise RequestError(
+            f"{option} {file}: an image is written as PNG; use {stem}.png, or {file}/ for a directory"
+        )
     if not os.path.isdir(os.path.dirname(file) or "."):
         raise RequestError(f"{option} {file}: there is no directory {os.path.dirname(file)}")
     if os.path.lexists(file) and not os.path.isfile(file):
-        raise RequestError(f"{option} {file}: is there, and no regular file")
+        raise RequestError(f"{option} {file}: exists and is not a regular file")
     return file
 
 
@@ -372,7 +374,7 @@ def export_path(parameter: typer.CallbackParam, value: str) -> Path:
 def local_directory(value: str) -> Path:
     """Refuse a URL: commands about what is done work on local directories only."""
     if store_urls.is_url(store_urls.local_path(value)):
-        raise RequestError(f"{value}: this command works on local directories; copy this one here first")
+        raise RequestError(f"{value}: this command needs a local directory; copy it here first")
     return Path(store_urls.local_path(value))
 
 

@@ -395,7 +395,7 @@ class _Crew:
         step = self._steps[place]
         failure = Failure(
             FailureKind.WORKER_DIED,
-            f"{shares.DEATHS_TO_FAIL} actors of Ray died with it in hand; the next run tries it again",
+            f"{shares.DEATHS_TO_FAIL} Ray actors died while they processed it; the next run retries it",
         )
         failed = record.finish(record.begin(step.source, self._job.fingerprint), failure)
         return Done(place, Outcome(failed, replaces_earlier=not isinstance(step, Complete)))

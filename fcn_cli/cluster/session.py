@@ -73,11 +73,11 @@ class Address:
                 answer = connection.recv(len(_HTTP2_GREETING))
             if answer[3:4] == _SETTINGS or answer[:1] == _TLS_ALERT:
                 return
-            reason = "what listens there is not Ray"
+            reason = "not a Ray server"
         except OSError as error:
             reason = error.strerror or str(error)
         raise RequestError(
-            f"--ray {self}: nothing answers there ({reason}); `ray status` on a node of the cluster says its "
+            f"--ray {self}: no answer ({reason}); `ray status` on a node of the cluster shows its "
             "address, and --ray local needs no cluster"
         )
 
@@ -153,12 +153,12 @@ def _connect(options: dict[str, Any], address: Address | None) -> None:
 def _why(error: Exception, address: Address | None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if address is None:
-        return f"--ray local: Ray does not start ({text[:300]})"
+        return f"--ray local: Ray failed to start ({text[:300]})"
     # Sometimes only the text of the cause says so.
     if any("AuthenticationError" in repr(each) for each in (error, error.__cause__)):
         return (
-            f"--ray {address}: the cluster wants its token: put it into ~/.ray/auth_token (readable by you "
-            "alone), or name its file in RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token"
+            f"--ray {address}: the cluster requires a token: put it into ~/.ray/auth_token (readable "
+            "only by you), or name its file in RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token"
         )
     return (
         f"--ray {address}: cannot join the cluster ({text[:300]}); fcn runs on a node of it: `ray start "

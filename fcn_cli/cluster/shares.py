@@ -71,7 +71,8 @@ def divide(nodes: Sequence[Mapping[str, Any]], options: InferenceOptions) -> Sha
     fitting = [count for count in with_cpu if count >= cpus]
     if not fitting:
         raise RequestError(
-            f"--threads {cpus}: no node of the Ray cluster has so many CPUs; the largest has {max(with_cpu)}"
+            f"--threads {cpus}: no node of the Ray cluster has that many CPUs; the largest has "
+            f"{max(with_cpu)}"
         )
     return Share(sum(count // cpus for count in fitting), len(fitting), cpus, 0)
 

@@ -104,7 +104,7 @@ class ClassMap:
 
         def target(text: str) -> int:
             if targets is None and not text.isdigit() and text.casefold() != _VOID:
-                raise RequestError(f"{option}: classes become an index from 0 to 255, or void, not {text!r}")
+                raise RequestError(f"{option}: {text!r} is not an index from 0 to 255, or void")
             found = _find(option, text, by_target)
             if found > VOID_INDEX:
                 raise RequestError(
@@ -115,7 +115,7 @@ class ClassMap:
         for source, text in self.rules:
             index = _find(option, source, sources)
             if index in named:
-                raise RequestError(f"{option}: {source} is class {index}, which it names twice")
+                raise RequestError(f"{option}: {source} is class {index}, which is listed twice")
             named[index] = target(text)
         return Indices(named, None if self.rest is None else target(self.rest))
 
@@ -131,5 +131,5 @@ def _find(option: str, text: str, names: Mapping[int, str] | None) -> int:
     if is_number and (names is None or int(text) in names):
         return int(text)
     if names is None:
-        raise RequestError(f"{option}: {text!r} is no number, and there are no names; give an index")
+        raise RequestError(f"{option}: {text!r} is not an index, and there are no class names; give an index")
     raise RequestError(f"{option}: there is no class {text!r}; {hint_at_classes(text, known)}")

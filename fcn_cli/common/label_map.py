@@ -162,7 +162,7 @@ def read_label_map(file: ReadableFile, *sizes: RecordedSize) -> LabelMap:
     with open_png(file, *sizes) as image:
         if image.mode not in {"L", "P"}:
             raise ImageError(
-                FailureKind.BAD_LABELS, f"{file}: {image.mode} pixels; label maps are 8-bit grey or paletted"
+                FailureKind.BAD_LABELS, f"{file}: {image.mode} pixels; masks are 8-bit grey or paletted"
             )
         labels = np.empty((image.height, image.width), np.uint8)
         # Pillow makes two more copies of what becomes an array at once.

@@ -56,18 +56,18 @@ def split(url: str) -> StoreUrl:
     place, _, key = url[match.end() :].partition("/")
     if "@" in place and (scheme in _WEB or ":" in place.partition("@")[0]):
         raise RequestError(
-            f"{public_url(url)}: a URL with a password is refused, because other programs see it; give "
-            "credentials in the environment"
+            f"{public_url(url)}: a URL must not contain a password, because other programs can see it; "
+            "put credentials into the environment"
         )
     if not place:
-        raise RequestError(f"{url}: this URL names no {'server' if scheme in _WEB else 'bucket'}")
+        raise RequestError(f"{url}: this URL has no {'server' if scheme in _WEB else 'bucket'}")
     if scheme in _WEB:
         _check_server(url)
     return StoreUrl(scheme, f"{scheme}://{place}", key)
 
 
 def _check_server(url: str) -> None:
-    reason = "it names no server"
+    reason = "it has no server"
     try:
         parts = urlsplit(url)
         if parts.hostname and parts.port != 0 and not re.search(r"[\s\x00-\x20]", parts.netloc):

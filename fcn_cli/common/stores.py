@@ -73,7 +73,7 @@ class StoreConflict(StoreError):
     """An object was not written, because it is there already, or is not what it was."""
 
     def __init__(self) -> None:
-        super().__init__(errno.EEXIST, "it was written by somebody else")
+        super().__init__(errno.EEXIST, "another process has written it")
 
 
 class TooLarge(StoreError, UnfitFile):
@@ -503,7 +503,7 @@ def _open(scheme: str) -> Any:
     from fsspec.registry import known_implementations
 
     if scheme in _REFUSED_SCHEMES or scheme not in fsspec.available_protocols():
-        raise RequestError(f"{scheme}://: there is no such kind of store; give s3://, gs:// or https://")
+        raise RequestError(f"{scheme}://: not a supported store; use s3://, gs:// or https://")
     try:
         kind = fsspec.get_filesystem_class(scheme)
         options = _options(scheme)

@@ -44,8 +44,8 @@ class SweptDirectory:
             self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         except OSError as error:
             raise OutputLost(
-                f"no temporary directory can be made ({error.strerror or error}); let TMPDIR "
-                "name one that can be written"
+                f"cannot create a temporary directory ({error.strerror or error}); set TMPDIR to a "
+                "directory that can be written"
             ) from None
         self._remove = weakref.finalize(self, _remove_own, self.path, _locked(self.path), os.getpid())
         _made.add(self)

@@ -35,9 +35,11 @@ MAX_HELD_BYTES = 256 << 20
 """How many bytes of label maps may wait for their truth."""
 
 PROTOCOLS = {
-    Protocol.ORIGINAL: "label map and truth compared at the image's own size",
-    Protocol.TORCHVISION: "label map and truth compared at the network's input size, the truth resized to it "
-    "by nearest neighbour, as in torchvision's reference script",
+    Protocol.ORIGINAL: "compared at the image's own size",
+    Protocol.TORCHVISION: (
+        "compared at the network's input size, the ground truth resized to it by "
+        "nearest neighbour, as in torchvision's reference script"
+    ),
 }
 
 
@@ -123,8 +125,8 @@ def evaluate(
     """
     if request.predictions is not None and request.protocol is not Protocol.ORIGINAL:
         raise RequestError(
-            f"--protocol {request.protocol} compares at the network's input size, and masks in a directory "
-            "have the images'; use --protocol original, or leave --predictions out"
+            f"--protocol {request.protocol} compares at the network's input size, but --predictions "
+            "have the images' size; use --protocol original, or leave --predictions out"
         )
     decoder.prepare_process(request.prediction.decoding.max_pixels)
     images, matched = _find(request)
@@ -141,8 +143,10 @@ def evaluate(
             "name": request.protocol,
             "compared": PROTOCOLS[request.protocol],
             "truth": truth.description,
-            "void": "pixels that are 255 in the truth are ignored; 255 in a prediction counts as wrong",
-            "mean": "over the classes of the truth or a prediction",
+            "void": (
+                "pixels that are 255 in the ground truth are ignored; 255 in a prediction counts as wrong"
+            ),
+            "mean": "over the classes of the ground truth or a prediction",
             **found.protocol,
         },
         matched.rule.wanted,
@@ -162,7 +166,7 @@ def _find(request: EvaluationRequest) -> tuple[list[Source], _Matched]:
     matching.refuse_images(request.images, request.truth.path)
     found = discovery.discover(InputRequest((request.images,)), keep_extension=True)
     if not found.sources:
-        raise NothingFound("; ".join(filter(None, ["no image was found", found.ignored_text()])))
+        raise NothingFound("; ".join(filter(None, ["no images found", found.ignored_text()])))
     with matching.detect_swapped(request.images, request.truth.path):
         truth = open_truth(request.truth)
         # With a suffix, label maps may lie beside the images.
@@ -345,7 +349,7 @@ def _from_file(answer: _Answer, path: Path) -> LabelMap:
     image = answer.seen
     labels = read_label_map(path, image.size, image.other_size)
     as_it_is = (labels.shape[1], labels.shape[0]) == image.size
-    what = f"its label map {path}"
+    what = f"its mask {path}"
     if image.stored and (answer.upright or not as_it_is):
         _check_size(labels, image.other_size, what)
         return np.asarray(exif.as_stored(Image.fromarray(labels), image.turn))

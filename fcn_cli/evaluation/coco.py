@@ -164,9 +164,9 @@ class CocoTruth:
         if not classes:
             raise RequestError(
                 f"{self.path}: none of its {len(self._categories)} categories "
-                f"({_first_names(self._categories.values())}) is one of the classes ({_first_names(names)}); "
-                "say which is which, as in --truth-map 'giraffe=1'; if the classes are Pascal VOC's under "
-                "other names, give --class-names voc"
+                f"({_first_names(self._categories.values())}) is one of the classes "
+                f"({_first_names(names)}); map them, as in --truth-map 'giraffe=1'; if the classes are "
+                "Pascal VOC's under other names, give --class-names voc"
             )
         self._classes = classes
         if background is None:
@@ -270,7 +270,7 @@ def _instances_only(content: Any) -> Mapping[str, Any]:
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
         raise _Refused(
-            "results of a detector, predictions with scores; truth is an instances_*.json"
+            "a detector's results (predictions with scores); ground truth is an instances_*.json"
             if scored
             else "a list; COCO's instances are an object with images, annotations and categories"
         )
@@ -278,7 +278,9 @@ def _instances_only(content: Any) -> Mapping[str, Any]:
         raise _Refused("not COCO's instances: it has no list of images")
     annotations = content.get("annotations")
     if not isinstance(annotations, list):
-        raise _Refused("has no annotations, so it holds no truth (it may be one of COCO's image_info files)")
+        raise _Refused(
+            "has no annotations, so it holds no ground truth (it may be one of COCO's image_info files)"
+        )
     first = annotations[0] if annotations else None
     if isinstance(first, dict) and "segments_info" in first:
         raise _Refused("panoptic annotations, whose segments are in PNGs; give an instances_*.json")
@@ -309,8 +311,8 @@ class _Reader:
         listed = self._content.get("categories")
         if not isinstance(listed, list) or not listed:
             raise _Refused(
-                "has no categories, so nothing says what its category ids mean; copy `categories` from "
-                "COCO's own instances file"
+                "has no categories, so its category ids have no meaning; copy `categories` from COCO's "
+                "own instances file"
             )
         names: dict[int, str] = {}
         for number, value in enumerate(listed):
@@ -372,7 +374,7 @@ class _Reader:
         if count and unknown == count:
             raise _Refused("no annotation belongs to an image of the file (compare image_id and images[].id)")
         if count and unknown + without == count:
-            raise _Refused("no annotation has a segmentation; boxes alone are no truth for pixels")
+            raise _Refused("no annotation has a segmentation; boxes alone are not enough")
         self.counts.update(annotations_of_unknown_images=unknown, annotations_without_segmentation=without)
         return instances
 

@@ -41,7 +41,7 @@ _MOST_VALUES = 1 << 16
 _NO_CLASS = -1
 _GREY_MODES = frozenset({"L", "1", "LA"})
 _COLOR_MODES = frozenset({"RGB", "RGBA"})
-_USE_INDICES = "save each pixel's class index (0 is background, 255 void) as 8-bit grey or paletted PNG"
+_USE_INDICES = "save each pixel's class index (0 is background, 255 is ignored) as 8-bit grey or paletted PNG"
 
 Values = NDArray[np.uint8] | NDArray[np.uint16]
 """The values of a truth's pixels, shape (height, width)."""
@@ -166,7 +166,7 @@ def open_truth(request: TruthRequest) -> Truth:
         return FolderTruth(path, request)
     if path.suffix.lower() != ".json":
         raise matching.unexpected(
-            path, "a directory of label maps, a Pascal VOC root or a COCO instances_*.json", "another file"
+            path, "a directory of masks, a Pascal VOC root or a COCO instances_*.json", "another file"
         )
     for option, value in (
         ("--truth-colors", request.colors),
@@ -174,7 +174,7 @@ def open_truth(request: TruthRequest) -> Truth:
         ("--labelmap", request.label_map),
     ):
         if value:
-            raise RequestError(f"{option}: only label maps have such, and {path} is a JSON file")
+            raise RequestError(f"{option} is for masks, and {path} is a JSON file")
     return CocoTruth(path, request.classes, request.ignored)
 
 
@@ -188,7 +188,7 @@ class Pixels(NamedTuple):
 class FolderTruth:
     """A directory of label maps, matched by relative path and stem."""
 
-    description = "a directory of label maps"
+    description = "a directory of masks"
     drawn_on = Orientation.UPRIGHT
 
     def __init__(self, root: Path, request: TruthRequest, label_map: Path | None = None) -> None:
@@ -260,7 +260,7 @@ class FolderTruth:
                 value = int(strip[classes == _NO_CLASS][0])
                 raise ImageError(
                     FailureKind.BAD_LABELS,
-                    f"{self.root / name}: has the value {value}, which is no class index; {_say(value)}",
+                    f"{self.root / name}: has the value {value}, which is not a class index; {_say(value)}",
                 )
             labels[top : top + rows] = classes
         return labels
@@ -299,12 +299,12 @@ class FolderTruth:
                 return
         if black_and_white:
             raise RequestError(
-                f"{self.root / black_and_white[0]}: the truth has only the values 0 and 255 (background and "
-                "void) and looks like a black-and-white mask. Say what white is: --truth-map 255=person, or "
-                "another class; if 255 does mean void, give --truth-colors index"
+                f"{self.root / black_and_white[0]}: the ground truth has only the values 0 and 255, "
+                "like a black-and-white mask. Say what white means: --truth-map 255=person, or another "
+                "class; if 255 is the ignore label, give --truth-colors index"
             )
         if len(problems) == len(first):
-            all_failed = f"none of the truth's first {len(problems)} label maps can be used; "
+            all_failed = f"none of the first {len(problems)} ground truth masks can be used; "
             raise RequestError(f"{all_failed if len(problems) > 1 else ''}{problems[0]}")
 
     def _check_highest(self, name: str, values: Values, classes: int) -> None:
@@ -344,7 +344,7 @@ class VocTruth(FolderTruth):
                 f"--split {split}: not a split of {root}; it has: {', '.join(splits) or 'none'}"
             ) from None
         if not (root / _VOC_MASKS).is_dir():
-            raise RequestError(f"{root / _VOC_MASKS}: no such directory; it should contain the label maps")
+            raise RequestError(f"{root / _VOC_MASKS}: no such directory; it should contain the masks")
         self.description = f"Pascal VOC, split {split}"
         super().__init__(root / _VOC_MASKS, request, root / LABEL_MAP_FILE)
         self._stems = frozenset(filter(None, map(str.strip, text.splitlines())))
@@ -432,8 +432,8 @@ def _class_of(label: str, classes: Sequence[str]) -> int:
     if label.casefold() in _VOID_LABELS:
         return VOID_INDEX
     raise RequestError(
-        f"{label}: a label of the truth, but no class ({hint_at_classes(label, classes)}); say what it is, "
-        f"as in {MAP_OPTION} '{label}=0'"
+        f"{label}: a label of the ground truth, but not a class ({hint_at_classes(label, classes)}); "
+        f"map it, as in {MAP_OPTION} '{label}=0'"
     )
 
 
@@ -465,7 +465,7 @@ def _in_strips(opened: Image.Image) -> NDArray[np.uint8]:
 def _wide(path: Path, opened: Image.Image) -> NDArray[np.uint16]:
     values = np.asarray(opened)
     if values.min() < 0 or values.max() >= _MOST_VALUES:
-        raise ImageError(FailureKind.BAD_LABELS, f"{path}: has values that are no 16-bit class indices")
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: has values that are not 16-bit class indices")
     return values.astype(np.uint16)
 
 
@@ -481,8 +481,9 @@ def _grey_of(path: Path, opened: Image.Image) -> NDArray[np.uint8]:
     if not is_opaque or not all(np.array_equal(values, np.asarray(other)) for other in others):
         raise ImageError(
             FailureKind.BAD_LABELS,
-            f"{path}: {mode} colours, but truth needs class indices; if the colours are Pascal VOC's, give "
-            f"--truth-colors voc, if a labelmap.txt names them, --labelmap; otherwise {_USE_INDICES}",
+            f"{path}: {mode} colours, but ground truth needs class indices; if the colours are Pascal "
+            "VOC's, give --truth-colors voc, if a labelmap.txt names them, --labelmap; otherwise "
+            f"{_USE_INDICES}",
         )
     return values
 
@@ -560,7 +561,7 @@ def _read_label_map_file(path: Path) -> _Colors:
             )
         colors[color] = name.strip()
     if not colors or len(set(colors.values())) != len(colors) or len(colors) >= _MOST_VALUES:
-        raise RequestError(f"{path}: needs one or more labels, each once")
+        raise RequestError(f"{path}: needs one or more labels, without duplicates")
     origin = f"the colours of {path}"
     return _Colors(np.array(list(colors), np.uint8), origin, dict(enumerate(colors.values())))
 

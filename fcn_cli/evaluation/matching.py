@@ -65,7 +65,8 @@ def pair(sources: Sequence[Source], truth: Truth) -> Pairs:
             continue
         if name in owners:
             raise RequestError(
-                f"{owners[name].given} and {source.given} have the same truth, {name}; keep one of the images"
+                f"{owners[name].given} and {source.given} have the same ground truth, {name}; keep one "
+                "of the images"
             )
         owners[name] = source
         names[source.image] = name
@@ -77,7 +78,7 @@ def pair(sources: Sequence[Source], truth: Truth) -> Pairs:
         alike = [name for name in truth.alike(source.image) if name not in owners]
         if len(alike) > 1:
             names[source.image] = alike[0]
-            failures[source.image] = _uncertain(f"its truth may be {' or '.join(sorted(alike)[:3])}")
+            failures[source.image] = _uncertain(f"its ground truth may be {' or '.join(sorted(alike)[:3])}")
         elif alike:
             claims[alike[0]].append(source)
     for name, claiming in claims.items():
@@ -85,7 +86,7 @@ def pair(sources: Sequence[Source], truth: Truth) -> Pairs:
             names[source.image] = name
             if len(claiming) > 1:
                 images = " and ".join(each.given for each in claiming[:3])
-                failures[source.image] = _uncertain(f"{name} may be the truth of {images}")
+                failures[source.image] = _uncertain(f"{name} may be the ground truth of {images}")
     return Pairs(names, failures)
 
 
@@ -126,7 +127,7 @@ class OrientationRule:
         else:
             chosen = Orientation.STORED if fits[Orientation.STORED] else Orientation.UPRIGHT
         if not fits[chosen]:
-            name = f"its truth {frame.name}" if isinstance(frame, Path) else "its truth"
+            name = f"its ground truth {frame.name}" if isinstance(frame, Path) else "its ground truth"
             raise ImageError(
                 FailureKind.SIZES_DIFFER,
                 f"{name} has {_pixels(truth)} pixels, {_describe_image(truth, upright, stored, turn)}",
@@ -141,7 +142,7 @@ def _describe_image(truth: Size, upright: Size, stored: Size, turn: int) -> str:
         return f"the image {_pixels(upright)}{turned}"
     text = f"the image {_pixels(upright)} upright and {_pixels(stored)} as stored (EXIF orientation {turn})"
     fits = next((way for way, size in (("upright", upright), ("stored", stored)) if size == truth), None)
-    return f"{text}; use --orientation {fits}, which has the truth's size" if fits else text
+    return f"{text}; use --orientation {fits}, which has the ground truth's size" if fits else text
 
 
 def _pixels(size: Size) -> str:
@@ -167,8 +168,8 @@ def refuse_other_directory(truth: Path) -> None:
     """Refuse an output directory of `fcn`, or Pascal VOC's SegmentationObject, given as the truth."""
     if is_output_directory(str(truth)):
         advice = (
-            f"to measure its masks, give the truth here and add --predictions {truth}; if its masks are the "
-            f"truth, give {truth / 'masks'}"
+            f"to measure its masks, give the ground truth here and add --predictions {truth}; if its "
+            f"masks are the ground truth, give {truth / 'masks'}"
         )
         raise unexpected(truth, "ground truth", "an output directory of fcn", advice)
     if truth.resolve().name == "SegmentationObject":
@@ -182,7 +183,7 @@ def without_label_maps(truth: Path, suffix: str) -> RequestError:
     annotations = [
         path for path in paths if path.suffix.lower() == ".json" and path.stem.startswith("instances")
     ]
-    expected = f"label maps that end in {suffix}" if suffix else "label maps"
+    expected = f"masks that end in {suffix}" if suffix else "masks"
     if annotations:
         return unexpected(truth, expected, "annotations", f"give {annotations[0]}")
     if not paths:
@@ -203,7 +204,7 @@ def detect_swapped(images: str, truth: str) -> Iterator[None]:
         if not (_contains_label_maps(Path(images)) and _contains_images(Path(truth))):
             raise
         advice = f"images are in {truth}, and come first: fcn evaluate {truth} {images}"
-        raise unexpected(images, "images", "label maps", advice) from None
+        raise unexpected(images, "images", "masks", advice) from None
 
 
 def unmatched(

@@ -457,8 +457,7 @@ def _segmentation(maps: Sequence[NDArray[Any]], options: PredictionOptions, prec
 def _out_of_memory(shape: Shape) -> Failure:
     return Failure(
         FailureKind.OUT_OF_MEMORY,
-        f"the network has not enough memory for an input of {shape[1]}x{shape[0]}; "
-        "give a smaller --resize or --tile",
+        f"not enough memory for a network input of {shape[1]}x{shape[0]}; use a smaller --resize or --tile",
     )
 
 

@@ -139,8 +139,8 @@ def _bf16_kernels(kernels: str) -> str:
         return "fast" if _amx_available() else "torch"
     if not _simd_target().multiplies_bf16:
         raise RequestError(
-            "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would be "
-            "slower than fp32; use fp32, or add --kernels torch to compute it all the same"
+            "--precision bf16: this CPU has no bfloat16 instructions (AMX or AVX512_BF16), so it would "
+            "be slower than fp32; use fp32, or add --kernels torch to use it anyway"
         )
     return "fast"
 
@@ -153,7 +153,7 @@ def note(chosen: ExecutionConfig) -> str | None:
 
     if _has_amx() or simd_targets.multiplies_bf16_fast():
         return None
-    return "--precision bf16 is slower than fp32 on this processor: of Intel's it needs one with AMX"
+    return "--precision bf16 is slower than fp32 on this processor; on Intel it needs AMX"
 
 
 def _has_amx() -> bool:

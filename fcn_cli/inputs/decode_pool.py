@@ -143,7 +143,7 @@ class DecodePool:
         else:
             self._fruitless += 1
             if self._fruitless > _MAX_FRUITLESS_REBUILDS:
-                raise FcnError("the decoding workers end before they decode anything; try --workers 0")
+                raise FcnError("the decoding workers die before they decode anything; try --workers 0")
         self._pool = self._start(_from_clean_process())
 
     def _start(self, context: BaseContext) -> _Pool:
@@ -255,11 +255,13 @@ class _Pool:
             elif index != IDLE and patient and time.monotonic() - since > seconds:
                 well = False
                 failure = hung(self._what_hangs(index), seconds)
-                lost[index] = replace(failure, message=f"{failure.message}; --decode-timeout gives it longer")
+                lost[index] = replace(
+                    failure, message=f"{failure.message}; a longer --decode-timeout may help"
+                )
         return None if well else lost
 
     def _what_hangs(self, index: int) -> str:
-        return "its store or decoder" if store_urls.is_url(self._sources[index].path) else "its decoder"
+        return "the store or the decoder" if store_urls.is_url(self._sources[index].path) else "the decoder"
 
     def stop(self) -> None:
         """End these workers at once, in the middle of an image too."""

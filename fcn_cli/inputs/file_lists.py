@@ -36,7 +36,7 @@ def _read(stream: BinaryIO | io.RawIOBase) -> bytes:
         status = os.fstat(stream.fileno())
         is_empty_device = os.path.exists(os.devnull) and os.path.samestat(status, os.stat(os.devnull))
         if not stream.isatty() and not is_empty_device and _is_device(status.st_mode):
-            raise RequestError("a device is no list of files")
+            raise RequestError("a device, not a list of files")
         if status.st_size > MOST_BYTES:
             raise too_long
     data = bytearray()

@@ -235,47 +235,48 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     for pattern, text in (
         (
             rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
-            "a JPEG XL image, which is not read: convert it to PNG or JPEG, for example with djxl",
+            "a JPEG XL image, which is not supported: convert it to PNG or JPEG, for example with djxl",
         ),
         (
             rb"II\xbc\x01",
-            "a JPEG XR image, which is not read: convert it to PNG, for example with JxrDecApp",
+            "a JPEG XR image, which is not supported: convert it to PNG, for example with JxrDecApp",
         ),
         (
             rb"\xff\xd8\xff\xf7",
-            "a JPEG-LS image, which is not read: convert it to PNG, for example with ffmpeg",
+            "a JPEG-LS image, which is not supported: convert it to PNG, for example with ffmpeg",
         ),
         (
             rb"v/1\x01",
-            "an OpenEXR image, which is not read: convert it to TIFF or PNG, for example with oiiotool",
+            "an OpenEXR image, which is not supported: convert it to TIFF or PNG, for example with oiiotool",
         ),
         (
             rb"#\?(RADIANCE|RGBE)",
-            "a Radiance HDR image, which is not read: convert it to TIFF or PNG, for example with oiiotool",
+            "a Radiance HDR image, which is not supported: convert it to TIFF or PNG, for example with "
+            "oiiotool",
         ),
         (
             rb".{128}DICM",
-            "a DICOM file, which is not read: convert it to PNG, for example with dcmj2pnm",
+            "a DICOM file, which is not supported: convert it to PNG, for example with dcmj2pnm",
         ),
         (
             rb"gimp xcf",
-            "a GIMP project (XCF), which is not read: export it to PNG from GIMP",
+            "a GIMP project (XCF), which is not supported: export it to PNG from GIMP",
         ),
         (
             rb"%PDF-",
-            "a PDF, which is not read: make images of its pages, for example with pdftoppm -png",
+            "a PDF, which is not supported: make images of its pages, for example with pdftoppm -png",
         ),
         (
             rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]",
-            "an SVG drawing, which is not read: render it to PNG, for example with rsvg-convert",
+            "an SVG drawing, which is not supported: render it to PNG, for example with rsvg-convert",
         ),
         (
             rb"(?i:\s*(<!doctype html|<html))",
-            "a web page (HTML) and no image: a download may have failed, fetch the image again",
+            "a web page (HTML), not an image: the download may have failed, fetch it again",
         ),
         (
             rb"version https://git-lfs\.github\.com/",
-            "a Git LFS pointer and not the image itself: run git lfs pull",
+            "a Git LFS pointer, not the image itself: run git lfs pull",
         ),
         (rb"PK\x03\x04", "a ZIP archive: unpack it first"),
         (rb"\0*$", "nothing but zero bytes: its content was lost, fetch or copy the image again"),
@@ -286,7 +287,7 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"FOVb", tiff.raw_message("X3F")),
         (
             rb"....ftyp(isom|iso[2-6]|mp4[12]|qt  |M4V |avc1|3gp.)",
-            "a video, which is not read: make images of its frames, for example with ffmpeg",
+            "a video, which is not supported: make images of its frames, for example with ffmpeg",
         ),
     )
 )
@@ -313,8 +314,8 @@ def _jpeg_variant(head: bytes) -> str:
                 for fits, name in variants:
                     if fits(marker, bits):
                         return (
-                            f"{name.format(bits=bits)}, which is not read: convert it to 8 bits, for example "
-                            "with ImageMagick or djpeg of libjpeg-turbo 3"
+                            f"{name.format(bits=bits)}, which is not supported: convert it to 8 bits, for "
+                            "example with ImageMagick or djpeg of libjpeg-turbo 3"
                         )
     except EOFError:
         pass

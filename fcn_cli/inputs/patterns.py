@@ -117,7 +117,7 @@ def _as_paths(option: str, patterns: Iterable[str]) -> list[str]:
             raise RequestError(f"{option}: the pattern is empty; is a variable in your script not set?")
         if pattern.startswith(("/", "../")):
             raise RequestError(
-                f"{option} {pattern}: can match nothing, paths below a directory never begin like this"
+                f"{option} {pattern}: can never match: paths below a directory do not begin like this"
             )
         path = pattern
         while path.startswith("./"):

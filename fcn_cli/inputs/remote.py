@@ -48,8 +48,7 @@ class StoreSearch:
         shown = public_url(url)
         if url.startswith("memory://"):
             raise RequestError(
-                f"{url}: only the process that wrote it can read it, and images are decoded by others; "
-                "give a path"
+                f"{url}: only the process that wrote it can read it, not the decoding workers; give a path"
             )
         try:
             if store_urls.is_web(url):
@@ -108,8 +107,8 @@ class StoreSearch:
         shown = public_url(url)
         if not store_urls.name_in(url).rpartition("/")[2]:
             raise RequestError(
-                f"{shown}: web servers have no listings to search; give the URLs of the images, "
-                "for example in a list (--files-from)"
+                f"{shown}: a web server cannot be searched; give the URLs of the images, for example in "
+                "a list (--files-from)"
             )
         store, name = object_at(url)
         found = store.info(name)

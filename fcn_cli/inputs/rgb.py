@@ -158,9 +158,9 @@ def _doubt(alpha: Image.Image) -> tuple[str, ...]:
     counts = alpha.histogram()
     pixels = alpha.width * alpha.height
     if counts[0] == pixels:
-        return ("transparent everywhere, so white; --alpha ignore shows what is there",)
+        return ("fully transparent, so it is white; --alpha ignore shows its colours",)
     if 2 * (pixels - counts[0] - counts[255]) > pixels:
-        return ("more than half of its alpha is between 0 and 255: if it is no alpha, --alpha ignore",)
+        return ("more than half of its alpha is between 0 and 255: if it is not alpha, use --alpha ignore",)
     return ()
 
 

@@ -102,7 +102,7 @@ def dark_note(greatest: int, bits: int) -> tuple[str, ...]:
     """Return a note where the uppermost bit of samples is never used: they may have fewer bits than that."""
     most = (1 << bits) - 1
     return (
-        (f"samples up to {greatest} of {most}: dark; --stretch scales them",)
+        (f"dark: samples only reach {greatest} of {most}; --stretch brightens them",)
         if bits > 8 and greatest <= most // 2
         else ()
     )

@@ -215,9 +215,10 @@ class Tiff(TiffImageFile):
         samples = counted(tags.get(_SAMPLES, 1), f"{'/'.join(kinds)} sample")
         raise ImageError(
             FailureKind.NOT_AN_IMAGE,
-            f"a TIFF with {samples} of {bits} bits a pixel (photometric {tags.get(_PHOTOMETRIC, 'missing')}, "
-            f"compression {tags.get(_COMPRESSION, _UNCOMPRESSED)}), which is not read; convert it to 8 or 16 "
-            "bits of grey or RGB, for example with gdal_translate",
+            f"a TIFF with {samples} of {bits} bits a pixel (photometric "
+            f"{tags.get(_PHOTOMETRIC, 'missing')}, compression {tags.get(_COMPRESSION, _UNCOMPRESSED)}), "
+            "which is not supported; convert it to 8 or 16 bits of grey or RGB, for example with "
+            "gdal_translate",
         ) from error
 
     def _rows(self, layout: _Layout) -> Iterator[Values]:
@@ -378,8 +379,8 @@ class Tiff(TiffImageFile):
 def raw_message(name: str) -> str:
     """Return why a camera's RAW file is not read, and what to do."""
     return (
-        f"a camera's RAW file ({name}), which is not read: develop it to TIFF, PNG or JPEG, for example with "
-        "darktable-cli, RawTherapee or dcraw -T"
+        f"a camera's RAW file ({name}), which is not supported: develop it to TIFF, PNG or JPEG, for example "
+        "with darktable-cli, RawTherapee or dcraw -T"
     )
 
 

@@ -129,12 +129,12 @@ def death_of(process: BaseProcess) -> Failure:
         how = f"signal {-code}"
         with contextlib.suppress(ValueError):
             how = signal.Signals(-code).name
-    return Failure(FailureKind.DECODER_DIED, f"its decoder died ({how}); the file may be damaged")
+    return Failure(FailureKind.DECODER_DIED, f"the decoder crashed ({how}); the file may be damaged")
 
 
 def hung(what: str, seconds: float) -> Failure:
     """Return the failure of an image for which `what` took too long."""
-    return Failure(FailureKind.DECODER_HUNG, f"{what} did not come back within {seconds:g} s", seconds)
+    return Failure(FailureKind.DECODER_HUNG, f"{what} did not finish within {seconds:g} s", seconds)
 
 
 def out_of_memory() -> Failure:
@@ -185,7 +185,7 @@ class _Process:
             self._connection.send((function, arguments, limit))
             while True:
                 if not self._connection.poll(seconds):
-                    raise ImageError.of(hung("its decoder", seconds))
+                    raise ImageError.of(hung("the decoder", seconds))
                 is_end, value = self._connection.recv()
                 if is_end:
                     break

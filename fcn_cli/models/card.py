@@ -65,7 +65,7 @@ class Card:
             raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
         # Beside its own error, the parser has Python's for numbers of thousands of digits and deep nesting.
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{path}: no TOML ({error})") from None
+            raise RequestError(f"{path}: not TOML ({error})") from None
         return _Reader(path, content).card()
 
     def background_index(self, names: Sequence[str] | None, path: Path) -> int | None:
@@ -78,7 +78,7 @@ class Card:
         if isinstance(given, str) and names is not None and given in names:
             return names.index(given)
         known = "it has no class_names" if names is None else f"the classes are {', '.join(names)}"
-        raise RequestError(f"{path}: background = {given!r} is none of the classes; {known}")
+        raise RequestError(f"{path}: background = {given!r} is not one of the classes; {known}")
 
 
 class _Reader:
@@ -92,7 +92,7 @@ class _Reader:
         for key in self._content:
             if key not in known:
                 raise RequestError(
-                    f"{self._path}: {key:.60} is no key of a card; it takes {alternatives(known)}"
+                    f"{self._path}: {key:.60} is not a key of a card; the keys are {alternatives(known)}"
                 )
         return Card(
             self._take("class_names", _names, "different names in quotes, at least 2"),

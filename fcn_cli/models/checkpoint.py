@@ -59,7 +59,7 @@ class Origin:
         if self.others:
             said.append(f"left out {_first_names(self.others)}, not part of the network")
         if self.has_one_channel:
-            said.append("took its one channel x for two classes with the logits 0 and x")
+            said.append("took its one channel x as two classes with the logits 0 and x")
         return "; ".join(said)
 
     def as_json(self) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def _why_refused(data: io.BytesIO, error: Exception) -> str:
             return _damaged(data)
     elif not start.startswith(_LEGACY_START) and not named:
         what = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "")
-        return f"no PyTorch file{f' but {what}' if what else ''}" if size else "the file is empty"
+        return f"not a PyTorch file{f' but {what}' if what else ''}" if size else "the file is empty"
     elif not isinstance(error, pickle.UnpicklingError):
         return _damaged(data)
     if named or isinstance(error, pickle.UnpicklingError):
@@ -350,11 +350,11 @@ def _zip_finding(data: io.BytesIO) -> str | None:
     if "constants.pkl" in names:
         return "a TorchScript archive, not a checkpoint; save model.state_dict()"
     if "data.pkl" not in names:
-        return "no PyTorch file but a zip archive of something else"
+        return "a zip archive, but not a PyTorch file"
     # torch.save compresses nothing, and no two members share bytes: so it takes no more memory than the file.
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         return (
-            "compressed, which files of torch.save are not; unpack it and make a zip archive that only stores"
+            "compressed, which files of torch.save are not; unpack it, and zip it again without compression"
         )
     return _damaged(data) if sum(member.file_size for member in members) > len(data.getbuffer()) else None
 

@@ -136,5 +136,5 @@ def find(name: str) -> Architecture:
     if name in BACKBONES:
         return BACKBONES[name]
     if name in REPLACED:
-        raise RequestError(f"--backbone {name}: {REPLACED[name]} took its place")
+        raise RequestError(f"--backbone {name}: replaced by {REPLACED[name]}")
     raise RequestError(f"--backbone {name}: not one of {', '.join(BACKBONES)}")

@@ -139,7 +139,7 @@ class BucketStore(OutputStore):
                 if found.data == data:
                     return found.object.etag
         raise OutputLost(
-            f"{self.objects}/{name}: another run has written it; this one has lost the directory"
+            f"{self.objects}/{name}: another run has written it; this run no longer holds the directory"
         )
 
     @override
@@ -248,7 +248,7 @@ def open_store(directory: str) -> OutputStore:
         )
     if scheme == "memory":
         raise RequestError(
-            f"--output {directory}: this memory ends with the process; give s3://, gs:// or a directory"
+            f"--output {directory}: it is lost when the process ends; give s3://, gs:// or a directory"
         )
     if scheme not in _SCHEMES:
         raise RequestError(

@@ -125,7 +125,7 @@ def read_recorded_labels(root: OutputStore, name: str, record: Record) -> LabelM
     """Return the label map in an output file; raise ImageError where it is not what its record says."""
     labels = read_label_map(root / name, record.size)
     if count_classes(labels) != record.classes:
-        raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: not what its record says; see fcn verify")
+        raise ImageError(FailureKind.BAD_LABELS, f"{root / name}: does not match its record; see fcn verify")
     return labels
 
 

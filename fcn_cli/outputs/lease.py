@@ -169,8 +169,9 @@ class Lease(Lock):
         self._refresh()
         if self._lost or self._is_uncertain():
             raise OutputLost(
-                f"{self}: this run has lost its lock; after {self._times.expiry / 60:g} minutes "
-                "without a sign of life another one may take over. Run the same command again to continue"
+                f"{self}: this run has lost its lock: it could not renew it for "
+                f"{self._times.expiry / 60:g} minutes, and another run may have taken over. Run the "
+                "same command again to continue"
             )
 
     def _is_uncertain(self) -> bool:

@@ -224,8 +224,8 @@ class OutputLock:
             if patience is not None and now - since >= max(patience, self._wait):
                 since_when = duration(now - since)
                 raise OutputLocked(
-                    f"{self.output}: {held.run} has kept its lock for {since_when} without going on{held.who}"
-                    f"; is it stopped?{self.output.lock_note}"
+                    f"{self.output}: {held.run} has held its lock for {since_when} without making "
+                    f"progress{held.who}; is it suspended?{self.output.lock_note}"
                 )
             if not self.waited and patience != self.output.passing_seconds:
                 self.waited = True
@@ -260,12 +260,12 @@ class OutputLock:
         mine, other = self.claim.shard, held.claim.shard
         if mine is not None and other is not None and mine != other and mine.count == other.count:
             return SettingsMismatch(
-                f"{self.output}: {held.run} works there with other settings{held.who}; give all "
-                "shards the same options, or use another --output"
+                f"{self.output}: {held.run} is using other settings there{held.who}; give all shards "
+                "the same options, or use another --output"
             )
         return OutputLocked(
-            f"{self.output}: {held.run} is writing there{held.who}; wait for it to end, or give --wait"
-            f"{self.output.lock_note}"
+            f"{self.output}: {held.run} is writing there{held.who}; wait for it to finish, or use "
+            f"--wait{self.output.lock_note}"
         )
 
     def _remove_empty(self) -> None:
@@ -399,7 +399,7 @@ class FileLock(Lock):
 def _flock(descriptor: int, *, shared: bool = False) -> bool:
     """Lock a file, if nobody else has; say whether that succeeded."""
     if sys.platform == "win32":
-        raise OSError("this system has no locks for files")
+        raise OSError("this system does not support file locks")
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

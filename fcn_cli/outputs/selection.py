@@ -45,7 +45,7 @@ class Selection:
     def check(self) -> None:
         """Raise RequestError when the parts of the selection exclude each other."""
         if not self.classes and (self.minimum is not None or self.maximum is not None):
-            raise RequestError("--min and --max are about a class; name it with --class")
+            raise RequestError("--min and --max need a class; name it with --class")
         if self.classes and self.status == "failed":
             raise RequestError("images that failed have no classes; leave --class or --status out")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:

@@ -268,7 +268,7 @@ def require_output_directory(output: ReadableDirectory) -> None:
         reason = "no such directory" if missing else "not an output directory of fcn"
         raise RequestError(f"{output}: {reason}; give the --output of an fcn segment command")
     if content[SETTINGS_MARK] != SCHEMA:
-        raise RequestError(f"{output}: written by another version of fcn, which can read it")
+        raise RequestError(f"{output}: written by another version of fcn; use that version to read it")
 
 
 def read_fingerprint(output: ReadableDirectory) -> str | None:

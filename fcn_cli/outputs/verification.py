@@ -56,7 +56,7 @@ _CUTOUT_MODES = {"RGBA", "RGB"}
 # `Record.mean_confidence` has four decimals.
 _MEAN_SLACK = 1.01e-4
 
-_AFTER_DAMAGE = "the same fcn segment command drops them, and makes images again that have no record then"
+_AFTER_DAMAGE = "the same fcn segment command drops them and redoes their images"
 
 
 class Progress(Protocol):
@@ -208,7 +208,7 @@ class _Checker:
 
     def _remedy(self, record: Record, name: str, size: int) -> str:
         if "://" not in record.path and not os.path.lexists(record.path):
-            return f"its image is gone from {record.path}: restore one of the two"
+            return f"its image is gone from {record.path}; restore the image or this file"
         output_type = output_type_of(name)
         command = "the same fcn segment command"
         # What the last command asked for need not be in run.json, if it found nothing to do.

@@ -236,7 +236,7 @@ def _show(record: Record, output: LocalStore, pictures: Pictures, rendering: Ren
         # The colours cannot be taken off it, so it stands for the image.
         key, path = key_of(key, "overlay"), str(output.root / overlay)
         open_image = partial(_open_overlay, output, record, overlay)
-        notes.append("The picture is the overlay.")
+        notes.append("The picture shown is the overlay.")
     of_image, problem = pictures.of_image(key, path, open_image)
     if problem is not None:
         notes.append(problem)
@@ -258,7 +258,7 @@ def _read_labels(output: LocalStore, record: Record) -> LabelMap:
     names = {output_type_of(name): name for name in record.outputs}
     types = [each for each in label_types() if each in names]
     if not types:
-        raise ImageError(FailureKind.NOT_FOUND, "No label map: neither masks nor color were written.")
+        raise ImageError(FailureKind.NOT_FOUND, "No mask: neither masks nor color were written.")
     for each in types:
         try:
             labels = read_label_map(output / names[each], record.size)
@@ -267,13 +267,14 @@ def _read_labels(output: LocalStore, record: Record) -> LabelMap:
         if count_classes(labels) == record.classes:
             return labels
     raise ImageError(
-        FailureKind.BAD_LABELS, "The label map is missing or damaged; the next run makes a missing one again."
+        FailureKind.BAD_LABELS,
+        "The mask is missing or damaged; if it is missing, the next run writes it again.",
     )
 
 
 def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
     if not output.has_size(name, record.output_sizes()[name]):
-        raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or not what its record says.")
+        raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or does not match its record.")
     try:
         return decoder.decode_for_people(output.root / name).image
     except ImageError as error:

@@ -50,8 +50,8 @@ class EarlierExecutions:
             return None
         counts = ", ".join(f"{count} on {execution}" for execution, count in sorted(other.items()))
         return (
-            f"this run computes on {own}; of the masks that are there: {counts}. "
-            "They can differ in single pixels; --device and --precision settle it"
+            f"this run computes on {own}; existing masks: {counts}. Single pixels can differ; --device "
+            "and --precision make them the same"
         )
 
 

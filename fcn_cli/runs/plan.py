@@ -28,7 +28,7 @@ from ..outputs.record import Record, begin, finish
 from ..outputs.statistics import Totals
 
 _TIME_CHANGED = "the time changed"
-_UNKNOWN = "the content cannot be told"
+_UNKNOWN = "the content is unknown"
 
 
 class Action(StrEnum):
@@ -291,8 +291,7 @@ def _refuse_all(clashes: Sequence[collisions.Collision]) -> NoReturn:
         raise NameCollision(f"{clashes[0].text}; {clashes[0].way_out}")
     ways_out = sorted({clash.way_out for clash in clashes})
     raise NameCollision(
-        f"{len(clashes)} images would be written under names of others, nothing is done; "
-        f"{'; or '.join(ways_out)}",
+        f"{len(clashes)} images have the output names of others, nothing is done; {'; or '.join(ways_out)}",
         [clash.text for clash in clashes],
     )
 
@@ -304,9 +303,9 @@ def _refuse_second_names(pairs: Sequence[tuple[Source, str]]) -> None:
     source, name = pairs[0]
     images = counted(len(pairs), "image")
     raise NameCollision(
-        f"{images} would be segmented again under another name, nothing is done: {source.given} is recorded "
-        f"as {name} and would be {source.image}; give the inputs as before, and others in a command of their "
-        "own (files with --root), or use another --output; --overwrite makes both"
+        f"{images} would be segmented again under another name, nothing is done: {source.given} is "
+        f"recorded as {name} and would be {source.image}; give the inputs as before and new ones in a "
+        "separate command (files with --root), or use another --output; --overwrite makes both"
     )
 
 
@@ -340,7 +339,7 @@ def _why_vanished(source: Source) -> Failure | None:
     failure = source.problem or _why_not_opened(source.path)
     if failure is None:
         return None
-    return replace(failure, message=f"{failure.message}; what was written of it before stays")
+    return replace(failure, message=f"{failure.message}; its earlier outputs are kept")
 
 
 class _Planner:
@@ -441,7 +440,7 @@ class _Planner:
         if self._wanted.retry_failed:
             return Segment(source, f"--retry-failed: {message}")
         if not record.stays_failed(self._wanted.limit_of) and not _fails_again(source, record):
-            return Segment(source, f"failed before, may do now: {message}")
+            return Segment(source, f"failed before, to be retried: {message}")
         return KnownFailure(source, message, record)
 
     def _step_of_done(self, source: Source, record: Record) -> Step:
@@ -464,12 +463,12 @@ class _Planner:
         if missing:
             reason = f"{', '.join(missing)} missing"
         else:
-            reason = f"{types[0]} was {record.looks.get(types[0])}, is to be {looks[types[0]]}"
+            reason = f"{types[0]} was {record.looks.get(types[0])}, is now {looks[types[0]]}"
         if not all(output_layout.find_output_type(output_type).from_labels for output_type in types):
             return Complete(source, reason, record, tuple(types), not missing)
         label_file = self._label_file(source, recorded)
         if label_file is None:
-            return Segment(source, f"{reason}; no label map to make it from")
+            return Segment(source, f"{reason}; no mask to make it from")
         return Remake(source, reason, record, tuple(types), not missing, label_file)
 
     def _label_file(self, source: Source, recorded: Mapping[str, int]) -> str | None:

@@ -121,7 +121,7 @@ def make_from_labels(
         writes.retract((step.source, step.types) for step in group)
         for step in group:
             if not _make_one(step, folder, writes):
-                yield Segment(step.source, "its label map cannot be used")
+                yield Segment(step.source, "its mask cannot be used")
             writes.commit()
 
 

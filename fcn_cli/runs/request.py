@@ -106,14 +106,13 @@ class SegmentRequest:
         """Raise RequestError when the parts of the request exclude each other."""
         if len(self.inputs.inputs) == 1 and _is_one_directory(self.inputs.inputs[0], self.output.directory):
             raise RequestError(
-                f"{self.inputs.inputs[0]}: is the --output too, which is never input; name another --output "
-                "(it may lie inside the input)"
+                f"{self.inputs.inputs[0]}: is also the --output; use another --output (it may be inside "
+                "the input)"
             )
         averaged = len(self.prediction.decoding.scales) > 1 or self.prediction.inference.views.flip
         if LOGITS in self.output.types and averaged:
             raise RequestError(
-                "--write logits: --scales and --flip average probabilities, of which there are no logits; "
-                "leave them out"
+                "--write logits cannot be combined with --scales or --flip, which average probabilities"
             )
         # What needs the whole directory, or all images, cannot be done by one shard.
         needs_all = {
@@ -123,9 +122,7 @@ class SegmentRequest:
         }
         for option, is_given in needs_all.items():
             if is_given and self.shard is not None:
-                raise RequestError(
-                    f"--shard is for one of several processes, {option} for one alone: drop one"
-                )
+                raise RequestError(f"--shard and {option} exclude each other; leave one of them out")
 
     def resolve(self) -> ResolvedRequest:
         """Look up and hash what the request names.

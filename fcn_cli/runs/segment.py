@@ -133,16 +133,17 @@ def _why_nothing(request: SegmentRequest, found: Found) -> str:
     if found.sources or request.resume.prune is not None:
         return ""
     empty = found.empty_directories()
-    where = f"nothing to segment in {', '.join(found.directories)}"
+    where = f"no images found in {', '.join(found.directories)}"
     if empty and len(empty) == len(found.directories):
         what = "the directory is empty; is its disk" if len(empty) == 1 else "all are empty; are their disks"
         where = f"{where}: {what} mounted?"
     elif empty:
         where = (
-            f"{where}; {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: a disk not mounted?"
+            f"{where}; {' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty; is a disk not "
+            "mounted?"
         )
     elif not found.directories:
-        where = "nothing to segment was found"
+        where = "no images found"
     return "; ".join(filter(None, [where, _why_not_included(request.inputs, found), found.ignored_text()]))
 
 
@@ -241,7 +242,7 @@ class Run:
             _repair(self.output, journal, self.resolved, self.observer, described=described)
             _bring_up_to_date(plan, journal, self.folder, self.report)
         for record in plan.over:
-            self.observer.detail(f"{record.source}: no failure any more; its record goes")
+            self.observer.detail(f"{record.source}: no longer fails; its record is removed")
         self.report.planned(plan)
         return plan
 
@@ -284,7 +285,7 @@ class Run:
 
     def _hashing(self, count: int) -> None:
         images = "1 image has" if count == 1 else f"{count:,} images have"
-        self.observer.note(f"{images} another time than recorded: comparing the content")
+        self.observer.note(f"{images} a new modification time: comparing the content")
 
     def _wanted(self) -> Wanted:
         return Wanted(
@@ -341,9 +342,7 @@ def _damage(index: RecordIndex) -> str:
         lines += f"; {'its image' if told == 1 else 'their images'} will be done again"
     if index.unknown:
         which = "its image" if index.damaged == 1 else f"the image of {index.unknown}"
-        lines += (
-            f"; {which} cannot be told: an earlier record stands, and fcn verify finds what does not agree"
-        )
+        lines += f"; {which} is unknown: an earlier record is used, and fcn verify finds what does not match"
     return lines
 
 
@@ -354,7 +353,7 @@ def tell_what_is_not_there(journal: Journal, found: Found, observer: RunObserver
         text = f"{directory}: this directory is empty; is its disk mounted?"
         if count := counts.pop(directory, 0):
             are = "recorded image is" if count == 1 else "recorded images are"
-            observer.warn(f"{text} {'At least ' if more else ''}{count} {are} of it")
+            observer.warn(f"{text} {'At least ' if more else ''}{count} {are} from it")
         else:
             observer.note(text)
     if number := counts.total():
@@ -388,8 +387,8 @@ def _warn_of_a_small_disk(
     if need > free:
         images = counted(max(wanted.values()), "image")
         observer.warn(
-            f"{output}: {images} to come need about {_size(need)}, by the size of those before, and this "
-            f"disk has {_size(free)} free: the run will end early, with exit code 5"
+            f"{output}: {images} will need about {_size(need)}, judging by those before, but this disk "
+            f"has only {_size(free)} free: the run will end early, with exit code 5"
         )
 
 

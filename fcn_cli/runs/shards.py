@@ -74,7 +74,7 @@ def begun(
                 raise
             if not lock.waited:
                 lock.waited = True
-                note(f"{output}: waiting for another number of shards")
+                note(f"{output}: waiting for a run with another number of shards")
             pause(output)
 
 
@@ -100,10 +100,10 @@ def end(output: OutputStore, shard: Shard, note: Callable[[str], None]) -> None:
                 with OutputLock(output, merging=True):
                     other = _end_as_the_last(output, shard, note)
         except OutputLocked as error:
-            note(f"shard {shard} ends; nothing is merged now ({error}); fcn merge {output} does it")
+            note(f"shard {shard} is finished, but nothing is merged ({error}); run fcn merge {output}")
             return
     if other is not None:
-        note(f"shard {shard} ends; the last one to end merges (to come: {other})")
+        note(f"shard {shard} is finished; the last one to finish merges (still to finish: {other})")
 
 
 def _at_work(output: OutputStore) -> Shard | None:
@@ -122,10 +122,12 @@ def _end_as_the_last(output: OutputStore, shard: Shard, note: Callable[[str], No
             return other
         if output.journal_shards() or not statistics.up_to_date(output, _class_names(output)):
             totals = _merge(output)
-            note(f"shard {shard} ends as the last one; merged: {totals.images} ok, {totals.failed} failed")
+            note(
+                f"shard {shard} is the last one to finish; merged: {totals.images} ok, {totals.failed} failed"
+            )
             return None
         statistics.write_run(output, _run_of_all(output))
-    note(f"shard {shard} ends as the last one; nothing to merge")
+    note(f"shard {shard} is the last one to finish; nothing to merge")
     return None
 
 

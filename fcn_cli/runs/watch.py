@@ -80,18 +80,18 @@ def refuse_unwatchable(request: SegmentRequest) -> None:
     other = [given for given in request.inputs.inputs if not os.path.isdir(given)]
     for wrong, text in (
         (request.inputs.listed is not None, "--watch takes directories, not a list (--files-from)"),
-        (request.dry_run, "--watch never ends, so there is no --dry-run of it; leave one of them out"),
+        (request.dry_run, "--watch and --dry-run exclude each other; leave one of them out"),
         (
             request.shard is not None,
-            "--watch takes all images, not the share of a --shard; leave one of them out",
+            "--watch and --shard exclude each other; leave one of them out",
         ),
         (
             store_urls.is_url(str(request.output.store)),
-            f"--watch writes into a directory of this machine, not to {request.output.directory}",
+            f"--watch needs a local --output, not {request.output.directory}",
         ),
         (
             request.ray is not None,
-            "--watch is for this machine, and --ray for many images at once; leave one of them out",
+            "--watch and --ray exclude each other; leave one of them out",
         ),
         (not request.inputs.inputs, "--watch needs a directory to watch"),
         (bool(other), f"{''.join(other[:1])}: --watch takes directories that exist on this machine"),
@@ -188,7 +188,7 @@ class _Watch:
         # What is wrong with the weights is said now, not when the first image comes.
         self.resolved.model.weights_file(self.observer.downloading)
         self.observer.note(
-            f"watching {', '.join(self.request.inputs.inputs)} {self._directories.how()}; "
+            f"watching {', '.join(self.request.inputs.inputs)} ({self._directories.how()}); "
             "Ctrl-C or SIGTERM ends it"
         )
         request = self.request
@@ -251,7 +251,9 @@ class _Watch:
         if not self._directories.give_back(source):
             return False
         self._batch.report.summary.total -= 1
-        self.observer.detail(f"{source.given}: changed meanwhile; it is taken when it is whole")
+        self.observer.detail(
+            f"{source.given}: changed while it was read; it is retried when it stops changing"
+        )
         return True
 
     def _refresh(self) -> None:

@@ -41,7 +41,7 @@ class WatchedDirectories:
         self._began = self._ended = 0.0
         self._search(request.inputs.inputs)
         if len(self.found.directories) < len(set(map(os.path.abspath, request.inputs.inputs))):
-            raise RequestError(f"--watch finds nothing in there: {self.found.ignored_text()}")
+            raise RequestError(f"--watch: nothing to watch: {self.found.ignored_text()}")
         self._arrivals.scan(self.found.sources, self._began, self._ended)
         self._events = ChangeEvents(self.found.directories, str(request.output.store))
 
@@ -63,7 +63,7 @@ class WatchedDirectories:
 
     def how(self) -> str:
         """Say how changes are noticed."""
-        return "by the system's events" if self._events.alive else f"by a search every {self._settle:g} s"
+        return "by events" if self._events.alive else f"searching every {self._settle:g} s"
 
     def is_due(self) -> bool:
         """Say whether it is time to search."""
@@ -79,7 +79,7 @@ class WatchedDirectories:
         # The system may report a directory and lose what came into it in the same moment: search twice.
         self._again, self._woken = self._woken, False
         if self._events.problem:
-            self._warn(f"no events about changes ({self._events.problem}); looking {self.how()}", detail=True)
+            self._warn(f"no events about changes ({self._events.problem}); {self.how()}", detail=True)
         inputs = self._request.inputs.inputs
         missing = {given for given in inputs if not os.path.isdir(given)}
         for given in sorted(missing - self._missing):

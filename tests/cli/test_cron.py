@@ -253,7 +253,7 @@ def test_a_dry_run_looks_whether_listed_images_are_there(
     lost = "failed\t{}.png\tno such file (or a broken link)"
     assert done.stdout.splitlines() == [
         "segment\ta.png\tnew",
-        "refused\tb.png\tno such file (or a broken link); what was written of it before stays",
+        "refused\tb.png\tno such file (or a broken link); its earlier outputs are kept",
         *(lost.format(name) for name in ("dead", "lost")),
     ]
     assert "4 images: 1 to segment, 0 to complete, 0 done before, 2 failed, 1 refused" in done.stderr
@@ -283,9 +283,7 @@ def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhoto
     ]
     need = 40 * sum(sizes) / 3 / 1e6
     assert planned == ran
-    assert (
-        f"out: 40 images to come need about {need:.1f} MB, by the size of those before, and this disk" in ran
-    )
+    assert f"out: 40 images will need about {need:.1f} MB, judging by those before, but this disk" in ran
     assert done.code == 5
 
 

@@ -25,7 +25,7 @@ from ..made_output import failed_record, make_output
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
-LOST = "fcn: stdout: cannot be written ({}); what it did not take is lost\n"
+LOST = "fcn: stdout: cannot be written ({}); part of the output is lost\n"
 FULL = LOST.format("No space left on device")
 
 # Each command that prints data, with its usual exit code. What segments is not in here.
@@ -193,7 +193,7 @@ def test_a_pipe_that_does_not_block(tmp_path: Path) -> None:
 def test_a_log_on_a_full_disk(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     """One line when it happens, one at the end, and 5; the masks are whole."""
     make_photos(["a.png", "b.png"])
-    first = "--log-file /dev/full: cannot be written (No space left on device); the work goes on"
+    first = "--log-file /dev/full: cannot be written (No space left on device); the run continues without it"
     last = "--log-file /dev/full: lines are missing (No space left on device)"
     done = fcn("segment", "made", *SMALL, "-q", "--log-file", "/dev/full", code=5)
     assert done.stderr == f"fcn: {first}\nfcn: {last}\n"

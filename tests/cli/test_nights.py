@@ -97,14 +97,14 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     mornings.add("4, a full disk", night, status, lines := log.new())
     assert night.code == 5
     warning, full = night.stderr.splitlines()
-    assert warning.startswith("fcn: out: 60 images to come need about ")
+    assert warning.startswith("fcn: out: 60 images will need about ")
     assert warning.endswith(" free: the run will end early, with exit code 5")
     assert "cannot be written (No space left on device)" in full
     assert "broken.png" not in night.stderr
     assert status.code == 1
     assert f"with exit code 5: {full.removeprefix('fcn: ')}\n" in status.stdout
     assert re.search(r"\n62 images: \d+ done, 1 failed, \d+ left\n", status.stdout)
-    assert "to go on, give the same fcn segment command again" in status.stdout
+    assert "to continue, run the same fcn segment command again" in status.stdout
     assert lines.count(failure) == 1
     assert lines[-1] == full.removeprefix("fcn: ")
 

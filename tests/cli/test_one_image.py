@@ -199,8 +199,8 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-", "-o", "out"), "'-' is one image on stdin, and it becomes one PNG: add -o - or -o NAME.png"),
-        (("made", "-", "-o", "out"), "'-' is one image on stdin"),
+        (("-", "-o", "out"), "'-' reads one image from stdin: add -o - or -o NAME.png"),
+        (("made", "-", "-o", "out"), "'-' reads one image from stdin"),
         (("-o", "-"), "-o - takes exactly one image, a file or '-' for stdin, not none"),
         (("made/a.png", "made/b.png", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
         (("made/a.png", "-", "-o", "-"), "takes exactly one image, a file or '-' for stdin, not 2"),
@@ -210,11 +210,11 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
         (("made/c.png", "-o", "-"), "made/c.png: no such file or directory"),
         (
             ("made/a.png", "-o", "-", "--write", "masks,color"),
-            "one image becomes one PNG, not 2: masks, color",
+            "-o writes one PNG, not 2 (masks, color)",
         ),
         (
             ("made/a.png", "-o", "-", "--write", "masks", "--cutout", "cat"),
-            "one image becomes one PNG, not 2",
+            "-o writes one PNG, not 2",
         ),
         (("made/a.png", "-o", "-", "--write", "cutout", "--cutout", "x"), "--cutout x: no such class"),
     ],
@@ -265,7 +265,10 @@ def test_one_image_becomes_one_file(fcn: Fcn, make_photos: MakePhotos, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("made/a.png", "-o", "a.jpg"), "-o a.jpg: an image is written as PNG: a.png; a directory ends in /"),
+        (
+            ("made/a.png", "-o", "a.jpg"),
+            "-o a.jpg: an image is written as PNG; use a.png, or a.jpg/ for a directory",
+        ),
         (("made/a.png", "-o", "no/a.png"), "there is no directory no"),
         (("made/a.png", "-o", "made/a.png"), "-o made/a.png: is the input itself"),
         (("made/a.png", "-o", "link.png"), "-o link.png: is the input itself"),
@@ -274,8 +277,8 @@ def test_one_image_becomes_one_file(fcn: Fcn, make_photos: MakePhotos, tmp_path:
             "takes exactly one image, a file or '-' for stdin, not 2",
         ),
         (("made", "-o", "x.png"), "made: -o x.png takes one image file, not a directory or a pattern"),
-        (("made/a.png", "-o", "x.png", "--json"), "--json means nothing with -o x.png"),
-        (("made/a.png", "-o", "pipe.png"), "pipe.png: is there, and no regular file"),
+        (("made/a.png", "-o", "x.png", "--json"), "--json cannot be used with -o x.png"),
+        (("made/a.png", "-o", "pipe.png"), "pipe.png: exists and is not a regular file"),
     ],
 )
 def test_files_that_cannot_be_meant(
@@ -314,7 +317,7 @@ REFUSED = {
 @pytest.mark.parametrize("option", REFUSED)
 def test_options_that_mean_nothing_there_are_refused(fcn: Fcn, option: str) -> None:
     done = fcn("segment", CHELSEA, *SMALL, "-o", "-", option, *REFUSED[option], code=2)
-    assert f"fcn: {option} means nothing with -o -" in done.stderr
+    assert f"fcn: {option} cannot be used with -o -" in done.stderr
     assert done.stdout == ""
 
 

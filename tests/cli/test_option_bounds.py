@@ -202,7 +202,7 @@ def test_lists_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with open("/dev/zero", "rb") as endless:
         done = subprocess.run(line, stdin=endless, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "fcn: --files-from -: a device is no list of files" in done.stderr
+    assert "fcn: --files-from -: a device, not a list of files" in done.stderr
     run_process("segment", "--files-from", "/dev/null", "-o", "out", cwd=tmp_path)
     monkeypatch.setattr(file_lists, "MOST_BYTES", 5000)
     (tmp_path / "long").write_text("a\n" * 3000)

@@ -42,7 +42,7 @@ def test_a_dead_address_fails_at_once(fcn: Fcn, photos: Path) -> None:
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         began = time.monotonic()
         done = fcn("segment", photos, *SMALL, "--ray", address, code=2)
-    assert f"--ray {address}: nothing answers there (Connection refused)" in done.stderr
+    assert f"--ray {address}: no answer (Connection refused)" in done.stderr
     assert time.monotonic() - began < 10
     assert not Path("fcn_output").exists()
 
@@ -53,7 +53,7 @@ def test_a_server_that_is_not_ray_is_refused(
     address, answers = listening
     answers.append(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     done = fcn("segment", photos, *SMALL, "--ray", address, code=2)
-    assert f"--ray {address}: nothing answers there (what listens there is not Ray)" in done.stderr
+    assert f"--ray {address}: no answer (not a Ray server)" in done.stderr
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_a_server_that_says_nothing_is_refused_within_ten_seconds(
 ) -> None:
     began = time.monotonic()
     done = fcn("segment", photos, *SMALL, "--ray", listening[0], code=2)
-    assert "nothing answers there (timed out)" in done.stderr
+    assert "no answer (timed out)" in done.stderr
     assert time.monotonic() - began < 10
 
 
@@ -84,8 +84,8 @@ def test_what_is_no_address_is_a_usage_error(fcn: Fcn, photos: Path, given: str,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--watch",), "--watch is for this machine"),
-        (("--shard", "1/2"), "--shard is for one of several processes, --ray for one alone"),
+        (("--watch",), "--watch and --ray exclude each other"),
+        (("--shard", "1/2"), "--shard and --ray exclude each other"),
         (("--device", "cuda:0"), "Ray gives each actor a GPU of its own"),
     ],
 )

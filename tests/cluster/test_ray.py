@@ -57,7 +57,7 @@ def test_an_actor_killer_costs_only_itself(
     arguments = ("made", *SMALL, "-o", "out")
     done = run_line(ray_cluster.segment(*arguments), code=1, cwd=tmp_path, env=ray_cluster.environment)
     assert stray_lines(done.stderr) == []
-    assert "no mask for made/p040x.png: 2 actors of Ray died with it in hand" in done.stderr
+    assert "no mask for made/p040x.png: 2 Ray actors died while they processed it" in done.stderr
     assert pictures(tmp_path / "out") == pictures(tmp_path / "plain")
     records = journal_of(tmp_path / "out")
     assert [image for image, record in records.items() if record["status"] != "ok"] == ["p040x.png"]
@@ -164,5 +164,5 @@ def test_the_cluster_wants_its_token(
     wrong.write_text("0" * 64)
     environment = {**ray_cluster.environment, "RAY_AUTH_TOKEN_PATH": str(wrong)}
     done = run_line(ray_cluster.segment("made", *SMALL, "-o", "out"), code=2, cwd=tmp_path, env=environment)
-    assert "the cluster wants its token" in done.stderr
+    assert "the cluster requires a token" in done.stderr
     assert not list(tmp_path.glob("out/masks"))

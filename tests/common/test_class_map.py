@@ -45,7 +45,7 @@ def test_what_is_no_map(text: str) -> None:
         ("oak=pearson", "--map: there is no class 'pearson'; did you mean person?"),
         ("4=1", "--map: there is no class '4'; the classes are oak, fir, 7, void"),
         ("oak=21", "--map: there is no class '21'"),
-        ("oak=1,3=2", "--map: 3 is class 3, which it names twice"),
+        ("oak=1,3=2", "--map: 3 is class 3, which is listed twice"),
     ],
 )
 def test_unknown_classes_are_refused_with_suggestions(text: str, said: str) -> None:
@@ -67,5 +67,5 @@ def test_a_target_may_be_any_index() -> None:
 
 
 def test_a_name_needs_names() -> None:
-    with pytest.raises(RequestError, match="'oak' is no number"):
+    with pytest.raises(RequestError, match="'oak' is not an index"):
         ClassMap.parse("oak=1").indices("--map", None, VOC_CLASSES)

@@ -123,7 +123,7 @@ def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, photos: Path, 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[{"image_id": 1, "category_id": 17, "score": 0.9}]', "results of a detector"),
+        ('[{"image_id": 1, "category_id": 17, "score": 0.9}]', "a detector's results"),
         ("[]", "a list; COCO's instances are an object"),
         ("[[[[", "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -168,7 +168,9 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     shown = fcn("evaluate", photos, "instances.json", "--predictions", "masks").stdout
     shown = " ".join(shown.split())
     assert "6 used, 1 of other categories (background), 2 of images that the file does not list" in shown
-    assert "the truth has no category for 18 classes: aeroplane, bicycle, bird, boat, bottle, …" in shown
+    assert (
+        "the ground truth has no category for 18 classes: aeroplane, bicycle, bird, boat, bottle, …" in shown
+    )
 
 
 def runs(counts: Any) -> dict[str, Any]:
@@ -300,8 +302,8 @@ def test_names_of_other_folders_are_found_where_they_mean_one_image(
         "y/c.png",
         "e.png",
     }
-    assert "its truth may be one/e.png or two/e.png" in said
-    assert f"c.png may be the truth of {made}/x/c.png and {made}/y/c.png" in said
+    assert "its ground truth may be one/e.png or two/e.png" in said
+    assert f"c.png may be the ground truth of {made}/x/c.png and {made}/y/c.png" in said
 
 
 def test_categories_by_ones_own_map(fcn: Fcn, photos: Path) -> None:

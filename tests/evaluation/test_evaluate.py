@@ -145,10 +145,10 @@ def test_known_figures_with_void_absent_and_one_pixel_classes(
     assert got["void_fraction"] == 2 / 18
     assert (got["images"], got["images_given"], got["images_failed"]) == (2, 2, 0)
     shown = fcn("evaluate", "made", "truth", "--predictions", "masks").stdout
-    assert "18 in neither truth nor prediction are left out" in shown
+    assert "18 in neither ground truth nor prediction are left out" in shown
     assert "81.25%" in shown
     assert "2 of 2 images" in shown
-    assert "11.11% of the truth's pixels are void" in shown
+    assert "11.11% of the ground truth's pixels are ignored (255)" in shown
     assert "protocol original" in shown
 
 
@@ -269,13 +269,13 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
     [
         (("made", "nowhere"), 2, "nowhere: no such file or directory"),
         (("nowhere", "truth"), 2, "nowhere"),
-        (("made", "empty"), 2, "empty: expected label maps, found no files"),
+        (("made", "empty"), 2, "empty: expected masks, found no files"),
         (("made", "truth", "--split", "val"), 2, "--split"),
         (("made", "other"), 3, "expected a.png (for made/a.png), found b.png"),
         (("made", "truth", "--predictions", "nowhere"), 2, "nowhere: no such directory"),
         (("made", "truth", "--predictions", "other"), 3, "expected a.png (for made/a.png), found b.png"),
         (("empty", "truth"), 3, "no image"),
-        (("twins", "truth"), 2, "same truth"),
+        (("twins", "truth"), 2, "same ground truth"),
     ],
 )
 def test_requests_that_cannot_be_met(

@@ -1,4 +1,4 @@
-"""Photos that EXIF turns are compared the way in which their truth was drawn; other sizes of truth fail."""
+"""Photos that EXIF rotates are compared the way in which their truth was drawn; other sizes of truth fail."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def test_the_network_sees_a_photo_the_way_its_truth_was_drawn(
 def test_turned_photos_are_reported_in_the_table(fcn: Fcn, dataset: Path) -> None:
     shown = fcn("evaluate", dataset / "photos", dataset / "truth", *SMALL).stdout
     assert (
-        "EXIF turns 7 of the images: 5 compared upright, 2 as stored (--orientation auto); "
-        "3 fit the truth in both orientations" in " ".join(shown.split())
+        "EXIF rotates 7 of the images: 5 compared upright, 2 as stored (--orientation auto); "
+        "3 fit the ground truth in both orientations" in " ".join(shown.split())
     )
 
 
@@ -177,7 +177,7 @@ def test_truth_of_another_size_fails_that_image_by_name(fcn: Fcn, tmp_path: Path
         ("larger.png", "SizesDiffer"),
         ("turned.png", "SizesDiffer"),
     ]
-    assert "larger.png: its truth larger.png has 180x120 pixels, the image 90x60" in done.stderr
+    assert "larger.png: its ground truth larger.png has 180x120 pixels, the image 90x60" in done.stderr
     assert "60x90 pixels, the image 90x60 (is it turned by 90 degrees?)" in done.stderr
 
 

@@ -234,7 +234,7 @@ def test_black_and_white_for_one_class(fcn: Fcn, truths: dict[str, Labels], tmp_
     expected = evaluated(fcn, "made", "plain", "--predictions", "masks")["classes"]
     for place, *options in (["white"], ["made", "--truth-suffix", "_bit"]):
         line = ("made", place, *options, "--predictions", "masks")
-        assert "looks like a black-and-white mask. Say what white is" in fcn("evaluate", *line, code=2).stderr
+        assert "like a black-and-white mask. Say what white means" in fcn("evaluate", *line, code=2).stderr
         assert evaluated(fcn, *line, "--truth-map", "255=person")["classes"] == expected
 
 
@@ -245,7 +245,7 @@ def test_values_that_are_ignored(fcn: Fcn, truths: dict[str, Labels], tmp_path: 
         numbers[0, 0] = 65535
         save_wide(numbers, tmp_path / f"ids/{stem}.png")
     refused = fcn("evaluate", "made", "ids", "--predictions", "masks", "--json", code=1)
-    assert "has the value 65535, which is no class index; give --ignore-index 65535" in refused.stderr
+    assert "has the value 65535, which is not a class index; give --ignore-index 65535" in refused.stderr
     ignored = ("--ignore-index", "200", "--ignore-index", "65535", "--predictions", "masks")
     got = evaluated(fcn, "made", "ids", *ignored)
     for stem in STEMS:
@@ -260,18 +260,18 @@ def test_values_that_are_ignored(fcn: Fcn, truths: dict[str, Labels], tmp_path: 
     ("line", "said"),
     [
         ("plain --truth-map 8=cta", "--truth-map: there is no class 'cta'; did you mean cat"),
-        ("plain --truth-map cat=8", "--truth-map: 'cat' is no number"),
+        ("plain --truth-map cat=8", "--truth-map: 'cat' is not an index"),
         ("plain --truth-map 8", "--truth-map takes rules such as 'person=1,cat+dog=2,*=0', not '8'"),
         ("plain --truth-map 8=cat --ignore-index 8", "--ignore-index 8: --truth-map says what 8 is"),
         ("plain --ignore-index -1", "--ignore-index takes a whole number from 0 to 65535, not '-1'"),
-        ("plain --truth-suffix _x", "plain: expected label maps that end in _x, found 3 .png"),
+        ("plain --truth-suffix _x", "plain: expected masks that end in _x, found 3 .png"),
         ("plain --truth-suffix _x.jpg", "JPEG changes pixel values"),
         ("suffixed", "expected a.png (for made/a.jpg), found a_gt.png; give --truth-suffix _gt"),
-        ("trees", "tree: a label of the truth, but no class ("),
+        ("trees", "tree: a label of the ground truth, but not a class ("),
         ("trees --labelmap trees/bad.txt", "bad.txt: line 2 is not label:red,green,blue:parts:actions"),
         ("trees --labelmap trees/labelmap.txt --truth-colors voc", "exclude each other"),
-        ("instances.json --truth-suffix _x", "--truth-suffix: only label maps have such"),
-        ("instances.json --truth-colors voc", "--truth-colors: only label maps have such"),
+        ("instances.json --truth-suffix _x", "--truth-suffix is for masks"),
+        ("instances.json --truth-colors voc", "--truth-colors is for masks"),
         (
             "instances.json --truth-map 9=cat",
             "--truth-map: there is no class '9'; the classes are cat, Person",
@@ -300,7 +300,7 @@ def test_colours_that_the_label_map_does_not_have(fcn: Fcn, truths: dict[str, La
     # What is no class of the predictions can be made one, or none.
     Path("CVAT/labelmap.txt").write_text(LABEL_MAP.replace("person", "human") + "ignored:7,7,7::\n")
     line = ("made", "CVAT", "--predictions", "masks")
-    assert "human: a label of the truth" in fcn("evaluate", *line, code=2).stderr
+    assert "human: a label of the ground truth" in fcn("evaluate", *line, code=2).stderr
     for rules in ("human=person", "human=person,*=background"):
         got = evaluated(fcn, *line, "--truth-map", rules)
         assert (got["images"], bool(got["classes"]["8"]["truth_pixels"])) == (3, "*" not in rules)

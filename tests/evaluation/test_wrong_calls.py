@@ -30,7 +30,7 @@ def truth_for(
 
 @pytest.fixture
 def made(make_photos: MakePhotos, tmp_path: Path) -> Path:
-    """Photos in `made`, their label maps in `truth`."""
+    """Photos in `made`, their masks in `truth`."""
     photos = make_photos(["a.jpg", "b.jpg", "c.jpg"])
     truth_for(photos, tmp_path / "truth")
     return photos
@@ -60,7 +60,7 @@ def test_swapped_directories_are_noticed(
     fcn: Fcn, made: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     said = refused(fcn, "truth", "made")
-    assert "truth: expected images, found label maps; images are in made, and come first" in said
+    assert "truth: expected images, found masks; images are in made, and come first" in said
     assert "fcn evaluate made truth" in said
     # Photos that are PNGs themselves, under the same names.
     png = make_photos(["a.png", "b.png"], folder="photos")
@@ -73,7 +73,7 @@ def test_swapped_directories_are_noticed(
     # Two directories of photos are not swapped.
     assert "come first" not in refused(fcn, "made", "photos", code=3)
     # Nor are photos and masks that somebody saved as JPEG.
-    assert "expected label maps, found 3 .jpg (JPEG changes pixel values" in refused(fcn, "made", "made")
+    assert "expected masks, found 3 .jpg (JPEG changes pixel values" in refused(fcn, "made", "made")
 
 
 def test_annotations_in_the_place_of_photos(fcn: Fcn, made: Path, tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path,
     assert "give annotations/instances_val.json" in refused(fcn, "made", "annotations")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").touch()
-    assert "texts: expected label maps, found 1 .txt" in refused(fcn, "made", "texts")
-    assert "texts/a.txt: expected a directory of label maps, a" in refused(fcn, "made", "texts/a.txt")
+    assert "texts: expected masks, found 1 .txt" in refused(fcn, "made", "texts")
+    assert "texts/a.txt: expected a directory of masks, a" in refused(fcn, "made", "texts/a.txt")
 
 
 def colour(path: Path, mode: str = "RGB") -> None:
@@ -148,7 +148,7 @@ def test_truth_in_colours_names_the_remedy(fcn: Fcn, made: Path, tmp_path: Path,
     for path in (tmp_path / "truth").iterdir():
         colour(path, mode)
     said = refused(fcn, "made", "truth")
-    assert "none of the truth's first 3 label maps can be used" in said
+    assert "none of the first 3 ground truth masks can be used" in said
     assert f"truth/a.png: {mode} colours" in said
     assert "--truth-colors voc" in said
 
@@ -186,10 +186,10 @@ def test_an_unknown_colour_fails_that_image_by_name(fcn: Fcn, made: Path, tmp_pa
 def test_black_and_white_truth_is_refused_unless_void_is_meant(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     truth_for(made, tmp_path / "masks", (0, 0, 255))
     said = refused(fcn, "made", "masks")
-    assert "masks/a.png: the truth has only the values 0 and 255" in said
+    assert "masks/a.png: the ground truth has only the values 0 and 255" in said
     meant = ("made", "masks", "--predictions", "masks", "--truth-colors", "index")
     assert evaluated(fcn, *meant)["void_fraction"] == pytest.approx(1 / 3, abs=0.01)
-    assert "the truth has no class except __background__" in fcn("evaluate", *meant).stdout
+    assert "the ground truth has no class except __background__" in fcn("evaluate", *meant).stdout
     # Among others, and with a palette, 255 is void.
     truth_for(made, tmp_path / "paletted", (0, 0, 255), paletted=True)
     assert evaluated(fcn, "made", "paletted", "--predictions", "masks")["images"] == 3

@@ -357,7 +357,7 @@ def test_a_photo_that_does_not_fit_changes_nothing_for_the_others(
     common = ("segment", "made", *SMALL[:2], "--resize", "none", "--kernels", "torch", "-b", "4", "-j", "0")
     done = fcn(*common, "-o", "out", code=1)
     assert "10 images: 8 done, 2 failed" in done.stderr
-    assert "a1.png: the network has not enough memory for an input of 240x192" in done.stderr
+    assert "a1.png: not enough memory for a network input of 240x192" in done.stderr
     assert "bug" not in done.stderr
     assert batches == [
         *[(72, 4), (72, 2), (72, 2)],

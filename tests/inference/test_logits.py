@@ -63,9 +63,9 @@ def test_logits_are_added_to_what_is_done(fcn: Fcn, tmp_path: Path) -> None:
 def test_of_averages_there_are_none(fcn: Fcn) -> None:
     line = ("segment", SAMPLES / PHOTOS[0], *SMALL, "-o", "out", "--write", "logits")
     for option in (("--flip",), ("--scales", "1,1.5")):
-        assert "of which there are no logits" in fcn(*line, *option, code=2).stderr
+        assert "which average probabilities" in fcn(*line, *option, code=2).stderr
     one = ("segment", SAMPLES / PHOTOS[0], *SMALL, "-o", "x.png", "--write", "logits")
-    assert "one image becomes one PNG, not logits" in fcn(*one, code=2).stderr
+    assert "logits cannot be written as one PNG" in fcn(*one, code=2).stderr
 
 
 def test_from_python() -> None:
@@ -93,5 +93,5 @@ def test_logits_of_tiles() -> None:
     assert whole.logits is not None and tiled.logits is not None  # noqa: PT018
     # A cell for each 16 pixels, the last one perhaps beyond the image.
     assert tiled.logits.shape == whole.logits.shape == (21, -(-300 // 16), 16)
-    with pytest.raises(RequestError, match="seen as a whole"):
+    with pytest.raises(RequestError, match="and no tiles"):
         tiled.probabilities()

@@ -236,7 +236,7 @@ def test_too_large_at_native_size_fails_before_the_machine_does(
     Image.new("RGB", (800, 600)).save(tmp_path / "made/large.png")
     monkeypatch.setattr(resources, "available_memory", lambda: 50_000_000)
     done = fcn("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out", code=1)
-    assert "large.png: the network has not enough memory for an input of 800x600" in done.stderr
+    assert "large.png: not enough memory for a network input of 800x600" in done.stderr
     assert "--resize" in done.stderr
 
 

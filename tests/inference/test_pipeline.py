@@ -389,7 +389,7 @@ def test_what_ends_the_batches_is_raised_after_the_results_before_it(on_both: Fa
     def broken() -> Generator[Batch[int] | None]:
         yield batch(1)
         yield batch(2)
-        raise FcnError("the decoding workers end before they decode anything")
+        raise FcnError("the decoding workers die before they decode anything")
 
     got: list[Done] = []
     with pytest.raises(FcnError, match="decoding workers"):

@@ -86,8 +86,8 @@ def test_metadata_take_no_more_than_a_share_of_memory(
 def test_a_process_that_hangs_or_dies_answers_no_other_call() -> None:
     pids = [os.getpid()]
     for function, seconds, text in (
-        (waits, 0.5, "its decoder did not come back within 0.5 s"),
-        (dies, 60, "its decoder died (SIGKILL)"),
+        (waits, 0.5, "the decoder did not finish within 0.5 s"),
+        (dies, 60, "the decoder crashed (SIGKILL)"),
     ):
         (pid,) = workers.call(answers, max_pixels=1, seconds=60)
         assert pid not in pids

@@ -180,7 +180,7 @@ def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_ph
     assert "made/a.jpg and made/a.png" in done.stderr
     assert "made/B.gif and made/b.jpg" in done.stderr
     assert "made/B.gif and made/b.png" in done.stderr
-    assert "3 images would be written under names of others" in done.stderr
+    assert "3 images have the output names of others" in done.stderr
     for photo in Path("made").glob("[bBc]*"):
         photo.unlink()
     fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", "--write", "masks,overlay")
@@ -281,10 +281,10 @@ def test_what_cannot_be_right_is_said_in_one_line(fcn: Fcn) -> None:
         (["segment"], 2, "--files-from"),
         (["segment", "nowhere"], 2, "nowhere: no such file or directory"),
         (["segment", "no*.jpg"], 2, "matches nothing"),
-        (["segment", "foo://bucket/x"], 2, "no such kind of store"),
+        (["segment", "foo://bucket/x"], 2, "not a supported store"),
         (["segment", "memory://folder"], 2, "only the process that wrote it can read it"),
-        (["segment", "https://me:pass@localhost/a.jpg"], 2, "a URL with a password is refused"),
-        (["segment", "http://127.0.0.1:9/folder/"], 2, "web servers have no listings"),
+        (["segment", "https://me:pass@localhost/a.jpg"], 2, "a URL must not contain a password"),
+        (["segment", "http://127.0.0.1:9/folder/"], 2, "a web server cannot be searched"),
         (["segment", "http://127.0.0.1:9/a.jpg"], 2, "no connection to the server"),
         (["segment", "empty"], 3, "empty: the directory is empty; is its disk mounted?"),
         (["segment", ""], 2, "an input name is empty"),
@@ -486,8 +486,7 @@ def test_the_output_directory_as_input(fcn: Fcn, make_photos: MakePhotos, tmp_pa
         for more in ((), ("--watch",), ("--dry-run",)):
             done = fcn("segment", name, *SMALL, "-o", output, *more, code=2)
             assert done.stderr == (
-                f"fcn: {name}: is the --output too, which is never input; name another --output (it may lie "
-                "inside the input)\n"
+                f"fcn: {name}: is also the --output; use another --output (it may be inside the input)\n"
             )
     assert tree(made) == before
     for _ in range(2):

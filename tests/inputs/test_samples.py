@@ -155,7 +155,7 @@ def test_transparent_colours_of_16_bits(color: Pixels) -> None:
 def test_12_bits_in_16_are_dark_with_a_note(grey: Pixels, color: Pixels) -> None:
     deep, deep_color = grey * np.uint16(16), color * np.uint16(16)
     deep[0, 0], deep_color[0, 0] = 4095, 4095
-    note = "samples up to 4095 of 65535: dark; --stretch scales them"
+    note = "dark: samples only reach 4095 of 65535; --stretch brightens them"
     for data, samples in (
         (png(deep, 0), deep),
         (tiff(deep), deep),
@@ -269,7 +269,7 @@ def test_a_fourth_band_that_is_no_alpha(color: Pixels) -> None:
     white = Image.new("RGB", (70, 45), "white")
     white.paste(Image.fromarray(color), mask=Image.fromarray(infrared))
     on_white = np.asarray(white)
-    doubt = ("more than half of its alpha is between 0 and 255: if it is no alpha, --alpha ignore",)
+    doubt = ("more than half of its alpha is between 0 and 255: if it is not alpha, use --alpha ignore",)
     stream = io.BytesIO()
     Image.fromarray(four).save(stream, "PNG")
     deep = four.astype(np.uint16) * 257
@@ -292,7 +292,7 @@ def test_a_fourth_band_that_is_no_alpha(color: Pixels) -> None:
     clear = np.dstack([color, np.zeros_like(infrared)])
     pixels, (note,) = read(tiff(clear, 2, extra=(2,)))
     assert (pixels == 255).all()
-    assert note.startswith("transparent everywhere")
+    assert note.startswith("fully transparent")
 
 
 def test_the_full_image_and_not_a_reduced_one(color: Pixels) -> None:
@@ -344,7 +344,7 @@ def test_raw_files_of_cameras_are_named(color: Pixels) -> None:
         (b"v/1\x01" + bytes(50), "OpenEXR image"),
         (b"%PDF-1.7\n" + bytes(50), "pdftoppm"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "SVG drawing"),
-        (b"<!DOCTYPE html>\n<html><title>404</title>", "a web page (HTML) and no image"),
+        (b"<!DOCTYPE html>\n<html><title>404</title>", "a web page (HTML), not an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
         (bytes(5000), "nothing but zero bytes"),
         (b"PK\x03\x04" + bytes(50), "ZIP archive"),
@@ -409,7 +409,7 @@ def test_stretch_and_alpha_through_the_command(fcn: Fcn, color: Pixels, tmp_path
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "want" / name).read_bytes(), name
     labels = json.loads((tmp_path / "out/settings.json").read_text())["labels"]
     assert (labels["stretch"], labels["alpha"]) == (True, "ignore")
-    assert "samples up to" in journal_of(tmp_path / "plain")["deep.tif"]["notes"][0]
+    assert "dark: samples only reach" in journal_of(tmp_path / "plain")["deep.tif"]["notes"][0]
     assert "nothing to do" in fcn("segment", "in", *SMALL, "-o", "plain", *kinds).stderr
     for given, said in ((options, "--stretch: off before, on now"), ((), "")):
         refused = fcn("segment", "in", *SMALL, *given, "-o", "plain" if given else "out", code=2).stderr

@@ -196,7 +196,7 @@ def test_names_that_no_file_can_have_fail_one_by_one(
 def test_an_address_that_is_none_is_one_clear_line(fcn: Fcn, url: str, tmp_path: Path) -> None:
     done = fcn("segment", url, *SMALL, "-o", "out", code=2)
     assert len(done.stderr.splitlines()) == 1
-    assert re.search("not a valid address|names no server|no connection", done.stderr)
+    assert re.search("not a valid address|has no server|no connection", done.stderr)
     (tmp_path / "list").write_text(f"{url}\n")
     root = url.rpartition("/")[0]
     assert fcn("segment", "--files-from", "list", "--root", root, *HERE, "-o", "out", code=None).code in {
@@ -321,7 +321,7 @@ def test_what_is_not_there_ends_the_run_before_it_begins(fcn: Fcn, web: WebServe
     for name, text in (
         ("none.png", "none.png: there is no such file on this server"),
         ("denied.png", "denied.png: cannot be listed (access denied)"),
-        ("", "web servers have no listings"),
+        ("", "a web server cannot be searched"),
     ):
         done = fcn("segment", f"{web.url}/{name}?sig=5ecret", *SMALL, "-o", "out", code=2)
         assert text in done.stderr

@@ -69,7 +69,7 @@ def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
     os.kill(worker, signal.SIGKILL)
     _, errors = running.communicate(timeout=90)
     assert running.returncode == 1, errors
-    assert "no mask for made/stuck.png: its decoder died (SIGKILL)" in errors
+    assert "no mask for made/stuck.png: the decoder crashed (SIGKILL)" in errors
     assert "10 images: 9 done, 1 failed" in errors
     assert "Traceback" not in errors
     record = journal_of(tmp_path / "out")["stuck.png"]
@@ -87,8 +87,7 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
     )
     for name in ("stuck1.png", "stuck2.png"):
         assert (
-            f"no mask for made/{name}: its decoder did not come back within 2 s; --decode-timeout"
-            in done.stderr
+            f"no mask for made/{name}: the decoder did not finish within 2 s; --decode-timeout" in done.stderr
         )
         # The stuck processes are gone.
         with pytest.raises(ProcessLookupError):
@@ -133,7 +132,7 @@ def test_crashing_decoders_under_every_start_method(
     )
     line = [sys.executable, "main.py", "segment", "made", *SMALL, "-o", "out"]
     done = run_line(line, code=1, cwd=tmp_path, env=environment)
-    assert "no mask for made/crash1.png: its decoder died (SIGSEGV)" in done.stderr
+    assert "no mask for made/crash1.png: the decoder crashed (SIGSEGV)" in done.stderr
     assert "4 images: 3 done, 1 failed" in done.stderr
 
 

@@ -134,7 +134,7 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an auxiliary head": (lambda: plain() | {"aux_classifier.0.weight": torch.ones(2)}, "fits: 21 classes\n"),
     "counters": (lambda: plain() | {"backbone.0.1.num_batches_tracked": torch.tensor(9)}, "fits: 21 c"),
-    "one channel": (one_channel, "fits: 2 classes; took its one channel x for two classes"),
+    "one channel": (one_channel, "fits: 2 classes; took its one channel x as two classes"),
 }
 # What is refused, and what is said of it.
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {

@@ -576,7 +576,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     )
     assert "refused, it asks to run" in done.stderr
     assert "system" in done.stderr
-    for protocol, text in ((2, "refused, it asks to run"), (4, "no PyTorch file")):
+    for protocol, text in ((2, "refused, it asks to run"), (4, "not a PyTorch file")):
         (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(victim), protocol))
         done = fcn("segment", "made", *SMALL, "--weights", "raw.pth", "-o", "o", code=2)
         assert text in done.stderr
@@ -723,21 +723,24 @@ def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: S
         (b"PK\x03\x04 not a zip", "truncated or damaged (14 bytes)"),
         (old[:-7], f"truncated or damaged ({len(old) - 7} bytes)"),
         (b"", "the file is empty"),
-        (b"text", "no PyTorch file"),
-        (pickle.dumps({"a": 1}), "no PyTorch file"),
-        ((SAMPLES / "chelsea.png").read_bytes(), "no PyTorch file"),
+        (b"text", "not a PyTorch file"),
+        (pickle.dumps({"a": 1}), "not a PyTorch file"),
+        ((SAMPLES / "chelsea.png").read_bytes(), "not a PyTorch file"),
         (
             b"<!DOCTYPE html>\n<html>Sign in</html>",
-            "no PyTorch file but a web page; download the file itself",
+            "not a PyTorch file but a web page; download the file itself",
         ),
         (
             len(header).to_bytes(8, "little") + header + b"1234",
             "has no FCN classifier (classifier.4.weight is missing)",
         ),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "no PyTorch file but a Git LFS pointer; fetch"),
-        (b"\x1f\x8b\x08\0\0\0\0\0{", "no PyTorch file but compressed with gzip; unpack it"),
-        (b"\x93NUMPY\x01\0", "no PyTorch file but a NumPy array; save model.state_dict()"),
-        (zip_of(a_txt=b"hello"), "no PyTorch file but a zip archive of something else"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "not a PyTorch file but a Git LFS pointer; fetch",
+        ),
+        (b"\x1f\x8b\x08\0\0\0\0\0{", "not a PyTorch file but compressed with gzip; unpack it"),
+        (b"\x93NUMPY\x01\0", "not a PyTorch file but a NumPy array; save model.state_dict()"),
+        (zip_of(a_txt=b"hello"), "a zip archive, but not a PyTorch file"),
         (zip_of(data_pkl=b"", constants_pkl=b""), "a TorchScript archive, not a checkpoint"),
     ):
         (tmp_path / "bad.pth").write_bytes(content)

@@ -82,7 +82,7 @@ def test_other_classes_are_another_look(fcn: Fcn, made: Path, tmp_path: Path) ->
         ("__background__", {0}, "classes 0"),
     ):
         plan = fcn(*CUTOUTS, "--cutout", classes, "--dry-run").stdout.splitlines()
-        assert plan[0] == f"repaint\tcat.png\tcutout was {before}, is to be {text}"
+        assert plan[0] == f"repaint\tcat.png\tcutout was {before}, is now {text}"
         # Without the network, as a device that is not there proves.
         fcn(*CUTOUTS, "--cutout", classes, "--device", "cuda:99")
         assert_cut_out(tmp_path / "out", upright(made / "cat.png"), "cat", kept)

@@ -88,7 +88,7 @@ def test_a_turned_georeference_and_one_file_are_refused(fcn: Fcn, tmp_path: Path
     done = fcn("segment", "turned.tif", *SMALL, "-o", "out", "--write", "geotiff", code=1)
     assert "its EXIF orientation turns it, but not its georeference" in done.stderr
     one = fcn("segment", "turned.tif", *SMALL, "-o", "x.png", "--write", "geotiff", code=2)
-    assert "not geotiff; name an output directory" in one.stderr
+    assert "geotiff cannot be written as one PNG; give an output directory" in one.stderr
 
 
 def test_without_its_library_it_says_what_to_install(

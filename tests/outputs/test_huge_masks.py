@@ -68,7 +68,7 @@ def test_every_output_type_is_compared_with_its_record(fcn: Fcn, finished: Path,
     done = fcn("export", "out", "--format", "coco", "-o", "coco.json", code=1)
     assert f"not exported: a.png: out/masks/a.png: {claims}" in done.stderr
     done = fcn("report", "out")
-    assert "1 of them without the image or its label map" in done.stderr
+    assert "1 of them without the image or its mask" in done.stderr
     done = fcn("compare", "out", "whole", code=1)
     assert f"a: out/masks/a.png: {SIDE}x{SIDE} pixels are more than 500000000;" in done.stderr
     (tmp_path / "whole/masks/b.png").write_bytes(claiming(0, 20_000, 20_000))

@@ -94,8 +94,8 @@ def test_after_damage_that_names_no_image_older_records_stand_and_verify_finds_t
     told = "out/color/p1.png: the colours are not those of the palette hub"
     assert told in fcn("verify", "out", code=1).stdout
     done = fcn("segment", "made", *SMALL, "-o", "out", "-q")
-    assert "8 damaged lines dropped; the image of 8 cannot be told: an earlier record stands" in done.stderr
-    assert "fcn verify finds what does not agree" in done.stderr
+    assert "8 damaged lines dropped; the image of 8 is unknown: an earlier record is used" in done.stderr
+    assert "fcn verify finds what does not match" in done.stderr
     assert (out / "manifest.jsonl").read_bytes() == before
     for line in fcn("verify", "out", code=1).stdout.splitlines():
         assert "the colours are not those" in line

@@ -78,7 +78,7 @@ def test_it_is_taken_over_after_its_time_by_the_stores_own_clock(bucket: MemoryB
     # No probe of the clock stays, nor what was taken over.
     assert sizes(bucket) == {".2": True}
     killed._refresh()
-    with pytest.raises(OutputLost, match="has lost its lock; after 10 minutes"):
+    with pytest.raises(OutputLost, match="has lost its lock: it could not renew it for 10 minutes"):
         killed.check()
     killed.let_go()
     second.check()

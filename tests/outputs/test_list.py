@@ -96,7 +96,7 @@ def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
     script = '"$0" -m fcn_cli list out --class cat --null | (cd /; xargs -0 cp -t "$1")'
     run_line(["sh", "-c", script, sys.executable, tmp_path / "cats"], cwd=tmp_path)
     assert sorted(os.listdir(tmp_path / "cats")) == sorted(names)
-    assert "give --null" in fcn("list", "out").stderr
+    assert "use --null" in fcn("list", "out").stderr
     assert fcn("list", "out", "--null").stderr == ""
 
 

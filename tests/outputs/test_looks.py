@@ -101,7 +101,7 @@ def test_colours_alone_are_repainted_from_themselves(fcn: Fcn, make_photos: Make
     make_photos(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "color")
     plan = fcn("segment", "made", *SMALL, "-o", "out", "--write", "color", *VOC, "--dry-run").stdout
-    assert plan.splitlines()[0] == "repaint\tp0.png\tcolor was hub, is to be voc"
+    assert plan.splitlines()[0] == "repaint\tp0.png\tcolor was hub, is now voc"
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "color", *VOC)
     fcn("segment", "made", *SMALL, "-o", "fresh", "--write", "color", *VOC)
     assert tree(Path("out/color")) == tree(Path("fresh/color"))

@@ -234,7 +234,7 @@ def test_another_look_is_made_from_the_masks_without_the_network(out: Path, fcn:
         (("--palette", "bright"), "bright, opacity 0.5, borders"),
     ):
         plan = fcn(*arguments, "out", *options, "--dry-run").stdout.splitlines()
-        assert plan[0] == f"repaint\ta.png\toverlay was {last}, is to be {text}"
+        assert plan[0] == f"repaint\ta.png\toverlay was {last}, is now {text}"
         # A device that is not there: it is not needed.
         fcn(*arguments, "out", *options, "--device", "cuda:99")
         assert {record["looks"]["overlay"] for record in journal_of(out).values()} == {text}

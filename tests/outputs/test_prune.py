@@ -160,9 +160,9 @@ def test_what_is_left_out_or_elsewhere_is_not_called_gone(fcn: Fcn, out: Path, t
     (tmp_path / "made/sub").mkdir()
     told = fcn("segment", "made/sub", "made/a.png", *SMALL, "--root", "made", "-o", "out", "-q").stderr
     empty = f"{tmp_path / 'made/sub'}: this directory is empty; is its disk mounted?"
-    assert told == f"fcn: {empty} 3 recorded images are of it\n"
+    assert told == f"fcn: {empty} 3 recorded images are from it\n"
     planned = fcn("segment", "made/sub", "made/a.png", *SMALL, "--root", "made", "-o", "out", "--dry-run")
-    assert f"{empty} 3 recorded images are of it\n" in planned.stderr
+    assert f"{empty} 3 recorded images are from it\n" in planned.stderr
     # One that never had any is no news to somebody who asked for quiet.
     (tmp_path / "new").mkdir()
     both = ("segment", "new", "made/a.png", *SMALL, "--root", "made", "-o", "out")

@@ -123,7 +123,7 @@ def test_a_merge_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch: pyt
     assert begun.is_set()
     monkeypatch.setattr(locks, "MERGE_SECONDS", 0.2)
     with OutputLock(LocalStore(tmp_path), merging=True):
-        assert "is it stopped?" in refused(tmp_path, Shard(1, 2))
+        assert "is it suspended?" in refused(tmp_path, Shard(1, 2))
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
@@ -177,7 +177,7 @@ def test_only_a_killed_shards_own_temporary_files_go(tmp_path: Path) -> None:
 def test_shards_at_the_same_time_have_the_same_settings(tmp_path: Path) -> None:
     """Before either has written the settings file, too."""
     with hold(tmp_path, Shard(1, 3), "a" * 16), hold(tmp_path, Shard(2, 3), "a" * 16):
-        message = "shard 1/3 works there with other settings"
+        message = "shard 1/3 is using other settings there"
         with pytest.raises(SettingsMismatch, match=message), hold(tmp_path, Shard(3, 3), "b" * 16):
             pass
     with hold(tmp_path, Shard(3, 3), "b" * 16):

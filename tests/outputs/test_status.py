@@ -39,7 +39,7 @@ def status(fcn: Fcn, output: str = "out", *, code: int) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    """The run waits in the middle, inside its decoder, until the test has looked."""
+    """The run waits in the middle, inside the decoder, until the test has looked."""
     made = make_photos([*(f"a{i:02}.png" for i in range(9)), "held.png", "z.png"])
     fcn("segment", made / "a00.png", *SMALL, "--root", made, "-o", "out")
     (made / "broken.png").write_bytes(b"?")
@@ -90,7 +90,7 @@ def test_a_killed_run(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None
     assert (found["state"], found["done"]) == ("killed", len(journal_of(tmp_path / "out")))
     assert found["left"] == 40 - found["done"] > 0
     running.communicate()
-    assert "give the same fcn segment command again" in fcn("status", "out", code=1).stdout
+    assert "run the same fcn segment command again" in fcn("status", "out", code=1).stdout
 
 
 def test_a_file_that_is_being_written_again_is_not_done(
@@ -129,7 +129,7 @@ def test_whose_directory_it_is(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
         (tmp_path / "out/.fcn.holder.json").write_text(json.dumps({**holder, **change}))
         found = status(fcn, code=4 if state == "starting" else 0)
         assert (found["state"], found["alive"]) == (state, alive), change
-    assert "cannot tell" in fcn("status", "out", code=4).stdout
+    assert "cannot be seen from this machine" in fcn("status", "out", code=4).stdout
 
 
 def ended_ago(output: Path, hours: float) -> None:
@@ -163,7 +163,7 @@ def test_when_the_last_run_ended_also_with_nothing_to_do(
         assert fcn("status", "out", "--max-age", "26h", code=min(code, 1)).stdout.count("no run has") == 0
         assert json.loads((out / "run.json").read_text())["exit_code"] == code
         assert json.loads((out / "summary.json").read_text())["run"]["end"] is not None
-    assert "nothing to segment" in fcn("status", "out", code=1).stdout
+    assert "no images found" in fcn("status", "out", code=1).stdout
     assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 1
     # What is refused is no run.
     make_photos(["a.png"])

@@ -96,7 +96,7 @@ def test_all_kinds_with_a_legend_and_a_report_are_right(
     fcn("segment", photos, *SMALL, "-o", "out", "--write", kinds, "--legend", "--report")
     done = fcn("verify", "out")
     assert done.stdout == ""
-    assert "no record names" not in done.stderr
+    assert "no record" not in done.stderr
     assert (
         f"{len(output_layout.output_type_names()) * 4} files of 4 images checked: no problem" in done.stderr
     )
@@ -136,7 +136,7 @@ def test_files_without_a_record_are_mentioned(fcn: Fcn, tmp_path: Path) -> None:
     (out / "overlay").mkdir()
     (out / "overlay/old.jpg").touch()
     (out / "masks/.fcn-1-1.tmp").touch()
-    assert "masks/sub/stray.png: no record names it" in fcn("verify", "out").stderr
+    assert "masks/sub/stray.png: belongs to no record" in fcn("verify", "out").stderr
     found = json.loads(fcn("verify", "out", "--json").stdout)
     assert found["orphans"] == [{"file": "masks/sub/stray.png"}, {"file": "overlay/old.jpg"}]
 
@@ -168,16 +168,16 @@ def test_while_a_run_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pa
     fcn("segment", "made", *SMALL, "-o", "out")
     stray = tmp_path / "out/masks/stray.png"
     stray.touch()
-    assert "stray.png: no record names it" in fcn("verify", "out").stderr
+    assert "stray.png: belongs to no record" in fcn("verify", "out").stderr
     line = command("segment", "made", *SMALL, "-o", "out", "--overwrite", "-j", "1")
     running = subprocess.Popen(
         line, cwd=tmp_path, env=python_with(HELD, tmp_path), stderr=subprocess.DEVNULL, text=True
     )
     wait_until((tmp_path / "opened").exists, running)
     done = fcn("verify", "out")
-    assert f"a run is going on (process {running.pid}" in done.stderr
-    assert "checked is what was recorded when this began" in done.stderr
-    assert "no record names it" not in done.stderr
+    assert f"a run is in progress (process {running.pid}" in done.stderr
+    assert "only what was recorded before this check is checked" in done.stderr
+    assert "belongs to no record" not in done.stderr
     found = json.loads(fcn("verify", "out", "--json", "-q").stdout)
     assert (found["running"], found["problems"], found["orphans"]) == (True, [], [])
     # What is wrong is found meanwhile, too.
@@ -188,7 +188,7 @@ def test_while_a_run_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pa
     assert running.wait(timeout=60) == 0
     done = fcn("verify", "out")
     assert "a run is going on" not in done.stderr
-    assert "stray.png: no record names it" in done.stderr
+    assert "stray.png: belongs to no record" in done.stderr
     assert json.loads(fcn("verify", "out", "--json").stdout)["running"] is False
 
 

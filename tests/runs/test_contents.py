@@ -48,7 +48,7 @@ def test_another_time_is_recorded_and_nothing_is_segmented(
     assert journal_of(tmp_path / "out") == written
     line = [*command(*LINE), "--write", "masks", "--json"]
     done = run_line(line, cwd=tmp_path, code=1, env=python_with(NO_TORCH, tmp_path))
-    assert "3 images have another time than recorded: comparing the content" in done.stderr
+    assert "3 images have a new modification time: comparing the content" in done.stderr
     assert [(record["status"], record["skipped"]) for record in done.records] == [
         ("ok", True), ("ok", True), ("ok", True), ("failed", True)
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_other_bytes_of_the_same_size_and_records_without_a_hash_are_done_again(
     os.utime(made / "b.png", (1e9, 1e9))
     plan = fcn(*LINE, "--dry-run").stdout.splitlines()
     assert [line.split("\t")[0] for line in plan] == ["segment", "skip", "skip"]
-    assert plan[0].endswith("\tthe photo changed")
+    assert plan[0].endswith("\tthe image changed")
     without(tmp_path / "out/manifest.jsonl", "content", "version")
     assert "2 done, 1 done before" in fcn(*LINE).stderr
     os.utime(made / "b.png", (2e9, 2e9))

@@ -89,7 +89,7 @@ def test_listed_images_that_vanish_keep_what_was_written_of_them(
     before = {name: data for name, data in tree(tmp_path / "out").items() if "/" in name}
     records = journal_of(tmp_path / "out")
     made.rename(tmp_path / "elsewhere")
-    said = "no mask for made/a.png: no such file (or a broken link); what was written of it before stays"
+    said = "no mask for made/a.png: no such file (or a broken link); its earlier outputs are kept"
     assert said in fcn(*line, "--quiet", code=1).stderr
     assert fcn(*line, "--quiet", code=1).stderr == ""
     assert "2 images: 0 done, 2 failed" in fcn(*line, "--overwrite", code=1).stderr
@@ -226,7 +226,7 @@ def test_records_say_what_auto_became_and_a_change_of_it_is_told(
     with (tmp_path / "made/a.png").open("ab") as file:
         file.write(b"\0")
     done = fcn("segment", "made", *SMALL, "-o", "out", "-q")
-    assert "this run computes on cpu in fp32; of the masks that are there: 1 on cuda in bf16" in done.stderr
+    assert "this run computes on cpu in fp32; existing masks: 1 on cuda in bf16" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -270,7 +270,7 @@ def test_a_dry_run_names_the_images_and_why(
         ("refused", "taken.png"),
     ]
     reasons = {image: reason for _, image, reason in rows}
-    assert reasons["b.png"] == "the photo changed"
+    assert reasons["b.png"] == "the image changed"
     assert "masks/c.png is missing or damaged" in reasons["c.png"]
     assert "not an image" in reasons["bad.png"]
     assert reasons[f"new{tab}one.png"] == "new"

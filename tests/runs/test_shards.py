@@ -126,7 +126,9 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
     done = {record["image"]: record["finished"] for record in lines_of(tmp_path / "out")}
     assert not (tmp_path / "out/stats.csv").exists()
     code = int("broken.png" in images_of(made, held))
-    assert "ends as the last one; merged: 13 ok, 1 failed" in fcn(*again, "--shard", held, code=code).stderr
+    assert (
+        "is the last one to finish; merged: 13 ok, 1 failed" in fcn(*again, "--shard", held, code=code).stderr
+    )
     records = lines_of(tmp_path / "out")
     assert Counter(record["image"] for record in records) == Counter([*NAMES, "held.png", "broken.png"])
     assert {record["image"]: record["finished"] for record in records}.items() >= done.items()
@@ -212,12 +214,15 @@ def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_photos: MakePhoto
     assert f"none of the images is in shard {empty}" in done.stderr
     assert "out: 2 shards: " in fcn("status", "out", code=1).stdout
     assert (
-        "last one; merged: 1 ok, 0 failed"
+        "is the last one to finish; merged: 1 ok, 0 failed"
         in fcn("segment", "made", *SMALL, "-o", "out", "--shard", full).stderr
     )
     assert sorted(path.name for path in (tmp_path / "out").glob("manifest*")) == ["manifest.jsonl"]
     # Both have ended: who runs again begins anew, and the other one is to come.
-    for shard, told in ((full, f"to come: {empty}"), (empty, "as the last one; nothing to merge")):
+    for shard, told in (
+        (full, f"still to finish: {empty}"),
+        (empty, "is the last one to finish; nothing to merge"),
+    ):
         assert told in fcn("segment", "made", *SMALL, "-o", "out", "--shard", shard).stderr
         assert fcn("status", "out").stdout.splitlines() == [
             "out: 2 shards: 2 ended",
@@ -244,7 +249,7 @@ def test_a_dry_run_of_all_shards_is_that_of_the_whole(
 @pytest.mark.parametrize("value", ["0/4", "5/4", "x", "1", "1/", "/2", "1/0", "-1/2", "1/2/3", "½/2", "1/2 "])
 def test_values_that_are_no_shard(fcn: Fcn, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
-        "--shard takes I/N, share I of N, with I from 1 to N"
+        "--shard takes I/N, shard I of N, with I from 1 to N"
         in fcn("segment", "x", "--shard", value, code=2).stderr
     )
     monkeypatch.setenv("FCN_SHARD", value)
@@ -257,7 +262,7 @@ def test_what_excludes_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
         "--prune" in fcn("segment", "made", *SMALL, "--shard", "1/2", "--prune", "-o", "out", code=2).stderr
     )
     assert (
-        "--shard means nothing with -o -"
+        "--shard cannot be used with -o -"
         in fcn("segment", "made", *SMALL, "--shard", "1/2", "-o", "-", code=2).stderr
     )
     assert "no such directory" in fcn("merge", "out", code=2).stderr
@@ -285,10 +290,13 @@ def do_share(
         run = RunFile.begin(("masks",), 0, Counts(0, 0, 1))
         run.ended(Counts(1 - left, 0, left), code, None, summary).save(store, shard)
     shards.end(store, shard, notes.append)
-    return notes[-1].removeprefix(f"shard {shard} ends").removeprefix(" as the last one")
+    return notes[-1].removeprefix(f"shard {shard} is ")
 
 
-MERGED, TO_COME = "; merged", "; the last one to end merges (to come: "
+MERGED, TO_COME = (
+    "the last one to finish; merged",
+    "finished; the last one to finish merges (still to finish: ",
+)
 
 
 @pytest.mark.parametrize(
@@ -334,8 +342,8 @@ def test_a_shard_beside_a_lock_that_is_kept_ends_well(
     monkeypatch.setattr(shards, "end", end_meanwhile)
     monkeypatch.setattr(LocalStore, "passing_seconds", 0.3)
     done = fcn("segment", "made", *SMALL, "-o", "out", "--shard", "2/2")
-    assert "nothing is merged now" in done.stderr
-    assert "is it stopped?); fcn merge out does it" in done.stderr
+    assert "but nothing is merged" in done.stderr
+    assert "is it suspended?); run fcn merge out" in done.stderr
     merged = fcn("merge", "out", "--json", "-q")
     assert json.loads(merged.stdout) == {
         "total": 4,
@@ -358,7 +366,7 @@ def test_a_shard_that_ends_with_an_error_merges_too(
     line = ("segment", "made", *SMALL, "-o", "out", "--shard")
     fcn(*line, "1/2")
     refused = fcn(*line, "2/2", "--device", "cuda:99", code=2)
-    assert "shard 2/2 ends as the last one; merged: " in refused.stderr
+    assert "shard 2/2 is the last one to finish; merged: " in refused.stderr
     assert "cuda" in refused.stderr.splitlines()[-1]
     assert not list((tmp_path / "out").glob("manifest.*-of-*"))
     assert "merged: 4 ok" in fcn(*line, "2/2").stderr

@@ -547,10 +547,10 @@ def test_fail_fast_ends_the_watch(watching: Watch, make_photos: MakePhotos, tmp_
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("made", "--dry-run"), "no --dry-run"),
+        (("made", "--dry-run"), "--watch and --dry-run exclude each other"),
         (("--files-from", "list"), "not a list (--files-from)"),
         (("made", "--files-from", "list"), "not a list (--files-from)"),
-        (("-",), "'-' is one image on stdin"),
+        (("-",), "'-' reads one image from stdin"),
         (("made/a.png",), "made/a.png: --watch takes directories"),
         (("made/*.png",), "made/*.png: --watch takes directories"),
         (("nowhere",), "nowhere: --watch takes directories"),
@@ -621,7 +621,7 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
         printed, errors = running.communicate(timeout=60)
     assert running.returncode == 1, errors
     assert "Traceback" not in errors
-    assert "watching made by a search every 2 s; Ctrl-C or SIGTERM ends it" in errors
+    assert "watching made (searching every 2 s); Ctrl-C or SIGTERM ends it" in errors
     assert errors.count("no mask for made/bad.png") == 2, errors  # with its batch, and at the end
     whole = {"slow.png": len(data), "held.png": len(other)}
     for name, size in whole.items():
@@ -659,7 +659,7 @@ def test_by_the_systems_events_and_ended_by_ctrl_c(make_photos: MakePhotos, tmp_
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
-    assert untimed(message) == "fcn: watching made by the system's events; Ctrl-C or SIGTERM ends it\n"
+    assert untimed(message) == "fcn: watching made (by events); Ctrl-C or SIGTERM ends it\n"
     assert "interrupted (SIGINT): the watch ends" in errors
     assert "2 images: 2 done, 0 failed" in errors
     rows = (out / "stats.csv").read_text().splitlines()[1:]
@@ -681,4 +681,4 @@ def test_a_watch_that_is_idle_ends_at_once_and_has_loaded_nothing(tmp_path: Path
     _, errors = running.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert running.returncode == 0, errors
-    assert "no image came" in errors
+    assert "no images arrived" in errors
