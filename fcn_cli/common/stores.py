@@ -129,7 +129,7 @@ def _translated(error: Exception) -> OSError | None:
     if names & _BAD_REQUEST or isinstance(error, ValueError):
         return OSError(errno.EINVAL, "not a valid address")
     if isinstance(error, NotImplementedError):
-        return OSError(errno.ENOTSUP, "this kind of store cannot do that")
+        return OSError(errno.ENOTSUP, "this store does not support that")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _DRIVERS:
         reason = code or (f"the server answered {status}" if status else type(error).__name__)
         return OSError(errno.EIO, reason)

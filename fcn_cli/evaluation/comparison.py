@@ -125,7 +125,7 @@ def compare(
     in_a, in_b = set(folder_a.names()), set(folder_b.names())
     both = sorted(in_a & in_b)
     if not both:
-        raise NothingFound(f"no mask is in both {dir_a} ({len(in_a)}) and {dir_b} ({len(in_b)})")
+        raise NothingFound(f"no masks in common: {dir_a} has {len(in_a)}, {dir_b} has {len(in_b)}")
     result = Comparison(
         folder_a.class_names or folder_b.class_names or VOC_CLASSES,
         len(in_a - in_b),

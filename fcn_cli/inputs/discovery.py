@@ -17,6 +17,7 @@ from ..common.output_layout import IMAGE_DIRECTORIES, SETTINGS_FILE, is_output_d
 from ..common.redaction import public_url
 from ..common.store_urls import AbsolutePaths, is_url, local_path, name_in
 from ..common.stores import StoreObject
+from ..common.wording import counted
 from . import formats, remote
 from .file_lists import Root
 from .patterns import NOT_INCLUDED, PathFilter
@@ -100,7 +101,7 @@ class Found:
             f"{count} {reason if count == 1 else _PLURALS.get(reason, reason)}"
             for reason, count in sorted(self.ignored.items())
         ]
-        text = f"ignored {sum(self.ignored.values())}: {', '.join(parts)}"
+        text = f"ignored {counted(sum(self.ignored.values()), 'path')}: {', '.join(parts)}"
         if any(reason in formats.HEIF_SUFFIXES for reason in self.ignored):
             text += f" (for HEIC images {formats.HEIF_HINT})"
         return text

@@ -150,7 +150,7 @@ class ResolvedModel:
         checkpoint = self.checkpoint.path.name if self.checkpoint is not None else ""
         return [
             *([f"{checkpoint}: {origin}"] if origin else []),
-            *([f"{self.card_path}: taken from it: {', '.join(said)}"] if said else []),
+            *([f"{self.card_path}: using {', '.join(said)}"] if said else []),
         ]
 
     def recorded(self, network: weights.LoadedModel) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _find_class(text: str, names: Sequence[str]) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 3:
         raise RequestError(
             f"--cutout {text}: the network has {counted(len(names), 'class', 'classes')}, from 0 to "
-            f"{len(names) - 1}; void is never kept"
+            f"{len(names) - 1}; 255 is never kept"
         )
     raise RequestError(f"--cutout {text}: no such class; {hint_at_classes(text, names)}")
 

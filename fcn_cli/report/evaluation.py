@@ -95,10 +95,13 @@ class EvaluationReport:
         self._directory = directory
         real, measured = directory.resolve(), Path(images).resolve()
         if is_output_directory(str(directory)):
-            raise RequestError(f"--report {directory}: an output directory has its own report; name another")
+            raise RequestError(
+                f"--report {directory}: an output directory has its own report; name another directory"
+            )
         if real == measured or measured in real.parents:
             raise RequestError(
-                f"--report {directory}: below {images} its pictures would be taken for images; name another"
+                f"--report {directory}: inside {images} its pictures would be taken for images; name "
+                "another directory"
             )
         _refuse_foreign(directory)
         self._page = Page(directory)

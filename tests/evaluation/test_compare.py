@@ -80,7 +80,7 @@ def test_what_cannot_be_compared(fcn: Fcn, tmp_path: Path) -> None:
     assert got["images"] == 1
     assert "1x1 pixels in A, 2x1 in B" in done.stderr
     save([[0]], tmp_path / "c/other.png")
-    assert "in both" in fcn("compare", "a", "c", code=3).stderr
+    assert "no masks in common" in fcn("compare", "a", "c", code=3).stderr
     assert "nowhere" in fcn("compare", "a", "nowhere", code=2).stderr
 
 

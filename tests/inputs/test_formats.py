@@ -374,7 +374,7 @@ def test_without_the_extra_heic_photos_are_counted_with_the_way_out(
         return run_process("segment", *arguments, *SMALL, code=code, cwd=tmp_path, env=environment).stderr
 
     hint = "pip install 'fcn-cli[heif]'"
-    assert f"ignored 2: 1 .heic, 1 .hif (for HEIC images install the extra: {hint})" in segment(
+    assert f"ignored 2 paths: 1 .heic, 1 .hif (for HEIC images install the extra: {hint})" in segment(
         "photos", code=0
     )
     # A photo that is named cannot be ignored; and it is tried again when the extra has been installed.

@@ -98,7 +98,7 @@ def test_what_systems_keep_beside_photos_is_ignored_and_counted(monkeypatch: pyt
     assert [source.image for source in got.sources] == ["a.jpg", "my #recycle/f.jpg"]
     assert not [source for source in got.sources if source.problem]
     assert got.ignored_text() == (
-        "ignored 9: 1 hidden, 1 in #recycle, 1 in $Recycle.Bin, 2 in @eaDir, 1 in @eadir, "
+        "ignored 9 paths: 1 hidden, 1 in #recycle, 1 in $Recycle.Bin, 2 in @eaDir, 1 in @eadir, "
         "1 in System Volume Information, 1 in __MACOSX, 1 snapshot directory"
     )
     assert not any("GMT-01" in path for path in listed)
@@ -362,7 +362,7 @@ def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_photos: MakePhotos,
     assert {record["status"] for record in done.records if record["image"] != "text"} == {"ok"}
     assert set(tree(tmp_path / "two/masks")) == {".dir/x.png", *masks - {"x.png"}}
     assert "made/text: not an image" in done.stderr
-    assert "ignored 1: 1 directory in the list" in done.stderr
+    assert "ignored 1 path: 1 directory in the list" in done.stderr
     # Found by searching, what is hidden or has no photo's suffix is not for us.
     got = found(["made"], keep_extension=True)
     assert {source.image for source in got.sources} >= {"a.jpg", "b.png", "b.weird.JPG"}
@@ -492,10 +492,10 @@ def test_the_output_directory_as_input(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     for _ in range(2):
         fcn("segment", "made", *SMALL, "-o", "made/out")
     assert set(tree(made / "out/masks")) == {"a.png"}
-    assert "is the --output too" in fcn("segment", "made/out", *SMALL, "-o", "made/out", code=2).stderr
-    assert "is the --output too" in fcn("segment", "s3://b/x", "-o", "s3://b/x/", code=2).stderr
+    assert "is also the --output" in fcn("segment", "made/out", *SMALL, "-o", "made/out", code=2).stderr
+    assert "is also the --output" in fcn("segment", "s3://b/x", "-o", "s3://b/x/", code=2).stderr
     # A shell's `*` names the output directory beside others: it is ignored, as ever.
     make_photos(["b.png"], folder="more")
     fcn("segment", "made", "more", *SMALL, "-o", "out")
     done = fcn("segment", "made", "more", "out", *SMALL, "-o", "out")
-    assert "ignored 1: 1 output directory of fcn (out)" in done.stderr
+    assert "ignored 1 path: 1 output directory of fcn (out)" in done.stderr

@@ -156,7 +156,7 @@ def test_directories_are_narrowed_and_what_is_left_out_is_counted() -> None:
     got = found(["d"], include=["**/*.jpg", "**/*.txt"], exclude=["raw/**"])
     assert [source.image for source in got.sources] == ["a.jpg", "sub/c.jpg"]
     assert got.ignored == {".txt": 1, "not included": 1, "excluded directory": 1}
-    assert got.ignored_text() == "ignored 3: 1 .txt, 1 excluded directory, 1 not included"
+    assert got.ignored_text() == "ignored 3 paths: 1 .txt, 1 excluded directory, 1 not included"
     # The path is the one below the directory, also where the outputs' names begin with its own.
     got = found(["d", "e"], exclude=["raw/**", "sub/*"])
     assert [source.image for source in got.sources] == ["d/a.jpg", "d/b.png"]
@@ -193,10 +193,10 @@ def test_the_command_line_takes_several_patterns(fcn: Fcn, make_photos: MakePhot
     narrowed = ("--include", "*.png", "--include", "sub/*", "--exclude", "raw", "--exclude", "**/e.*")
     done = fcn("segment", "made", *SMALL, "-o", "out", *narrowed)
     assert sorted(tree(tmp_path / "out/masks")) == ["a.png", "b.png", "sub/d.png"]
-    assert "ignored 2: 1 excluded, 1 excluded directory" in done.stderr
+    assert "ignored 2 paths: 1 excluded, 1 excluded directory" in done.stderr
     assert "3 images: 3 done" in done.stderr
     nothing = fcn("segment", "made", "--include", "x*", "--exclude", "[rs]*/**", code=3).stderr
-    assert "ignored 4: 2 excluded directories, 2 not included" in nothing
+    assert "ignored 4 paths: 2 excluded directories, 2 not included" in nothing
     assert "--include looked at 2 paths below made, for example a.png;" in nothing
     (tmp_path / "made/sub").rename(tmp_path / "made/Sub")
     line = ("segment", "made", "--include", "sub/D.*", "--exclude", "RAW/**", *SMALL, "-o", "cased")

@@ -96,7 +96,7 @@ def test_normalisation_and_size_shape_labels_and_names_do_not(fcn: Fcn, own: Pat
     scaled = (f"mean = {(2 * MEAN - 1).tolist()}", f"std = {(2 * STD).tolist()}", "value_range = [-1, 1]")
     write_card(tmp_path, *scaled, "input_size = 96", 'licence = "CC0-1.0"', 'class_names = ["a", "b", "c"]')
     done = fcn(*segment, "-o", "out")
-    assert "mine.toml: taken from it: mean, std, value_range, input_size, licence, class_names" in done.stderr
+    assert "mine.toml: using mean, std, value_range, input_size, licence, class_names" in done.stderr
     # The same numbers in another range, and the card's size.
     assert tree(tmp_path / "out/masks") == tree(tmp_path / "plain/masks")
     assert len(np.unique(np.asarray(Image.open(tmp_path / "out/masks/astronaut.png")))) > 1

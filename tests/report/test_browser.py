@@ -911,7 +911,7 @@ def test_an_evaluation(browser: Browser, samples: Path, evaluated: Path) -> None
             true, found = int(truth[y, x]), classes[int(predicted[y, x])]
             expected = f"truth {classes[true]}, predicted {found}" if wrong[y, x] else f"{found}, right"
             if true == 255:
-                expected = f"void in the truth, predicted {found}"
+                expected = f"ignored in the ground truth, predicted {found}"
             assert page.inner_text("#probe-text") == expected
         page.keyboard.press("Escape")
         page.select_option("#sort", "accuracy")

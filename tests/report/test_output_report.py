@@ -378,7 +378,7 @@ def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
     fcn("report", "out")
     page = read_page(tmp_path / "out")
     assert [row["name"] for row in page.rows] == ["a.png"]
-    assert "a run was writing here" in page.text
+    assert "during a run" in page.text
     after = tree(tmp_path / "out")
     assert {name: after[name] for name in before} == before
 

@@ -88,7 +88,7 @@ if (fcnReport.data.page === "evaluation") {
     await grid.show(shown, isWanted, { view: view(), wipe: state.wipe, order: filters.order(state.sort, state.cell) });
     if (!isWanted()) return;
     const filtered = state.text || state.id !== null || state.cell !== null;
-    if (!shown.length) byId("grid").replaceChildren(element("li", { className: "empty", textContent: filtered ? "No image is like that." : "There is no image yet." }));
+    if (!shown.length) byId("grid").replaceChildren(element("li", { className: "empty", textContent: filtered ? "No matching images." : "No images yet." }));
     say(filtered ? `${number(rows.length)} of ${number(table.rows)} images` : `${number(table.rows)} ${table.rows === 1 ? "image" : "images"}`);
     for (const place of ["pager-top", "pager-bottom"]) byId(place).replaceChildren(...pager(shown.length));
     if (scroll) byId("tools").scrollIntoView();
@@ -119,7 +119,7 @@ if (fcnReport.data.page === "evaluation") {
     await table.loadRows([row]);
     if (mine !== opened) return;
     const place = rows.indexOf(row);
-    const showing = viewer.open(row, place < 0 ? "not among those chosen" : `${number(place + 1)} of ${number(rows.length)}`, view(), where);
+    const showing = viewer.open(row, place < 0 ? "not among the matching images" : `${number(place + 1)} of ${number(rows.length)}`, view(), where);
     remember();
     await showing;
   }

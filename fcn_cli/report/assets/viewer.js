@@ -75,7 +75,7 @@ fcnReport.Viewer = class {
     this.center = { x: where.x, y: where.y };
     this.setView(isFirst ? view.id : this.view.id);
     this.#place();
-    byId("probe-text").textContent = "Point at the picture: the class is named here.";
+    byId("probe-text").textContent = "Point at the picture to see the class.";
     if (this.table.hasLabels(row)) await this.#loadGrid(row);
   }
 
@@ -390,7 +390,7 @@ fcnReport.Viewer = class {
     const at = y * width + x;
     if (!layers.truth) return { id: layers.labels[at], text: className(layers.labels[at]) };
     const truth = className(layers.truth[at]), predicted = className(layers.prediction[at]);
-    if (layers.truth[at] === 255) return { id: layers.prediction[at], text: `void in the truth, predicted ${predicted}` };
+    if (layers.truth[at] === 255) return { id: layers.prediction[at], text: `ignored in the ground truth, predicted ${predicted}` };
     const text = layers.wrong[at] ? `truth ${truth}, predicted ${predicted}` : `${truth}, right`;
     return { id: layers.truth[at], text };
   }
