@@ -231,9 +231,10 @@ def test_the_workspace_is_the_largest_shapes_and_no_more() -> None:
 
 
 def test_the_choice_of_kernel() -> None:
-    # The head of the ResNets at 520x693; one feature; few channels and features, where sums cost more than
-    # they save.
+    # The head of the ResNets at 520x693; phases of 3x3; one feature; few channels and features, where sums
+    # cost more than they save.
     assert winograd.choose_tile(65, 87, 1, 2048, 512) == 6
+    assert winograd.choose_tile(9, 11, 4, 512, 512) == 4
     assert winograd.choose_tile(1, 1, 1, 512, 512) is None
     assert winograd.choose_tile(5, 5, 1, 32, 32) is None
 
