@@ -149,7 +149,7 @@ def list_images(
         found += 1
         broken += "\n" in path
     if not found:
-        text = f"{output}: no image is selected" + (f" that has {outputs}" if outputs else "")
+        text = f"{output}: no matching images" + (f" with {outputs}" if outputs else "")
         print_message(text, show=not quiet)
     if broken and not null:
         print_message("some of these paths contain line breaks; use --null, for example with xargs -0")

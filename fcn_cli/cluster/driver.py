@@ -242,7 +242,7 @@ class _Arrived:
 
 
 class _Crew:
-    """The actors of a run, and what they have in hand; each gets a copy of `network`, a `LoadedModel`."""
+    """The actors of a run, and the images in flight; each gets a copy of `network`, a `LoadedModel`."""
 
     def __init__(
         self, job: Job, network: Any, share: shares.Share, queue: BlockQueue, steps: Sequence[NetworkStep]
@@ -270,7 +270,7 @@ class _Crew:
         ]
 
     def stop(self) -> None:
-        """Let the actors finish what they have in hand, and begin nothing."""
+        """Let the actors finish the images in flight, and begin nothing."""
         if self._is_stopping:
             return
         self._is_stopping = True
@@ -369,7 +369,7 @@ class _Crew:
             arrived.done += [done for done in message if self.queue.finished(done.place)]
 
     def _replace(self, actor: _Actor, error: Exception, arrived: _Arrived) -> None:
-        """Start another actor in the place of one that died, and give out again what it had in hand."""
+        """Start another actor in the place of one that died, and hand out its images in flight again."""
         import ray
 
         self.deaths += 1

@@ -19,7 +19,7 @@ _BLOCKS_PER_ACTOR = 4
 """So many blocks at least for each actor, where there are enough images: all end at about the same time."""
 
 DEATHS_TO_FAIL = 2
-"""An image fails when so many actors have died with it in hand."""
+"""An image fails when so many actors have died with it in flight."""
 
 _AUTO_CPUS = 4
 _MAX_CPUS_BESIDE_GPU = 16
@@ -90,7 +90,7 @@ def block_count(images: int, actors: int) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """Places of images in the run, in order. `singly`: an actor died with one of them in hand."""
+    """Places of images in the run, in order. `singly`: an actor died with one of them in flight."""
 
     places: Sequence[int]
     singly: bool = False
@@ -129,7 +129,7 @@ class BlockQueue:
     def died(self, block: Block, begun: int | None) -> list[int]:
         """Queue the rest of a block whose actor died; return the images that fail.
 
-        `begun` is the image in hand, of a block that is done singly; of other blocks any of the rest was.
+        `begun` is the image in flight, of a block that is done singly; of other blocks any of the rest was.
         """
         left = [place for place in block.places if place not in self.recorded]
         self._deaths.update(left if not block.singly else [] if begun is None else [begun])

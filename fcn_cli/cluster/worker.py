@@ -124,7 +124,7 @@ class Worker:
         self._words.release()
 
     def stop(self) -> None:
-        """Let `segment` finish the images in hand and begin no others."""
+        """Let `segment` finish the images in flight and begin no others."""
         self._is_stopping.set()
         self._words.release()
 

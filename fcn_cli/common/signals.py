@@ -1,4 +1,4 @@
-"""Signals that end the process: raised as `Interrupted`, or kept by a `Stop` until the batch in hand is done.
+"""Signals that end the process: raised as `Interrupted`, or kept by a `Stop` until the batch is done.
 
 Only the command line handles them (`handle`). It does so before it imports anything that takes time, so this
 module imports next to nothing.

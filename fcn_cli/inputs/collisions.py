@@ -112,13 +112,13 @@ def _may_collide(sources: list[Source]) -> bool:
     return not names.isdisjoint(directories)
 
 
-def is_in_share(source: Source, shard: Shard) -> bool:
+def is_in_shard(source: Source, shard: Shard) -> bool:
     """Say whether an image belongs to a shard.
 
     That depends on the image's output name and the number of shards only. Images that would share a file,
     also on a file system that ignores case, belong to one shard. What has no output name counts by its own.
     """
     name = folded(source.output or source.image)
-    # Any bytes can be in a name, and each has to give the same share on every system.
+    # Any bytes can be in a name, and each has to give the same shard on every system.
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest) % shard.count == shard.index - 1

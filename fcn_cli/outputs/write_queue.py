@@ -141,7 +141,7 @@ class WriteQueue:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # In this order: an image in hand may wait for what it retracts.
+        # In this order: an image in flight may wait for what it retracts.
         self._work.__exit__(*error)
         self._commits.__exit__(*error)
 

@@ -18,7 +18,7 @@ from ..common.shard import Shard
 from ..common.store_urls import AbsolutePaths
 from ..common.wording import counted
 from ..inputs import collisions, file_content
-from ..inputs.collisions import is_in_share
+from ..inputs.collisions import is_in_shard
 from ..inputs.discovery import Source
 from ..inputs.formats import refuse
 from ..inputs.remote import KnownObjects
@@ -256,7 +256,7 @@ def make_plan(
         planner.done,
     )
     for source in sources:
-        if wanted.shard is not None and not is_in_share(source, wanted.shard):
+        if wanted.shard is not None and not is_in_shard(source, wanted.shard):
             continue
         if clashes and source in clashes:
             clash = clashes[source]

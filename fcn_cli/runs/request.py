@@ -88,7 +88,7 @@ class SegmentRequest:
     """Everything that a run is asked for; defaults are those of ``fcn segment``.
 
     `wait` is for how many seconds to wait for another run into the same output directory. `fail_fast` stops
-    at the first image that fails; `dry_run` plans and writes nothing. `shard` takes one share of the images.
+    at the first image that fails; `dry_run` plans and writes nothing. `shard` takes one shard of the images.
     `ray` is where the images are segmented, ``local`` or HOST:PORT (see `cluster.session`), or None for here.
     """
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_cli.common.shard import Shard
-from fcn_cli.inputs.collisions import is_in_share
+from fcn_cli.inputs.collisions import is_in_shard
 from fcn_cli.inputs.discovery import Source
 
 NAMES = st.text(
@@ -23,7 +23,7 @@ def source(name: str, output: str | None = None) -> Source:
 
 
 def share(one: Source, count: int) -> int:
-    shares = [shard.index for shard in Shard(1, count).all() if is_in_share(one, shard)]
+    shares = [shard.index for shard in Shard(1, count).all() if is_in_shard(one, shard)]
     assert len(shares) == 1
     return shares[0]
 

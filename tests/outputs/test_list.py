@@ -61,7 +61,7 @@ def output(tmp_path: Path) -> Path:
 def test_which_photos(fcn: Fcn, output: Path, options: str, expected: list[int]) -> None:
     done = fcn("list", "out", *options.split())
     assert done.stdout == "".join(f"/nowhere/sub/cats {rows}.jpg\n" for rows in expected)
-    assert ("no image is selected" in done.stderr) == (not expected)
+    assert ("no matching images" in done.stderr) == (not expected)
 
 
 def test_a_class_of_the_network_goes_before_void(output: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_files_of_one_output_type(fcn: Fcn, output: Path, tmp_path: Path) ->
     assert len(fcn("list", "out", "--status", "gone", "--outputs", "color").stdout.splitlines()) == 10
     nothing = fcn("list", "out", "--outputs", "overlay")
     assert nothing.stdout == ""
-    assert "no image is selected that has overlay" in nothing.stderr
+    assert "no matching images with overlay" in nothing.stderr
 
 
 def test_cutouts_only_where_something_is_kept(fcn: Fcn, output: Path, tmp_path: Path) -> None:

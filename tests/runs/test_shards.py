@@ -17,7 +17,7 @@ import filelock
 import pytest
 
 from fcn_cli.common.shard import Shard
-from fcn_cli.inputs.collisions import is_in_share
+from fcn_cli.inputs.collisions import is_in_shard
 from fcn_cli.inputs.discovery import InputRequest, discover
 from fcn_cli.outputs.journal import Journal
 from fcn_cli.outputs.output_store import LocalStore, OutputStore
@@ -35,7 +35,7 @@ NAMES = [f"{'sub/' * (i % 2)}p{i:02}.png" for i in range(12)]
 def images_of(photos: Path, shard: str) -> set[str]:
     index, count = map(int, shard.split("/"))
     found = discover(InputRequest([str(photos)])).sources
-    return {source.image for source in found if is_in_share(source, Shard(index, count))}
+    return {source.image for source in found if is_in_shard(source, Shard(index, count))}
 
 
 def lines_of(output: Path) -> list[dict[str, Any]]:
