@@ -135,7 +135,7 @@ def test_everyone_computes_in_one_precision(precision: str, dtype: torch.dtype) 
 def test_a_bench_that_does_not_fit_says_so(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
     how = ("--backbone", "efficientnet_lite0", "--size", "48x32", "--rounds", "1", "-b", "2")
     monkeypatch.setattr(resources, "available_memory", lambda: 1000)
-    assert "not enough memory for an input of 48x32" in fcn("bench", *how, code=2).stderr
+    assert "not enough memory for a network input of 48x32" in fcn("bench", *how, code=2).stderr
 
     def forward(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
