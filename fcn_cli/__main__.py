@@ -19,11 +19,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments
         The arguments after the command's name; None takes them from `sys.argv`.
     """
-    from .cli import streams
-    from .cli.console import close_log, print_message
+    from .cli.console import close_log, guarded, print_message
     from .common.errors import ExitCode
 
-    with streams.guarded() as stdout:
+    with guarded() as stdout:
         code = _outcome(arguments)
         sys.stdout.flush()
         lost = stdout.error is not None
@@ -75,10 +74,10 @@ def _outcome(arguments: Sequence[str] | None) -> int:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     signals.handle()
-    from .cli import streams
+    from .cli.console import occupy_closed
     from .common import resources
 
-    streams.occupy_closed()
+    occupy_closed()
     resources.let_waiting_threads_sleep()
     code = run()
     if "torch" in sys.modules:

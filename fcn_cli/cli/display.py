@@ -127,7 +127,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Print a message, except with ``--quiet``."""
-        self._progress.line(text, show=not self._quiet)
+        self._progress.note(text)
 
     def detail(self, text: str) -> None:
         """Print a message with ``--verbose``."""
@@ -279,6 +279,10 @@ class ProgressBar:
     def limited_by(self, stage: str | None) -> None:
         """Show which stage limits the rate, or None."""
         self._limit = stage
+
+    def note(self, text: str) -> None:
+        """Print a message, except with ``--quiet``."""
+        self.line(text, show=not self._quiet)
 
     def downloading(self, done: int, total: int | None) -> None:
         """Show a download's progress in bytes; where there is no terminal, print one line at its start."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from ..common.limits import MOST_MASK_PIXELS
-from ..evaluation.choices import Orientation, Protocol
+from ..evaluation import Orientation, Protocol
 from ..models.registry import DEFAULT_BACKBONE
 from . import options, values
 from .console import print_figures, print_message
@@ -50,7 +50,7 @@ def evaluate(
     report: options.EvaluationReport = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Measure a network, or existing masks, against ground truth: IoU, Dice, precision, recall.
 
@@ -107,7 +107,7 @@ def compare(
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Compare the masks of two directories: equal pixels, IoU, the images that differ most.
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..common import limits
+from ..common import limits, output_layout
 from ..common.wording import alternatives
-from ..evaluation.choices import Orientation, Protocol, TruthColors
+from ..evaluation import Orientation, Protocol, TruthColors
 from ..models.registry import BACKBONES
 from . import values
 
@@ -143,8 +143,8 @@ Write = Annotated[
     Any,
     _option(
         OUTPUT,
-        line="Output types: masks, overlay, cutout, logits …",
-        more="A comma-separated list of masks, color, overlay, confidence, cutout, geotiff and logits.",
+        line=f"{', '.join(output_layout.output_type_names())}.",
+        more="The output types to write, separated by commas.",
         envvar="FCN_WRITE",
         metavar="LIST",
         parser=values.output_types,
@@ -633,6 +633,16 @@ Verbose = Annotated[
         "--verbose",
         "-v",
         line="Print details, one line per image.",
+        callback=values.not_both,
+    ),
+]
+VerboseOnBugs = Annotated[
+    bool,
+    _option(
+        MESSAGES,
+        "--verbose",
+        "-v",
+        line="Print where it happened if there is a bug in fcn.",
         callback=values.not_both,
     ),
 ]

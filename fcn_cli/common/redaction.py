@@ -49,7 +49,11 @@ def public_url(url: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return a text with the URLs in it as `public_url` returns them."""
+    """Return a text for people, with the URLs in it as `public_url` returns them.
+
+    Of keys in object stores, too, what looks like a parameter is hidden: somebody may have taken a signed
+    URL's for the store's. Records keep such a key as it is, because there it says which image it was.
+    """
     if "://" not in text:
         return text
     return _URL.sub(_redact, text)
@@ -57,7 +61,17 @@ def redacted(text: str) -> str:
 
 def _redact(match: re.Match[str]) -> str:
     url = match[0].rstrip(_AFTER_URL)
-    return public_url(url) + match[0][len(url) :]
+    return _without_parameters(public_url(url)) + match[0][len(url) :]
+
+
+def _without_parameters(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    key, question, query = rest.partition("?")
+    if scheme.lower() not in _OBJECT_STORES or "=" not in query:
+        return url
+    kept = [_written_down(part) if "=" in part else part for part in query.split("&")]
+    kept = [part for part in kept if part]
+    return f"{scheme}{separator}{key}{question if kept else ''}{'&'.join(kept)}"
 
 
 def _without_user(scheme: str, place: str, path: str) -> tuple[str, str]:

@@ -22,8 +22,7 @@ from ..inputs import decoder, discovery, exif
 from ..inputs.discovery import InputRequest, Source
 from ..runs.observers import ProgressObserver
 from ..runs.request import PredictionRequest
-from . import matching
-from .choices import Orientation, Protocol
+from . import Orientation, Protocol, matching
 from .confusion import Confusion
 from .ground_truth import FolderTruth, Truth, TruthRequest, open_truth
 from .label_folder import LabelFolder
@@ -244,6 +243,8 @@ def _from_network(request: EvaluationRequest, matched: _Matched, observer: Progr
         model = prediction.model.resolve()
         file = model.weights_file(observer.downloading)
         network = model.load(file)
+        for note in filter(None, [execution.note(chosen), *model.notes(network)]):
+            observer.note(note)
         matched.truth.use_classes(network.class_names, network.background)
         ready = engine.Engine(network, chosen, views=prediction.inference.views)
     except BaseException:

@@ -29,7 +29,7 @@ from ..common.label_map import VOID_INDEX, LabelMap, Size
 from ..common.output_layout import WRITTEN_BY_EXPORT
 from ..common.run_lengths import decompress
 from ..outputs.json_text import read_name
-from .choices import Orientation
+from . import Orientation
 from .matching import Frame
 
 # COCO's own largest file has half a gigabyte.

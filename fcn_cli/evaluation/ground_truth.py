@@ -22,8 +22,7 @@ from ..common.class_map import ClassMap, Indices
 from ..common.class_names import hint_at_classes
 from ..common.errors import FailureKind, ImageError, RequestError
 from ..common.label_map import VOID_INDEX, LabelMap, Size
-from . import label_folder, matching
-from .choices import Orientation, TruthColors
+from . import Orientation, TruthColors, label_folder, matching
 from .coco import CocoTruth, class_called
 from .confusion import highest_class
 from .matching import Frame

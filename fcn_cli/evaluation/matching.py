@@ -20,8 +20,7 @@ from ..common.label_map import Size, read_label_map
 from ..common.output_layout import is_output_directory
 from ..inputs import exif, formats
 from ..inputs.discovery import Source
-from . import label_folder
-from .choices import Orientation
+from . import Orientation, label_folder
 from .confusion import highest_class
 
 if TYPE_CHECKING:

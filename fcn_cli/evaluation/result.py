@@ -13,7 +13,7 @@ import numpy as np
 from ..common.errors import ExitCode, Failure
 from ..inputs import exif
 from ..inputs.discovery import Source
-from .choices import Orientation
+from . import Orientation
 from .confusion import Confusion
 
 if TYPE_CHECKING:

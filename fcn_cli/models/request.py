@@ -145,11 +145,12 @@ class ResolvedModel:
         return None if how == IMAGENET else {"mean": list(how.mean), "std": list(how.std)}
 
     def notes(self, network: weights.LoadedModel) -> list[str]:
-        """Return what people should know of how the network came from its files."""
+        """Return what people should know of the network, and of how it came from its files."""
         origin, said = network.origin.described(), self.card.keys
-        checkpoint = self.checkpoint.path.name if self.checkpoint is not None else ""
+        own, official = self.checkpoint, self.architecture.note
         return [
-            *([f"{checkpoint}: {origin}"] if origin else []),
+            *([official] if official and own is None else []),
+            *([f"{own.path.name}: {origin}"] if own is not None and origin else []),
             *([f"{self.card_path}: using {', '.join(said)}"] if said else []),
         ]
 

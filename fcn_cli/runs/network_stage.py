@@ -216,8 +216,6 @@ class NetworkStage:
     def _network(self, file: WeightsFile) -> LoadedModel:
         """Load the network; then the whole request is known to be right: write settings and classes."""
         model = self._resolved.model
-        if model.architecture.note and model.checkpoint is None:
-            self._observer.note(model.architecture.note)
         network = model.load(file)
         for note in model.notes(network):
             self._observer.note(note)

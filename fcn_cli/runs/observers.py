@@ -59,6 +59,9 @@ class ProgressObserver(Protocol):
     def step(self, *, failed: bool = False) -> None:
         """Be told that an image is finished."""
 
+    def note(self, text: str) -> None:
+        """Be told something that users should know."""
+
     def waiting(self) -> None:
         """Be called while nothing happens, to keep a display alive."""
 

@@ -18,7 +18,6 @@ from .request import PredictionRequest
 if TYPE_CHECKING:
     # It brings torch, which is imported only once the request is known to be right.
     from ..models.request import ResolvedModel
-    from ..models.weights import WeightsFile
     from .prediction_stream import Prediction
 
 
@@ -51,9 +50,7 @@ def segment_one(request: OneImageRequest, observer: RunObserver) -> bytes:
     rules = prediction.rules.resolve(model.class_names)
     names = rules.names(model.class_names) if model.class_names else None
     look = request.look.resolve(names, background_class=rules.background(model.background))
-    if model.architecture.note and model.checkpoint is None:
-        observer.note(model.architecture.note)
-    predicted = _prediction(request, model, model.weights_file(observer.downloading), observer)
+    predicted = _prediction(request, model, observer)
     if isinstance(predicted.result, Failure):
         raise ImageError.of(predicted.result)
     stream = io.BytesIO()
@@ -67,19 +64,18 @@ def segment_one(request: OneImageRequest, observer: RunObserver) -> bytes:
     return stream.getvalue()
 
 
-def _prediction(
-    request: OneImageRequest, model: ResolvedModel, file: WeightsFile, observer: RunObserver
-) -> Prediction:
+def _prediction(request: OneImageRequest, model: ResolvedModel, observer: RunObserver) -> Prediction:
     from ..inference import engine, execution
     from .prediction_stream import open_pool, predictions
 
     prediction = request.prediction
     # The worker starts before the network is loaded, so before CUDA and torch's threads.
     with open_pool([request.source], prediction.decoding) as pool:
+        # A device that is not there is a reason not to look for weights, which may take a download.
         chosen = execution.resolve_execution(prediction.inference)
         if note := execution.note(chosen):
             observer.note(note)
-        network = model.load(file)
+        network = model.load(model.weights_file(observer.downloading))
         for note in model.notes(network):
             observer.note(note)
         request.look.check(prediction.rules.resolve(network.class_names).names(network.class_names))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fcn_cli.cli import options
 from fcn_cli.cli.app import app
 from fcn_cli.cli.command_line import UsageError, usage_message
+from fcn_cli.common.output_layout import output_type_names
 from fcn_cli.common.wording import alternatives, counted
 
 from ..conftest import SMALL, Fcn, MakePhotos
@@ -255,7 +256,10 @@ def test_wide_terminals_are_used_and_narrower_ones_get_forty_columns(
 
 def test_the_help_of_segment_fits_on_two_screens(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert len(fcn("segment", "--help").stdout.splitlines()) <= 100
+    lines = fcn("segment", "--help").stdout.splitlines()
+    assert len(lines) <= 100
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("  --write "))
+    assert f"{', '.join(output_type_names())}. [" in " ".join(" ".join(lines[place : place + 2]).split())
 
 
 def test_every_command_has_a_short_name_for_its_help(fcn: Fcn) -> None:

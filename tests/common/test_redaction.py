@@ -48,6 +48,21 @@ def test_a_url_is_without_its_secrets(url: str, shown: str) -> None:
         assert redacted(text) == f"cannot read '{shown}': it is gone; give {shown}."
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://bucket/out?key=s3cr3t&X-Amz-Signature=s3cr3t", f"s3://bucket/out?key={hashed('s3cr3t')}"),
+        ("abfs://container@host/out?sv=1&sig=s3cr3t", "abfs://container@host/out"),
+        ("gs://bucket/what?.jpg", "gs://bucket/what?.jpg"),
+    ],
+)
+def test_parameters_in_the_key_of_an_object_are_hidden_from_people(url: str, shown: str) -> None:
+    """There is no such thing, but somebody may have taken a signed URL's: -o s3://bucket/out?key=…"""
+    assert public_url(url) == url
+    assert redacted(f"--output {url}: cannot be written") == f"--output {shown}: cannot be written"
+    assert str(RequestError(url)) == shown
+
+
 def test_what_tells_images_apart_still_does() -> None:
     urls = {public_url(f"https://host/get?id={number}&token={number}") for number in range(100)}
     assert len(urls) == 100

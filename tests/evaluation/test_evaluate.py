@@ -152,6 +152,46 @@ def test_known_figures_with_void_absent_and_one_pixel_classes(
     assert "protocol original" in shown
 
 
+@pytest.mark.slow
+def test_the_figures_are_those_of_torchmetrics(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+    reason = "needs torchmetrics, which only this test uses"
+    metrics = pytest.importorskip("torchmetrics.classification", reason=reason)
+    random = np.random.default_rng(4)
+    made = make_photos(["a.png", "b.png", "c.png"])
+    matrix = metrics.MulticlassConfusionMatrix(21, ignore_index=255)
+    by_class = {
+        "iou": metrics.MulticlassJaccardIndex(21, average=None, ignore_index=255),
+        "dice": metrics.MulticlassF1Score(21, average=None, ignore_index=255),
+        "precision": metrics.MulticlassPrecision(21, average=None, ignore_index=255),
+        "recall": metrics.MulticlassRecall(21, average=None, ignore_index=255),
+    }
+    together = {
+        "mean_iou": metrics.MulticlassJaccardIndex(21, ignore_index=255),
+        "mean_dice": metrics.MulticlassF1Score(21, ignore_index=255),
+        "mean_accuracy": metrics.MulticlassAccuracy(21, ignore_index=255),
+        "pixel_accuracy": metrics.MulticlassAccuracy(21, average="micro", ignore_index=255),
+        "frequency_weighted_iou": metrics.MulticlassJaccardIndex(21, average="weighted", ignore_index=255),
+    }
+    for path in made.iterdir():
+        shape = Image.open(path).size[::-1]
+        truth = random.choice([*range(21), 255], shape).astype(np.uint8)
+        predicted = np.where(random.random(shape) < 0.6, truth, random.integers(0, 21, shape))
+        predicted[truth == 255] = 3
+        save(truth, tmp_path / "truth" / path.name)
+        save(predicted.astype(np.uint8), tmp_path / "masks" / path.name)
+        for metric in (matrix, *by_class.values(), *together.values()):
+            metric.update(torch.from_numpy(predicted.astype(int)), torch.from_numpy(truth.astype(int)))
+    got = evaluated(fcn, made, "truth", "--predictions", "masks")
+    classes = got["classes"].values()
+    assert [one["truth_pixels"] for one in classes] == matrix.compute().sum(1).tolist()
+    assert [one["predicted_pixels"] for one in classes] == matrix.compute().sum(0).tolist()
+    # They count in float32.
+    for name, metric in by_class.items():
+        assert [one[name] for one in classes] == pytest.approx(metric.compute().tolist(), rel=1e-6)
+    for name, metric in together.items():
+        assert got[name] == pytest.approx(float(metric.compute()), rel=1e-6)
+
+
 def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     made = make_photos(["ok.png", "small.png", "odd.png", "rgb.png", "cut.png", "unknown.png", "gone.png"])
     sizes = {path.stem: Image.open(path).size[::-1] for path in made.iterdir()}

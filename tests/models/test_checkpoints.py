@@ -202,6 +202,8 @@ def test_what_was_unwrapped_is_said_once_and_recorded(
     again = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out")
     assert "nothing to do" in again.stderr
     assert "took" not in again.stderr
+    measured = fcn("evaluate", "made", "out/masks", *SMALL, "--weights", path)
+    assert measured.stderr == f"fcn: mine.pth: took what is in 'model_ema'; {DDP}\n"
     fcn("segment", "made", *SMALL, "-o", "plain")
     assert "checkpoint" not in json.loads((tmp_path / "plain/settings.json").read_text())
 
