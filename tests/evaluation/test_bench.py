@@ -54,38 +54,6 @@ def test_where_our_kernels_are_unmeasured_both_are_timed(fcn: Fcn, monkeypatch: 
     assert "please report" not in fcn(*how, "--kernels", "torch").stdout
 
 
-@pytest.mark.long
-def test_the_table(fcn: Fcn) -> None:
-    how = (
-        "--backbone",
-        "efficientnet_lite0",
-        "--size",
-        "48x32",
-        "--rounds",
-        "1",
-        "-b",
-        "2",
-        "--kernels",
-        "torch",
-    )
-    shown = fcn("bench", *how)
-    for part in (
-        "efficientnet_lite0, 48x32, batches of 2",
-        "torch kernels",
-        "precision",
-        "fp32",
-        "images/s",
-        "fcn",
-    ):
-        assert part in shown.stdout
-    assert "auxiliary head  " not in shown.stdout
-
-
-def test_a_size_that_is_none(fcn: Fcn) -> None:
-    for size in ("520", "0x5", "axb", "1x2x3"):
-        assert "693x520" in fcn("bench", "--size", size, code=2).stderr
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
 def test_helpers_step_back_and_the_network_does_not() -> None:
     seen: list[int] = []

@@ -1,8 +1,9 @@
-"""Truth from COCO annotations, pixel by pixel as torchvision's reference makes it."""
+"""COCO's annotations as truth, as torchvision's reference makes it; what else files hold is said by name."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.evaluation.coco import CocoTruth
-
 from ..conftest import SMALL, Fcn, MakePhotos
+from .test_evaluate import runs_of, save
 
 mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
 
@@ -22,15 +21,6 @@ WIDTH, HEIGHT = 61, 48
 # torchvision's reference lists COCO's category ids in the order of Pascal VOC's classes, from 0.
 CATEGORIES = [0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
 CAT, PERSON, GIRAFFE = 17, 1, 25
-
-
-def runs_of(shape: NDArray[np.bool_]) -> dict[str, Any]:
-    """Uncompressed run lengths, down the columns, the first one of zeros."""
-    flat = shape.T.ravel()
-    ends = np.flatnonzero(np.diff(flat)) + 1
-    bounds = [0, *ends.tolist(), len(flat)]
-    counts = np.diff(bounds).tolist()
-    return {"size": [HEIGHT, WIDTH], "counts": [0, *counts] if flat[0] else counts}
 
 
 def ring() -> NDArray[np.bool_]:
@@ -108,42 +98,324 @@ def by_the_reference(content: dict[str, Any], image_id: int) -> NDArray[np.int64
     return target
 
 
+Content = dict[str, Any]
+Change = Callable[[Content], Any]
+
+
 @pytest.fixture
-def truth(tmp_path: Path) -> Path:
-    path = tmp_path / "instances_small.json"
-    path.write_text(json.dumps(coco_file()))
-    return path
-
-
-def test_label_maps_are_the_references(truth: Path) -> None:
-    made = CocoTruth(truth)
-    made.use_classes(VOC_CLASSES)
-    assert len(made) == 4
+def photos(make_photos: MakePhotos) -> Path:
+    """Images 1.png to 4.png, and masks of them."""
+    made = make_photos(["1.png"], size=(WIDTH, HEIGHT))
     for number in (1, 2, 3, 4):
-        name = made.find(f"{number}.png")
-        assert name is not None
-        labels = made.load(name)
-        assert labels.dtype == np.uint8
-        assert np.array_equal(labels, by_the_reference(coco_file(), number))
-    first, second, third, fourth = (made.load(f"{number}.png") for number in (1, 2, 3, 4))
-    assert {0, 8, 15, 255} == set(np.unique(first))
-    # A person of several overlapping parts is not void; two cats, one over the other, are.
-    assert first[12, 8] == 15
-    assert first[22, 42] == 255
-    # The crowd counts, and makes void where it meets the ring; the ring's hole stays a hole.
-    assert second[0, 0] == 15
-    assert second[20, 40] == 0
-    assert not third.any()
-    assert set(np.unique(fourth)) == {0, 8}
+        add_image(made, number)
+    return made
 
 
-def test_evaluate_on_coco(fcn: Fcn, make_photos: MakePhotos, truth: Path) -> None:
-    made = make_photos(["1.png", "2.png", "3.png", "5.png"], size=(WIDTH, HEIGHT))
-    for path in made.iterdir():
-        Image.open(path).resize((WIDTH, HEIGHT)).save(path)
-    got = json.loads(fcn("evaluate", made, truth, *SMALL, "--json").stdout)
+def add_image(photos: Path, number: int) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(photos / f"{number}.png")
+    save(np.zeros((HEIGHT, WIDTH), np.uint8), Path(f"masks/{number}.png"))
+
+
+def evaluate(fcn: Fcn, photos: Path, content: Any, *options: str, code: int = 0) -> tuple[Any, str]:
+    """Return the figures, or None, and what stderr says."""
+    Path("instances.json").write_text(json.dumps(content))
+    measured = ("--predictions", "masks", "--json")
+    done = fcn("evaluate", photos, "instances.json", *measured, *options, code=code)
+    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+
+
+def names(*pairs: tuple[int, str]) -> Change:
+    return lambda content: content.update(categories=[{"id": i, "name": name} for i, name in pairs])
+
+
+def of_annotation(**fields: Any) -> Change:
+    return lambda content: content["annotations"][0].update(fields)
+
+
+def of_image(**fields: Any) -> Change:
+    return lambda content: content["images"][0].update(fields)
+
+
+def test_label_maps_are_the_references(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    expected = {number: by_the_reference(content, number) for number in (1, 2, 3, 4)}
+    for number, labels in expected.items():
+        save(labels.astype(np.uint8), Path(f"masks/{number}.png"))
+    add_image(photos, 5)
+    (photos / "4.png").unlink()
+    got, _ = evaluate(fcn, photos, content)
     assert (got["images"], got["images_without_truth"], got["truth_without_image"]) == (3, 1, 1)
-    expected = [by_the_reference(coco_file(), number) for number in (1, 2, 3)]
-    assert got["classes"]["15"]["truth_pixels"] == sum(int((one == 15).sum()) for one in expected)
-    assert got["classes"]["8"]["truth_images"] == 1
     assert "crowds" in got["protocol"]["truth"]
+    # Where the truth had another class, or were void elsewhere, one of these would be another number.
+    add_image(photos, 4)
+    save(expected[4].astype(np.uint8), Path("masks/4.png"))
+    got, _ = evaluate(fcn, photos, content)
+    pixels = np.stack(list(expected.values()))
+    assert (got["images"], got["pixel_accuracy"]) == (4, 1)
+    assert got["void_fraction"] == (pixels == 255).mean()
+    assert {0, 8, 15, 255} == set(np.unique(expected[1]))
+    # A person of several overlapping parts is not void; two cats, one over the other, are.
+    assert (expected[1][12, 8], expected[1][22, 42]) == (15, 255)
+    # The crowd counts, and makes void where it meets the ring; the ring's hole stays a hole.
+    assert (expected[2][0, 0], expected[2][20, 40]) == (15, 0)
+    assert not expected[3].any()
+    assert set(np.unique(expected[4])) == {0, 8}
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "one number, two names": (
+        names((30, "a"), (30, "b"), (1, "person")),
+        "category id 30 is both 'a' and 'b'",
+    ),
+    "none of the twenty": (
+        names((25, "giraffe"), (92, "banner"), (1, "x"), (17, "y")),
+        "none of its 4 categories (giraffe, banner, x, …) is one of the classes (__background__, aeroplane,",
+    ),
+    "unlisted category": (names((CAT, "cat")), "has category_id 1, which is not in categories"),
+    "no categories": (lambda content: content.pop("categories"), "copy `categories` from COCO's own"),
+    "nameless category": (lambda content: content["categories"][0].pop("name"), "categories[0] has no name"),
+    "text image id": (of_image(id="1"), 'images[0] has the id "1"; ids are whole numbers'),
+    "image without id": (lambda content: content["images"][0].pop("id"), "images[0] has no id"),
+    "image without name": (of_image(file_name=""), "images[0] has no file_name"),
+    "text image_id": (of_annotation(image_id="1"), 'annotations[0] has the image_id "1"'),
+    "fractional image_id": (of_annotation(image_id=1.5), "annotations[0] has the image_id 1.5"),
+    "boolean category_id": (of_annotation(category_id=True), "annotations[0] has the category_id true"),
+    "annotation is a number": (
+        lambda content: content["annotations"].insert(0, 7),
+        "annotations[0] is not an object",
+    ),
+    "boxes only": (
+        lambda content: [one.pop("segmentation") for one in content["annotations"]],
+        "no annotation has a segmentation",
+    ),
+    "no list of annotations": (lambda content: content.pop("annotations"), "has no annotations"),
+    "no images": (lambda content: content.pop("images"), "it has no list of images"),
+    "others' annotations": (
+        lambda content: [one.update(image_id=99) for one in content["annotations"]],
+        "no annotation belongs to an image of the file",
+    ),
+    "panoptic": (
+        lambda content: content.update(
+            annotations=[{"image_id": 1, "file_name": "1.png", "segments_info": []}]
+        ),
+        "panoptic annotations",
+    ),
+    "captions": (
+        lambda content: content.update(annotations=[{"id": 1, "image_id": 1, "caption": "A cat."}]),
+        "captions; give an instances_*.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, photos: Path, case: str) -> None:
+    change, text = REFUSED[case]
+    content = coco_file()
+    change(content)
+    # Before the weights, which are not there.
+    Path("instances.json").write_text(json.dumps(content))
+    refused = fcn("evaluate", photos, "instances.json", "--offline", code=2).stderr
+    assert refused.startswith("fcn: instances.json: ")
+    assert text in refused
+    assert refused.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[{"image_id": 1, "category_id": 17, "score": 0.9}]', "a detector's results"),
+        ("[]", "a list; COCO's instances are an object"),
+        ("[[[[", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("\xff", "not JSON"),
+        ('"text"', "it has no list of images"),
+    ],
+)
+def test_other_json_is_refused_with_what_it_seems_to_be(
+    fcn: Fcn, photos: Path, text: str, reason: str
+) -> None:
+    Path("x.json").write_bytes(text.encode("latin-1"))
+    assert reason in fcn("evaluate", photos, "x.json", *SMALL, code=2).stderr
+
+
+def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    # With numbers that are not COCO's: the names count.
+    content["categories"] += [
+        {"id": 105, "name": "aeroplane"},
+        {"id": 67, "name": "dining_table"},
+        {"id": 72, "name": "TV monitor"},
+    ]
+    got, _ = evaluate(fcn, photos, content)
+    assert len(got["truth_counts"]["categories_missing"]) == 15
+
+
+def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    plain, _ = evaluate(fcn, photos, content)
+    assert plain["truth_counts"] == {
+        "annotations_used": 6,
+        "annotations_of_other_categories": 1,
+        "annotations_of_unknown_images": 0,
+        "annotations_without_segmentation": 0,
+        "categories_missing": plain["truth_counts"]["categories_missing"],
+    }
+    assert "dog" in plain["truth_counts"]["categories_missing"]
+    content["annotations"] += [{**content["annotations"][0], "id": 50 + n, "image_id": 99} for n in range(2)]
+    got, _ = evaluate(fcn, photos, content)
+    assert got["truth_counts"]["annotations_of_unknown_images"] == 2
+    assert got["classes"] == plain["classes"]
+    shown = fcn("evaluate", photos, "instances.json", "--predictions", "masks").stdout
+    shown = " ".join(shown.split())
+    assert "6 used, 1 of other categories (background), 2 of images that the file does not list" in shown
+    assert (
+        "the ground truth has no category for 18 classes: aeroplane, bicycle, bird, boat, bottle, …" in shown
+    )
+
+
+def runs(counts: Any) -> dict[str, Any]:
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+FAILED: list[tuple[Any, str]] = [
+    ([[5, 5, 20, 20]], "has a degenerate polygon of 2 points; at least 3 needed"),
+    ([box(1, 1, 9, 9), [3, 3]], "has a degenerate polygon of 1 point;"),
+    ([[]], "has a degenerate polygon of 0 points"),
+    ([[1, 2, 3, 4, 5, 6, 7]], "has a polygon of 7 numbers; they must be pairs"),
+    (box(1, 1, 9, 9), "has a polygon that is not a list of numbers"),
+    ([["1", 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[float("nan"), 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[10**400, 2, 3, 4, 5, 6]], "has a polygon that is not a list of numbers"),
+    ([[0, 0, 1e9, 0, 0, 9]], "has a polygon that reaches far outside its image of 61x48"),
+    (7, "has a segmentation that is neither polygons nor run lengths"),
+    ({"size": [HEIGHT, WIDTH]}, "has damaged run lengths"),
+    ({"size": [9, 9], "counts": [81]}, "has run lengths for a size of [9, 9]"),
+    (runs([5]), "has run lengths of 5 pixels, its image 2928"),
+    (runs([-5, HEIGHT * WIDTH + 5]), "has damaged run lengths"),
+    (runs(["5"]), "has damaged run lengths"),
+    (runs("\x00"), "has damaged run lengths"),
+    (runs("o"), "has run lengths that end too early"),
+]
+"""Segmentations, and what the failure of an image that has such a one says."""
+
+
+def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    for number, (segmentation, _) in enumerate(FAILED, 100):
+        content["images"].append({**content["images"][0], "id": number, "file_name": f"{number}.png"})
+        annotation = {"id": number, "image_id": number, "category_id": CAT, "segmentation": segmentation}
+        if segmentation is None:
+            del annotation["segmentation"]
+        content["annotations"].append(annotation)
+        add_image(photos, number)
+    got, said = evaluate(fcn, photos, content, code=1)
+    assert (got["images"], got["images_given"]) == (4, 4 + len(FAILED))
+    failures = {Path(one["image"]).stem: one for one in got["failures"]}
+    for number, (_, text) in enumerate(FAILED, 100):
+        assert failures[str(number)]["kind"] == "BadLabels"
+        assert f"instances.json: annotation {number} (cat) {text}" in failures[str(number)]["message"]
+        assert f"{number}.png: instances.json: annotation {number} (cat) {text}" in said
+
+
+def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    # What belongs to the first of the two is known, but not whose it is.
+    content["images"].append({**content["images"][0], "id": 77})
+    del content["images"][1]["width"]
+    content["images"][2]["id"] = content["images"][3]["id"]
+    got, _ = evaluate(fcn, photos, content, code=1)
+    assert {Path(one["image"]).name: one["message"] for one in got["failures"]} == {
+        "1.png": "2 images of the annotations have this file_name",
+        "2.png": "the annotations do not give its width and height in whole pixels",
+        "3.png": "2 images of the annotations have its id, 4",
+        "4.png": "2 images of the annotations have its id, 4",
+    }
+    assert got["truth_counts"]["annotations_of_unknown_images"] == 0
+
+
+def test_other_classes_than_pascal_vocs_are_refused(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(["ground", *(f"thing {n}" for n in range(20))]))
+    _, said = evaluate(fcn, photos, coco_file(), "--class-names", "names.txt", code=2)
+    assert "--class-names voc" in said
+
+
+def test_an_annotation_without_a_segmentation_is_left_out_and_noted(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    plain, _ = evaluate(fcn, photos, content)
+    nothing: tuple[Any, ...] = (None, [], {})
+    for segmentation in nothing:
+        content["annotations"].append({**content["annotations"][0], "segmentation": segmentation})
+    got, _ = evaluate(fcn, photos, content)
+    assert got["truth_counts"]["annotations_without_segmentation"] == 3
+    assert got["classes"] == plain["classes"]
+    assert got["notes"] == [{"image": f"{photos}/1.png", "notes": ["annotations without a segmentation: 3"]}]
+
+
+def test_images_without_annotations_are_background(fcn: Fcn, photos: Path) -> None:
+    got, _ = evaluate(fcn, photos, {**coco_file(), "annotations": []})
+    assert got["images"] == 4
+    assert [entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]] == ["__background__"]
+
+
+def test_names_of_other_folders_are_found_where_they_mean_one_image(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    given = [
+        "exact.png",
+        "train/a.png",
+        "val/a.png",
+        "b.png",
+        "x/c.png",
+        "y/c.png",
+        "e.png",
+        "odd\\f.png",
+    ]
+    listed = [
+        "exact.png",
+        "/data/train/a.png",
+        "C:\\data\\val\\a.png",
+        "http://example.org/images/b.png",
+        "c.png",
+        "one/e.png",
+        "two/e.png",
+        "odd\\f.png",
+        "other/exact.png",
+    ]
+    made = make_photos(given, size=(WIDTH, HEIGHT))
+    for path in made.rglob("*.png"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+        save(np.zeros((HEIGHT, WIDTH), np.uint8), tmp_path / "masks" / path.relative_to(made))
+    content = coco_file()
+    content["images"] = [
+        {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for number, name in enumerate(listed, 1)
+    ]
+    got, said = evaluate(fcn, made, content, code=1)
+    assert got["images"] == 5
+    assert {str(Path(one["image"]).relative_to(made)) for one in got["failures"]} == {
+        "x/c.png",
+        "y/c.png",
+        "e.png",
+    }
+    assert "its ground truth may be one/e.png or two/e.png" in said
+    assert f"c.png may be the ground truth of {made}/x/c.png and {made}/y/c.png" in said
+
+
+def test_categories_by_ones_own_map(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    got, _ = evaluate(fcn, photos, content, "--truth-map", "giraffe+cat=horse,*=void")
+    shown = {entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]}
+    assert shown == {"__background__", "horse"}
+    assert got["void_fraction"] > 0.1
+    ignored, _ = evaluate(fcn, photos, content, "--ignore-index", str(GIRAFFE))
+    assert ignored["void_fraction"] > evaluate(fcn, photos, content)[0]["void_fraction"]
+
+
+def test_without_a_background_what_is_not_covered_is_void(fcn: Fcn, photos: Path) -> None:
+    content = coco_file()
+    for names, covered in (("cat\nperson", True), ("background\ncat\nperson", False)):
+        Path("names.txt").write_text(names)
+        got, _ = evaluate(fcn, photos, content, "--class-names", "names.txt")
+        empty = WIDTH * HEIGHT
+        assert (got["void_fraction"] * 4 * empty > 2 * empty) == covered
+        assert (got["classes"]["0"]["truth_pixels"] < empty) == covered

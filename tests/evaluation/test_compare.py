@@ -81,7 +81,6 @@ def test_what_cannot_be_compared(fcn: Fcn, tmp_path: Path) -> None:
     assert "1x1 pixels in A, 2x1 in B" in done.stderr
     save([[0]], tmp_path / "c/other.png")
     assert "no masks in common" in fcn("compare", "a", "c", code=3).stderr
-    assert "nowhere" in fcn("compare", "a", "nowhere", code=2).stderr
 
 
 def test_suffixes_count_in_upper_and_lower_case(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:

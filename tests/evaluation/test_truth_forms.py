@@ -18,7 +18,7 @@ from fcn_cli.common import palettes
 
 from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
 from ..made_output import make_output
-from .test_evaluate import Labels, by_definition, evaluated, save
+from .test_evaluate import Labels, by_definition, evaluated, runs_of, save
 
 STEMS = ("a", "b", "c")
 CAT, PERSON = 8, 15
@@ -167,13 +167,9 @@ def coco_polygons(truths: dict[str, Labels]) -> tuple[str, ...]:
 
 def coco_runs(truths: dict[str, Labels]) -> tuple[str, ...]:
     def runs(shape: tuple[int, int], left: int, top: int, right: int, bottom: int) -> dict[str, Any]:
-        height, width = shape
-        pixels = np.zeros(shape, bool)
-        pixels[top:bottom, left:right] = True
-        flat = pixels.T.ravel()
-        ends = np.flatnonzero(np.diff(flat)) + 1
-        counts = np.diff([0, *ends.tolist(), len(flat)]).tolist()
-        return {"size": [height, width], "counts": [0, *counts] if flat[0] else counts}
+        region = np.zeros(shape, bool)
+        region[top:bottom, left:right] = True
+        return runs_of(region)
 
     return coco(truths, runs)
 

@@ -136,6 +136,14 @@ def test_directories_without_label_maps_say_what_they_hold(fcn: Fcn, made: Path,
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").touch()
     assert "texts: expected masks, found 1 .txt" in refused(fcn, "made", "texts")
+    (tmp_path / "empty").mkdir()
+    assert "empty: expected masks, found no files" in refused(fcn, "made", "empty")
+    assert "no images found" in refused(fcn, "empty", "truth", code=3)
+    assert "--split: only a Pascal VOC root has splits" in refused(fcn, "made", "truth", "--split", "val")
+    masks = ("--predictions", "truth", "--protocol", "torchvision")
+    assert "leave --predictions out" in refused(fcn, "made", "truth", *masks)
+    (made / "a.png").write_bytes((made / "a.jpg").read_bytes())
+    assert "have the same ground truth, a.png; keep one of the images" in refused(fcn, "made", "truth")
     assert "texts/a.txt: expected a directory of masks, a" in refused(fcn, "made", "texts/a.txt")
 
 
@@ -145,9 +153,12 @@ def colour(path: Path, mode: str = "RGB") -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_truth_in_colours_names_the_remedy(fcn: Fcn, made: Path, tmp_path: Path, mode: str) -> None:
+    checkpoint = ("--weights", "nowhere.pth")
+    assert "nowhere.pth" in refused(fcn, "made", "truth", *checkpoint)
     for path in (tmp_path / "truth").iterdir():
         colour(path, mode)
-    said = refused(fcn, "made", "truth")
+    # The truth is read before a checkpoint.
+    said = refused(fcn, "made", "truth", *checkpoint)
     assert "none of the first 3 ground truth masks can be used" in said
     assert f"truth/a.png: {mode} colours" in said
     assert "--truth-colors voc" in said
@@ -209,13 +220,6 @@ def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(fcn
     )
     said = refused(fcn, "made", "truth", "--device", "cuda", "--weights", "nowhere.pth")
     assert "--device cuda" in said
-
-
-def test_truth_is_read_before_a_checkpoint(fcn: Fcn, made: Path, tmp_path: Path) -> None:
-    assert "nowhere.pth" in refused(fcn, "made", "truth", "--weights", "nowhere.pth")
-    for path in (tmp_path / "truth").iterdir():
-        colour(path)
-    assert "RGB colours" in refused(fcn, "made", "truth", "--weights", "nowhere.pth")
 
 
 @pytest.mark.long

@@ -126,6 +126,8 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "safetensors": (lambda: as_safetensors(plain()), "fits: 21 classes\n"),
     "safetensors of DDP": (lambda: as_safetensors(under("module.")), DDP),
+    "half": (lambda: {name: value.half() for name, value in plain().items()}, "fits"),
+    "float32": (lambda: {name: value.float() for name, value in plain().items()}, "fits"),
     "bfloat16": (lambda: {name: value.bfloat16() for name, value in plain().items()}, "fits"),
     "float64": (lambda: {name: value.double() for name, value in plain().items()}, "fits"),
     "NumPy's scalars beside it": (
@@ -154,6 +156,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "another shape": (
         lambda: plain() | {LAST[1]: torch.ones(20)},
         "classifier.4.bias of another shape",
+    ),
+    "300 classes": (
+        lambda: plain() | {name: torch.cat([bundled()[name]] * 15)[:300] for name in LAST},
+        "has 300 classes; 2 to 255 are supported",
     ),
     "another head": (lambda: {"classifier.weight": torch.ones(3, 3)}, "has no FCN classifier"),
     "an optimiser": (lambda: {"optimizer": {"state": {}}, "epoch": 1}, "contains no state dict"),
