@@ -194,6 +194,9 @@ def check_weights(
         except WeightsError as error:
             write_line(f"{name:20}{str(error).removeprefix(f'{path}: ')}", sys.stdout)
             continue
+        if card is not None:
+            # It, too, may not fit; so it is refused as by a run.
+            ModelRequest(name, file).resolve().load(found)
         fits, origin = True, loaded.origin.described()
         classes = counted(len(loaded.class_names), "class", "classes")
         write_line(f"{name:20}fits: {classes}{f'; {origin}' if origin else ''}", sys.stdout)

@@ -51,6 +51,8 @@ PART = 1000
 
 _RENDERER = 2
 """Part of every key: raise it when pictures look different, and all are made again."""
+_LARGEST_RATE = 1e9
+"""No machine is faster: a larger number of images per second is somebody's joke."""
 _VIEWS = (
     {"id": "overlay", "label": "Overlay", "layer": LAYER, "opacity": 0.6},
     {"id": "classes", "label": "Classes", "layer": LAYER, "opacity": 1},
@@ -406,7 +408,7 @@ def _context(found: _Directory, collected: _Collected) -> dict[str, Any]:
         ],
         "labels": found.labels,
         "run": run,
-        "rate": rate if isinstance(rate, int | float) else None,
+        "rate": rate if isinstance(rate, int | float) and 0 < rate < _LARGEST_RATE else None,
         "mean_seconds": collected.seconds / totals.images if totals.images else None,
         "sorts": _sorts(collected),
         # By the number of images that show them.

@@ -204,6 +204,9 @@ def _environment() -> jinja2.Environment:
     # As the page's scripts and the command line write them.
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["percent"] = percent
+    environment.filters["three_digits"] = lambda number: (
+        f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    )
     return environment
 
 

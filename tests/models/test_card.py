@@ -186,3 +186,15 @@ def test_a_card_that_says_something_else_is_refused(
     assert said in done.stderr
     assert "mine.toml" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_check_looks_whether_the_card_fits(fcn: Fcn, own: Path, tmp_path: Path) -> None:
+    write_card(tmp_path, 'class_names = ["a", "b", "c"]', 'background = "b"')
+    done = fcn("weights", "check", own)
+    assert f"{'card':20}{tmp_path / 'mine.toml'}: class_names, background\n" in done.stdout
+    for line, said in (
+        ('class_names = ["a", "b"]', "2 names for the 3 classes"),
+        ("background = 3", "background = 3"),
+    ):
+        write_card(tmp_path, line)
+        assert said in fcn("weights", "check", own, code=2).stderr

@@ -398,7 +398,11 @@ def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[1]", b'{"0": 3, "x": {}, "8": {"color": "red"}}', b'{"run": 7}']
+    "damage",
+    [
+        *(b"", b"{", b"[1]", b'{"0": 3, "x": {}, "8": {"color": "red"}}', b'{"run": 7}'),
+        b'{"run": {"images_per_second": 1' + 400 * b"0" + b"}}",
+    ],
 )
 def test_damaged_files_beside_the_journal(
     fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, damage: bytes

@@ -39,7 +39,8 @@ fcnReport.Filters = class {
   // The rows to show, in order, or null once they are not wanted any more. Loads what it needs.
   async rows(state, isWanted, progress) {
     const { slices } = fcnReport;
-    const all = Uint32Array.from({ length: this.table.rows }, (_, row) => row);
+    const all = new Uint32Array(this.table.rows);
+    for (let row = 0; row < all.length; row += 1) all[row] = row;
     if (this.isPlain(state)) return state.reverse ? all.reverse() : all;
     await this.table.loadAll(progress);
     const { value, descending } = this.order(state.sort, state.cell);
