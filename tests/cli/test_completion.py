@@ -7,6 +7,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,31 @@ from ..conftest import Fcn, Finished, command, need, run_process
 from ..terminal import read_until
 
 
-def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
-    """Return what completes the last of these words."""
-    speech = {
+def speech(words: str, shell: str = "bash") -> dict[str, str]:
+    """Return the variables by which a shell asks what completes the last of these words."""
+    spoken = {
         "bash": {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)},
         "zsh": {"_TYPER_COMPLETE_ARGS": words},
         "fish": {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
-    }[shell]
-    variables = {**os.environ, **speech, "_FCN_COMPLETE": f"complete_{shell}", **environment}
-    done = run_process(env=variables)
-    assert done.stderr == ""
-    return done.stdout.split("\n")[:-1]
+    }
+    return {**spoken[shell], "_FCN_COMPLETE": f"complete_{shell}"}
 
 
-@pytest.mark.long
+@pytest.fixture
+def completed(fcn: Fcn, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return what completes the last of some words."""
+
+    def call(words: str, shell: str = "bash") -> list[str]:
+        with monkeypatch.context() as patch:
+            for name, value in speech(words, shell).items():
+                patch.setenv(name, value)
+            done = fcn()
+        assert done.stderr == ""
+        return done.stdout.split("\n")[:-1]
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -55,12 +67,13 @@ def completed(words: str, shell: str = "bash", **environment: str) -> list[str]:
         ("fcn compare a ", [""]),
     ],
 )
-def test_commands_options_and_values_are_completed(words: str, expected: list[str]) -> None:
+def test_commands_options_and_values_are_completed(
+    completed: Callable[..., list[str]], words: str, expected: list[str]
+) -> None:
     assert completed(words) == expected
 
 
-@pytest.mark.long
-def test_zsh_and_fish_get_their_own_form() -> None:
+def test_zsh_and_fish_get_their_own_form(completed: Callable[..., list[str]]) -> None:
     zsh = completed("fcn segment --backbone res", "zsh")
     assert zsh == ['_arguments \'*: :(("resnet50"', '"resnet101"))\'']
     assert completed("fcn segment ", "zsh") == ["_files"]
@@ -75,8 +88,10 @@ def test_completing_loads_no_torch_and_minds_no_bad_setting(tmp_path: Path) -> N
     (tmp_path / "sitecustomize.py").write_text(f"import atexit, sys\natexit.register(lambda: {at_exit})\n")
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([str(tmp_path), root])
-    got = completed("fcn segment --backbone res", PYTHONPATH=path, FCN_OFFLINE="maybe", FCN_RESIZE="x")
-    assert got == ["resnet50", "resnet101"]
+    bad = {"FCN_OFFLINE": "maybe", "FCN_RESIZE": "x"}
+    asked = speech("fcn segment --backbone res")
+    done = run_process(env={**os.environ, **bad, **asked, "PYTHONPATH": path})
+    assert done.stdout == "resnet50\nresnet101\n"
     loaded = set(report.read_text().split())
     assert "fcn_cli.cli.options" in loaded
     assert not {"torch", "torchvision"} & loaded

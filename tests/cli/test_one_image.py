@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import typer
 from PIL import Image
 
@@ -291,16 +290,6 @@ def test_files_that_cannot_be_meant(
     before = sorted(tmp_path.rglob("*"))
     assert message in fcn("segment", *arguments, *SMALL, code=2).stderr.replace("--output", "-o")
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(fcn: Fcn) -> None:
-    line = ("segment", CHELSEA, "--backbone", "resnet50", "--offline", "-o", "cat.png")
-    assert "is not on this machine" in fcn(*line, code=2).stderr
-    assert (
-        "--device cuda: this machine has no usable CUDA device"
-        in fcn(*line, "--device", "cuda", code=2).stderr
-    )
 
 
 REFUSED = {

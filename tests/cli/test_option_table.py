@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..conftest import Fcn, run_line
+from ..conftest import Fcn
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "options.md"
@@ -40,10 +39,3 @@ def test_every_option_that_the_help_names_is_described(fcn: Fcn, name: str) -> N
     options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)
     assert "--help" in options
     assert set(options) == options_of(f"fcn {name}")
-
-
-def test_the_script_writes_the_page_beside_itself(tmp_path: Path) -> None:
-    script = tmp_path / "options.py"
-    script.write_text((DOCS / "options.py").read_text(encoding="utf-8"), encoding="utf-8")
-    run_line([sys.executable, script])
-    assert (tmp_path / "options.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
