@@ -25,6 +25,12 @@ def what_stays(shown: str) -> str:
     return BAR.sub("", COLORS.sub("", shown)).replace("\r", "")
 
 
+def is_painted(shown: str) -> bool:
+    """Say whether anything is in colour."""
+    paints = {code for codes in COLORS.findall(shown) for code in re.findall(r"\d+", codes)}
+    return bool(paints & {"38", "48", *map(str, [*range(30, 38), *range(40, 48)])})
+
+
 def on_a_terminal(
     line: Sequence[str | Path], columns: int, *, cwd: Path, environment: Mapping[str, str], code: int = 0
 ) -> str:

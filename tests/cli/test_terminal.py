@@ -18,7 +18,7 @@ import pytest
 from fcn_cli.cli.display import TerminalBar
 
 from ..conftest import SMALL, MakePhotos, command
-from ..terminal import BAR, on_a_terminal, what_stays
+from ..terminal import BAR, BOXES, is_painted, on_a_terminal, what_stays
 
 
 class Terminal:
@@ -93,7 +93,10 @@ def test_a_run_shows_a_bar_for_each_class_where_there_is_room(
     columns: int, bars: bool, photos: Path, tmp_path: Path
 ) -> None:
     line = command("segment", photos, *SMALL, "--write", "masks")
-    shown = what_stays(on_a_terminal(line, columns, cwd=tmp_path, environment={}))
+    text = on_a_terminal(line, columns, cwd=tmp_path, environment={})
+    assert is_painted(text)
+    shown = what_stays(text)
+    assert bool(BOXES.search(shown)) == bars
     rows = re.findall(r"(__background__|person|cat|diningtable|bottle)\W+\d+\W+[\d,]+\W+([\d.]+)%(.*)", shown)
     assert len(rows) > 2
     shares = [float(share) for _, share, _ in rows]
