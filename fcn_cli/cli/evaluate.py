@@ -50,7 +50,7 @@ def evaluate(
     report: options.EvaluationReport = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Measure a network, or existing masks, against ground truth: IoU, Dice, precision, recall.
 
@@ -107,7 +107,7 @@ def compare(
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Compare the masks of two directories: equal pixels, IoU, the images that differ most.
 

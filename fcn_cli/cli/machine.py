@@ -35,7 +35,7 @@ def bench(
     precision: options.PrecisionOption = options.Precision.AUTO,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Benchmark this machine: images/s of plain torchvision and of fcn, with random weights.
 
@@ -64,7 +64,7 @@ def bench(
 
 def info(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Print versions, devices, cached weights and thread settings."""
     for name, value in _describe():
@@ -131,7 +131,7 @@ def _weights(context: typer.Context) -> None:
 @weights_app.command("list", cls=command_line.Command)
 def list_weights(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """List the weights file of each backbone, or where to download it."""
     from ..models import registry, weights
@@ -150,7 +150,7 @@ def fetch_weights(
     names: options.Backbones,
     directory: options.WeightsDirectory = None,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Download official weights, verify them, and print their paths."""
     from ..models import download, registry
@@ -171,7 +171,7 @@ def fetch_weights(
 def check_weights(
     file: options.CheckpointFile,
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Show what a checkpoint contains and which network it fits; exit with 2 if it fits none."""
     from ..common.errors import WeightsError
@@ -207,7 +207,7 @@ def check_weights(
 @weights_app.command("verify", cls=command_line.Command)
 def verify_weights(
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Verify the checksum of every weights file on this machine; exit with 2 if one is damaged."""
     from ..common.errors import WeightsError

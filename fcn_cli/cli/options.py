@@ -632,17 +632,8 @@ Verbose = Annotated[
         MESSAGES,
         "--verbose",
         "-v",
-        line="Print details, one line per image.",
-        callback=values.not_both,
-    ),
-]
-VerboseOnBugs = Annotated[
-    bool,
-    _option(
-        MESSAGES,
-        "--verbose",
-        "-v",
-        line="Print where it happened if there is a bug in fcn.",
+        line="Print details, and where a bug in fcn happened.",
+        more="fcn segment prints one line per image.",
         callback=values.not_both,
     ),
 ]

@@ -37,7 +37,7 @@ def status(
     max_age: options.MaxAge = None,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,  # noqa: ARG001 - it prints data only
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Show the progress of the current or last run into an output directory.
 
@@ -124,7 +124,7 @@ def list_images(
     outputs: options.OutputsOption = None,
     null: options.NullOutput = False,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Print the paths of images, one per line, selected by the classes in their masks.
 
@@ -160,7 +160,7 @@ def verify(
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Check every file of an output directory against its record.
 
@@ -207,7 +207,7 @@ def report(
     output: options.OutputDirectory,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Write OUT/report.html, a page to view all images and masks in a browser.
 
@@ -283,7 +283,7 @@ def export(
     overwrite: options.ReplaceExport = False,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Export the masks of an output directory for other tools.
 
@@ -343,7 +343,7 @@ def merge(
     wait: options.Wait = 0.0,
     as_json: options.FiguresAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.VerboseOnBugs = False,  # noqa: ARG001 - for `__main__`
+    verbose: options.Verbose = False,  # noqa: ARG001 - for `__main__`
 ) -> None:
     """Merge the records and statistics of shards; segment nothing.
 
