@@ -1,19 +1,25 @@
-"""Directories of label maps: output directories of `fcn`, or images of class indices from elsewhere."""
+"""Label maps from elsewhere: what the pixels of their files hold, and directories of them.
+
+A pixel holds a *value*: a class index, or the place of its colour in a table.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..common import files
-from ..common.errors import RequestError
+from ..common.errors import FailureKind, ImageError, RequestError
 from ..common.files import walk
-from ..common.label_map import Size, open_image, open_png
+from ..common.label_map import VOID_INDEX, Size, open_image, open_png
 from ..common.output_layout import SETTINGS_FILE, is_output_directory, label_types
 from ..inputs.discovery import system_directory
 from ..outputs.directory import read_background, read_classes
@@ -22,7 +28,13 @@ PNG = ".png"
 LOSSLESS_SUFFIXES = (PNG, ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pnm")
 """What keeps class indices as they are; JPEG changes pixel values."""
 
+MOST_VALUES = 1 << 16
+"""As many as 16 bits have."""
+
 _LOSSLESS_FORMATS = ("TIFF", "BMP", "GIF", "PPM")
+_STRIP_PIXELS = 1 << 20
+_COLOR_MODES = frozenset({"RGB", "RGBA"})
+_USE_INDICES = "save each pixel's class index (0 is background, 255 is ignored) as 8-bit grey or paletted PNG"
 
 
 def open_label_image(path: Path, *sizes: Size) -> contextlib.AbstractContextManager[Image.Image]:
@@ -40,6 +52,140 @@ def size_of(path: Path) -> Size:
     """Return a label map's (width, height) from its header; raises ImageError."""
     with open_label_image(path) as opened:
         return opened.size
+
+
+Values = NDArray[np.uint8] | NDArray[np.uint16]
+"""The values of a truth's pixels, shape (height, width)."""
+
+
+class Pixels(NamedTuple):
+    """A truth's values as they are in its file; `is_grey` where nothing but grey says what they mean."""
+
+    values: Values
+    is_grey: bool
+
+
+def read_values(path: Path, *sizes: Size) -> Pixels:
+    """Return the values of a label map of indices: 8 or 16 bits of grey, a palette, or RGB with R=G=B."""
+    with open_label_image(path, *sizes) as opened:
+        mode = opened.mode
+        if mode in {"L", "P"}:
+            return Pixels(_in_strips(opened), mode == "L")
+        if mode == "1":
+            return Pixels(np.asarray(opened.convert("L")), is_grey=True)
+        if mode.startswith("I"):
+            return Pixels(_wide(path, opened), is_grey=False)
+        if mode in _COLOR_MODES or mode == "LA":
+            return Pixels(_grey_of(path, opened), is_grey=True)
+    raise ImageError(FailureKind.BAD_LABELS, f"{path}: {mode} pixels; {_USE_INDICES}")
+
+
+def _in_strips(opened: Image.Image) -> NDArray[np.uint8]:
+    """Return an image's pixels; Pillow makes two more copies of what becomes an array at once."""
+    width, height = opened.size
+    values = np.empty((height, width), np.uint8)
+    rows = max(1, 16 * _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        values[top : top + rows] = np.asarray(opened.crop((0, top, width, min(top + rows, height))))
+    return values
+
+
+def _wide(path: Path, opened: Image.Image) -> NDArray[np.uint16]:
+    values = np.asarray(opened)
+    if values.min() < 0 or values.max() >= MOST_VALUES:
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: has values that are not 16-bit class indices")
+    return values.astype(np.uint16)
+
+
+def _grey_of(path: Path, opened: Image.Image) -> NDArray[np.uint8]:
+    """Return the one value of each pixel of a colour image whose colours are all grey."""
+    mode = opened.mode
+    # Pillow keeps the upper 8 bits of 16.
+    if "16" in str(getattr(opened, "tile", "")):
+        raise ImageError(FailureKind.BAD_LABELS, f"{path}: {mode} of 16 bits; {_USE_INDICES}")
+    first, *others = opened.split()
+    is_opaque = mode not in {"RGBA", "LA"} or others.pop().getextrema() == (255, 255)
+    values = np.asarray(first)
+    if not is_opaque or not all(np.array_equal(values, np.asarray(other)) for other in others):
+        raise ImageError(
+            FailureKind.BAD_LABELS,
+            f"{path}: {mode} colours, but ground truth needs class indices; if the colours are Pascal "
+            "VOC's, give --truth-colors voc, if a labelmap.txt names them, --labelmap; otherwise "
+            f"{_USE_INDICES}",
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What a truth's colours mean: `table` (uint8, (values, 3)) has the colour of each value.
+
+    `names` are the values' names, None where the values are class indices. `origin` says whose colours they
+    are.
+    """
+
+    table: NDArray[np.uint8]
+    origin: str
+    names: Mapping[int, str] | None = None
+
+    def read(self, path: Path, *sizes: Size) -> Pixels:
+        """Return the values of a label map's colours."""
+        codes = _codes(self.table)
+        order = np.argsort(codes)
+        with open_label_image(path, *sizes) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise ImageError(FailureKind.BAD_LABELS, f"{path}: {opened.mode} pixels; colours are RGB")
+            width, height = opened.size
+            values = np.empty((height, width), np.uint16 if len(codes) > VOID_INDEX + 1 else np.uint8)
+            rows = max(1, _STRIP_PIXELS // width)
+            for top in range(0, height, rows):
+                colors = np.asarray(
+                    opened.crop((0, top, width, min(top + rows, height))).convert("RGB"), np.uint8
+                )
+                strip = _codes(colors)
+                found = order[np.searchsorted(codes, strip, sorter=order).clip(max=len(codes) - 1)]
+                unknown = np.argwhere(codes[found] != strip)
+                if len(unknown):
+                    row, x = int(unknown[0, 0]), int(unknown[0, 1])
+                    color = tuple(colors[row, x].tolist())
+                    raise ImageError(
+                        FailureKind.BAD_LABELS,
+                        f"{path}: the colour {color} at x={x}, y={top + row} is not one of {self.origin}",
+                    )
+                values[top : top + rows] = found
+        return Pixels(values, is_grey=False)
+
+
+def read_label_map_file(path: Path) -> Colors:
+    """Read the colours and names in a file of lines ``label:red,green,blue:parts:actions``, as CVAT's are."""
+    try:
+        lines = files.read_small(path, follow=True).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RequestError(f"{path}: cannot be read ({reason})") from None
+    colors: dict[tuple[int, ...], str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        parts = rest.partition(":")[0].split(",")
+        color = tuple(int(part) for part in parts if part.strip().isdecimal() and int(part) < 256)
+        if not name or len(color) != 3 or len(parts) != 3 or color in colors:
+            raise RequestError(
+                f"{path}: line {number} is not label:red,green,blue:parts:actions with a new colour"
+            )
+        colors[color] = name.strip()
+    if not colors or len(set(colors.values())) != len(colors) or len(colors) >= MOST_VALUES:
+        raise RequestError(f"{path}: needs one or more labels, without duplicates")
+    origin = f"the colours of {path}"
+    return Colors(np.array(list(colors), np.uint8), origin, dict(enumerate(colors.values())))
+
+
+def _codes(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return each RGB triple (last axis) as one number, int32."""
+    wide = colors.astype(np.int32)
+    codes: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return codes
 
 
 def label_files(root: Path, suffixes: Sequence[str] = (PNG,), ending: str = "") -> dict[str, Path]:
