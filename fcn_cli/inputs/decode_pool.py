@@ -32,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..common import resources, store_urls
 from ..common.errors import Failure, FcnError
-from ..common.signals import ENDING_SIGNALS
 from ..common.swept_directory import SweptDirectory
 from . import decoder
 from .decoder import DecodedImage, DecodeSettings, decode_source
@@ -46,8 +45,19 @@ from .shared_pixels import (
     Shared,
     SharedMemory,
     WorkerPixels,
+    most_shared_bytes,
 )
-from .workers import PROCESS_NAME, become_worker, death_of, first, hung, later, most_bytes, preload
+from .workers import (
+    PROCESS_NAME,
+    become_worker,
+    death_of,
+    ending_signals_blocked,
+    first,
+    hung,
+    later,
+    most_bytes,
+    preload,
+)
 
 POLL_SECONDS = 0.5
 """How often a waiting caller regains control, and how soon a dead worker is noticed."""
@@ -273,22 +283,16 @@ class _Pool:
 
 
 def _iterate(loader: DataLoader[Any]) -> Iterator[list[_Sent]]:
-    """Start the loader's workers; block signals until every worker has set its own handlers."""
-    main = threading.current_thread() is threading.main_thread()
-    masked = hasattr(signal, "pthread_sigmask")
-    child_handler = signal.getsignal(signal.SIGCHLD) if masked and main else None
-    if masked:
-        # Workers inherit the mask of the thread that starts them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    """Start the loader's workers; torch's handler of SIGCHLD, which it sets in the main thread, goes."""
+    has_handler = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if has_handler else None
     try:
-        with warnings.catch_warnings():
+        with ending_signals_blocked(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return iter(loader)
     finally:
-        if masked and main:
-            signal.signal(signal.SIGCHLD, child_handler or signal.SIG_DFL)
-        if masked:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        if has_handler:
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
 class _Sent(NamedTuple):
@@ -333,7 +337,7 @@ class _StatusTable:
         self.index = context.RawArray("q", [IDLE] * workers)
         self.since = context.RawArray("d", workers)
         self.in_flight = InFlight(context, workers)
-        self.shared = SharedMemory(context, workers)
+        self.shared = SharedMemory(context, workers, most_shared_bytes() // workers)
 
 
 class _Images(Dataset[list[_Sent]]):

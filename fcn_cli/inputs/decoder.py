@@ -34,8 +34,6 @@ _KEPT_BLOCKS = 4
 LONGEST_SECONDS = 600.0
 """How long decoding one image may take where no other limit is asked for."""
 
-_PART_PIXELS = 1 << 22
-
 
 class Decoded(NamedTuple, Generic[T]):
     """An upright RGB image or what was made of it, notes for the record, and the identity of its file.
@@ -115,29 +113,22 @@ def decode_for_people(
         The image cannot be decoded in these bounds; its `FailureKind` is the reason.
     """
     rendering = replace(rendering, for_people=True)
-    parts = workers.call(
-        _in_parts, _from_anywhere(path), max_pixels, rendering, max_pixels=max_pixels, seconds=seconds
+    decoded, pixels = workers.call(
+        _for_people, _from_anywhere(path), max_pixels, rendering, max_pixels=max_pixels, seconds=seconds
     )
-    decoded, (width, height) = next(parts)
     try:
-        image, top = Image.new("RGB", (width, height)), 0
-        for data in parts:
-            part = Image.frombytes("RGB", (width, len(data) // (3 * width)), data)
-            image.paste(part, (0, top))
-            top += part.height
+        return Decoded(Image.fromarray(pixels), *decoded)
     except MemoryError:
         raise ImageError.of(workers.out_of_memory()) from None
-    return Decoded(image, *decoded)
 
 
-def _in_parts(path: str, max_pixels: int, rendering: Rendering) -> Iterator[Any]:
-    """Yield all of `Decoded` but the image, and its size; then its rows, some at a time."""
+def _for_people(
+    path: str, max_pixels: int, rendering: Rendering, allocate: Allocate
+) -> tuple[list[Any], Pixels]:
+    """Return all of `Decoded` but the image, and its pixels."""
     prepare_worker(max_pixels)
     image, *rest = decode_here(path, max_pixels, rendering)
-    yield rest, image.size
-    rows = max(1, _PART_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height))).tobytes()
+    return rest, resizing.pixels_of(image, allocate)
 
 
 def _from_anywhere(path: str | os.PathLike[str]) -> str:
@@ -285,15 +276,15 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
     ImageError
         As `decode_here`, as far as the header shows.
     """
-    (measured,) = workers.call(
+    measured, _ = workers.call(
         _measured, _from_anywhere(path), max_pixels, max_pixels=max_pixels, seconds=LONGEST_SECONDS
     )
     return Measured(*measured)
 
 
-def _measured(path: str, max_pixels: int) -> Iterator[Measured]:
+def _measured(path: str, max_pixels: int, _: Allocate) -> tuple[Measured, None]:
     prepare_worker(max_pixels)
-    yield measure_here(path, max_pixels)
+    return measure_here(path, max_pixels), None
 
 
 def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:

@@ -92,14 +92,17 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def _resized(image: Image.Image | Rows, size: tuple[int, int], allocate: Allocate) -> Pixels:
-    pixels = allocate((size[1], size[0], 3))
-    if not isinstance(image, Image.Image) and size != image.size:
+    if size == image.size:
+        return pixels_of(image, allocate)
+    if not isinstance(image, Image.Image):
         image = _narrowed(image, size[0])
-    if isinstance(image, Image.Image):
-        resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-        parts = _strips(resized)
-    else:
-        parts = image.rows()
+    return pixels_of(image.resize(size, Image.Resampling.BILINEAR), allocate)
+
+
+def pixels_of(image: Image.Image | Rows, allocate: Allocate) -> Pixels:
+    """Return the pixels of an RGB image in an array that `allocate` makes."""
+    pixels = allocate((image.size[1], image.size[0], 3))
+    parts = _strips(image) if isinstance(image, Image.Image) else image.rows()
     top = 0
     for part in parts:
         pixels[top : top + part.height] = np.asarray(part)

@@ -52,6 +52,12 @@ _UNIT = 64 << 10
 _POLL_SECONDS = 0.02
 
 
+def most_shared_bytes() -> int:
+    """Return the memory that all workers together may have for pixels now."""
+    available = resources.available_memory()
+    return MOST_SHARED_BYTES if available is None else min(MOST_SHARED_BYTES, available // 8)
+
+
 def in_memory(shape: tuple[int, int, int]) -> Pixels:
     """Return an array of a shape in the memory of this process."""
     return np.empty(shape, np.uint8)
@@ -74,13 +80,11 @@ class InFile(NamedTuple):
 class SharedMemory:
     """The memory and its marks, made by the main process before its workers start.
 
-    `context` is how they start: forked, they have it already; else it is sent to them.
+    `context` is how they start: forked, they have it already; else it is sent to them. Each has `each_bytes`.
     """
 
-    def __init__(self, context: BaseContext, workers: int) -> None:
-        available = resources.available_memory()
-        most = MOST_SHARED_BYTES if available is None else min(MOST_SHARED_BYTES, available // 8)
-        self.units = most // workers // _UNIT
+    def __init__(self, context: BaseContext, workers: int, each_bytes: int) -> None:
+        self.units = each_bytes // _UNIT
         self.marks: ctypes.Array[ctypes.c_byte] | None = None
         self.descriptor: int | None = None
         self.memory: Pixels | None = None
@@ -212,10 +216,14 @@ class _Lent:
         self.__array_interface__ = {**memory.__array_interface__, "shape": shape}
 
 
+def _not_counted(size: int) -> None:
+    """Be told, as `ReceivedPixels` tells, of bytes that nobody counts."""
+
+
 class ReceivedPixels:
     """The main process's end; `released` is told, in any thread, the bytes of pixels that are gone."""
 
-    def __init__(self, shared: SharedMemory, released: Callable[[int], None]) -> None:
+    def __init__(self, shared: SharedMemory, released: Callable[[int], None] = _not_counted) -> None:
         self._shared = shared
         self._released = released
 

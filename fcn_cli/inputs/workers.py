@@ -1,19 +1,21 @@
 """Processes that decode images: how they start, what memory they may take, and calls in one of them.
 
 `DecodePool` has workers of its own, for streams of images. Whatever else decodes an image of a user
-(overlays, cutouts, reports, exports) does so by `call`.
+(overlays, cutouts, reports, exports) does so by `call`; `start` lets its processes begin early.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -25,6 +27,15 @@ from ..common.errors import Failure, FailureKind, ImageError
 from ..common.processes import end_with_parent
 from ..common.signals import ENDING_SIGNALS
 from ..common.swept_directory import SweptDirectory
+from .shared_pixels import (
+    InFile,
+    Pixels,
+    ReceivedPixels,
+    Shared,
+    SharedMemory,
+    WorkerPixels,
+    most_shared_bytes,
+)
 
 DECODE_BYTES = 512 << 20
 DECODE_BYTES_PER_PIXEL = 32
@@ -42,6 +53,8 @@ PROCESS_NAME = "fcn-decoder"
 
 _MAX_PROCESSES = 16
 _POLL_SECONDS = 0.5
+# How long what memory is available is known: to look takes half a millisecond.
+_KNOWN_SECONDS = 1.0
 # The path of a socket has at most 103 bytes on some systems.
 _LONGEST_DIRECTORY = 103 - len("/fcn-tmp-12345678/listener-12345678")
 
@@ -142,34 +155,60 @@ def out_of_memory() -> Failure:
     return Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
 
 
-Answer = Callable[..., Iterator[Any]]
+@contextlib.contextmanager
+def ending_signals_blocked() -> Iterator[None]:
+    """Block the signals that end a run while processes start: they set their own handlers first."""
+    masked = hasattr(signal, "pthread_sigmask")
+    if masked:
+        # Processes inherit the mask of the thread that starts them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
-def call(function: Answer, *arguments: object, max_pixels: int, seconds: float) -> Iterator[Any]:
-    """Yield what a function yields in a process of its own; for any thread.
+Answer = Callable[..., tuple[Any, Pixels | None]]
+"""Takes its caller's arguments and an `Allocate`, which makes the array of the pixels that it returns."""
 
-    What the process may take follows from `max_pixels`; each value may take `seconds`. Raises ImageError when
-    the function does, takes too much memory or too long, or its process dies.
+
+def call(function: Answer, *arguments: object, max_pixels: int, seconds: float) -> tuple[Any, Pixels | None]:
+    """Return what a function returns in a process of its own, a value and pixels; for any thread.
+
+    What the process may take follows from `max_pixels`. Raises ImageError when the function does, takes too
+    much memory or more than `seconds`, or its process dies.
     """
     with _processes.slots:
-        limit = most_bytes(max_pixels, _processes.count)
+        limit = _processes.most_bytes(max_pixels)
         process = _processes.take()
         try:
-            yield from process.answers(function, arguments, limit, seconds)
+            return process.answer(function, arguments, limit, seconds)
         finally:
             _processes.give_back(process)
 
 
-class _Process:
-    """A process that answers one call after the other."""
+def start(calls: int) -> None:
+    """Start the processes for so many calls while they can be forked from this one.
 
-    def __init__(self) -> None:
-        context = later()
+    Once it has threads or torch, they are forked from a clean one, which has to import what they need.
+    """
+    if threading.active_count() == 1 and sys.modules.get("torch") is None:
+        _processes.start(first(), calls)
+
+
+class _Process:
+    """A process that answers one call after the other, with memory for the pixels that it returns."""
+
+    def __init__(self, context: BaseContext, shared_bytes: int, directory: str) -> None:
+        shared = SharedMemory(context, 1, shared_bytes)
+        self._pixels = ReceivedPixels(shared)
         self._connection, other = context.Pipe()
         self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(other,), name=PROCESS_NAME, daemon=True
+            target=_serve, args=(other, shared, directory), name=PROCESS_NAME, daemon=True
         )
-        self._process.start()
+        with ending_signals_blocked():
+            self._process.start()
         other.close()
         self._is_busy = False
 
@@ -177,25 +216,22 @@ class _Process:
     def is_ready(self) -> bool:
         return not self._is_busy and self._process.is_alive()
 
-    def answers(
+    def answer(
         self, function: Answer, arguments: tuple[object, ...], limit: int, seconds: float
-    ) -> Iterator[Any]:
-        self._is_busy, is_end, value = True, False, None
+    ) -> tuple[Any, Pixels | None]:
+        self._is_busy = True
         try:
             self._connection.send((function, arguments, limit))
-            while True:
-                if not self._connection.poll(seconds):
-                    raise ImageError.of(hung("the decoder", seconds))
-                is_end, value = self._connection.recv()
-                if is_end:
-                    break
-                yield value
+            if not self._connection.poll(seconds):
+                raise ImageError.of(hung("the decoder", seconds))
+            value, place, failure = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(_POLL_SECONDS)
             raise ImageError.of(death_of(self._process)) from None
         self._is_busy = False
-        if value is not None:
-            raise ImageError.of(value)
+        if failure is not None:
+            raise ImageError.of(failure)
+        return value, self._pixels.pixels(place) if isinstance(place, Shared | InFile) else place
 
     def kill(self) -> None:
         self._process.kill()
@@ -206,11 +242,26 @@ class _Processes:
     """The processes that answer calls: as many as there are CPUs, each started when one more is needed."""
 
     def __init__(self) -> None:
-        self.count = min(resources.cpu_count(), _MAX_PROCESSES)
-        self.slots = threading.BoundedSemaphore(self.count)
+        self._count = min(resources.cpu_count(), _MAX_PROCESSES)
+        self.slots = threading.BoundedSemaphore(self._count)
         self._starting = threading.Lock()
         self._all: list[_Process] = []
         self._idle: list[_Process] = []
+        self._directory: SweptDirectory | None = None
+        self._limit: tuple[float, int, int] = (-_KNOWN_SECONDS, 0, 0)
+
+    def most_bytes(self, max_pixels: int) -> int:
+        """Return what one of them may take for images of at most so many pixels."""
+        since, known_for, limit = self._limit
+        if known_for != max_pixels or time.monotonic() - since > _KNOWN_SECONDS:
+            limit = most_bytes(max_pixels, self._count)
+            self._limit = time.monotonic(), max_pixels, limit
+        return limit
+
+    def start(self, context: BaseContext, calls: int) -> None:
+        with self._starting:
+            while len(self._all) < min(calls, self._count):
+                self._idle.append(self._started(context))
 
     def take(self) -> _Process:
         with self._starting:
@@ -219,9 +270,7 @@ class _Processes:
                 if process.is_ready:
                     return process
                 self._drop(process)
-            process = _Process()
-            self._all.append(process)
-            return process
+            return self._started(later())
 
     def give_back(self, process: _Process) -> None:
         with self._starting:
@@ -230,6 +279,12 @@ class _Processes:
             else:
                 # It died, or is in the middle of something.
                 self._drop(process)
+
+    def _started(self, context: BaseContext) -> _Process:
+        self._directory = self._directory or SweptDirectory()
+        process = _Process(context, most_shared_bytes() // self._count, self._directory.path)
+        self._all.append(process)
+        return process
 
     def _drop(self, process: _Process) -> None:
         process.kill()
@@ -248,20 +303,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_processes.__init__)  # type: ignore[misc]
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, shared: SharedMemory, directory: str) -> None:
     """Answer calls until the parent ends."""
     become_worker()
     resources.lower_thread_priority()
+    # What was there before the fork is never collected, and stays in memory that processes share.
+    gc.freeze()
+    made = WorkerPixels(shared, 0, directory)
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments, limit = connection.recv()
             resources.limit_memory(limit)
-            failure: Failure | None = None
-            try:
-                for value in function(*arguments):
-                    connection.send((False, value))
-            except ImageError as error:
-                failure = error.failure
-            except MemoryError:
-                failure = out_of_memory()
-            connection.send((True, failure))
+            connection.send(_answer(function, arguments, made))
+
+
+def _answer(
+    function: Answer, arguments: tuple[object, ...], made: WorkerPixels
+) -> tuple[Any, Pixels | Shared | InFile | None, Failure | None]:
+    """Return a function's value, where its pixels are, and its failure."""
+    try:
+        value, pixels = function(*arguments, made.allocate)
+        return value, None if pixels is None else made.pass_on(pixels), None
+    except ImageError as error:
+        return None, None, error.failure
+    except MemoryError:
+        return None, None, out_of_memory()
+    finally:
+        made.take_back()

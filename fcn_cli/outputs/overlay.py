@@ -88,11 +88,11 @@ def cutout(image: Image.Image, labels: LabelMap, style: CutoutStyle) -> Image.Im
     check_size(image, labels)
     is_kept = np.isin(np.arange(256), list(style.keeps()))
     left, upper, right, lower = _box(labels, is_kept, style.crop)
-    alpha = (is_kept * 255).tolist()
+    bits = (is_kept * 255).tolist()
     mode = "RGBA" if style.background is None else "RGB"
     result = Image.new(mode, (right - left, lower - upper), style.background or 0)
     for top, bottom in _strips(labels[upper:lower, left:right], 1):
-        mask = Image.fromarray(labels[upper + top : upper + bottom, left:right]).point(alpha)
+        mask = Image.fromarray(labels[upper + top : upper + bottom, left:right]).point(bits, "1")
         strip = image.crop((left, upper + top, right, upper + bottom)).convert(mode)
         result.paste(strip, (0, top), mask=mask)
     return result
@@ -146,7 +146,8 @@ def _draw_borders(image: Image.Image, labels: LabelMap) -> None:
         if seen.min() == seen.max():
             continue
         for color, mask in zip((_OUTSIDE, _INSIDE), find_border(seen, radius), strict=True):
-            part = Image.fromarray(mask[top - first : bottom - first].astype(np.uint8) * 255)
+            # A mask of bits: one of bytes, which blends, takes eight times as long.
+            part = Image.fromarray(mask[top - first : bottom - first])
             image.paste(color, (0, top, width, bottom), mask=part)
 
 

@@ -19,6 +19,7 @@ from ..common.errors import ImageError, OutputLost
 from ..common.label_map import LabelMap
 from ..common.ordered_work import OrderedWork
 from ..common.palettes import Palette
+from ..inputs import workers
 from ..outputs.output_store import LocalStore
 from ..outputs.overlay import colored
 from .page import PICTURES, to_script
@@ -206,6 +207,7 @@ def make_in_threads(items: Iterable[T], make: Callable[[T], R], pixels_of: Calla
         the number of threads.
     """
     threads = min(resources.cpu_count(), _MAX_THREADS)
+    workers.start(threads)
     with OrderedWork[None, R](
         threads, "fcn-report", max_bytes=_MAX_HELD_BYTES, max_count=4 * threads
     ) as work:

@@ -10,11 +10,11 @@ from statistics import fmean
 
 from ..common import redaction, resources
 from ..common.errors import DeviceLost, FailureKind, NothingFound, OutputLost, RequestError
-from ..common.output_layout import SETTINGS_FILE, output_type_of
+from ..common.output_layout import SETTINGS_FILE, find_output_type, output_type_of
 from ..common.shard import Shard
 from ..common.signals import Interrupted, Stop
 from ..common.wording import counted
-from ..inputs import decoder
+from ..inputs import decoder, workers
 from ..inputs.discovery import Found, InputRequest, discover
 from ..inputs.patterns import NOT_INCLUDED, PathFilter
 from ..outputs import pruning, settings
@@ -251,6 +251,8 @@ class Run:
         if not plan.work:
             return
         decoding = self.request.prediction.decoding
+        if any(find_output_type(each).shows_image for each in self.request.output.types):
+            workers.start(plan.work)
         try:
             with WriteQueue(self.folder, journal, self.report.finished, decoding) as writes:
                 with self.stop:

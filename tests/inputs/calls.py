@@ -5,18 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+
+import numpy as np
+
+from fcn_cli.inputs.shared_pixels import Allocate, Pixels
+
+Answered = tuple[int, Pixels | None]
 
 
-def answers() -> Iterator[int]:
-    yield os.getpid()
+def answers(_: Allocate) -> Answered:
+    return os.getpid(), None
 
 
-def waits() -> Iterator[int]:
+def waits(_: Allocate) -> Answered:
     time.sleep(60)
-    yield 0
+    return 0, None
 
 
-def dies() -> Iterator[int]:
+def dies(_: Allocate) -> Answered:
     os.kill(os.getpid(), signal.SIGKILL)
-    yield 0
+    return 0, None
+
+
+def paints(value: int, height: int, width: int, allocate: Allocate) -> Answered:
+    pixels = allocate((height, width, 3))
+    pixels[:] = np.uint8(value)
+    return os.getpid(), pixels

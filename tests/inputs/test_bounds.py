@@ -21,7 +21,7 @@ from fcn_cli.inputs.decoder import DecodeSettings
 from fcn_cli.inputs.discovery import InputRequest, discover
 
 from ..conftest import SMALL, Fcn, MakePhotos
-from .calls import answers, dies, waits
+from .calls import answers, dies, paints, waits
 
 
 @pytest.mark.long
@@ -74,6 +74,7 @@ def test_metadata_take_no_more_than_a_share_of_memory(
     out_of_memory = FailureKind.OUT_OF_MEMORY
     assert got == {"a.png": None, "m.tif": out_of_memory, "n.tif": out_of_memory, "z.png": None}
     monkeypatch.setattr(workers, "_SHARE", 1 / 4)
+    monkeypatch.setattr(workers, "_KNOWN_SECONDS", 0)
     with pytest.raises(ImageError, match="not enough memory"):
         decoder.decode_for_people(folder / "m.tif")
     assert (
@@ -89,12 +90,27 @@ def test_a_process_that_hangs_or_dies_answers_no_other_call() -> None:
         (waits, 0.5, "the decoder did not finish within 0.5 s"),
         (dies, 60, "the decoder crashed (SIGKILL)"),
     ):
-        (pid,) = workers.call(answers, max_pixels=1, seconds=60)
+        pid, _ = workers.call(answers, max_pixels=1, seconds=60)
         assert pid not in pids
         pids.append(pid)
         with pytest.raises(ImageError, match=re.escape(text)):
-            list(workers.call(function, max_pixels=1, seconds=seconds))
-    assert list(workers.call(answers, max_pixels=1, seconds=60)) not in [[pid] for pid in pids]
+            workers.call(function, max_pixels=1, seconds=seconds)
+    assert workers.call(answers, max_pixels=1, seconds=60)[0] not in pids
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(3, 5), (500, 700), (4000, 3000)], ids=["by the pipe", "in memory", "in a file"]
+)
+def test_the_pixels_of_calls_are_whole_whatever_comes_of_their_process(height: int, width: int) -> None:
+    images = [
+        workers.call(paints, value, height, width, max_pixels=1, seconds=60)[1] for value in range(1, 4)
+    ]
+    with pytest.raises(ImageError, match="its decoder died"):
+        workers.call(dies, max_pixels=1, seconds=60)
+    for value, pixels in enumerate(images, start=1):
+        assert pixels is not None
+        assert pixels.shape == (height, width, 3)
+        assert pixels.min() == pixels.max() == value
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -45,9 +45,7 @@ class Ends(NamedTuple):
 
 
 def ends(directory: Path | str, units: int = 64) -> Ends:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared_pixels, "MOST_SHARED_BYTES", 2 * units * UNIT)
-        shared = SharedMemory(multiprocessing.get_context(), 2)
+    shared = SharedMemory(multiprocessing.get_context(), 2, units * UNIT)
     released: list[int] = []
     workers = WorkerPixels(shared, 0, str(directory)), WorkerPixels(shared, 1, str(directory))
     return Ends(workers, ReceivedPixels(shared, released.append), released)

@@ -17,7 +17,12 @@ from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 VOC = ("--palette", "voc")
-NO_TORCH = "import sys; sys.modules['torch'] = None; from fcn_cli.__main__ import main; main()"
+IN_FORKS = """\
+import sys
+sys.modules["torch"] = sys.modules["multiprocessing.forkserver"] = None
+from fcn_cli.__main__ import main
+main()
+"""
 
 
 @pytest.fixture
@@ -60,12 +65,13 @@ def test_another_palette_needs_neither_overwrite_nor_the_network(out: Path, tmp_
 
 
 @pytest.mark.long
-def test_repainting_loads_no_torch(out: Path, tmp_path: Path) -> None:
+def test_repainting_loads_no_torch_and_decodes_in_forks(out: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
+    write = ("--write", "masks,color,overlay")
     done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH, "segment", "made", *SMALL, "-o", "out", *VOC],
+        [sys.executable, "-c", IN_FORKS, "segment", "made", *SMALL, "-o", "out", *VOC, *write],
         cwd=tmp_path,
         capture_output=True,
         text=True,
