@@ -406,7 +406,7 @@ class _Images(Dataset[list[_Sent]]):
         """Make this process worker number `worker`."""
         self._worker = worker
         self.table.pid[worker] = os.getpid()
-        self._made = WorkerPixels(self.table.shared, worker, self._directory)
+        self._made = WorkerPixels(self.table.shared, worker, self._directory, LARGE_BYTES)
         resources.lower_thread_priority()
         # What was there before the fork is never collected, and stays in memory that processes share.
         gc.freeze()

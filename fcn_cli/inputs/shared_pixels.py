@@ -119,10 +119,13 @@ class WorkerPixels:
         The worker's number.
     directory
         Where files are made; someone else removes it.
+    most_bytes
+        Pixels of as many bytes are in files even if there is room for them in the memory, which stays filled.
     """
 
-    def __init__(self, shared: SharedMemory, worker: int, directory: str) -> None:
+    def __init__(self, shared: SharedMemory, worker: int, directory: str, most_bytes: int) -> None:
         self._directory = directory
+        self._most_bytes = most_bytes
         self._first = worker * shared.units
         self._units = shared.units
         self._backed = 0
@@ -139,10 +142,10 @@ class WorkerPixels:
         """Return an array of a shape: shared if it is not small and there is room for it."""
         size = math.prod(shape)
         made: tuple[Pixels, Shared | InFile] | None = None
-        if size >= LARGE_BYTES:
-            made = self._in_file(shape, size)
-        elif size >= SHARED_BYTES:
+        if SHARED_BYTES <= size < self._most_bytes:
             made = self._in_shared_memory(shape, size)
+        if made is None and size >= LARGE_BYTES:
+            made = self._in_file(shape, size)
         if made is None:
             return in_memory(shape)
         self._filled.append(made)

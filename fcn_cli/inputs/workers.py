@@ -53,6 +53,8 @@ PROCESS_NAME = "fcn-decoder"
 
 _MAX_PROCESSES = 16
 _POLL_SECONDS = 0.5
+# What each has for pixels, at most: they are taken out of it at once.
+_SHARED_BYTES = 128 << 20
 # How long what memory is available is known: to look takes half a millisecond.
 _KNOWN_SECONDS = 1.0
 # The path of a socket has at most 103 bytes on some systems.
@@ -282,7 +284,8 @@ class _Processes:
 
     def _started(self, context: BaseContext) -> _Process:
         self._directory = self._directory or SweptDirectory()
-        process = _Process(context, most_shared_bytes() // self._count, self._directory.path)
+        shared_bytes = min(_SHARED_BYTES, most_shared_bytes() // self._count)
+        process = _Process(context, shared_bytes, self._directory.path)
         self._all.append(process)
         return process
 
@@ -309,7 +312,7 @@ def _serve(connection: Connection, shared: SharedMemory, directory: str) -> None
     resources.lower_thread_priority()
     # What was there before the fork is never collected, and stays in memory that processes share.
     gc.freeze()
-    made = WorkerPixels(shared, 0, directory)
+    made = WorkerPixels(shared, 0, directory, _SHARED_BYTES)
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments, limit = connection.recv()

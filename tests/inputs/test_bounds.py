@@ -99,7 +99,7 @@ def test_a_process_that_hangs_or_dies_answers_no_other_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width"), [(3, 5), (500, 700), (4000, 3000)], ids=["by the pipe", "in memory", "in a file"]
+    ("height", "width"), [(3, 5), (500, 700), (6000, 8000)], ids=["by the pipe", "in memory", "in a file"]
 )
 def test_the_pixels_of_calls_are_whole_whatever_comes_of_their_process(height: int, width: int) -> None:
     images = [

@@ -47,8 +47,10 @@ class Ends(NamedTuple):
 def ends(directory: Path | str, units: int = 64) -> Ends:
     shared = SharedMemory(multiprocessing.get_context(), 2, units * UNIT)
     released: list[int] = []
-    workers = WorkerPixels(shared, 0, str(directory)), WorkerPixels(shared, 1, str(directory))
-    return Ends(workers, ReceivedPixels(shared, released.append), released)
+    first, second = (
+        WorkerPixels(shared, worker, str(directory), shared_pixels.LARGE_BYTES) for worker in range(2)
+    )
+    return Ends((first, second), ReceivedPixels(shared, released.append), released)
 
 
 def shape_of(quarters: int) -> tuple[int, int, int]:
