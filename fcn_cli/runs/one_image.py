@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..common import resources
 from ..common.errors import Failure, ImageError
-from ..inputs import decoder
+from ..common.output_layout import find_output_type
+from ..inputs import decoder, workers
 from ..inputs.discovery import Source
 from ..outputs.looks import LookRequest
 from ..outputs.writers import WRITERS, Original, encode
@@ -46,6 +47,8 @@ def segment_one(request: OneImageRequest, observer: RunObserver) -> bytes:
     """
     prediction = request.prediction
     decoder.prepare_process(prediction.decoding.max_pixels)
+    if find_output_type(request.output_type).shows_image:
+        workers.start(1)
     model = prediction.model.resolve()
     rules = prediction.rules.resolve(model.class_names)
     names = rules.names(model.class_names) if model.class_names else None
