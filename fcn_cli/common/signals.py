@@ -119,11 +119,11 @@ def raised() -> Iterator[None]:
     finally:
         _received.raises = False
         if _received.signum is not None and not _received.is_taken:
-            take()
+            caught()
             raise Interrupted(_received.signum) from None
 
 
-def take() -> None:
+def caught() -> None:
     """Say that an `Interrupted` was caught, and that the process ends in order: it is not raised again."""
     _received.is_taken = True
 
@@ -140,7 +140,7 @@ class Stop:
         if _received.signum is not None and not _received.is_taken:
             # It was raised, and got lost.
             self.signum = _received.signum
-            take()
+            caught()
         return self
 
     def __exit__(

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ..common import resources
 from ..common.errors import Failure, FailureKind
 from ..common.label_map import Segmentation
+from ..inputs.shared_pixels import Pixels
 from ..models.weights import LoadedModel
 from . import device_errors
 from .cuda_network import CudaNetwork, ieee_float32
 from .execution import ONEDNN_PRIMITIVES, ExecutionConfig
 from .labels import LABELS_ONLY, PredictionOptions, Upsampler, find_label_kernel, in_half
 from .options import ViewOptions
-from .tiling import Pixels
 from .transfers import Upload, open_transfers
 from .views import Views
 

@@ -25,9 +25,9 @@ from ..common import resources
 from ..common.errors import DeviceLost, Failure
 from ..common.label_map import Segmentation
 from ..common.ordered_work import OrderedWork, Task
+from ..inputs.shared_pixels import Pixels
 from . import device_errors
 from .engine import Batch, Engine
-from .tiling import Pixels
 from .transfers import CudaTransfers, Upload
 
 POLL_SECONDS = 0.5

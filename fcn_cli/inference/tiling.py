@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ..inputs.shared_pixels import Pixels
 from .interpolation import Taps
 from .options import ViewOptions
-
-Pixels = NDArray[np.uint8]
-"""One image: RGB, uint8, shape (h, w, 3)."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..inputs.shared_pixels import Pixels
 from .interpolation import Taps, windows
 from .labels import Upsampled, Upsampler, in_half
 from .options import ViewOptions
-from .tiling import Pixels, Tiles
+from .tiling import Tiles
 
 Forward = Callable[[list[Pixels]], Tensor]
 """Runs the network on tiles of one shape; returns logits: float32, shape (tiles, classes, rows, columns)."""

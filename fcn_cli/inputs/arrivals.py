@@ -144,7 +144,7 @@ class ChangeEvents:
             self._thread.join()
             self._thread = None
 
-    def take(self) -> bool:
+    def have_come(self) -> bool:
         """Say whether something has changed since the last call."""
         changed = self._changed.is_set()
         self._changed.clear()

@@ -51,12 +51,12 @@ from .workers import (
     PROCESS_NAME,
     become_worker,
     death_of,
-    ending_signals_blocked,
     first,
     hung,
     later,
     most_bytes,
     preload,
+    starting,
 )
 
 POLL_SECONDS = 0.5
@@ -287,7 +287,7 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[list[_Sent]]:
     has_handler = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if has_handler else None
     try:
-        with ending_signals_blocked(), warnings.catch_warnings():
+        with starting(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return iter(loader)
     finally:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from ..common import resources
 
 Pixels = NDArray[np.uint8]
+"""One image: RGB, uint8, shape (h, w, 3)."""
 Allocate = Callable[[tuple[int, int, int]], Pixels]
 """Returns an array of a shape (h, w, 3), to be filled."""
 

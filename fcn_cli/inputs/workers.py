@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -158,8 +159,8 @@ def out_of_memory() -> Failure:
 
 
 @contextlib.contextmanager
-def ending_signals_blocked() -> Iterator[None]:
-    """Block the signals that end a run while processes start: they set their own handlers first."""
+def starting() -> Iterator[None]:
+    """Start processes in the context: no signal ends one before it has handlers of its own."""
     masked = hasattr(signal, "pthread_sigmask")
     if masked:
         # Processes inherit the mask of the thread that starts them.
@@ -183,7 +184,7 @@ def call(function: Answer, *arguments: object, max_pixels: int, seconds: float) 
     """
     with _processes.slots:
         limit = _processes.most_bytes(max_pixels)
-        process = _processes.take()
+        process = _processes.lend()
         try:
             return process.answer(function, arguments, limit, seconds)
         finally:
@@ -196,7 +197,10 @@ def start(calls: int) -> None:
     Once it has threads or torch, they are forked from a clean one, which has to import what they need.
     """
     if threading.active_count() == 1 and sys.modules.get("torch") is None:
-        _processes.start(first(), calls)
+        with warnings.catch_warnings():
+            # Of a fork beside the threads of libraries.
+            warnings.simplefilter("ignore")
+            _processes.start(first(), calls)
 
 
 class _Process:
@@ -209,7 +213,7 @@ class _Process:
         self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(other, shared, directory), name=PROCESS_NAME, daemon=True
         )
-        with ending_signals_blocked():
+        with starting():
             self._process.start()
         other.close()
         self._is_busy = False
@@ -265,7 +269,7 @@ class _Processes:
             while len(self._all) < min(calls, self._count):
                 self._idle.append(self._started(context))
 
-    def take(self) -> _Process:
+    def lend(self) -> _Process:
         with self._starting:
             while self._idle:
                 process = self._idle.pop()

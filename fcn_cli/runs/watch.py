@@ -166,7 +166,7 @@ class _Watch:
             with self._directories:
                 self._work()
         except Interrupted as error:
-            signals.take()
+            signals.caught()
             self._ended = error
         self._close_batch()
         self._ended = self._ended or self._stop.error

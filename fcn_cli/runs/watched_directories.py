@@ -67,7 +67,7 @@ class WatchedDirectories:
 
     def is_due(self) -> bool:
         """Say whether it is time to search."""
-        if self._events.take():
+        if self._events.have_come():
             self._woken = True
         wait = max(self._settle, _REST * (self._ended - self._began))
         if self._events.alive and not (self._woken or self._again or self._arrivals.waiting):
