@@ -116,6 +116,7 @@ def decode_for_people(
     decoded, pixels = workers.call(
         _for_people, _from_anywhere(path), max_pixels, rendering, max_pixels=max_pixels, seconds=seconds
     )
+    assert pixels is not None  # noqa: S101 - as `_for_people` returns them
     try:
         return Decoded(Image.fromarray(pixels), *decoded)
     except MemoryError:
