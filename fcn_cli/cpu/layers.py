@@ -2,7 +2,7 @@
 
 In bfloat16, activations are stored in 16 bits. 1x1 convolutions multiply bfloat16 and sum in float32; 3x3
 convolutions widen their input and compute in float32, because there Winograd's method saves more than half
-as wide numbers would (see `docs/kernels.md`).
+as wide numbers would, and rounding its tiles costs digits (`python -m benchmarks.minimal_filtering`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """The matrices of F(m, 3): Winograd's minimal filtering by the Toom-Cook construction, exactly, in fractions.
 
-docs/kernels.md derives them. The construction is that of Lavin and Gray ("Fast Algorithms for Convolutional
-Neural Networks", arXiv 1509.09308): two polynomials are multiplied by their values at interpolation points.
+The product s of a polynomial g with 3 coefficients and h with m has m + 2, so its values at m + 2 points
+determine it, and each is a value of g times one of h: s = V^-1 [(V_3 g) * (V_m h)], with the matrices V, V_3
+and V_m of the points' powers (at infinity, a polynomial's value is its highest coefficient). For a fixed g
+this is a linear map from h to s, and F(m, 3) is its transpose: y = V_m^T [(V_3 g) * (V^-T d)].
+
+Lagrange's formula gives V^-1. Its denominators go into the filter's matrix, which is applied once and in
+float64; so all other entries are short binary fractions, exact in float32. The construction is that of Lavin
+and Gray ("Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308).
 """
 
 from __future__ import annotations

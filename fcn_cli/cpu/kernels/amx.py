@@ -8,7 +8,19 @@ A convolution is a sum of matrix products, one for each tap of its filter: (posi
 (channels x columns). Features lie in planes of 32 channels, so that 16 neighbouring pixels are a tile,
 wherever they begin: tiles of the left factor are loaded from the image as it is. There are zeros around an
 image, and they are positions like pixels; what is computed for them is thrown away. Weights lie in panels of
-32 columns. `docs/kernels.md` has the loops.
+32 columns. The loops, and where what they read stays:
+
+    for item, on any thread:                its part of the image stays in L2
+        for chunk of channels:              of a 3x3 filter
+            for panel:                      32 columns
+                for group of channels:      its part of the panel stays in L1
+                    for block:              32 positions
+                        sums = 0, or from memory
+                        for 32 channels, for tap: 4 products
+                        sums to memory
+
+After the last group, a block's sums wait in memory until the next block is multiplied: meanwhile vectors add
+bias and shortcut to them, clamp and write them. What is read once leaves L1 to the panel.
 """
 
 from __future__ import annotations

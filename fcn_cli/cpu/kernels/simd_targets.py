@@ -19,10 +19,11 @@ class SimdTarget:
 
     `machine` is LLVM's name of the machines that have it, empty where all have. `lanes` is the number of
     float32 in a vector. A matrix product computes `rows` x `vectors` vectors at a time: as many as fit into
-    the registers beside the factors. `features` are those that LLVM must find in a processor, and `processor`
-    is LLVM's name of a plain one that has them. `beats_torch` says whether our float32 kernels were measured
-    to be faster than PyTorch's there (`benchmarks/RESULTS.md`), `multiplies_bf16` whether there is an
-    instruction for dot products of bfloat16 pairs.
+    the registers beside the factors. They must be eight or more, as a multiply-add takes four cycles and two
+    begin in each, and need fewer loads than multiply-adds. `features` are those that LLVM must find in a
+    processor, and `processor` is LLVM's name of a plain one that has them. `beats_torch` says whether our
+    float32 kernels were measured to be faster than PyTorch's there (`benchmarks/RESULTS.md`),
+    `multiplies_bf16` whether there is an instruction for dot products of bfloat16 pairs.
     """
 
     name: str
