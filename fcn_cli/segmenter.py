@@ -467,6 +467,8 @@ class Segmenter:
     def _result(self, given: UserImage, predicted: Segmentation | Failure) -> Result | ImageError:
         if isinstance(predicted, Failure):
             return ImageError.of(predicted, source=given.source)
+        if given.no_data is not None:
+            predicted = given.no_data.void(predicted)
         predicted = self._rules(predicted)
         notes = given.notes + self._engine.views.describe(given.pixels)
         return Result(

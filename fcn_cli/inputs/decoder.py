@@ -21,6 +21,7 @@ from ..common.errors import Failure, FailureKind, ImageError
 from . import exif, file_content, formats, mending, remote, resizing, tiff, workers
 from .decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
 from .discovery import Source
+from .no_data import NoData
 from .rgb import greatest_of_halves, has_upper_halves, is_srgb, load_rgb, note_on_profile, to_rgb, to_srgb
 from .samples import BY_THE_FILE, Rendering, dark_note
 from .shared_pixels import Allocate, Pixels, in_memory
@@ -39,15 +40,17 @@ class Decoded(NamedTuple, Generic[T]):
     """An upright RGB image or what was made of it, notes for the record, and the identity of its file.
 
     That is its size and mtime; of an object in a store its ETag instead of the mtime. `turn` is the file's
-    EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1.
+    EXIF orientation: 2 to 8 if the image was rotated or mirrored, else 1. `no_data` has the pixels of the
+    upright image that hold none; it is None where there are none, and for people.
     """
 
     image: T
     notes: tuple[str, ...]
-    size_bytes: int | None
-    mtime_ns: int | None
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
     turn: int = 1
     etag: str | None = None
+    no_data: NoData | None = None
 
 
 class Measured(NamedTuple):
@@ -197,7 +200,7 @@ def decode_with(
     """
     has_begun = False
 
-    def made_of(opened: Image.Image) -> tuple[T, tuple[str, ...], int]:
+    def made_of(opened: Image.Image) -> Decoded[T]:
         nonlocal has_begun
         _check_pixels(opened, max_pixels)
         if begin is not None and not has_begun:
@@ -205,19 +208,23 @@ def decode_with(
             begin(opened.width * opened.height)
         strips = TiffStrips.of(opened) if use is not _whole else None
         if strips is not None:
+            no_data, more = _no_data(opened, 1, rendering)
             large = LargeTiff(strips, rendering, has_upper_halves=has_upper_halves(opened))
-            return use(large, 1), _notes(opened) + large.notes(), 1
-        image, notes, turn = _load(opened, max_pixels, rendering)
-        return use(image, turn), notes, turn
+            made = use(large, 1)
+            return Decoded(made, _notes(opened) + large.notes() + more, no_data=no_data)
+        loaded = _load(opened, max_pixels, rendering)
+        made = use(loaded.image, loaded.turn)
+        return Decoded(made, loaded.notes, turn=loaded.turn, no_data=loaded.no_data)
 
     try:
         with _opened(path, max_pixels, hashed) as file:
-            (made, notes, turn), more = _read(file.file, file.name, made_of, rendering)
+            made, more = _read(file.file, file.name, made_of, rendering)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data
         formats.refuse(error, path, max_pixels)
-    return Decoded(made, notes + more, file.size_bytes, file.mtime_ns, turn, file.etag)
+    identity = file.size_bytes, file.mtime_ns
+    return Decoded(made.image, made.notes + more, *identity, made.turn, file.etag, made.no_data)
 
 
 def _read(
@@ -309,25 +316,25 @@ def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIX
         formats.refuse(error, path, max_pixels)
 
 
-def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a Pillow image as upright RGB with notes, by the same rules as a file; raises ImageError."""
+def from_image(image: Image.Image, rendering: Rendering = BY_THE_FILE) -> Decoded[Image.Image]:
+    """Return a Pillow image as upright RGB, by the same rules as a file; raises ImageError."""
     try:
-        return _load(image, DEFAULT_MAX_PIXELS, rendering)[:2]
+        return _load(image, DEFAULT_MAX_PIXELS, rendering)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - this may decode the image, see `decode_with`
         formats.refuse(error, "", DEFAULT_MAX_PIXELS)
 
 
-def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return an encoded image as upright RGB with notes, by the same rules as a file; raises ImageError."""
+def from_bytes(data: bytes, rendering: Rendering = BY_THE_FILE) -> Decoded[Image.Image]:
+    """Return an encoded image as upright RGB, by the same rules as a file; raises ImageError."""
     if not data:
         raise ImageError(FailureKind.EMPTY_FILE, "the image is empty (0 bytes)")
     try:
-        (image, notes, _), more = _read(
+        loaded, more = _read(
             io.BytesIO(data), "", lambda opened: _load(opened, DEFAULT_MAX_PIXELS, rendering), rendering
         )
-        return image, notes + more
+        return loaded._replace(notes=loaded.notes + more)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - see `decode_with`
@@ -373,13 +380,12 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     return file
 
 
-def _load(
-    opened: Image.Image, max_pixels: int, rendering: Rendering
-) -> tuple[Image.Image, tuple[str, ...], int]:
-    """Return the image as upright RGB, notes, and the EXIF orientation that was undone."""
+def _load(opened: Image.Image, max_pixels: int, rendering: Rendering) -> Decoded[Image.Image]:
+    """Return the image as upright RGB; without the identity of its file."""
     _check_pixels(opened, max_pixels)
     tiff_turn = exif.tiff_turn(opened)
     notes = _notes(opened)
+    no_data, of_no_data = _no_data(opened, tiff_turn, rendering)
     # No `draft`: it is faster but changes pixels. Loading a TIFF rotates it, so read EXIF afterwards.
     rgb, more = load_rgb(opened, rendering)
     # The size in a container's header may differ from that of the image in it.
@@ -388,12 +394,19 @@ def _load(
     if orientation is None:
         notes += ("unreadable EXIF data ignored",)
     turn = exif.known_turn(orientation)
-    notes += more + note_on_profile(opened)
+    notes += more + of_no_data + note_on_profile(opened)
     if rendering.for_people:
         rgb = to_srgb(rgb, opened)
     elif profile := opened.info.get("icc_profile"):
         rgb.info["icc_profile"] = profile
-    return exif.upright(rgb, turn), notes, tiff_turn if turn == 1 else turn
+    upright = exif.upright(rgb, turn)
+    return Decoded(upright, notes, turn=tiff_turn if turn == 1 else turn, no_data=no_data)
+
+
+def _no_data(opened: Image.Image, turn: int, rendering: Rendering) -> tuple[NoData | None, tuple[str, ...]]:
+    """Return the pixels of the upright image that hold no data, and a note on them."""
+    found = None if rendering.for_people else NoData.find(opened, turn)
+    return found, (found.note,) if found is not None else ()
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -410,7 +423,8 @@ class DecodedImage:
     and `smaller` has the others, in descending order. `width` and `height` are the image's own: of the
     upright image, or with `stored` of the image as stored in the file. `size_bytes`, `mtime_ns` and `etag`
     are those of the file that was decoded, `content` is the hash of its bytes (see `file_content`), or None
-    where it is not known. `turn` is its EXIF orientation, 1 for an upright image.
+    where it is not known. `turn` is its EXIF orientation, 1 for an upright image. `no_data` has the pixels
+    of the image that hold none.
     """
 
     source: Source
@@ -427,6 +441,7 @@ class DecodedImage:
     smaller: tuple[Pixels, ...] = ()
     etag: str | None = None
     content: str | None = None
+    no_data: NoData | None = None
 
     @classmethod
     def failed(cls, source: Source, failure: Failure) -> DecodedImage:
@@ -510,6 +525,9 @@ def _decoded_source(
         return DecodedImage(source, pixels[0], *image.size, notes=notes, stored=stored, smaller=smaller)
 
     decoded = decode_with(source.path, options.max_pixels, make, begin, hashed, options.rendering)
+    no_data = decoded.no_data
+    if no_data is not None and decoded.image.stored:
+        no_data = no_data.turned(decoded.turn, back=True)
     return replace(
         decoded.image,
         size_bytes=decoded.size_bytes,
@@ -518,6 +536,7 @@ def _decoded_source(
         notes=decoded.notes + decoded.image.notes,
         turn=decoded.turn,
         etag=decoded.etag,
+        no_data=no_data,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _scaled(samples: Samples, colours: Values, scale: _Range) -> NDArray[np.uint
         values = colours.astype(np.float64)
         known = np.isfinite(values)
         for value in scale.no_data:
-            known &= colours != np.asarray(value).astype(colours.dtype)
+            known &= ~holds(colours, value)
         share = np.clip((values - scale.low) / ((scale.high - scale.low) or 1.0), 0, 1) * 255
         eight = np.rint(np.where(known, 255 - share if samples.white_is_zero else share, 0.0))
     return eight.astype(np.uint8)
@@ -180,9 +181,9 @@ def _range(samples: Samples, rendering: Rendering, parts: Iterable[Values]) -> _
         finite = values[np.isfinite(values)]
         not_finite += values.size - finite.size
         if samples.no_data is not None:
-            has_value = finite != np.asarray(samples.no_data).astype(finite.dtype)
-            absent += finite.size - int(np.count_nonzero(has_value))
-            finite = finite[has_value]
+            is_absent = holds(finite, samples.no_data)
+            absent += int(np.count_nonzero(is_absent))
+            finite = finite[~is_absent]
         for value in _no_values(samples, finite.dtype):
             is_value = finite == value
             if count := int(np.count_nonzero(is_value)):
@@ -210,8 +211,22 @@ def _range(samples: Samples, rendering: Rendering, parts: Iterable[Values]) -> _
     return _Range(low, high, tuple(no_data), note)
 
 
+def holds(values: Values, no_data: float) -> NDArray[np.bool_]:
+    """Say which values stand for no data: floats of either size to the precision of 32 bits, as in GDAL."""
+    if values.dtype.kind != "f":
+        return np.asarray(values == np.asarray(no_data).astype(values.dtype))
+    if math.isnan(no_data):
+        return np.asarray(np.isnan(values))
+    # A sum that overflows is infinite, and all that is finite is near the largest number then.
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.asarray(no_data).astype(values.dtype)
+        near = np.abs(values - value) < 2 * np.finfo(np.float32).eps * np.abs(values + value)
+    return np.asarray(near | (values == value))
+
+
 def _no_values(samples: Samples, dtype: np.dtype[Any]) -> Iterable[float]:
-    if samples.no_data is not None or dtype.kind == "u":
+    is_known = samples.no_data is not None and math.isfinite(samples.no_data)
+    if is_known or dtype.kind == "u":
         return ()
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     low, high = float(limits.min), float(limits.max)

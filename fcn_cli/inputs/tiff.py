@@ -158,13 +158,13 @@ class Tiff(TiffImageFile):
         plain = layout.sample_format == _UNSIGNED and 8 <= layout.bits <= 16
         self.samples = Samples(
             (width, height),
-            lambda: self._rows(layout),
+            lambda: self._rows(layout, layout.colours + (layout.alpha is not None)),
             layout.bits if plain else None,
             f"{layout.bits}-bit {names[layout.sample_format]}" if not plain else f"{layout.bits}-bit",
             alpha=layout.alpha is not None,
             premultiplied=layout.alpha == _ASSOCIATED,
             white_is_zero=tags.get(_PHOTOMETRIC, _MIN_IS_BLACK) == _MIN_IS_WHITE,
-            no_data=_no_data(tags, layout.dtype),
+            no_data=gdal_no_data(tags, layout.dtype),
         )
         taken = layout.colours + (layout.alpha is not None)
         if layout.bands > taken and layout.colours == 3 and tags.get(_PHOTOMETRIC) != _RGB:
@@ -221,10 +221,17 @@ class Tiff(TiffImageFile):
             "gdal_translate",
         ) from error
 
-    def _rows(self, layout: _Layout) -> Iterator[Values]:
-        """Yield rows of colours and, if there is one, alpha: shape (rows, width, bands)."""
+    def all_bands(self) -> Iterator[Values] | None:
+        """Return rows of all samples as they are stored: shape (rows, width, bands).
+
+        None where they cannot be read bit by bit.
+        """
+        layout = self._layout()
+        return self._rows(layout, layout.bands) if layout is not None else None
+
+    def _rows(self, layout: _Layout, taken: int) -> Iterator[Values]:
+        """Yield rows of so many bands, the colours and then alpha first: shape (rows, width, bands)."""
         width, height = self._tile_size
-        taken = layout.colours + (layout.alpha is not None)
         separate = self._planar_configuration == _SEPARATE_PLANES
         across, parts = self._parts(layout)
         down = len(parts) // (layout.bands if separate else 1)
@@ -429,18 +436,18 @@ def georeference(opened: Image.Image) -> Georeference:
     return found
 
 
-def _no_data(tags: ImageFileDirectory_v2, dtype: np.dtype[Any]) -> float | None:
-    """Return GDAL's value for no data, if samples can have it; those that are not finite never count."""
+def gdal_no_data(tags: ImageFileDirectory_v2, dtype: np.dtype[Any] | None = None) -> float | None:
+    """Return GDAL's value for no data, which may be NaN; None without one that samples of this type have."""
     try:
         value = float(str(tags.get(_GDAL_NO_DATA, "")).strip(" \0"))
     except ValueError:
         return None
-    if not math.isfinite(value):
-        return None
-    if dtype.kind == "f":
+    if dtype is None or dtype.kind == "f":
         return value
+    if dtype.kind not in "ui" or not value.is_integer():
+        return None
     limits = np.iinfo(dtype)
-    return value if value.is_integer() and limits.min <= value <= limits.max else None
+    return value if limits.min <= value <= limits.max else None
 
 
 def _unpacked(stored: Values, bits: int, shape: tuple[int, int, int]) -> Values:

@@ -21,6 +21,7 @@ from ..common.ordered_work import OrderedWork
 from ..common.redaction import public_url
 from . import decoder, resizing, workers
 from .decode_options import ONE_SCALE, InputSize
+from .no_data import NoData
 from .samples import BY_THE_FILE, Rendering
 from .shared_pixels import LOOK_AHEAD_BYTES, Pixels
 
@@ -40,7 +41,7 @@ class UserImage:
     """An upright RGB image, and its pixels at the size of the network's input: uint8, shape (h, w, 3).
 
     With several sizes `pixels` is the largest, and `smaller` has the others, in descending order. `source` is
-    its path, if it has one, or its place in a batch; else empty.
+    its path, if it has one, or its place in a batch; else empty. `no_data` has its pixels that hold none.
     """
 
     source: str
@@ -48,16 +49,13 @@ class UserImage:
     pixels: Pixels
     notes: tuple[str, ...]
     smaller: tuple[Pixels, ...] = ()
+    no_data: NoData | None = None
 
     @property
     def nbytes(self) -> int:
         """The memory it takes in bytes; Pillow stores four bytes per pixel."""
         arrays = sum(part.nbytes for part in (self.pixels, *self.smaller))
         return 4 * self.image.width * self.image.height + arrays
-
-
-_Upright: TypeAlias = tuple[Image.Image, tuple[str, ...]]
-"""An upright RGB image, and notes on its decoding."""
 
 
 def detached(
@@ -86,11 +84,12 @@ def detached(
     def decoded() -> UserImage:
         with _naming(source):
             try:
-                image, notes = decode()
-                (pixels, *smaller), more = resizing.network_inputs(image, short_side, scales)
+                decoded = decode()
+                (pixels, *smaller), more = resizing.network_inputs(decoded.image, short_side, scales)
             except MemoryError:
                 raise ImageError.of(workers.out_of_memory()) from None
-        return UserImage(source, image, pixels, notes + more, tuple(smaller))
+        notes = decoded.notes + more
+        return UserImage(source, decoded.image, pixels, notes, tuple(smaller), decoded.no_data)
 
     return decoded
 
@@ -115,19 +114,19 @@ def _naming(source: str) -> Iterator[None]:
         raise
 
 
-def _decoding(given: ImageLike, rendering: Rendering) -> Callable[[], _Upright]:
+def _decoding(given: ImageLike, rendering: Rendering) -> Callable[[], decoder.Decoded[Image.Image]]:
     match given:
         case Image.Image():
-            image, notes = decoder.from_image(given, rendering)
-            own = image.copy() if image is given else image
-            return lambda: (own, notes)
+            decoded = decoder.from_image(given, rendering)
+            own = decoded._replace(image=photo.copy()) if decoded.image is photo else decoded
+            return lambda: own
         case np.ndarray():
-            copied = _from_array(given)
-            return lambda: (copied, ())
+            copied = decoder.Decoded(_from_array(given), ())
+            return lambda: copied
         case bytes() | bytearray():
             return partial(decoder.from_bytes, bytes(given), rendering)
         case str() | os.PathLike():
-            return lambda: decoder.decode_here(given, rendering=rendering)[:2]
+            return lambda: decoder.decode_here(given, rendering=rendering)
     if not callable(getattr(given, "read", None)):
         raise TypeError(
             "an image is a path, bytes, an open binary file, a Pillow image or an array; "

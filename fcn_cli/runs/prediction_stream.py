@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 from ..common import resources
+from ..common.errors import Failure
 from ..inference import pipeline
 from ..inference.engine import Batch, Engine
 from ..inputs.decode_options import DecodeOptions
@@ -121,11 +122,13 @@ def _items(
 
 
 def _with_decoding(prediction: Prediction, engine: Engine) -> Prediction:
-    """Count the time of decoding too, and note in the image how the network saw it."""
-    image = prediction.image
+    """Count the time of decoding, note how the network saw the image, make void what holds no data."""
+    image, result = prediction.image, prediction.result
     if image.pixels is not None:
         image.notes += engine.views.describe(image.pixels)
-    return prediction._replace(seconds=image.seconds + prediction.seconds)
+    if image.no_data is not None and not isinstance(result, Failure):
+        result = image.no_data.void(result)
+    return prediction._replace(result=result, seconds=image.seconds + prediction.seconds)
 
 
 def open_pool(

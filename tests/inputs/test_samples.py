@@ -47,7 +47,7 @@ def rgb_of(values: NDArray[Any]) -> Pixels:
 
 
 def read(data: bytes, rendering: Rendering = BY_THE_FILE) -> tuple[Pixels, tuple[str, ...]]:
-    image, notes = decoder.from_bytes(data, rendering)
+    image, notes = decoder.from_bytes(data, rendering)[:2]
     return np.asarray(image), notes
 
 
