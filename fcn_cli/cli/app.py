@@ -43,7 +43,7 @@ def _main(
 _BARE = {"--prune": "--prune=careful", "--crop": "--crop=0"}
 
 
-class _SegmentCommand(command_line.Command):
+class _BareOptions(command_line.Command):
     """Allows ``--prune`` and ``--crop`` without a value: Typer has no options with an optional value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -53,10 +53,10 @@ class _SegmentCommand(command_line.Command):
         return super().parse_args(ctx, [*completed, *args[end:]])
 
 
-app.command(cls=_SegmentCommand)(segment)
+app.command(cls=_BareOptions)(segment)
 app.command(cls=command_line.Command)(evaluate)
 app.command(cls=command_line.Command)(compare)
-app.command(cls=command_line.Command)(export)
+app.command(cls=_BareOptions)(export)
 app.command(cls=command_line.Command)(merge)
 app.command(cls=command_line.Command)(status)
 app.command("list", cls=command_line.Command)(list_images)

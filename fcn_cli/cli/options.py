@@ -651,6 +651,7 @@ class ExportFormat(StrEnum):
     MASKS = "masks"
     BINARY = "binary"
     GEOTIFF = "geotiff"
+    CUTOUT = "cutout"
 
 
 class OutputTypeName(StrEnum):
@@ -811,7 +812,39 @@ Polygons = Annotated[
         OUTPUT,
         "--polygons",
         line="coco: polygons instead of run lengths.",
-        more="Needs --parts. Parts with holes keep run lengths: COCO's polygons have none.",
+        more="Implies --parts. Parts with holes keep run lengths: COCO's polygons have none.",
+    ),
+]
+ExportCutout = Annotated[
+    Any,
+    _option(
+        OUTPUT,
+        "--cutout",
+        line="cutout: only these classes: person,dog.",
+        more="Names or indices, after --map; all means every class but the background.",
+        metavar="LIST|all",
+        parser=values.classes,
+    ),
+]
+ExportCrop = Annotated[
+    Any,
+    _option(
+        OUTPUT,
+        "--crop",
+        line="cutout: cropped to their classes.",
+        more="--crop=16 leaves a margin of 16 pixels.",
+        metavar="[=MARGIN]",
+        parser=values.whole(0, limits.LONGEST_SIDE, word="none"),
+    ),
+]
+ExportBackground = Annotated[
+    Any,
+    _option(
+        OUTPUT,
+        "--background",
+        line="cutout: on white or #rrggbb, not transparent.",
+        metavar="COLOR",
+        parser=values.color,
     ),
 ]
 ReplaceExport = Annotated[bool, _option(OUTPUT, "--overwrite", line="Replace an earlier export at DEST.")]

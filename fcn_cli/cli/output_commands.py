@@ -280,6 +280,9 @@ def export(
     min_region: options.ExportMinRegion = 0,
     parts: options.Parts = False,
     polygons: options.Polygons = False,
+    cutout: options.ExportCutout = None,
+    crop: options.ExportCrop = None,
+    background: options.ExportBackground = None,
     overwrite: options.ReplaceExport = False,
     max_image_pixels: options.MaxMaskPixels = MOST_MASK_PIXELS,
     quiet: options.Quiet = False,
@@ -290,15 +293,16 @@ def export(
     coco: a JSON file with run lengths or polygons. voc: JPEGs and paletted masks in Pascal VOC's directories.
     yolo: JPEGs and polygons. labelstudio: tasks with brush labels, and a labelling configuration. masks: only
     the masks. binary: a black-and-white mask per image and class. geotiff: masks with the georeference of
-    their images.
+    their images. cutout: classes cut out of their images.
 
     Exports are written atomically. An image that is gone or has changed is reported, and left out of voc,
-    yolo and geotiff.
+    yolo, geotiff and cutout.
 
     Exit codes: 0 all selected images with a mask are exported; 1 some are not; 2 the request is wrong; 5 DEST
     cannot be written; 129, 130 and 143 stopped by a signal, nothing is written.
     """
     from ..outputs.label_rules import LabelRules, read_map
+    from ..outputs.looks import LookRequest
     from ..outputs.selection import Selection
     from ..report.exports import export as exporting
     from .display import ProgressBar
@@ -315,6 +319,7 @@ def export(
             rules=LabelRules(read_map(map), min_region),
             parts=parts,
             polygons=polygons,
+            look=LookRequest(classes=cutout or None, crop=crop, background=background),
             max_pixels=max_image_pixels,
         )
     _sum_up_export(result, show=not quiet)

@@ -118,7 +118,7 @@ def _decoding(given: ImageLike, rendering: Rendering) -> Callable[[], decoder.De
     match given:
         case Image.Image():
             decoded = decoder.from_image(given, rendering)
-            own = decoded._replace(image=photo.copy()) if decoded.image is photo else decoded
+            own = decoded._replace(image=given.copy()) if decoded.image is given else decoded
             return lambda: own
         case np.ndarray():
             copied = decoder.Decoded(_from_array(given), ())

@@ -71,6 +71,38 @@ def test_cutouts_keep_the_photos_pixels_and_nothing_else(fcn: Fcn, made: Path, t
     assert "nothing to do" in fcn(*CUTOUTS, "--cutout", "all").stderr
 
 
+@pytest.mark.parametrize(
+    ("look", "shape"),
+    [
+        ((), ()),
+        (("--cutout", "person", "--crop", "--background", "#fe0102"), ()),
+        (("--cutout", "2", "--crop=7"), ("--map", "pet:cat+dog=2,*=0", "--min-region", "20")),
+    ],
+)
+def test_an_export_of_cutouts_is_what_segment_writes(
+    look: tuple[str, ...], shape: tuple[str, ...], fcn: Fcn, made: Path, tmp_path: Path
+) -> None:
+    fcn(*CUTOUTS, *look, *shape)
+    fcn("segment", "made", *SMALL, "-o", "plain")
+    fcn("export", "plain", "--format", "cutout", "-o", "to/cut", *look, *shape)
+    exported = tree(tmp_path / "to/cut")
+    assert exported.pop(".fcn-export.json")
+    assert exported == tree(tmp_path / "out/cutout")
+    (made / "cat.png").touch()
+    again = ("export", "plain", "--format", "cutout", "-o", "to/cut", "--overwrite")
+    assert "cat.png: changed since it was segmented; segment it again" in fcn(*again, code=1).stderr
+    assert set(tree(tmp_path / "to/cut")) == {".fcn-export.json", "person.png"}
+
+
+def test_cutouts_of_another_format_are_refused(fcn: Fcn, made: Path) -> None:
+    fcn("segment", "made", *SMALL, "-o", "out")
+    for option in ("--cutout=cat", "--crop", "--background=white"):
+        done = fcn("export", "out", "--format", "masks", "-o", "x", option, code=2)
+        assert "--cutout, --crop and --background are for --format cutout, not masks" in done.stderr
+    done = fcn("export", "out", "--format", "cutout", "-o", "x", "--cutout", "cta", code=2)
+    assert "--cutout cta: no such class; did you mean cat?" in done.stderr
+
+
 def test_other_classes_are_another_look(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     fcn(*CUTOUTS)
     masks = tree(tmp_path / "out/masks")

@@ -138,9 +138,9 @@ def test_what_list_selects_is_exported(
         assert {str(path.relative_to("to").with_suffix(".png")) for path in Path("to").rglob("*.tif")} == {
             *wanted
         }
-    elif form in {"masks", "binary"}:
+    elif form in {"masks", "binary", "cutout"}:
         masks = {str(path.relative_to("to")) for path in Path("to").rglob("*.png")}
-        assert masks == {name if form == "masks" else f"{name[:-4]}/cat.png" for name in wanted}
+        assert masks == {name if form != "binary" else f"{name[:-4]}/cat.png" for name in wanted}
     else:
         with next(Path("to").rglob("images.csv")).open() as table:
             assert [row["image"] for row in csv.DictReader(table)] == wanted

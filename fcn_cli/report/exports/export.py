@@ -18,6 +18,7 @@ from ...inputs import decoder
 from ...outputs.directory import read_background, read_classes, read_recorded_labels
 from ...outputs.journal import JournalSnapshot
 from ...outputs.label_rules import LabelRules, ResolvedRules
+from ...outputs.looks import LookRequest
 from ...outputs.output_store import LocalStore
 from ...outputs.record import Record
 from ...outputs.selection import Selection, matching
@@ -26,7 +27,7 @@ from ...runs.observers import ProgressObserver
 from .coco import CocoExporter
 from .files import Destination, Exporter, Results
 from .labelstudio import LabelStudioExporter
-from .trees import BinaryExporter, GeotiffExporter, MasksExporter
+from .trees import BinaryExporter, CutoutExporter, GeotiffExporter, MasksExporter
 from .voc import VocExporter
 from .yolo import YoloExporter
 
@@ -38,11 +39,13 @@ FORMATS: dict[str, type[Exporter]] = {
     "masks": MasksExporter,
     "binary": BinaryExporter,
     "geotiff": GeotiffExporter,
+    "cutout": CutoutExporter,
 }
 """The class of each format by its name."""
 
 EVERY_MASK = Selection()
 AS_THEY_ARE = LabelRules()
+ALL_BUT_THE_BACKGROUND = LookRequest()
 
 
 @dataclass
@@ -77,6 +80,7 @@ def export(
     rules: LabelRules = AS_THEY_ARE,
     parts: bool = False,
     polygons: bool = False,
+    look: LookRequest = ALL_BUT_THE_BACKGROUND,
     max_pixels: int = MOST_MASK_PIXELS,
 ) -> Export:
     """Export the images of an output directory that have a mask.
@@ -99,6 +103,8 @@ def export(
         What is done to each label map first, by the directory's classes.
     parts, polygons
         See `Destination`.
+    look
+        How cutouts look.
     max_pixels
         The most pixels of an image and its mask; never fewer than `MOST_MASK_PIXELS`.
 
@@ -111,6 +117,8 @@ def export(
     """
     if (parts or polygons) and format_name != "coco":
         raise RequestError(f"--parts and --polygons are for --format coco, not {format_name}")
+    if look != ALL_BUT_THE_BACKGROUND and format_name != "cutout":
+        raise RequestError(f"--cutout, --crop and --background are for --format cutout, not {format_name}")
     if selection.status == "failed":
         raise RequestError("images that failed have no mask to export; leave --status out")
     decoder.prepare_process(max_pixels)
@@ -120,12 +128,14 @@ def export(
             raise RequestError(f"{output / CLASSES_FILE}: missing or damaged; fcn segment writes it again")
         is_selected, rendering = matching(output, selection), read_rendering(LocalStore(output))
         resolved = rules.resolve(names)
+        named, background = resolved.names(names), resolved.background(read_background(output))
         destination = Destination(
             path,
             overwrite,
-            resolved.names(names),
-            resolved.background(read_background(output)),
+            named,
+            background,
             rendering,
+            look.resolve(named, background_class=background).cutout,
             parts=parts or polygons,
             polygons=polygons,
         )

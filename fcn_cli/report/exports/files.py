@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from PIL import Image
+
 from ...common import files, store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost, RequestError
 from ...common.label_map import LabelMap, most_pixels
 from ...inputs import decoder, jpeg
 from ...inputs.collisions import folded
 from ...inputs.samples import Rendering
+from ...outputs.looks import CutoutStyle
 from ...outputs.record import Record
 
 
@@ -38,6 +41,8 @@ class Destination:
         The index of the class that is no region, as void is none; None where there is none.
     rendering
         How the images become RGB.
+    cutout
+        How cutouts look.
     parts, polygons
         Of COCO: each connected part of a class is a region, and a polygon where it has no hole.
     """
@@ -47,6 +52,7 @@ class Destination:
     class_names: Sequence[str]
     background: int | None
     rendering: Rendering
+    cutout: CutoutStyle
     parts: bool = False
     polygons: bool = False
 
@@ -178,6 +184,7 @@ def _put_in_place(new: Path, path: Path) -> None:
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _QUALITY = 95
+_AGAIN = "segment it again"
 _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 
@@ -194,14 +201,42 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
     OutputLost
         The file cannot be written.
     """
-    again = "segment it again"
+    data = _read_unchanged(record, _JPEG_SIGNATURE)
+    measured = decoder.measure(record.path, most_pixels())
+    if measured.size != record.size:
+        raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {_AGAIN}")
+    bare = without_metadata(data) if measured.turn == 1 and measured.is_srgb else None
+    image = None if bare else decoder.decode_for_people(record.path, most_pixels(), rendering).image
+    with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
+        if bare is not None:
+            stream.write(bare)
+        elif image is not None:
+            # Comment and EXIF are those of the original's pixels.
+            image.info.clear()
+            image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
+
+
+def decode_unchanged(record: Record, rendering: Rendering) -> Image.Image:
+    """Return the image of a record in sRGB, as its mask lies; raises ImageError as `write_upright_jpeg`."""
+    _read_unchanged(record)
+    image = decoder.decode_for_people(record.path, most_pixels(), rendering).image
+    if image.size != record.size:
+        raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {_AGAIN}")
+    return image
+
+
+def _read_unchanged(record: Record, signature: bytes | None = None) -> bytes:
+    """Return the content of a record's file if it begins with a signature, else nothing of use.
+
+    Raises ImageError where the file is gone or has changed since it was segmented.
+    """
     if store_urls.is_url(record.path):
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: not on this machine")
     try:
         with open(files.open_regular(record.path, follow=True), "rb") as stream:
             status = os.fstat(stream.fileno())
-            data = stream.read(len(_JPEG_SIGNATURE))
-            if data == _JPEG_SIGNATURE:
+            data = stream.read(len(signature or b""))
+            if data == signature:
                 data += stream.read(status.st_size)
     except FileNotFoundError:
         raise ImageError(FailureKind.NOT_FOUND, f"{record.path}: the image is gone") from None
@@ -212,19 +247,8 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
             FailureKind.UNREADABLE, f"{record.path}: cannot be read ({error.strerror})"
         ) from None
     if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.mtime_ns):
-        raise ImageError(FailureKind.CHANGED, f"{record.path}: changed since it was segmented; {again}")
-    measured = decoder.measure(record.path, most_pixels())
-    if measured.size != record.size:
-        raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {again}")
-    bare = without_metadata(data) if measured.turn == 1 and measured.is_srgb else None
-    image = None if bare else decoder.decode_for_people(record.path, most_pixels(), rendering).image
-    with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
-        if bare is not None:
-            stream.write(bare)
-        elif image is not None:
-            # Comment and EXIF are those of the original's pixels.
-            image.info.clear()
-            image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
+        raise ImageError(FailureKind.CHANGED, f"{record.path}: changed since it was segmented; {_AGAIN}")
+    return data
 
 
 def without_metadata(data: bytes) -> bytes | None:

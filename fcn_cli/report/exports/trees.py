@@ -1,4 +1,4 @@
-"""Masks in a directory of their own: label maps, or one black and white mask for each class."""
+"""Masks in a directory of their own: label maps, black and white ones for each class, cutouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from typing_extensions import override
 
-from ...common import palettes
+from ...common import files, palettes
 from ...common.class_names import class_name
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes, most_pixels
@@ -20,9 +20,10 @@ from ...common.output_layout import CLASSES_FILE
 from ...inputs import decoder
 from ...outputs import geotiff
 from ...outputs.directory import classes_text
+from ...outputs.overlay import cutout
 from ...outputs.record import Record
 from ...outputs.writers import RLE_PNG
-from .files import Destination, Results, building, check_destination
+from .files import Destination, Results, building, check_destination, decode_unchanged
 
 _MOST_NAME_BYTES = 200
 
@@ -113,3 +114,23 @@ class GeotiffExporter(MasksExporter):
     def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:
         with path.open("wb") as stream:
             geotiff.write_beside(stream, pixels, decoder.measure(record.path, most_pixels()))
+
+
+class CutoutExporter(MasksExporter):
+    """Writes ``REL.png``, images cut out as by ``segment --write cutout``; see `Exporter`."""
+
+    name = "cutout"
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__(destination)
+        self._style, self._rendering = destination.cutout, destination.rendering
+
+    @override
+    def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:
+        picture = cutout(decode_unchanged(record, self._rendering), pixels, self._style)
+        with files.create(path, files.permissions_of(record.path)) as stream:
+            picture.save(stream, **RLE_PNG)
+
+    @override
+    def _write_classes(self, new: Path) -> None:
+        pass
