@@ -104,15 +104,13 @@ def process_tree(pid: int) -> list[int]:
     return [pid, *(descendant for child in children for descendant in process_tree(child))]
 
 
-def pss(pid: int) -> int:
-    """Return a process's proportional set size in bytes."""
+def pss(pid: int, *kinds: str) -> int:
+    """Return a process's proportional set size in bytes, or the sum of those that the system calls so."""
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
+        lines = [line.partition(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
     except OSError:
-        pass
-    return 0
+        return 0
+    return sum(int(size.split()[0]) * 1024 for name, _, size in lines if name in (kinds or ("Pss",)))
 
 
 if __name__ == "__main__":
