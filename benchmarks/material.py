@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
+from fcn_cli.common.label_map import LabelMap
 from fcn_cli.common.resources import describe
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
@@ -23,6 +25,19 @@ def make_photos(folder: Path, count: int, width: int, height: int) -> None:
         cut.resize((width + number % 5, height - number % 3)).save(
             folder / f"photo{number:05}.jpg", quality=90
         )
+
+
+def circles(seed: int, width: int, height: int) -> LabelMap:
+    """Return a label map of five circles of random classes."""
+    random = np.random.default_rng(seed)
+    y, x = np.ogrid[:height, :width]
+    labels = np.zeros((height, width), np.uint8)
+    for _ in range(5):
+        centre_x, centre_y = random.integers(0, (width, height))
+        labels[(x - centre_x) ** 2 + (y - centre_y) ** 2 < random.integers(40, height // 2) ** 2] = (
+            random.integers(1, 21)
+        )
+    return labels
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:

@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks import material
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
-from fcn_cli.common.label_map import LabelMap, Segmentation
+from fcn_cli.common.label_map import Segmentation
 from fcn_cli.inputs import decoder
 from fcn_cli.inputs.decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
 from fcn_cli.inputs.discovery import InputRequest, discover
@@ -96,24 +95,11 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     with WriteQueue(folder, journal, lambda _record: None, DecodeOptions()) as writes:
         for number, source in enumerate(discover(InputRequest((str(photos),))).sources):
             with Image.open(source.path) as photo:
-                labels = circles(number, *photo.size)
+                labels = material.circles(number, *photo.size)
             writes.add(source, begin(source, settings.fingerprint()), Segmentation(labels), _TYPES)
             writes.commit()
         writes.commit(everything=True)
     journal.close()
-
-
-def circles(seed: int, width: int, height: int) -> LabelMap:
-    """Return a label map of five circles of random classes."""
-    random = np.random.default_rng(seed)
-    y, x = np.ogrid[:height, :width]
-    labels = np.zeros((height, width), np.uint8)
-    for _ in range(5):
-        centre_x, centre_y = random.integers(0, (width, height))
-        labels[(x - centre_x) ** 2 + (y - centre_y) ** 2 < random.integers(40, height // 2) ** 2] = (
-            random.integers(1, 21)
-        )
-    return labels
 
 
 def repeat_records(output: Path, many: Path, count: int) -> None:

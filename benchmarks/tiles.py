@@ -92,7 +92,7 @@ def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
 
 
 def write_geotiff(path: Path, photo: Image.Image) -> None:
-    """Write a photo as GDAL writes an orthophoto: in tiles, and black where there is no data, at its edges."""
+    """Write a photo as GDAL writes an orthophoto: in tiles, with a black frame of no data."""
     import rasterio
     from rasterio.windows import Window
 
@@ -126,8 +126,8 @@ def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> Iter
     """Yield the peak memory and the time of one run, or its peak in the first `limit` seconds.
 
     Memory is the proportional set size of the process tree: shared pages count once. Pages of files, among
-    them the pixels of large images, the system can write back when somebody else needs the memory. CPU time is that of the
-    whole tree: it says what a megapixel costs on a busy machine too.
+    them the pixels of large images, the system can write back when somebody else needs the memory. CPU time
+    is that of the whole tree: it says what a megapixel costs on a busy machine too.
     """
     shown = " ".join([path.name, *(word for word in arguments if "/" not in word)])
     started, cpu_before = time.monotonic(), children_cpu_seconds()
