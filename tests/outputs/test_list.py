@@ -100,15 +100,15 @@ def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
     assert fcn("list", "out", "--null").stderr == ""
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/exports.md"])
-def test_the_recipes_that_copy_keep_files_of_equal_names(document: str, tmp_path: Path) -> None:
+def test_the_recipes_that_copy_keep_files_of_equal_names(tmp_path: Path) -> None:
     """The documents' lines, run as they stand there, with names that shells and tools trip over."""
     cat = np.full((4, 4), VOC.index("cat"), np.uint8)
     names = ["a/1.png", "b/1.png", "b/-x y.png", "b/line\nend.png"]
     make_output(
         tmp_path / "fcn_output", {**dict.fromkeys(names, cat), "dog.png": cat * 0}, tmp_path / "photos"
     )
-    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    text = "".join(page.read_text("utf-8") for page in (root / "README.md", *(root / "docs").glob("*.md")))
     recipes = re.findall(r"^    (mkdir .* fcn list .*)$", text, re.MULTILINE)
     assert recipes
     for recipe in recipes:
