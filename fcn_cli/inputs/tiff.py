@@ -24,6 +24,9 @@ _FILL_ORDER, _MAKE, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 26
 _PLANES, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 284, 317, 322, 323, 324, 325
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _GDAL_NO_DATA, _DNG_VERSION = 330, 338, 339, 42113, 50706
 
+_ABSENT = 0
+"""The place of a strip or tile that GDAL has not written: all of its samples are no data, or 0."""
+
 _REDUCED, _OLD_REDUCED, _MASK = 1, 2, 4
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _RAW_PHOTOMETRICS = frozenset({32803, 34892})
@@ -111,8 +114,10 @@ class Tiff(TiffImageFile):
                 return
         self._apply_alpha_option()
         self.samples = None
-        layout = self._layout() if max(self.tag_v2.get(_BITS, (1,))) > 8 else None
-        self.has_upper_halves = layout is not None and self._is_fast_in_pillow(layout)
+        # Pillow takes the file's first bytes for a block that is not there.
+        is_sparse = _ABSENT in self.tag_v2.get(_TILE_OFFSETS, self.tag_v2.get(_STRIP_OFFSETS, ()))
+        layout = self._layout() if is_sparse or max(self.tag_v2.get(_BITS, (1,))) > 8 else None
+        self.has_upper_halves = layout is not None and not is_sparse and self._is_fast_in_pillow(layout)
         if layout is not None and not self.has_upper_halves:
             self._set_up_samples(layout)
             return
@@ -243,6 +248,7 @@ class Tiff(TiffImageFile):
                 while (
                     place + together < down
                     and parts[place + together - 1].rows == rows
+                    and (parts[place].offset == _ABSENT) == (parts[place + together].offset == _ABSENT)
                     and (together + 1) * rows * width <= PART_PIXELS
                 ):
                     together += 1
@@ -293,9 +299,11 @@ class Tiff(TiffImageFile):
     def _block(self, layout: _Layout, parts: list[Part]) -> Values:
         """Return some strips, or one tile, as an array of shape (rows, width, samples)."""
         rows = sum(part.rows for part in parts)
+        shape = rows, self._stored_width(), self._in_pixel(layout)
+        if parts[0].offset == _ABSENT:
+            return np.full(shape, gdal_no_data(self.tag_v2, layout.dtype) or 0, layout.dtype)
         stored = self._stored_bytes(parts, rows, self._row_bytes(layout))
         predictor = self.tag_v2.get(_PREDICTOR, 1)
-        shape = rows, self._stored_width(), self._in_pixel(layout)
         if layout.is_packed:
             return _unpacked(stored, layout.bits, shape)
         if predictor == _FLOATING:

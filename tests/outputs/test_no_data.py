@@ -58,6 +58,8 @@ FEW = {
 }
 FLOATS = FEW["float32"][:1] * 100
 FLOATS[0, :3], FLOATS[0, 3], FLOATS[0, 4], FLOATS[0, 5] = -9999.0005, np.nan, -9999, np.inf
+# GDAL does not write blocks that are all no data.
+SPARSE = np.where(np.arange(57)[:, None] < 34, 0, FEW["uint8"][:3] + 1)
 TILES = {"tiled": True, "blockxsize": 16, "blockysize": 32, "compress": "zstd", "photometric": "RGB"}
 
 
@@ -84,6 +86,9 @@ TILES = {"tiled": True, "blockxsize": 16, "blockysize": 32, "compress": "zstd", 
         (FLOATS, np.nan, {}),
         (FLOATS.astype(np.float64), -9999, {"compress": "deflate", "predictor": 3}),
         (FEW["uint8"][:1], 7, {}),
+        (SPARSE, 0, {"photometric": "RGB", "sparse_ok": True, "blockysize": 8}),
+        (SPARSE, 0, {**TILES, "sparse_ok": True}),
+        (SPARSE.astype(np.uint16)[:1] + 700, 700, {**TILES, "sparse_ok": True, "photometric": "MINISBLACK"}),
     ],
 )
 def test_what_holds_no_data_is_what_gdal_says(
@@ -91,6 +96,8 @@ def test_what_holds_no_data_is_what_gdal_says(
 ) -> None:
     missing = make(tmp_path / "x.tif", bands, no_data, **how)
     decoded = decoder.decode_here(tmp_path / "x.tif")
+    if bands.dtype == np.uint8 and len(bands) == 3 and how.get("compress") != "jpeg":
+        assert np.array_equal(np.moveaxis(np.asarray(decoded.image), 2, 0), bands)
     assert (decoded.no_data is not None) == missing.any()
     if decoded.no_data is not None:
         assert np.array_equal(mask_of(decoded.no_data), missing)
