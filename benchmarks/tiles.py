@@ -87,7 +87,7 @@ def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         if not path.exists():
             write_geotiff(path, mosaic(*TIFF_SIZE))
         pixels = TIFF_SIZE[0] * TIFF_SIZE[1]
-        limits = ["--max-image-pixels", str(pixels), "--write", "masks,geotiff"]
+        limits = ["--max-image-pixels", str(pixels), "--decode-timeout", "600", "--write", "masks,geotiff"]
         yield from measure(path, pixels, [*network, *limits, *tile], options.limit)
 
 

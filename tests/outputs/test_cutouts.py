@@ -18,6 +18,7 @@ from fcn_cli.outputs import overlay
 from fcn_cli.outputs.looks import CutoutStyle, find_classes
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+from ..made_output import blobs, make_output
 
 CUTOUTS = ("segment", "made", *SMALL, "--write", "masks,cutout", "-o", "out")
 
@@ -93,8 +94,8 @@ def test_an_export_of_cutouts_is_what_segment_writes(
     assert set(tree(tmp_path / "to/cut")) == {".fcn-export.json", "person.png"}
 
 
-def test_cutouts_of_another_format_are_refused(fcn: Fcn, made: Path) -> None:
-    fcn("segment", "made", *SMALL, "-o", "out")
+def test_cutouts_of_another_format_are_refused(fcn: Fcn, tmp_path: Path) -> None:
+    make_output(tmp_path / "out", {"a.png": blobs(1)})
     for option in ("--cutout=cat", "--crop", "--background=white"):
         done = fcn("export", "out", "--format", "masks", "-o", "x", option, code=2)
         assert "--cutout, --crop and --background are for --format cutout, not masks" in done.stderr
