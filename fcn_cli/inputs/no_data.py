@@ -24,10 +24,10 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 
 class NoData(NamedTuple):
-    """Some pixels of an image of this (width, height), `count` of them; `packed` has a bit for each pixel."""
+    """Some pixels of an image of this (width, height), `pixels` of them; `packed` has a bit for each pixel."""
 
     size: tuple[int, int]
-    count: int
+    pixels: int
     packed: bytes
 
     @classmethod
@@ -86,7 +86,7 @@ class NoData(NamedTuple):
     @property
     def note(self) -> str:
         """What a record says of them."""
-        return f"{counted(self.count, 'pixel')} without data void"
+        return f"{counted(self.pixels, 'pixel')} without data void"
 
 
 def _masks(opened: TiffImageFile, parts: Iterable[NDArray[Any]]) -> Iterator[Mask]:
@@ -99,7 +99,7 @@ def _masks(opened: TiffImageFile, parts: Iterable[NDArray[Any]]) -> Iterator[Mas
             yield np.zeros(part.shape[:2], np.bool_)
             continue
         held = holds(part, value)
-        yield held.all(2) if held.ndim > 2 else held
+        yield np.asarray(held.all(2)) if held.ndim > 2 else held
 
 
 def _decoded(opened: TiffImageFile) -> Iterator[NDArray[Any]]:

@@ -36,7 +36,7 @@ def make(path: Path, bands: NDArray[Any], no_data: float, **how: object) -> Mask
         file.write(bands)
     with rasterio.open(path) as file:
         # Of four bands rasterio takes the last one's mask for all, gdalwarp those of all bands.
-        return ~file.read_masks().any(0) if count == 4 else file.dataset_mask() == 0
+        return np.asarray(~file.read_masks().any(0) if count == 4 else file.dataset_mask() == 0)
 
 
 def mask_of(found: NoData | None) -> Mask:
