@@ -24,7 +24,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 
 class NoData(NamedTuple):
-    """Some pixels of an image of this (width, height), `pixels` of them; `packed` has a bit for each pixel."""
+    """So many pixels of an image of this (width, height); `packed` has a bit for each one of the image."""
 
     size: tuple[int, int]
     pixels: int
