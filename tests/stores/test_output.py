@@ -33,7 +33,7 @@ from tests.conftest import (
     wait_until,
 )
 from tests.outputs.test_bucket_output import check_records, durable
-from tests.runs.test_shards import do_share
+from tests.runs.test_shards import MERGED, do_share
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -390,7 +390,7 @@ def test_64_shards_begin_and_end_at_once(s3: S3Server) -> None:
 
     with ThreadPoolExecutor(count) as threads:
         ends = list(threads.map(work, store_of))
-    assert [end for end in ends if end.startswith("; merged: ")]
+    assert [end for end in ends if end.startswith(MERGED)]
     objects = results(s3)
     assert len(durable(objects)) == count == len(objects["manifest.jsonl"].splitlines())
     assert not [name for name in objects if name.startswith("manifest.") and name != "manifest.jsonl"]
