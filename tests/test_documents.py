@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from fcn_cli.cli.app import app
 from fcn_cli.cli.command_line import UsageError, usage_message
+from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.common.errors import FcnError
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +90,13 @@ def test_what_has_not_been_tried_is_said_up_front() -> None:
         assert "windows" not in text.casefold(), name
         assert "continue-on-error" not in text, name
         assert "GPU :: NVIDIA" not in text, name
+
+
+def test_the_picture_of_the_classes_shows_those_of_today() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs/classes.py"))["picture"]()
+    assert (ROOT / "docs/classes.svg").read_text(encoding="utf-8") == drawn, "run docs/classes.py"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "".join(f" {index} {name}," for index, name in enumerate(VOC_CLASSES[1:], 1)) in readme
 
 
 class Command(NamedTuple):
@@ -175,7 +184,7 @@ def test_every_command_that_a_page_shows_is_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = list(commands_of(page.read_text(encoding="utf-8")))
-    assert len(found) > {"README.md": 50, "options.md": 1}.get(page.name, -1)
+    assert len(found) > {"README.md": 20, "guide.md": 70, "options.md": 1}.get(page.name, -1)
     problems = {" ".join(command.arguments): problem_of(command, monkeypatch) for command in found}
     assert {line: problem for line, problem in problems.items() if problem} == {}
 
