@@ -76,10 +76,10 @@ def test_what_is_not_run_is_shown() -> None:
     assert [part for part in NOT_RUN if part not in shown] == []
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     """Make what the pages speak of: images, a checkpoint with its card, and a finished output directory."""
-    folder = tmp_path_factory.mktemp("shown")
+    folder = tmp_path / "reader"
     shutil.copytree(SAMPLES, folder / "sample_images")
     with Image.open(SAMPLES / "chelsea.png") as cat:
         for name in (
@@ -104,8 +104,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = folder / "bin/fcn"
     script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(command())} "$@"\n')
     script.chmod(0o755)
-    shell("fcn segment photos/\n", folder, folder)
-    shell("fcn export fcn_output --format masks -o truth\n", folder, folder)
+    shell("fcn segment photos/\n", folder)
+    shell("fcn export fcn_output --format masks -o truth\n", folder)
     return folder
 
 
@@ -114,10 +114,10 @@ def toml_of(guide: str) -> str:
     return str(card)
 
 
-def shell(script: str, folder: Path, prepared: Path) -> None:
+def shell(script: str, folder: Path) -> None:
     environment = {
         **os.environ,
-        "PATH": f"{prepared / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "HOME": str(folder),
         "FCN_BACKBONE": "efficientnet_lite0",
         "FCN_RESIZE": "96",
@@ -127,10 +127,8 @@ def shell(script: str, folder: Path, prepared: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "title"), SECTIONS)
-def test_what_a_page_shows_runs(page: str, title: str, prepared: Path, tmp_path: Path) -> None:
+def test_what_a_page_shows_runs(page: str, title: str, folder: Path) -> None:
     need("jq")
-    folder = tmp_path / "section"
-    shutil.copytree(prepared, folder)
     ran = 0
     for script in scripts(dict(sections(page))[title]):
         small = script
@@ -140,6 +138,6 @@ def test_what_a_page_shows_runs(page: str, title: str, prepared: Path, tmp_path:
             program = f'paths = ["photos/cat.jpg", "sample_images/README.md"]\n{small}'
             run_line([sys.executable, "-c", program], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
         else:
-            shell(small, folder, prepared)
+            shell(small, folder)
         ran += 1
     assert ran
