@@ -17,11 +17,9 @@ PAGE = Path(__file__).with_suffix(".md")
 _INTRODUCTION = f"""\
 # All commands and options
 
-`make docs` writes this page from the command line; do not edit it. `fcn COMMAND --help` prints
-the first sentence of each option.
-
-Default values and environment variables stand in parentheses: `FCN_BACKBONE=resnet101 fcn segment photos/`.
-The command line wins over the environment. Options that redo or delete something have no variable.
+`make docs` writes this page from the command line. `fcn COMMAND --help` prints the first sentence of each
+option. In parentheses stand its default and its environment variable, which the command line overrides:
+`FCN_BACKBONE=resnet101 fcn segment photos/`. Options that redo or delete something have no variable.
 
 Limits: {limits.MOST_THREADS} threads, {limits.MOST_WORKERS} workers, batches of {limits.MOST_IN_A_BATCH},
 {limits.LONGEST_SIDE:,} pixels for a side of the network's input or of a tile, {limits.MOST_PIXELS:,} pixels

@@ -54,8 +54,7 @@ def evaluate(
 ) -> None:
     """Measure a network, or existing masks, against ground truth: IoU, Dice, precision, recall.
 
-    Images without ground truth are skipped and counted. Images that fail, for example because their ground
-    truth has another size, are skipped and reported.
+    Images without ground truth are skipped and counted, images that fail are skipped and reported.
 
     Exit codes: 0 all images with ground truth were measured; 1 some failed; 2 the request is wrong, or the
     ground truth is unusable; 3 no images, or none with ground truth; 5 the report cannot be written.

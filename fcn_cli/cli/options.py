@@ -536,7 +536,7 @@ RayOption = Annotated[
         "--ray",
         line="Run on Ray, on this machine or a cluster.",
         more="local uses all GPUs, or CPUs, of this machine; HOST:PORT is the head node of a cluster "
-        "that this machine belongs to.",
+        "that this machine is a node of.",
         envvar="FCN_RAY",
         metavar="local|HOST:PORT",
         parser=values.ray_address,
@@ -692,7 +692,7 @@ SelectedClasses = Annotated[
         SELECTION,
         "--class",
         line="Only images with this class; repeatable.",
-        more="A name or index. Several: images with all of them.",
+        more="Name or index; several: images with all of them.",
         metavar="NAME",
     ),
 ]
@@ -784,7 +784,7 @@ ExportMap = Annotated[
         SELECTION,
         "--map",
         line="Merge and renumber classes: person=1,cat+dog=2,*=0.",
-        more="As for fcn segment, with the classes of the masks.",
+        more="As for fcn segment.",
         metavar="MAP",
     ),
 ]
@@ -793,7 +793,7 @@ ExportMinRegion = Annotated[
     _option(
         SELECTION,
         line="Merge regions of fewer than N pixels.",
-        more="As for fcn segment, after --map.",
+        more="After --map.",
         metavar="N",
         parser=values.whole(0, limits.MOST_MASK_PIXELS),
     ),
