@@ -197,7 +197,7 @@ def _sum_up_check(result: Verification, *, show: bool) -> None:
             "and files without a record are not listed",
             show=show,
         )
-    problems = counted(len(result.problems), "problem") if result.problems else "no problem"
+    problems = counted(len(result.problems), "problem") if result.problems else "no problems"
     print_message(
         f"{counted(result.files, 'file')} of {counted(result.images, 'image')} checked: {problems}", show=show
     )
@@ -352,8 +352,7 @@ def merge(
 ) -> None:
     """Merge the records and statistics of shards; segment nothing.
 
-    The last shard to finish merges by itself; this is for runs in which a shard was given up. It needs
-    neither the inputs nor a network.
+    The last shard to finish merges by itself; this is for runs in which a shard was given up.
 
     Exit codes: 0 all images are done; 1 some failed or were not reached; 2 OUT is not an output directory; 4
     a run is using it; 5 it cannot be written.

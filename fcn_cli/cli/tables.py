@@ -139,7 +139,8 @@ def evaluation(figures: dict[str, Any]) -> None:
         _print_line(line)
     protocol = figures["protocol"]
     _print_line(
-        f"protocol {protocol['name']}: {protocol['compared']}; truth: {protocol['truth']}; {protocol['void']}"
+        f"protocol {protocol['name']}: {protocol['compared']}; ground truth: {protocol['truth']}; "
+        f"{protocol['void']}"
     )
 
 

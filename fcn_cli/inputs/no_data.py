@@ -86,7 +86,7 @@ class NoData(NamedTuple):
     @property
     def note(self) -> str:
         """What a record says of them."""
-        return f"{counted(self.pixels, 'pixel')} without data void"
+        return f"{counted(self.pixels, 'pixel')} without data, set to 255"
 
 
 def _masks(opened: TiffImageFile, parts: Iterable[NDArray[Any]]) -> Iterator[Mask]:

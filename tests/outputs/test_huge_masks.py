@@ -172,5 +172,5 @@ def test_an_image_that_grew_is_not_decoded_for_an_export(fcn: Fcn, finished: Pat
         journal.write(json.dumps(record) + "\n")
     done = fcn("export", "out", "--format", "voc", "-o", "voc", code=1)
     assert "not exported: a.png:" in done.stderr
-    assert "not of its mask's size" in done.stderr
+    assert "has another size than its mask" in done.stderr
     assert "1 of them without" in fcn("report", "out").stderr

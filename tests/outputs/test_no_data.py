@@ -101,7 +101,7 @@ def test_what_holds_no_data_is_what_gdal_says(
     assert (decoded.no_data is not None) == missing.any()
     if decoded.no_data is not None:
         assert np.array_equal(mask_of(decoded.no_data), missing)
-        assert f"{missing.sum()} pixels without data void" in decoded.notes
+        assert f"{missing.sum()} pixels without data, set to 255" in decoded.notes
 
 
 @pytest.mark.parametrize("how", [{"compress": "jpeg", "photometric": "YCBCR"}, TILES])
@@ -154,7 +154,7 @@ def test_it_is_void_in_every_output_type(fcn: Fcn, tmp_path: Path) -> None:
         if row["image"] == "cat.tif"
     }
     assert counted == dict(zip(*(each.tolist() for each in np.unique(mask, return_counts=True)), strict=True))
-    assert f"{missing.sum()} pixels without data void" in journal_of(out)["cat.tif"]["notes"]
+    assert f"{missing.sum()} pixels without data, set to 255" in journal_of(out)["cat.tif"]["notes"]
     assert "no problem" in fcn("verify", "out").stderr
     # What is painted again, or exported, is made of the masks.
     shown = pixels(out / "overlay/cat.jpg")

@@ -204,7 +204,7 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
     data = _read_unchanged(record, _JPEG_SIGNATURE)
     measured = decoder.measure(record.path, most_pixels())
     if measured.size != record.size:
-        raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {_AGAIN}")
+        raise ImageError(FailureKind.CHANGED, f"{record.path}: has another size than its mask; {_AGAIN}")
     bare = without_metadata(data) if measured.turn == 1 and measured.is_srgb else None
     image = None if bare else decoder.decode_for_people(record.path, most_pixels(), rendering).image
     with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
@@ -221,7 +221,7 @@ def decode_unchanged(record: Record, rendering: Rendering) -> Image.Image:
     _read_unchanged(record)
     image = decoder.decode_for_people(record.path, most_pixels(), rendering).image
     if image.size != record.size:
-        raise ImageError(FailureKind.CHANGED, f"{record.path}: not of its mask's size; {_AGAIN}")
+        raise ImageError(FailureKind.CHANGED, f"{record.path}: has another size than its mask; {_AGAIN}")
     return image
 
 
