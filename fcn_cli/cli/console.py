@@ -1,4 +1,4 @@
-"""stdout, stderr and the log file: streams that stop no work, messages, figures.
+"""stdout, stderr and the log file: messages and figures; a stream that fails stops no work.
 
 Every command imports it, so it is light.
 """

@@ -1,4 +1,4 @@
-"""What a run shows: messages and a bar on stderr, and data (records with ``--json``, a plan) on stdout."""
+"""Progress and messages of a run on stderr, and its data (records with ``--json``, a plan) on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver of a run on Ray: gives blocks of images to actors, and appends what they did to the journal."""
+"""The driver of a run on Ray: assigns blocks of images to actors and writes their records to the journal."""
 
 from __future__ import annotations
 

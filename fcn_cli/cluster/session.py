@@ -1,4 +1,4 @@
-"""A Ray session: starts Ray on this machine or joins a cluster, in silence, and leaves nothing behind."""
+"""A Ray session: start Ray on this machine or join a cluster, quietly, and clean up afterwards."""
 
 from __future__ import annotations
 

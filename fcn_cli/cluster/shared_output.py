@@ -1,4 +1,4 @@
-"""Makes sure that every actor writes into the output directory that the driver holds."""
+"""Check that every actor writes to the output directory that the driver holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a cluster is divided among actors, and the images of a run among blocks, also after an actor died."""
+"""Divide a cluster among actors and the images among blocks; reassign images after an actor died."""
 
 from __future__ import annotations
 

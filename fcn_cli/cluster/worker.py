@@ -1,4 +1,4 @@
-"""The actor: segments blocks of images as a plain run does, writes their files, and yields their records."""
+"""The actor: segments blocks of images, writes their files, and yields their records."""
 
 from __future__ import annotations
 

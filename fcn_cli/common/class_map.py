@@ -1,4 +1,4 @@
-"""Which class becomes which, as people write it: ``person=1,cat+dog=2,*=0``.
+"""Rules that map classes, such as ``person=1,cat+dog=2,*=0``.
 
 `ClassMap.parse` reads the text where an option is read, before any class is known; `ClassMap.indices` finds
 the classes once their names are. So an option that takes a map keeps a `ClassMap`, and the library asks it

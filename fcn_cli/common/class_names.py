@@ -1,4 +1,4 @@
-"""Class names: Pascal VOC's, a user's own, the name of a label map value, and which class a name means."""
+"""Class names: Pascal VOC's or a user's own; names of label map values, and the class that a name means."""
 
 from __future__ import annotations
 

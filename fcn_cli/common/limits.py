@@ -1,4 +1,4 @@
-"""The largest numbers that users may ask for: more than helps anybody, less than hangs or breaks a run."""
+"""Upper bounds of option values: more than anybody needs, less than what hangs or breaks a run."""
 
 MOST_THREADS = 1024
 MOST_WORKERS = 1024

@@ -1,4 +1,4 @@
-"""A thread pool whose results are taken in the order of submission, with bounds on what waits."""
+"""A thread pool whose results come in the order of submission, with a bounded backlog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of this machine and of others: who they are, and whether they still run."""
+"""Identify processes on this and other machines, and tell whether they are alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs as messages, logs and records have them: without passwords, signatures, tokens and keys."""
+"""URLs for messages, logs and records: without passwords, signatures, tokens and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connected regions of a label map: which there are, and small ones merged into their neighbours."""
+"""Connected regions of a label map: find them, and merge small ones into their neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs of objects in stores: what is one, and its parts."""
+"""URLs of objects in stores: recognise and split them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temporary directories that their run removes, or after a kill a later run."""
+"""Temporary directories, removed by their run or, after a kill, by a later one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed of this machine: plain torchvision and `fcn` in turn, and what tiles of a large image cost.
+"""The speed of this machine: plain torchvision against `fcn`, and the cost of tiles.
 
 Every contender computes in the same precision, starts from data in the host's memory and ends with label maps
 there. Inputs and weights are random, because neither changes the cost of a network.

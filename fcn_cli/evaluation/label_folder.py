@@ -1,4 +1,4 @@
-"""Label maps from elsewhere: what the pixels of their files hold, and directories of them.
+"""Label maps from other tools: read their files, and list directories of them.
 
 A pixel holds a *value*: a class index, or the place of its colour in a table.
 """

@@ -1,4 +1,4 @@
-"""Which truth belongs to which image, and which way round; and calls that cannot be what was meant.
+"""Match ground truth to images, with its orientation; refuse calls that cannot be meant.
 
 Wrong calls end before weights are searched or downloaded, with what was expected and what was found.
 """

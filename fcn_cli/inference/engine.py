@@ -1,4 +1,4 @@
-"""A network on its device: RGB pixels become label maps, as many images at once as memory allows."""
+"""A network on its device: RGB pixels to label maps, in batches as large as memory allows."""
 
 from __future__ import annotations
 

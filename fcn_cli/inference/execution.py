@@ -1,4 +1,4 @@
-"""Where and how a network runs on this machine: what ``auto`` means, and what the hardware cannot do."""
+"""Choose device, precision and kernels: what ``auto`` means here, and what the hardware cannot do."""
 
 from __future__ import annotations
 

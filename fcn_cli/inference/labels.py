@@ -1,4 +1,4 @@
-"""Logits at the network's stride become a label map at the image's size, of which no logits are ever kept."""
+"""Logits at the network's stride to a label map at the image's size, in strips to bound the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the network is run, as users ask for it; light, as commands that compute nothing hold it too."""
+"""Options of inference, without heavy imports."""
 
 from __future__ import annotations
 

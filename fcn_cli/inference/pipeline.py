@@ -1,4 +1,4 @@
-"""Batches through the network, each stage beside the others: stack and upload, compute, download.
+"""The inference pipeline: upload, compute and download batches at the same time.
 
 One thread takes batches as they come, stacks each into one of two buffers that are used in turn, and begins
 its upload. The thread that iterates computes. On a GPU a third one waits for results. On a CPU, where the

@@ -1,4 +1,4 @@
-"""The geometry of overlapping tiles: where they and their cells lie, how much each counts in an overlap."""
+"""The geometry of overlapping tiles: their positions, cells and blending weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies to and from a GPU that run on streams of their own, beside its computation."""
+"""Copies to and from a GPU on their own streams, in parallel to the computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One image that the network sees in several views: tiles, sizes, the mirror image.
+"""Several views of one image: tiles, scales, mirror image.
 
 All of it goes row by row, a row of tiles at a time: whole logits of a large image are too large.
 """

@@ -1,4 +1,4 @@
-"""Images that come, change and go in watched directories: when to look, and which are whole, or gone."""
+"""Arriving images in watched directories: new, changed or gone, and when they are complete."""
 
 from __future__ import annotations
 

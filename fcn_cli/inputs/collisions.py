@@ -1,4 +1,4 @@
-"""Output names: which of several images keeps one, which are refused, and to which shard each belongs."""
+"""Output names: find collisions, decide which image keeps a name, and assign images to shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How images are decoded, as users ask for it."""
+"""Options of decoding."""
 
 from __future__ import annotations
 

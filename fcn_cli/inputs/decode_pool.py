@@ -1,4 +1,4 @@
-"""Decoding workers: a torch DataLoader that outlives a worker that dies or hangs.
+"""Decoding workers: a torch DataLoader that survives workers that crash or hang.
 
 The loader yields decoded, resized images in input order, small ones some at a time. Each worker notes in
 shared memory which image it holds. When a decoder bug or the kernel kills a worker, or a worker hangs,

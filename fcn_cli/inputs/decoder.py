@@ -1,4 +1,4 @@
-"""Decode image files: to upright RGB, and to what the network takes."""
+"""Decode image files to upright RGB, and to the network's input."""
 
 from __future__ import annotations
 

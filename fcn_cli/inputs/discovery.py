@@ -1,4 +1,4 @@
-"""Find the images in a user's inputs, in order, each with the name of its outputs; count what is left out."""
+"""Find the input images, in order, with their output names; count what is ignored."""
 
 from __future__ import annotations
 

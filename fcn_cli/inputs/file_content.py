@@ -1,4 +1,4 @@
-"""The hash of a file's bytes, by which an image is known again whose time has changed."""
+"""Hashes of image files: recognise an image of which only the modification time changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image formats that are read, their suffixes, and why other and broken files are not."""
+"""Supported image formats and their suffixes; why other files are not supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects that browsers forgive: a JPEG without its end marker, a PNG with a broken extra chunk."""
+"""Tolerated defects: a JPEG without its end marker, a PNG with a broken ancillary chunk."""
 
 from __future__ import annotations
 

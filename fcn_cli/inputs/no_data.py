@@ -1,4 +1,4 @@
-"""The pixels of a GeoTIFF that hold no data: no class is there, whatever the network sees in them."""
+"""Pixels of a GeoTIFF without data: they have no class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images by URL: found by one listing of a store, and fetched by the worker that decodes them."""
+"""Images by URL: found by listing a store, fetched by the worker that decodes them."""
 
 from __future__ import annotations
 

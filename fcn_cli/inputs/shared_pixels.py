@@ -1,4 +1,4 @@
-"""Pixels on their way from a decoding worker to the network, in memory that both share.
+"""Shared memory for pixels on their way from a decoding worker to the network.
 
 The memory is a file without a name that is on no disk (memfd_create(2)): no process makes or holds a copy,
 nothing is written out, and it takes one descriptor. Each worker has a part of it, in units. It marks the

@@ -1,4 +1,4 @@
-"""Open TIFFs: the full image of several, not a camera's RAW data, with samples of any common type."""
+"""Open TIFFs: choose the full image among several, refuse camera RAW, read samples of any common type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode a large TIFF a few rows at a time: Pillow decodes a compressed one whole, at four bytes a pixel.
+"""Decode a large TIFF a few rows at a time; Pillow needs four bytes per pixel for a compressed one.
 
 Each part is handed to Pillow as a small TIFF of its own: the image's tags, with the compressed bytes of some
 of its strips or tiles. So the pixels are Pillow's, whatever the compression.

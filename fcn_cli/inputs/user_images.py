@@ -1,4 +1,4 @@
-"""Images of Python users: paths, Pillow images, arrays, bytes, open files; decoded beside the network."""
+"""Images passed to the Python API: paths, Pillow images, arrays, bytes, files; decoded in threads."""
 
 from __future__ import annotations
 

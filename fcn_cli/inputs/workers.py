@@ -1,4 +1,4 @@
-"""Processes that decode images: how they start, what memory they may take, and calls in one of them.
+"""Decoding processes: how they start, their memory limit, and single calls in one of them.
 
 `DecodePool` has workers of its own, for streams of images. Whatever else decodes an image of a user
 (overlays, cutouts, reports, exports) does so by `call`; `start` lets its processes begin early.

@@ -1,4 +1,4 @@
-"""A network's card: a TOML file beside a checkpoint, with what the numbers in it do not say."""
+"""Network cards: TOML files beside a checkpoint that describe its classes and its preprocessing."""
 
 from __future__ import annotations
 

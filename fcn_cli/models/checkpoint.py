@@ -1,4 +1,4 @@
-"""What a checkpoint holds: its file read without running code from it, and the network found in it."""
+"""Checkpoints: read a file without running code from it, and find the network in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which network is asked for: its architecture, weights and class names."""
+"""The requested network: architecture, weights and class names."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""All about an output directory: a record on disk means that its files are whole."""
+"""The output directory: a record on disk means that its files are complete."""

@@ -1,4 +1,4 @@
-"""An output directory in an object store, and from the name of any to what has its files."""
+"""An output directory in an object store."""
 
 from __future__ import annotations
 

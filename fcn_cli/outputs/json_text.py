@@ -1,4 +1,4 @@
-"""What stands in JSON files and journals: lines, names of files whatever their bytes, times."""
+"""JSON lines, file names of any bytes, and times, as journals and JSON files have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to the network's label maps before they are written: classes merged, then small regions."""
+"""Post-processing of label maps: merge classes, then small regions."""
 
 from __future__ import annotations
 

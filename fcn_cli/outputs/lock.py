@@ -1,4 +1,4 @@
-"""Who may work in an output directory: one run, or shards of one number of shards with the same settings.
+"""Locks of an output directory: one run, or the shards of one run with the same settings.
 
 The directory has a lock, and so has each shard that works there. Whoever wants to work takes the lock of what
 it wants to be, and then looks for locks of others that exclude it. Where there is one, it lets its own go and

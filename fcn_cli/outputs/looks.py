@@ -1,4 +1,4 @@
-"""How outputs for people look: colours, opacity, borders, legend, and which classes a cutout keeps."""
+"""The look of outputs: colours, opacity, borders, legend, and the classes of cutouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files of an output directory are: on a disk, or in an object store."""
+"""Where output files are: on a disk, or in an object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds removed images, whose outputs and records ``--prune`` removes."""
+"""Find images that are gone, whose outputs and records ``--prune`` removes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of one image, a JSON object on a line of the journal (record schema 2), and what builds it."""
+"""The record of one image (schema 2): a JSON object on a line of the journal."""
 
 from __future__ import annotations
 

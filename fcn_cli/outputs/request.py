@@ -1,4 +1,4 @@
-"""What is to be written where, as users ask for it."""
+"""The requested outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``run.json``: who the current or last run is, what it found, and how it ended; shards have their own."""
+"""``run.json``: the state of the current or last run; each shard has its own."""
 
 from __future__ import annotations
 

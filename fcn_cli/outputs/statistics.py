@@ -1,4 +1,4 @@
-"""Projections of the journal, ``stats.csv`` and ``summary.json``: they can be rebuilt from it at any time."""
+"""``stats.csv`` and ``summary.json``, computed from the journal."""
 
 from __future__ import annotations
 

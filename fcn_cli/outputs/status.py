@@ -1,4 +1,4 @@
-"""The status of an output directory: how far its current or last run is. Takes no lock, writes nothing."""
+"""The status of an output directory and its current or last run; reads only, without a lock."""
 
 from __future__ import annotations
 

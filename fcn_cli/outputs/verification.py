@@ -1,4 +1,4 @@
-"""Verification: every file that the journal promises is there, whole, and as its record says."""
+"""Verification: every recorded file exists, is complete, and matches its record."""
 
 from __future__ import annotations
 

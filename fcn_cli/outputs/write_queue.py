@@ -1,4 +1,4 @@
-"""Writes label maps beside the forward pass, and records each image only when its files are on disk."""
+"""Write label maps in parallel to the forward pass; record each image once its files are on disk."""
 
 from __future__ import annotations
 

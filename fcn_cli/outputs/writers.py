@@ -1,4 +1,4 @@
-"""One small class for each output type: it makes an image of a label map; `encode` writes it to a file."""
+"""One small class per output type that makes an image of a label map; `encode` writes it to a file."""
 
 from __future__ import annotations
 

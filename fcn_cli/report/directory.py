@@ -1,4 +1,4 @@
-"""``report.html`` of an output directory: a page to look at what was segmented."""
+"""``report.html`` of an output directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``report.html`` of an evaluation: figures, the confusion matrix, and the images, the worst one first."""
+"""``report.html`` of an evaluation: metrics, the confusion matrix, and the images, worst first."""
 
 from __future__ import annotations
 

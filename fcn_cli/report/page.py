@@ -1,4 +1,4 @@
-"""Write a page: HTML from a template, with its assets and its data beside it."""
+"""Write a page: HTML from a template, with assets and data beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: made once, named by their content's hash, checked before they are used again."""
+"""The pictures of a report: made once, named by a hash of their content, checked before reuse."""
 
 from __future__ import annotations
 

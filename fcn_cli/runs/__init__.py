@@ -1,1 +1,1 @@
-"""One run from request to summary: it decides, joins the other packages, and tells observers."""
+"""One run from request to summary: joins the other packages, and reports to observers."""

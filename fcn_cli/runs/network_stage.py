@@ -1,4 +1,4 @@
-"""The loop of a run: images pass the decoding workers and the network, and reach the write queue."""
+"""The main loop of a run: decoding workers, network, write queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One image to one PNG in memory: decoded, batched, segmented and encoded as in a run into a directory."""
+"""One image to one PNG in memory, byte for byte as a run into a directory writes it."""
 
 from __future__ import annotations
 

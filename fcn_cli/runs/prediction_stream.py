@@ -1,4 +1,4 @@
-"""The middle of every command that runs the network: decoded images in, predictions out, batch by batch."""
+"""Decoded images in, predictions out, batch by batch: the middle of every command with a network."""
 
 from __future__ import annotations
 

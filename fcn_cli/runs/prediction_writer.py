@@ -1,4 +1,4 @@
-"""Turns predictions, and label maps that are there, into output files and records."""
+"""Turn predictions, and existing label maps, into output files and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reports: its counts, how it ended, the projections of the journal, ``run.json`` meanwhile."""
+"""What a run reports: counts, its end, statistics, and ``run.json`` while it works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is asked for, each package's share by itself, and what exactly that stands for."""
+"""The request for a run, made of those of the other packages, and its resolved settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One segmentation run: find, plan, work, sum up."""
+"""One segmentation run: discover, plan, work, summarise."""
 
 from __future__ import annotations
 

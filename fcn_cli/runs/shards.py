@@ -1,4 +1,4 @@
-"""Shards of an output directory: how each begins and ends, and how the last one merges what all wrote."""
+"""Shards: how each begins and ends, and how the last one merges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that does not end by itself: images are segmented as they come, batch by batch."""
+"""Watch mode: segment images as they arrive, batch by batch, until a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directories of a watch: when to search them, what that brings, and what ``--prune`` removes then."""
+"""The watched directories: when to search them, what is new, and what ``--prune`` removes."""
 
 from __future__ import annotations
 

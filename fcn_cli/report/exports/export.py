@@ -1,4 +1,4 @@
-"""Export an output directory in another tool's format, streamed: memory does not grow with the images."""
+"""Export an output directory in another tool's format, streamed, with bounded memory."""
 
 from __future__ import annotations
 

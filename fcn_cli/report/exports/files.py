@@ -1,4 +1,4 @@
-"""What every format of an export needs: its interface, unique names, whole directories, images as JPEGs."""
+"""What all export formats share: their interface, unique names, atomic directories, JPEGs."""
 
 from __future__ import annotations
 
