@@ -1,8 +1,13 @@
-# Targets do their own set-up: a virtual environment in .venv, made once and reused.
+# Targets do their own set-up: a virtual environment in .venv, made once and reused. It comes in two steps, each with a
+# stamp: what running needs, and what tests and checks need beside it.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Where PyTorch comes from, if not from pip's index: TORCH_INDEX=https://download.pytorch.org/whl/cpu is without CUDA.
+TORCH_INDEX ?=
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
@@ -13,15 +18,21 @@ SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
 
-$(READY): pyproject.toml
+$(RUNS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcn needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@echo "Installing fcn and PyTorch into $(VENV): once, some minutes."
 	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $(READY)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
+	$(PIP) --editable .
+	touch $@
 
-setup: $(READY)  ## make the virtual environment (the first time: several minutes, 6 GB)
+$(READY): $(RUNS)
+	$(PIP) --editable '.[dev]'
+	touch $@
 
-demo: $(READY)  ## segment sample_images with the bundled preview network
+setup: $(READY)  ## make the virtual environment, with what tests need (the first time: several minutes, 6 GB)
+
+demo: $(RUNS)  ## segment sample_images with the bundled preview network
 	$(BIN)/fcn segment sample_images --backbone efficientnet_lite0 --offline --write masks,color,overlay --palette bright --output demo_output --overwrite
 	@echo
 	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
@@ -64,7 +75,7 @@ fix: $(READY)  ## format, and repair what the linter can repair
 	$(BIN)/ruff check --fix .
 
 hooks: $(READY)  ## check each commit before it is made (installs pre-commit)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pre-commit>=4'
+	$(PIP) 'pre-commit>=4'
 	$(BIN)/pre-commit install
 
 docs: $(READY)  ## write docs/options.md, the table of all options, from the command line
@@ -90,7 +101,7 @@ gpu-bench: $(READY)  ## measure the speed on a CUDA device (10 minutes)
 	timeout 600 $(BIN)/python -m benchmarks.gpu
 
 bench: $(READY)  ## measure speed and memory (about three hours); needs the extra packages of .[bench]
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(PIP) --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.folder
 	$(BIN)/python -m benchmarks.loop
