@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import email
-import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -23,12 +21,14 @@ from PIL import Image
 
 from fcn_cli import __version__
 
-from .conftest import SAMPLES, Fcn
+from .conftest import SAMPLES, Fcn, need
+from .installed import link_packages
 
 ROOT = Path(__file__).parent.parent
 SOURCE = (
-    ".ci", "benchmarks", "docs", "fcn_cli", "sample_images", "tests", "LICENSE", "MANIFEST.in", "Makefile",
-    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "README.md", "SECURITY.md", "pyproject.toml",
+    ".ci", "benchmarks", "docs", "fcn_cli", "sample_images", "tests", ".dockerignore", "CHANGELOG.md",
+    "CITATION.cff", "CONTRIBUTING.md", "Containerfile", "LICENSE", "MANIFEST.in", "Makefile", "README.md",
+    "SECURITY.md", "pyproject.toml",
 )  # fmt: skip
 
 
@@ -107,13 +107,8 @@ def test_the_installed_wheel_works_from_another_directory(built: Built, tmp_path
     done(sys.executable, "-m", "venv", "--without-pip", home, cwd=tmp_path)
     python = home / "bin/python"
     (site,) = home.glob("lib/python*/site-packages")
-    # Everything the tool depends on comes from here, but for the tool itself: files that make an editable
-    # install work are not read in a directory that a .pth file names.
-    torch = importlib.util.find_spec("torch")
-    assert torch is not None
-    assert torch.origin is not None
-    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(torch.origin).parents[1])}
-    (site / "dependencies.pth").write_text("\n".join(sorted(paths)) + "\n")
+    # Everything the tool depends on comes from here, but for the tool itself.
+    (site / "dependencies.pth").write_text(f"{link_packages(tmp_path / 'packages')}\n")
     install = ("-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", built.wheel)
     done(sys.executable, *install, cwd=tmp_path)
 
@@ -159,6 +154,51 @@ def test_the_sdist_holds_what_its_tests_need(built: Built, tmp_path: Path) -> No
     assert " passed" in said
     if shutil.which("make"):
         assert "crash-test" in done("make", "help", cwd=unpacked)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_release_is_made_and_its_wheel_tried(built: Built, tmp_path: Path) -> None:
+    """What .github/workflows/release.yml does with a tag, but for what only a download can bring."""
+    packages = link_packages(tmp_path / "packages")
+    done(
+        "bash", ".ci/release", f"v{__version__}", "--no-isolation",
+        cwd=built.tree, PYTHON=sys.executable, PYTHONPATH=str(packages), PIP_NO_INDEX="1",
+    )  # fmt: skip
+    assert (built.tree / "build/tried/out/masks/chelsea.png").exists()
+    assert {path.name for path in (built.tree / "dist").iterdir()} == {built.sdist.name, built.wheel.name}
+    notes = (built.tree / "build/notes.md").read_text()
+    assert notes.strip() in (ROOT / "CHANGELOG.md").read_text()
+    assert "\n## " not in notes
+
+
+@pytest.mark.parametrize(
+    ("tag", "changes", "said"),
+    [
+        ("v9.9.9", "## 9.9.9\n\nAll.\n", f"the tag is v9.9.9, and the version {__version__}"),
+        (f"v{__version__}", "## 9.9.9\n\nAll.\n", f"says nothing of version {__version__}"),
+    ],
+)
+def test_a_release_needs_its_own_tag_and_a_word_on_what_changed(
+    tag: str, changes: str, said: str, tmp_path: Path
+) -> None:
+    need("bash")
+    (tmp_path / "fcn_cli").mkdir()
+    shutil.copy(ROOT / "fcn_cli/__init__.py", tmp_path / "fcn_cli")
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    (tmp_path / "CHANGELOG.md").write_text(changes)
+    line = ["bash", ".ci/release", tag]
+    refused = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+def test_the_hosted_release_does_what_is_tested_here() -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    assert '- run: .ci/release "$GITHUB_REF_NAME"\n' in workflow
+    # Nothing goes to an index before somebody owns the name there.
+    assert "if: vars.PUBLISH_TO_INDEX == 'true'\n" in workflow
 
 
 def test_messages_name_extras_that_exist() -> None:
