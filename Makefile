@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-.PHONY: help setup hooks demo test-fast test test-slow test-all hostile-test cluster-test coverage check fix docs crash-test fuzz soak gpu-test gpu-bench bench clean
+.PHONY: help setup hooks demo test-fast test test-slow test-all hostile-test official-test cluster-test coverage check fix docs crash-test fuzz soak gpu-test gpu-bench bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,6 +51,9 @@ test-all: test test-slow  ## run all tests (under 20 minutes)
 
 hostile-test: $(READY)  ## run every command over output directories that somebody else prepared (test-slow has it, too)
 	$(PYTEST) tests/hostile
+
+official-test: $(READY)  ## fetch the official weights (350 MB), compare masks of sample_images with torchvision's (test-slow has stand-ins)
+	$(BIN)/python -m pytest tests/test_official_weights.py --official-weights
 
 coverage: $(READY)  ## run the tests and say what they miss; processes that they start are counted
 	rm -f .coverage .coverage.*

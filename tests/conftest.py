@@ -54,6 +54,14 @@ settings.register_profile("fcn", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("fcn")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--official-weights",
+        action="store_true",
+        help="fetch the official weights (350 MB) for test_official_weights.py, which else has stand-ins",
+    )
+
+
 @dataclass
 class Finished:
     code: int
