@@ -69,6 +69,7 @@ class Build:
         self.host = host
         self.lines = ["set -e", STAGE]
         self.stages: dict[str, str] = {}
+        self.of_all_stages: dict[str, str] = {}
         self.arguments: dict[str, str] = {}
         self.variables: dict[str, str] = {}
         self.root = ""
@@ -93,7 +94,9 @@ class Build:
     def add(self, word: str, text: str) -> None:
         match word:
             case "FROM":
-                image, _, name = self.expanded(text).partition(" AS ")
+                if not self.stages:
+                    self.of_all_stages = self.arguments
+                image, _, name = string.Template(text).substitute(self.of_all_stages).partition(" AS ")
                 assert re.fullmatch(r"docker\.io/library/python:3\.1[1-4]-slim", image)
                 self.line("stage", f"stage{len(self.stages)}")
                 self.root = f"stage{len(self.stages)}/root"
@@ -103,8 +106,8 @@ class Build:
                 name, _, value = text.partition("=")
                 self.arguments[name] = self.expanded(value)
             case "ENV":
-                for word in shlex.split(text):
-                    name, _, value = word.partition("=")
+                for assignment in shlex.split(text):
+                    name, _, value = assignment.partition("=")
                     self.variables[name] = self.expanded(value)
             case "RUN":
                 self.run("sh", "-c", text)
@@ -190,7 +193,7 @@ def test_its_steps_make_a_command_that_segments_without_being_root(tmp_path: Pat
         pytest.skip("cannot have a view of the system's files to write into here")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"fcn {__version__}\n" in done.stdout
-    for name, owner in (("out", 1000), ("another", 4321)):
+    for name, owner in (("out", 10001), ("another", 4321)):
         mask = tmp_path / name / "masks/chelsea.png"
         assert mask.stat().st_uid == owner
         with Image.open(mask) as opened:
