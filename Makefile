@@ -35,7 +35,7 @@ setup: $(READY)  ## make the virtual environment, with what tests need (the firs
 demo: $(RUNS)  ## segment sample_images with the bundled preview network
 	$(BIN)/fcn segment sample_images --backbone efficientnet_lite0 --offline --write masks,color,overlay --palette bright --output demo_output --overwrite
 	@echo
-	@echo "Look at demo_output/overlay (photos with their classes), demo_output/color and demo_output/masks;"
+	@echo "Look at demo_output/overlay (the images with their classes), demo_output/color and demo_output/masks;"
 	@echo "the numbers are in demo_output/stats.csv."
 
 test-fast: $(READY)  ## run the quick tests (under a minute in all)
