@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.memory import process_tree, pss
+from benchmarks.memory import process_tree
 
 from .conftest import SAMPLES, command
 
@@ -28,8 +28,8 @@ SAMPLE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Sample:
-    """A look at the run: images done, time, memory (PSS of the tree, bytes), open files and threads of its
-    main process, and how long the reference computation took (seconds)."""
+    """A look at the run: images done, time, memory of the tree (bytes), open files and threads of its main
+    process, and how long the reference computation took (seconds)."""
 
     done: int
     at: float
@@ -64,6 +64,18 @@ def reference() -> float:
     return time.perf_counter() - started
 
 
+def own_memory(pid: int) -> int:
+    """Return a process's memory without files, in bytes; what processes share is divided among them.
+
+    Of libraries, a part would go to whatever else has loaded them, and come back when that ends.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) * 1024
+
+
 def watch(line: list[str], folder: Path, journal: Path) -> list[Sample]:
     """Run, and look at it again and again."""
     running = subprocess.Popen(line, cwd=folder)
@@ -83,7 +95,7 @@ def watch(line: list[str], folder: Path, journal: Path) -> list[Sample]:
             files, threads = len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
         except OSError:
             break
-        memory = sum(pss(pid) for pid in process_tree(running.pid))
+        memory = sum(map(own_memory, process_tree(running.pid)))
         samples.append(Sample(done, time.monotonic(), memory, files, threads, reference()))
     assert running.wait() == 0
     return samples
