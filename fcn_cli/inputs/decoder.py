@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
@@ -51,6 +51,14 @@ class Decoded(NamedTuple, Generic[T]):
     turn: int = 1
     etag: str | None = None
     no_data: NoData | None = None
+
+
+class Shown(NamedTuple):
+    """An upright image in sRGB, its (width, height) before it was made smaller, and its EXIF orientation."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    turn: int
 
 
 class Measured(NamedTuple):
@@ -100,7 +108,8 @@ def decode_for_people(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     rendering: Rendering = BY_THE_FILE,
     seconds: float = LONGEST_SECONDS,
-) -> Decoded[Image.Image]:
+    longest: int | None = None,
+) -> Shown:
     """Decode an image file in sRGB, as people look at it and no network, in a process with bounds.
 
     Parameters
@@ -109,6 +118,8 @@ def decode_for_people(
         See `decode_here`.
     seconds
         How long it may take.
+    longest
+        The most pixels of its long side: a larger image is made smaller.
 
     Raises
     ------
@@ -116,23 +127,23 @@ def decode_for_people(
         The image cannot be decoded in these bounds; its `FailureKind` is the reason.
     """
     rendering = replace(rendering, for_people=True)
-    decoded, pixels = workers.call(
-        _for_people, _from_anywhere(path), max_pixels, rendering, max_pixels=max_pixels, seconds=seconds
-    )
+    arguments = _from_anywhere(path), max_pixels, rendering, longest
+    (size, turn), pixels = workers.call(_for_people, *arguments, max_pixels=max_pixels, seconds=seconds)
     assert pixels is not None  # noqa: S101 - as `_for_people` returns them
     try:
-        return Decoded(Image.fromarray(pixels), *decoded)
+        return Shown(Image.fromarray(pixels), size, turn)
     except MemoryError:
         raise ImageError.of(workers.out_of_memory()) from None
 
 
 def _for_people(
-    path: str, max_pixels: int, rendering: Rendering, allocate: Allocate
-) -> tuple[list[Any], Pixels]:
-    """Return all of `Decoded` but the image, and its pixels."""
+    path: str, max_pixels: int, rendering: Rendering, longest: int | None, allocate: Allocate
+) -> tuple[tuple[tuple[int, int], int], Pixels]:
+    """Return all of `Shown` but the image, and its pixels."""
     prepare_worker(max_pixels)
-    image, *rest = decode_here(path, max_pixels, rendering)
-    return rest, resizing.pixels_of(image, allocate)
+    decoded = decode_here(path, max_pixels, rendering)
+    image = decoded.image if longest is None else resizing.within(decoded.image, longest)
+    return (decoded.image.size, decoded.turn), resizing.pixels_of(image, allocate)
 
 
 def _from_anywhere(path: str | os.PathLike[str]) -> str:

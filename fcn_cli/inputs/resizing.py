@@ -91,6 +91,19 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Return a (width, height) in proportion whose long side has at most `longest` pixels."""
+    scale = min(1.0, longest / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def within(image: Image.Image, longest: int) -> Image.Image:
+    """Return an image for people whose long side has at most `longest` pixels."""
+    size = fitted(*image.size, longest)
+    # A gap of 2: a first reduction by a whole factor is fast, and is not seen in the result.
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
 def _resized(image: Image.Image | Rows, size: tuple[int, int], allocate: Allocate) -> Pixels:
     if size == image.size:
         return pixels_of(image, allocate)

@@ -278,7 +278,7 @@ def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
     if not output.has_size(name, record.output_sizes()[name]):
         raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or does not match its record.")
     try:
-        return decoder.decode_for_people(output.root / name).image
+        return decoder.decode_for_people(output.root / name, longest=LARGE).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The overlay cannot be read: {error}.") from None
 
@@ -297,12 +297,13 @@ def _open_image(record: Record, rendering: Rendering) -> Image.Image:
     # What has more of them is not the image that was segmented.
     pixels = (record.width or 0) * (record.height or 0)
     try:
-        image = decoder.decode_for_people(record.path, min(pixels, most_pixels()), rendering).image
+        most = min(pixels, most_pixels())
+        shown = decoder.decode_for_people(record.path, most, rendering, longest=LARGE)
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The image cannot be read: {error}.") from None
-    if image.size != record.size:
+    if shown.size != record.size:
         raise ImageError(FailureKind.CHANGED, "The image has changed since it was segmented.")
-    return image
+    return shown.image
 
 
 @dataclass

@@ -272,13 +272,13 @@ def _worst_first(entry: _Entry) -> tuple[float, str]:
 
 
 def _open_image(entry: _Entry, decoding: DecodeOptions) -> Image.Image:
-    decoded = decoder.decode_for_people(
-        entry.source.path, decoding.max_pixels, decoding.rendering, decoding.timeout
+    shown = decoder.decode_for_people(
+        entry.source.path, decoding.max_pixels, decoding.rendering, decoding.timeout, LARGE
     )
-    image = exif.as_stored(decoded.image, decoded.turn) if entry.image.stored else decoded.image
-    if image.size != entry.image.size:
+    stored = entry.image.stored
+    if (exif.turned_size(shown.size, shown.turn) if stored else shown.size) != entry.image.size:
         raise ImageError(FailureKind.CHANGED, "The image has changed since it was measured.")
-    return image
+    return exif.as_stored(shown.image, shown.turn) if stored else shown.image
 
 
 def _known(value: float) -> float | None:

@@ -20,6 +20,7 @@ from ..common.label_map import LabelMap
 from ..common.ordered_work import OrderedWork
 from ..common.palettes import Palette
 from ..inputs import workers
+from ..inputs.resizing import fitted, within
 from ..outputs.output_store import LocalStore
 from ..outputs.overlay import colored
 from .page import PICTURES, to_script
@@ -89,7 +90,8 @@ class Pictures:
     ) -> tuple[dict[str, str], str | None]:
         """Return the hashes of an image's small and large picture, or why they cannot be made.
 
-        Neither is larger than the image, and nobody can read them who cannot read the file at `path`.
+        `open_image` returns it with at most `LARGE` pixels on its long side. Nobody can read the pictures who
+        cannot read the file at `path`.
 
         Raises
         ------
@@ -99,12 +101,12 @@ class Pictures:
         small, large = self._find(key, "small", "jpg"), self._find(key, "large", "jpg")
         if small is None or large is None:
             try:
-                shown = _resized(open_image(), LARGE)
+                shown = open_image()
             except ImageError as error:
                 return {}, str(error)
             permissions = files.permissions_of(path)
             large = self._keep(key, "large", "jpg", _jpeg(shown), permissions)
-            small = self._keep(key, "small", "jpg", _jpeg(_resized(shown, THUMBNAIL)), permissions)
+            small = self._keep(key, "small", "jpg", _jpeg(within(shown, THUMBNAIL)), permissions)
         return {"small": small, "large": large}, None
 
     def of_labels(self, key: str, read: Callable[[], Mapping[str, LabelMap]]) -> dict[str, str]:
@@ -223,12 +225,6 @@ _DERIVED = frozenset({"wrong"})
 """Layers that the page computes from the others."""
 
 
-def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
-    """Return a (width, height) in proportion whose long side has at most `longest` pixels."""
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
 def shrink(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
     """Return a label map at a (width, height), by nearest neighbour: classes do not mix."""
     if labels.shape == size[::-1]:
@@ -271,12 +267,6 @@ def encode_grid(layers: Mapping[str, LabelMap], longest: int) -> dict[str, Any]:
         if longest // 2 < _SMALLEST_GRID or max(map(len, coded.values())) <= 2 * _MAX_RUNS:
             return {"w": size[0], "h": size[1], "layers": coded}
         longest //= 2
-
-
-def _resized(image: Image.Image, longest: int) -> Image.Image:
-    size = fitted(*image.size, longest)
-    # A gap of 2: a first reduction by a whole factor is fast, and is not seen in the result.
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fcn_cli.inputs.resizing import fitted
 from fcn_cli.report.page import to_json
-from fcn_cli.report.pictures import encode_grid, fitted
+from fcn_cli.report.pictures import encode_grid
 
 from .pages import decoded
 

@@ -14,7 +14,7 @@ from ...common.label_map import LabelMap
 from ...common.limits import MOST_MASK_PIXELS
 from ...common.ordered_work import OrderedWork, Task
 from ...common.output_layout import CLASSES_FILE, label_types, output_type_of
-from ...inputs import decoder
+from ...inputs import decoder, workers
 from ...outputs.directory import read_background, read_classes, read_recorded_labels
 from ...outputs.journal import JournalSnapshot
 from ...outputs.label_rules import LabelRules, ResolvedRules
@@ -42,6 +42,9 @@ FORMATS: dict[str, type[Exporter]] = {
     "cutout": CutoutExporter,
 }
 """The class of each format by its name."""
+
+_WITH_IMAGES = frozenset({"voc", "yolo", "geotiff", "cutout"})
+"""The formats for which images are read, too."""
 
 EVERY_MASK = Selection()
 AS_THEY_ARE = LabelRules()
@@ -141,6 +144,8 @@ def export(
         )
         exporter = FORMATS[format_name](destination)
         observer.begin(len(records))
+        if format_name in _WITH_IMAGES:
+            workers.start(resources.cpu_count())
         run = _Run(output, exporter, observer, Export(path), is_selected, resolved)
         exporter.write(run.results(records))
     return run.result
