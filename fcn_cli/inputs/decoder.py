@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..common import label_map, store_urls
 from ..common.errors import Failure, FailureKind, ImageError
-from . import exif, file_content, formats, mending, remote, resizing, tiff, workers
+from . import exif, file_content, formats, mending, remote, resizing, tiff
 from .decode_options import DEFAULT_MAX_PIXELS, DecodeOptions
 from .discovery import Source
 from .no_data import NoData
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 _KEPT_BLOCKS = 4
 """Blocks of memory that Pillow keeps in a decoding process; each has at most 16 MiB."""
-
-LONGEST_SECONDS = 600.0
-"""How long decoding one image may take where no other limit is asked for."""
 
 
 class Decoded(NamedTuple, Generic[T]):
@@ -51,14 +48,6 @@ class Decoded(NamedTuple, Generic[T]):
     turn: int = 1
     etag: str | None = None
     no_data: NoData | None = None
-
-
-class Shown(NamedTuple):
-    """An upright image in sRGB, its (width, height) before it was made smaller, and its EXIF orientation."""
-
-    image: Image.Image
-    size: tuple[int, int]
-    turn: int
 
 
 class Measured(NamedTuple):
@@ -101,55 +90,6 @@ def prepare_worker(max_pixels: int) -> None:
     # An image takes its memory from the one before it: new pages cost a quarter of the time of small images.
     # The public way to this is PILLOW_BLOCKS_MAX, which would reach other processes.
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
-
-
-def decode_for_people(
-    path: str | os.PathLike[str],
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    rendering: Rendering = BY_THE_FILE,
-    seconds: float = LONGEST_SECONDS,
-    longest: int | None = None,
-) -> Shown:
-    """Decode an image file in sRGB, as people look at it and no network, in a process with bounds.
-
-    Parameters
-    ----------
-    path, max_pixels, rendering
-        See `decode_here`.
-    seconds
-        How long it may take.
-    longest
-        The most pixels of its long side: a larger image is made smaller.
-
-    Raises
-    ------
-    ImageError
-        The image cannot be decoded in these bounds; its `FailureKind` is the reason.
-    """
-    rendering = replace(rendering, for_people=True)
-    arguments = _from_anywhere(path), max_pixels, rendering, longest
-    (size, turn), pixels = workers.call(_for_people, *arguments, max_pixels=max_pixels, seconds=seconds)
-    assert pixels is not None  # noqa: S101 - as `_for_people` returns them
-    try:
-        return Shown(Image.fromarray(pixels), size, turn)
-    except MemoryError:
-        raise ImageError.of(workers.out_of_memory()) from None
-
-
-def _for_people(
-    path: str, max_pixels: int, rendering: Rendering, longest: int | None, allocate: Allocate
-) -> tuple[tuple[tuple[int, int], int], Pixels]:
-    """Return all of `Shown` but the image, and its pixels."""
-    prepare_worker(max_pixels)
-    decoded = decode_here(path, max_pixels, rendering)
-    image = decoded.image if longest is None else resizing.within(decoded.image, longest)
-    return (decoded.image.size, decoded.turn), resizing.pixels_of(image, allocate)
-
-
-def _from_anywhere(path: str | os.PathLike[str]) -> str:
-    """Return a path that is the same whatever the current directory of a process."""
-    path = os.fspath(path)
-    return path if store_urls.is_url(path) else os.path.join(os.getcwd(), path)
 
 
 def decode_here(
@@ -287,7 +227,7 @@ def _notes(opened: Image.Image) -> tuple[str, ...]:
     return (frames,) if frames else ()
 
 
-def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
+def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
     """Return an image's upright size and EXIF orientation, from its header if the format allows it.
 
     Raises
@@ -295,19 +235,6 @@ def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) 
     ImageError
         As `decode_here`, as far as the header shows.
     """
-    measured, _ = workers.call(
-        _measured, _from_anywhere(path), max_pixels, max_pixels=max_pixels, seconds=LONGEST_SECONDS
-    )
-    return Measured(*measured)
-
-
-def _measured(path: str, max_pixels: int, _: Allocate) -> tuple[Measured, None]:
-    prepare_worker(max_pixels)
-    return measure_here(path, max_pixels), None
-
-
-def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
-    """Measure an image as `measure` does, in this process."""
 
     def measured(opened: Image.Image) -> Measured:
         _check_pixels(opened, max_pixels)
@@ -508,7 +435,7 @@ def decode_source(
     except ImageError as error:
         image = DecodedImage.failed(source, error.failure)
     except MemoryError:
-        image = DecodedImage.failed(source, workers.out_of_memory())
+        image = DecodedImage.failed(source, formats.out_of_memory())
     if hashes and _is_still(source.path, image.size_bytes, image.mtime_ns):
         image.content = hashes[0]
     if settings.refuse_changed and _has_changed(source, image):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError, features
 
-from ..common.errors import FailureKind, ImageError
+from ..common.errors import Failure, FailureKind, ImageError
 from ..common.wording import counted
 from . import jpeg, tiff
 from .samples import BY_THE_FILE, Rendering
@@ -178,6 +178,7 @@ def note_on_frames(opened: Image.Image) -> str | None:
     return f"main picture of {frames}" if opened.format == "HEIF" else f"first of {frames} frames"
 
 
+@functools.cache
 def prepare_process() -> None:
     """Silence native decoders and limit them to one thread, in a process of our own.
 
@@ -339,7 +340,7 @@ def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> N
             claimed = re.search(r"\d+ pixels", text)
             refuse_pixels(claimed[0] if claimed else "an image in the file", max_pixels)
         case MemoryError():
-            kind, message = FailureKind.OUT_OF_MEMORY, "not enough memory to decode it"
+            raise ImageError.of(out_of_memory()) from error
         case OSError(errno=errno.EINVAL, filename=None):
             # A decoder has tried to seek to before the beginning of a short file.
             kind, message = FailureKind.TRUNCATED, "the file ends too early"
@@ -350,6 +351,11 @@ def refuse(error: Exception, path: str | os.PathLike[str], max_pixels: int) -> N
         case _:
             kind, message = FailureKind.BROKEN, f"cannot be decoded ({text})"
     raise ImageError(kind, message) from error
+
+
+def out_of_memory() -> Failure:
+    """Return the failure of an image that takes more memory than its process may."""
+    return Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
 
 
 def refuse_pixels(size: str, max_pixels: int) -> NoReturn:

@@ -19,7 +19,7 @@ from ..common import resources
 from ..common.errors import FailureKind, ImageError
 from ..common.ordered_work import OrderedWork
 from ..common.redaction import public_url
-from . import decoder, resizing, workers
+from . import decoder, formats, resizing
 from .decode_options import ONE_SCALE, InputSize
 from .no_data import NoData
 from .samples import BY_THE_FILE, Rendering
@@ -87,7 +87,7 @@ def detached(
                 decoded = decode()
                 (pixels, *smaller), more = resizing.network_inputs(decoded.image, short_side, scales)
             except MemoryError:
-                raise ImageError.of(workers.out_of_memory()) from None
+                raise ImageError.of(formats.out_of_memory()) from None
         notes = decoded.notes + more
         return UserImage(source, decoded.image, pixels, notes, tuple(smaller), decoded.no_data)
 

@@ -18,17 +18,24 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..common import resources, stores
+from PIL import Image
+
+from ..common import resources, store_urls, stores
 from ..common.errors import Failure, FailureKind, ImageError
 from ..common.processes import end_with_parent
 from ..common.signals import ENDING_SIGNALS
 from ..common.swept_directory import SweptDirectory
+from . import decoder, formats, resizing
+from .decode_options import DEFAULT_MAX_PIXELS
+from .samples import BY_THE_FILE, Rendering
 from .shared_pixels import (
+    Allocate,
     InFile,
     Pixels,
     ReceivedPixels,
@@ -49,6 +56,9 @@ LEAST_BYTES = 256 << 20
 _SHARE = 0.75
 """So much of the memory that is available is for decoding."""
 
+LONGEST_SECONDS = 600.0
+"""How long decoding one image may take where no other limit is asked for."""
+
 PROCESS_NAME = "fcn-decoder"
 """Of a process that answers calls."""
 
@@ -61,7 +71,7 @@ _KNOWN_SECONDS = 1.0
 # The path of a socket has at most 103 bytes on some systems.
 _LONGEST_DIRECTORY = 103 - len("/fcn-tmp-12345678/listener-12345678")
 
-_preloaded = [f"{__package__}.decoder"]
+_preloaded = [__name__]
 _sockets: SweptDirectory | None = None
 
 
@@ -116,11 +126,16 @@ def most_bytes(max_pixels: int, processes: int) -> int:
 
     That is what the largest image needs, but no more than its share of what is available now.
     """
-    needed = DECODE_BYTES + DECODE_BYTES_PER_PIXEL * max_pixels
+    return min(_needed_bytes(max_pixels), _share_bytes(processes))
+
+
+def _needed_bytes(max_pixels: int) -> int:
+    return DECODE_BYTES + DECODE_BYTES_PER_PIXEL * max_pixels
+
+
+def _share_bytes(processes: int) -> int:
     available = resources.available_memory()
-    if available is None:
-        return needed
-    return min(needed, max(LEAST_BYTES, int(_SHARE * available) // processes))
+    return sys.maxsize if available is None else max(LEAST_BYTES, int(_SHARE * available) // processes)
 
 
 def become_worker() -> None:
@@ -153,11 +168,6 @@ def hung(what: str, seconds: float) -> Failure:
     return Failure(FailureKind.DECODER_HUNG, f"{what} did not finish within {seconds:g} s", seconds)
 
 
-def out_of_memory() -> Failure:
-    """Return the failure of an image that takes more memory than its process may."""
-    return Failure(FailureKind.OUT_OF_MEMORY, "not enough memory to decode it")
-
-
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
     """Start processes in the context: no signal ends one before it has handlers of its own."""
@@ -170,6 +180,82 @@ def starting() -> Iterator[None]:
     finally:
         if masked:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
+class Shown(NamedTuple):
+    """An upright image in sRGB, its (width, height) before it was made smaller, and its EXIF orientation."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    turn: int
+
+
+def decode_for_people(
+    path: str | os.PathLike[str],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    rendering: Rendering = BY_THE_FILE,
+    seconds: float = LONGEST_SECONDS,
+    longest: int | None = None,
+) -> Shown:
+    """Decode an image file in sRGB, as people look at it and no network, in a process with bounds.
+
+    Parameters
+    ----------
+    path, max_pixels, rendering
+        See `decoder.decode_here`.
+    seconds
+        How long it may take.
+    longest
+        The most pixels of its long side: a larger image is made smaller.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be decoded in these bounds; its `FailureKind` is the reason.
+    """
+    rendering = replace(rendering, for_people=True)
+    arguments = _from_anywhere(path), max_pixels, rendering, longest
+    (size, turn), pixels = call(_for_people, *arguments, max_pixels=max_pixels, seconds=seconds)
+    assert pixels is not None  # noqa: S101 - as `_for_people` returns them
+    try:
+        return Shown(Image.fromarray(pixels), size, turn)
+    except MemoryError:
+        raise ImageError.of(formats.out_of_memory()) from None
+
+
+def _for_people(
+    path: str, max_pixels: int, rendering: Rendering, longest: int | None, allocate: Allocate
+) -> tuple[tuple[tuple[int, int], int], Pixels]:
+    """Return all of `Shown` but the image, and its pixels."""
+    decoder.prepare_worker(max_pixels)
+    decoded = decoder.decode_here(path, max_pixels, rendering)
+    image = decoded.image if longest is None else resizing.within(decoded.image, longest)
+    return (decoded.image.size, decoded.turn), resizing.pixels_of(image, allocate)
+
+
+def measure(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> decoder.Measured:
+    """Return an image's upright size and EXIF orientation, from its header if the format allows it.
+
+    Raises
+    ------
+    ImageError
+        As `decoder.decode_here`, as far as the header shows.
+    """
+    measured, _ = call(
+        _measured, _from_anywhere(path), max_pixels, max_pixels=max_pixels, seconds=LONGEST_SECONDS
+    )
+    return decoder.Measured(*measured)
+
+
+def _measured(path: str, max_pixels: int, _: Allocate) -> tuple[decoder.Measured, None]:
+    decoder.prepare_worker(max_pixels)
+    return decoder.measure_here(path, max_pixels), None
+
+
+def _from_anywhere(path: str | os.PathLike[str]) -> str:
+    """Return a path that is the same whatever the current directory of a process."""
+    path = os.fspath(path)
+    return path if store_urls.is_url(path) else os.path.join(os.getcwd(), path)
 
 
 Answer = Callable[..., tuple[Any, Pixels | None]]
@@ -254,15 +340,15 @@ class _Processes:
         self._all: list[_Process] = []
         self._idle: list[_Process] = []
         self._directory: SweptDirectory | None = None
-        self._limit: tuple[float, int, int] = (-_KNOWN_SECONDS, 0, 0)
+        self._share = (-_KNOWN_SECONDS, 0)
 
     def most_bytes(self, max_pixels: int) -> int:
         """Return what one of them may take for images of at most so many pixels."""
-        since, known_for, limit = self._limit
-        if known_for != max_pixels or time.monotonic() - since > _KNOWN_SECONDS:
-            limit = most_bytes(max_pixels, self._count)
-            self._limit = time.monotonic(), max_pixels, limit
-        return limit
+        since, share = self._share
+        if time.monotonic() - since > _KNOWN_SECONDS:
+            share = _share_bytes(self._count)
+            self._share = time.monotonic(), share
+        return min(_needed_bytes(max_pixels), share)
 
     def start(self, context: BaseContext, calls: int) -> None:
         with self._starting:
@@ -317,10 +403,13 @@ def _serve(connection: Connection, shared: SharedMemory, directory: str) -> None
     # What was there before the fork is never collected, and stays in memory that processes share.
     gc.freeze()
     made = WorkerPixels(shared, 0, directory, _SHARED_BYTES)
+    known = 0
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments, limit = connection.recv()
-            resources.limit_memory(limit)
+            if limit != known:
+                resources.limit_memory(limit)
+                known = limit
             connection.send(_answer(function, arguments, made))
 
 
@@ -334,6 +423,6 @@ def _answer(
     except ImageError as error:
         return None, None, error.failure
     except MemoryError:
-        return None, None, out_of_memory()
+        return None, None, formats.out_of_memory()
     finally:
         made.take_back()

@@ -12,8 +12,9 @@ from typing_extensions import override
 
 from ..common.errors import FailureKind, ImageError
 from ..common.label_map import Segmentation
-from ..inputs import decoder
+from ..inputs import workers
 from ..inputs.decode_options import DecodeOptions
+from ..inputs.decoder import Measured
 from . import geotiff, index_png
 from .looks import Style, describe_background
 from .overlay import colored, cutout, overlay
@@ -40,14 +41,14 @@ class Original:
     def image(self) -> Image.Image:
         """The upright image, in sRGB."""
         options = self._options
-        return decoder.decode_for_people(
+        return workers.decode_for_people(
             self._path, options.max_pixels, options.rendering, options.timeout
         ).image
 
     @cached_property
-    def measured(self) -> decoder.Measured:
+    def measured(self) -> Measured:
         """What its header says."""
-        return decoder.measure(self._path, self._options.max_pixels)
+        return workers.measure(self._path, self._options.max_pixels)
 
 
 class Writer:

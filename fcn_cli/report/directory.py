@@ -33,7 +33,7 @@ from ..common.output_layout import (
     output_type_of,
 )
 from ..common.palettes import Palette
-from ..inputs import decoder
+from ..inputs import decoder, workers
 from ..inputs.samples import Rendering
 from ..outputs.journal import Journal
 from ..outputs.json_text import printable_utf8
@@ -278,7 +278,7 @@ def _open_overlay(output: LocalStore, record: Record, name: str) -> Image.Image:
     if not output.has_size(name, record.output_sizes()[name]):
         raise ImageError(FailureKind.NOT_FOUND, "The overlay is missing, or does not match its record.")
     try:
-        return decoder.decode_for_people(output.root / name, longest=LARGE).image
+        return workers.decode_for_people(output.root / name, longest=LARGE).image
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The overlay cannot be read: {error}.") from None
 
@@ -298,7 +298,7 @@ def _open_image(record: Record, rendering: Rendering) -> Image.Image:
     pixels = (record.width or 0) * (record.height or 0)
     try:
         most = min(pixels, most_pixels())
-        shown = decoder.decode_for_people(record.path, most, rendering, longest=LARGE)
+        shown = workers.decode_for_people(record.path, most, rendering, longest=LARGE)
     except ImageError as error:
         raise ImageError(error.failure.kind, f"The image cannot be read: {error}.") from None
     if shown.size != record.size:

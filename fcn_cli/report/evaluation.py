@@ -25,7 +25,7 @@ from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE, is_output_dire
 from ..evaluation.accuracy import Compared
 from ..evaluation.confusion import Confusion
 from ..evaluation.result import Evaluation, SeenImage
-from ..inputs import decoder, exif
+from ..inputs import exif, workers
 from ..inputs.decode_options import DecodeOptions
 from ..inputs.discovery import Source
 from ..outputs.json_text import printable_utf8
@@ -272,7 +272,7 @@ def _worst_first(entry: _Entry) -> tuple[float, str]:
 
 
 def _open_image(entry: _Entry, decoding: DecodeOptions) -> Image.Image:
-    shown = decoder.decode_for_people(
+    shown = workers.decode_for_people(
         entry.source.path, decoding.max_pixels, decoding.rendering, decoding.timeout, LARGE
     )
     stored = entry.image.stored

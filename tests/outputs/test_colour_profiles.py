@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from fcn_cli import Segmenter
-from fcn_cli.inputs import decoder
+from fcn_cli.inputs import decoder, workers
 from fcn_cli.inputs.samples import BY_THE_FILE
 
 from ..conftest import SAMPLES, SMALL, Fcn, journal_of
@@ -96,7 +96,7 @@ def test_profiles_of_grey_and_of_palettes(cat: Image.Image, tmp_path: Path, mode
     profile = grey_profile() if mode.startswith("L") else swapped_primaries()
     image = cat.convert(mode)
     image.save(tmp_path / "a.png", icc_profile=profile)
-    shown = decoder.decode_for_people(tmp_path / "a.png", cat.width * cat.height, BY_THE_FILE).image
+    shown = workers.decode_for_people(tmp_path / "a.png", cat.width * cat.height, BY_THE_FILE).image
     stored = image.convert("L" if mode.startswith("L") else "RGB")
     assert np.array_equal(np.asarray(shown), np.asarray(in_srgb(stored, profile)))
     plain = decoder.decode_here(tmp_path / "a.png").image
@@ -106,7 +106,7 @@ def test_profiles_of_grey_and_of_palettes(cat: Image.Image, tmp_path: Path, mode
 def test_srgb_stays_as_it_is(cat: Image.Image, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     cat.save(tmp_path / "a.png", icc_profile=profile)
-    shown = decoder.decode_for_people(tmp_path / "a.png", cat.width * cat.height, BY_THE_FILE).image
+    shown = workers.decode_for_people(tmp_path / "a.png", cat.width * cat.height, BY_THE_FILE).image
     assert np.array_equal(np.asarray(shown), np.asarray(cat))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from ...common import files, store_urls
 from ...common.errors import FailureKind, ImageError, OutputLost, RequestError
 from ...common.label_map import LabelMap, most_pixels
-from ...inputs import decoder, jpeg
+from ...inputs import jpeg, workers
 from ...inputs.collisions import folded
 from ...inputs.samples import Rendering
 from ...outputs.looks import CutoutStyle
@@ -202,11 +202,11 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
         The file cannot be written.
     """
     data = _read_unchanged(record, _JPEG_SIGNATURE)
-    measured = decoder.measure(record.path, most_pixels())
+    measured = workers.measure(record.path, most_pixels())
     if measured.size != record.size:
         raise ImageError(FailureKind.CHANGED, f"{record.path}: has another size than its mask; {_AGAIN}")
     bare = without_metadata(data) if measured.turn == 1 and measured.is_srgb else None
-    image = None if bare else decoder.decode_for_people(record.path, most_pixels(), rendering).image
+    image = None if bare else workers.decode_for_people(record.path, most_pixels(), rendering).image
     with OutputLost.when_refused(target), files.create(target, files.permissions_of(record.path)) as stream:
         if bare is not None:
             stream.write(bare)
@@ -219,7 +219,7 @@ def write_upright_jpeg(record: Record, target: Path, rendering: Rendering) -> No
 def decode_unchanged(record: Record, rendering: Rendering) -> Image.Image:
     """Return the image of a record in sRGB, as its mask lies; raises ImageError as `write_upright_jpeg`."""
     _read_unchanged(record)
-    image = decoder.decode_for_people(record.path, most_pixels(), rendering).image
+    image = workers.decode_for_people(record.path, most_pixels(), rendering).image
     if image.size != record.size:
         raise ImageError(FailureKind.CHANGED, f"{record.path}: has another size than its mask; {_AGAIN}")
     return image

@@ -17,7 +17,7 @@ from ...common.class_names import class_name
 from ...common.errors import FailureKind, ImageError, OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes, most_pixels
 from ...common.output_layout import CLASSES_FILE
-from ...inputs import decoder
+from ...inputs import workers
 from ...outputs import geotiff
 from ...outputs.directory import classes_text
 from ...outputs.overlay import cutout
@@ -113,7 +113,7 @@ class GeotiffExporter(MasksExporter):
     @override
     def _write(self, record: Record, pixels: LabelMap, path: Path) -> None:
         with path.open("wb") as stream:
-            geotiff.write_beside(stream, pixels, decoder.measure(record.path, most_pixels()))
+            geotiff.write_beside(stream, pixels, workers.measure(record.path, most_pixels()))
 
 
 class CutoutExporter(MasksExporter):
