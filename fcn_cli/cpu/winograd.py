@@ -35,18 +35,7 @@ _FILTERS_TOGETHER = 64
 class Winograd:
     """A 3x3 convolution with stride 1, zero padding equal to its dilation, a bias and a clamp.
 
-    Parameters
-    ----------
-    weight
-        float64, shape (channels out, channels in, 3, 3).
-    bias
-        float64, shape (channels out,).
-    dilation
-        At least 1.
-    tile
-        The size m of the output's tiles, one of `POINTS`.
-    clamp
-        The range of the result: (0, None) is ReLU.
+    `weight` (channels out, channels in, 3, 3) and `bias` are float64; `tile` is one of `POINTS`.
     """
 
     def __init__(
@@ -67,16 +56,9 @@ class Winograd:
         self._filters = _transform_filter(weight, transforms.filter)
 
     def __call__(self, x: Tensor, out: Tensor, space: Workspace) -> None:
-        """Convolve an image.
+        """Convolve an image `x` into `out`: (h, w, channels), float32 or bfloat16.
 
-        Parameters
-        ----------
-        x
-            float32 or bfloat16, shape (h, w, channels in), with a last stride of 1.
-        out
-            float32 or bfloat16, shape (h, w, channels out), contiguous; is overwritten.
-        space
-            Holds the transformed tiles.
+        The last stride of `x` is 1, and `out` is contiguous. `space` holds the transformed tiles.
         """
         grid = TileGrid(x.shape[0], x.shape[1], self.dilation, self.tile)
         matrices = (self.tile + TAPS - 1) ** 2

@@ -112,18 +112,10 @@ def fits(channels: int, columns: int) -> bool:
 
 
 def in_panels(weights: Tensor) -> Tensor:
-    """Return filters in the order in which the kernel reads them.
+    """Return filters (columns, channels, taps, taps) in the order in which the kernel reads them.
 
-    Parameters
-    ----------
-    weights
-        Shape (columns, channels, taps, taps).
-
-    Returns
-    -------
-    Tensor
-        bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles side
-        by side, whose rows are pairs of channels.
+    That is bfloat16, shape (columns / 32, channels / 32, taps * taps, 2, 16, 16, 2): for each tap two tiles
+    side by side, whose rows are pairs of channels.
     """
     return _in_panels(weights.flatten(2))
 
@@ -205,14 +197,7 @@ def _permitted() -> bool:
 class Convolution:
     """A 1x1 or 3x3 convolution that keeps the size: clamp(image * filters + bias [+ result]).
 
-    Parameters
-    ----------
-    filters
-        The weights as `in_panels` or `in_three_panels` returns them, and the bias: float32, shape (columns,).
-    clamp
-        The range of the result.
-    dilation
-        The distance of a 3x3 filter's taps, at most `BORDER`.
+    The distance of a 3x3 filter's taps, `dilation`, is at most `BORDER`.
     """
 
     def __init__(self, filters: Filters, clamp: Clamp, dilation: int = 1) -> None:
@@ -222,26 +207,12 @@ class Convolution:
         self._run: Callable[[], None] = _unprepared
 
     def __call__(self, image: Tensor, result: Tensor, space: Workspace, *, add: bool = False) -> None:
-        """Compute the result.
+        """Compute the result, or with `add` add to it.
 
-        Parameters
-        ----------
-        image
-            Features of `take_features`, of C channels.
-        result
-            Features of the same height and width and of as many channels as there are columns; other memory
-            than the image. They are float32 if the weights are in three parts, else bfloat16.
-        space
-            Holds the sums of an item.
-        add
-            Whether to add to the result.
-
-        Raises
-        ------
-        ValueError
-            A tensor has another shape, type or layout.
-        RuntimeError
-            There is no AMX here, or the process may not use it.
+        Image and result are of `take_features`, of one height and width, in different memory. The result has
+        as many channels as there are columns, in float32 if the weights are in three parts, else bfloat16.
+        `space` holds the sums of an item. Raises ValueError where a tensor has another shape, type or layout,
+        and RuntimeError where there is no AMX, or the process may not use it.
         """
         # From image to image tensors mostly stay where they are: what was found out holds for the next one.
         places = (_place(image), _place(result), torch.get_num_threads(), add)
@@ -375,19 +346,9 @@ def configuration() -> Tensor:
 def convolution_kernel(target: SimdTarget, *, steps: int, add: bool, groups: int, chunked: bool) -> Kernel:
     """Build the kernel of `Convolution`.
 
-    Parameters
-    ----------
-    target
-        The vectors to compile for.
-    steps
-        The products of 32 channels of a position: 1, `TAPS` of a 3x3 filter, or `PARTS` of float32 weights,
-        whose results are float32 too.
-    add
-        Whether to add to the result.
-    groups
-        The groups of channels in a chunk: 1, 2, or `GROUPS` for as many and more.
-    chunked
-        Whether there are several chunks of channels.
+    `steps` are the products of 32 channels of a position: 1, `TAPS` of a 3x3 filter, or `PARTS` of float32
+    weights, whose results are float32 too. `groups` are those of channels in a chunk: 1, 2, or `GROUPS` for
+    as many and more; with `chunked` there are several chunks.
     """
 
     def build(kernel: KernelBuilder) -> None:

@@ -15,51 +15,27 @@ Clamp = tuple[float | None, float | None]
 
 
 def contiguous_pointer(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
-    """Return the data pointer of a contiguous CPU tensor.
-
-    Raises
-    ------
-    ValueError
-        The tensor is not contiguous, or has another dtype or device: a kernel would not notice.
-    """
+    """Return the data pointer of a contiguous tensor; ValueError for another, which no kernel notices."""
     if not tensor.is_contiguous():
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} that is not contiguous")
     return data_pointer(tensor, dtype)
 
 
 def data_pointer(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
-    """Return the data pointer of a CPU tensor, for a kernel that knows its strides.
-
-    Raises
-    ------
-    ValueError
-        The tensor has another dtype or device: a kernel would not notice.
-    """
+    """Return the data pointer for a kernel that knows the strides; ValueError for another dtype or device."""
     if tensor.dtype != dtype or tensor.device.type != "cpu":
         raise ValueError(f"a tensor of {tensor.dtype} on {tensor.device}, not {dtype} on the CPU")
     return tensor.data_ptr()
 
 
 def require_shape(name: str, tensor: Tensor, *shape: int) -> None:
-    """Check the shape of an argument: with another one, a kernel would read or write out of bounds.
-
-    Raises
-    ------
-    ValueError
-        The shape is another one; the message names both.
-    """
+    """Raise ValueError where an argument has another shape: a kernel would leave its bounds."""
     if tensor.shape != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
 
 
 def require_contiguous_matrices(name: str, tensor: Tensor) -> None:
-    """Check that a batch's matrices (all but the first dimension) are contiguous and do not overlap.
-
-    Raises
-    ------
-    ValueError
-        They are not contiguous or overlap; the message names the strides.
-    """
+    """Raise ValueError unless all matrices (all but the first dimension) are contiguous and disjoint."""
     disjoint = len(tensor) == 1 or tensor.stride(0) >= tensor[0].numel()
     if not disjoint or not tensor[0].is_contiguous():
         raise ValueError(

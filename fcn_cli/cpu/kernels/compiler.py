@@ -28,19 +28,7 @@ argument is a flag of OpenMP's."""
 
 
 class Kernel:
-    """A function that processes the items of a task; it is compiled when it is first called.
-
-    Parameters
-    ----------
-    name
-        The name of the function.
-    fields
-        The fields of its task.
-    build
-        Builds the function.
-    target
-        The instruction set to compile for.
-    """
+    """A function for the items of a task with these fields; `build` builds it, the first call compiles it."""
 
     def __init__(
         self,
@@ -64,12 +52,8 @@ class Kernel:
     def task(self, items: int, **values: int | float) -> Callable[[], None]:
         """Return what processes all items on all of torch's threads, whenever it is called.
 
-        Threads take items in no fixed order: the result must not depend on it.
-
-        Raises
-        ------
-        TypeError
-            A field has no value, or a value no field.
+        Threads take items in no fixed order: the result must not depend on it. Raises TypeError where a field
+        has no value, or a value no field.
         """
         if values.keys() != self._fields:
             raise TypeError(f"a task with {sorted(self._fields ^ values.keys())} missing or unknown")
@@ -118,10 +102,7 @@ class _MachineCode:
 def parse(code: str, triple: str, processor: str, features: str) -> tuple[Any, Any]:
     """Return a module in LLVM's intermediate representation, and what compiles it.
 
-    Raises
-    ------
-    RuntimeError
-        This build of LLVM does not know the machine that `triple` names.
+    Raises RuntimeError where this build of LLVM does not know the machine that `triple` names.
     """
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()

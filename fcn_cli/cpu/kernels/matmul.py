@@ -120,27 +120,10 @@ def pointwise(
 ) -> None:
     """Compute a 1x1 convolution: clamp(pixels x weights + bias), or with `add` clamp(... + result).
 
-    Parameters
-    ----------
-    pixels
-        float32 or bfloat16, shape (pixels, channels in), contiguous.
-    panels
-        The weights (channels in, channels out), as `in_panels` or for bfloat16 `in_bf16_panels` returns them.
-    bias
-        float32, shape (channels out,) padded to whole panels (`filled`).
-    result
-        Of the pixels' type, shape (pixels, channels out), contiguous.
-    clamp
-        The range of the result.
-    space
-        Holds the pixels in blocks.
-    add
-        Whether to add to the result.
-
-    Raises
-    ------
-    ValueError
-        A tensor has another shape, type or strides.
+    `pixels` (pixels, channels in) and `result` (pixels, channels out) are float32 or bfloat16, contiguous.
+    `panels` are the weights (channels in, channels out) as `in_panels` or `in_bf16_panels` returns them, and
+    `bias` is float32, `filled`. `space` holds the pixels in blocks. Raises ValueError where a tensor has
+    another shape, type or strides.
     """
     target, bf16 = simd_targets.simd_target(), pixels.dtype == torch.bfloat16
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -172,20 +155,10 @@ def pointwise(
 def batched_product(left: Tensor, panels: Tensor, result: Tensor) -> None:
     """Multiply matrices pair by pair, for the tiles of Winograd's method.
 
-    Parameters
-    ----------
-    left
-        float32, shape (matrices, blocks, depth / 16, rows of a block, 16), contiguous in all but the first
-        dimension.
-    panels
-        float32, shape (matrices, panels, depth, columns of a panel), contiguous.
-    result
-        float32, shape (matrices, blocks * rows of a block, columns of all panels), each matrix contiguous.
-
-    Raises
-    ------
-    ValueError
-        A tensor has another shape, type or strides.
+    All are float32. `left` has the shape (matrices, blocks, depth / 16, rows of a block, 16), `panels`
+    (matrices, panels, depth, columns of a panel) and is contiguous, `result` (matrices, blocks * rows of a
+    block, columns of all panels); of `left` and `result` each matrix is contiguous. Raises ValueError where a
+    tensor has another shape, type or strides.
     """
     target = simd_targets.simd_target()
     if left.ndim != 5 or not left.numel():
@@ -266,20 +239,9 @@ class Items:
 
 @functools.lru_cache
 def pointwise_kernel(target: SimdTarget, *, add: bool, whole: bool, deep: bool, bf16: bool = False) -> Kernel:
-    """Build the kernel of `pointwise`.
+    """Build the kernel of `pointwise`; `whole`: the result's columns fill panels, `deep`: sums are blocked.
 
-    Parameters
-    ----------
-    target
-        The vectors and registers to compile for.
-    add
-        Whether to add to the result.
-    whole
-        Whether the result's columns fill whole panels.
-    deep
-        Whether to use blocked summation.
-    bf16
-        Whether the factors are pairs of bfloat16, each in the place of a float32, and the result is bfloat16.
+    With `bf16` pairs of bfloat16 are in the places of float32, and the result is bfloat16.
     """
 
     def build(kernel: KernelBuilder) -> None:

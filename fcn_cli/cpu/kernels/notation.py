@@ -433,13 +433,7 @@ def _store(raw: Any, target: Pointer[Any]) -> None:
 
 
 def task_fields(fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of all fields of a task, in order.
-
-    Raises
-    ------
-    ValueError
-        Two fields have one name.
-    """
+    """Return the names of all fields of a task, in order; ValueError where two have one name."""
     names = (*_COMMON, *fields)
     if len(set(names)) < len(names):
         raise ValueError(f"two fields of one name: {', '.join(names)}")
@@ -449,16 +443,8 @@ def task_fields(fields: Sequence[str]) -> tuple[str, ...]:
 class KernelBuilder:
     """Builds one kernel function.
 
-    Parameters
-    ----------
-    name
-        The name of the function.
-    fields
-        The task's fields beside the common ones. They are read once; ``kernel[field]`` is the value.
-    vector_bytes
-        The size of a vector register.
-    multiplies_bf16
-        Whether the kernel may use the instructions of AVX512_BF16.
+    The task's `fields` beside the common ones are read once; ``kernel[field]`` is the value. `vector_bytes`
+    is the size of a vector register. With `multiplies_bf16` it may use the instructions of AVX512_BF16.
     """
 
     def __init__(

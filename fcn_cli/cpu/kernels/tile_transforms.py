@@ -84,13 +84,7 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class TileRange:
-    """`count` consecutive tiles of a grid, from number `first` on.
-
-    Raises
-    ------
-    ValueError
-        The grid has no such tiles.
-    """
+    """`count` tiles of a grid in a row, from number `first` on; ValueError where the grid has none such."""
 
     grid: TileGrid
     first: int
@@ -117,25 +111,11 @@ class TileRange:
 
 
 def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tensor) -> None:
-    """Transform tiles of an image.
+    """Transform tiles of an image (h, w, channels), float32 or bfloat16, with a last stride of 1.
 
-    Parameters
-    ----------
-    x
-        float32 or bfloat16, shape (h, w, channels), with a last stride of 1.
-    tiles
-        The tiles to transform, of size m.
-    transform
-        m + 2 rows of m + 2 numbers; applied to rows and columns.
-    result
-        float32, shape ((m + 2)^2, blocks, channels / 16, rows of a block, 16), contiguous in all but the
-        first dimension: the left factor of `matmul.batched_product`. Rows of the last block beyond the last
-        tile are left unchanged.
-
-    Raises
-    ------
-    ValueError
-        A tensor has another shape, type or strides, or the transform another shape.
+    `transform` has m + 2 rows of m + 2 numbers for tiles of size m, and is applied to rows and columns.
+    `result`, float32, is the left factor of `matmul.batched_product`; rows of its last block beyond the last
+    tile are left unchanged. Raises ValueError where something has another shape, type or strides.
     """
     target = simd_targets.simd_target()
     grid = tiles.grid
@@ -164,28 +144,11 @@ def transform_input(x: Tensor, tiles: TileRange, transform: Matrix, result: Tens
 def transform_output(
     products: Tensor, tiles: TileRange, transform: Matrix, bias: Tensor, clamp: Clamp, out: Tensor
 ) -> None:
-    """Transform tiles back and write them into the image.
+    """Transform tiles back and write them into an image (h, w, channels), float32 or bfloat16, contiguous.
 
-    Parameters
-    ----------
-    products
-        float32, shape ((m + 2)^2, at least the number of tiles, at least the channels), each matrix
-        contiguous.
-    tiles
-        The tiles to transform, of size m.
-    transform
-        m rows of m + 2 numbers; applied to rows and columns.
-    bias
-        float32, shape (channels,).
-    clamp
-        The range of the result.
-    out
-        float32 or bfloat16, shape (h, w, channels), contiguous.
-
-    Raises
-    ------
-    ValueError
-        A tensor has another shape, type or strides, or the transform another shape.
+    `products` are float32, at least ((m + 2)^2, tiles, channels) for tiles of size m, each matrix contiguous.
+    `transform` has m rows of m + 2 numbers, and is applied to rows and columns. `bias` is float32. Raises
+    ValueError where something has another shape, type or strides.
     """
     target = simd_targets.simd_target()
     grid = tiles.grid
