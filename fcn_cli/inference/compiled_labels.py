@@ -19,17 +19,8 @@ _CHUNK_ELEMENTS = 1 << 23
 def compiled_label_map(logits: Tensor, x: Taps, y: Taps) -> Tensor:
     """Interpolate logits and take the argmax with the compiled kernels.
 
-    Parameters
-    ----------
-    logits
-        float32, shape (classes, h, w), contiguous, on the CPU.
-    x, y
-        The taps of the columns and of the rows.
-
-    Returns
-    -------
-    Tensor
-        uint8, shape (len(y.low), len(x.low)).
+    `logits` are float32, shape (classes, h, w), contiguous, on the CPU; `x` and `y` the taps of the columns
+    and of the rows. The result is uint8, shape (len(y.low), len(x.low)).
     """
     classes, _, size = logits.shape
     height, width = len(y.low), len(x.low)

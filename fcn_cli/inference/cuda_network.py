@@ -48,17 +48,9 @@ class CudaNetwork:
             self._blocks.append(_Layer(last, device, torch.float32))
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Return the logits of normalised images.
+        """Return the logits of normalised images: float32, shape (images, 3, h, w), best channels-last.
 
-        Parameters
-        ----------
-        batch
-            float32, shape (images, 3, h, w), best in channels-last order.
-
-        Returns
-        -------
-        Tensor
-            float32, shape (images, classes, h / stride, w / stride) rounded up.
+        They are float32, shape (images, classes, h / stride, w / stride), rounded up.
         """
         x = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
         for block in self._blocks:

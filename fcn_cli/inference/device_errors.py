@@ -55,13 +55,7 @@ def _answers(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def detect_lost_device(device: torch.device) -> Iterator[None]:
-    """Convert an error that means a lost device into `DeviceLost`, which names the device.
-
-    Raises
-    ------
-    DeviceLost
-        Its message has the first line of CUDA's message.
-    """
+    """Convert an error that means a lost device into `DeviceLost`, with the first line of CUDA's message."""
     try:
         yield
     except RuntimeError as error:
@@ -73,13 +67,7 @@ def detect_lost_device(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def detect_load_failure(device: torch.device) -> Iterator[None]:
-    """Convert the errors of moving a network to a device into `DeviceLost`.
-
-    Raises
-    ------
-    DeviceLost
-        The device is lost, or has too little free memory for the network itself.
-    """
+    """Convert the errors of moving a network to a device into `DeviceLost`: too little memory is one, too."""
     try:
         with detect_lost_device(device):
             yield

@@ -72,12 +72,8 @@ class Window(NamedTuple):
 def windows(blocks: Iterable[Tensor], y: Taps) -> Iterator[Window]:
     """Yield the output rows, in order, as soon as the source rows that they need have come.
 
-    Parameters
-    ----------
-    blocks
-        The source rows from top to bottom, some at a time: shape (classes, rows, columns).
-    y
-        The taps of all output rows.
+    `blocks` are the source rows from top to bottom, some at a time: shape (classes, rows, columns). `y` are
+    the taps of all output rows.
     """
     kept: Tensor | None = None
     start = first = 0

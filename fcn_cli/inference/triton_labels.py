@@ -24,18 +24,10 @@ _VOID = tl.constexpr(VOID_INDEX)
 def label_map_kernel(
     logits: Tensor, x: Taps, y: Taps, options: PredictionOptions = LABELS_ONLY, probabilities: bool = False
 ) -> Upsampled:
-    """Return a label map, and its confidence if that is wanted; see `labels.Upsampler`.
+    """Return a label map, and its confidence if `options` want it; see `labels.Upsampler`.
 
-    Parameters
-    ----------
-    logits
-        float32, shape (classes, h, w), any strides.
-    x, y
-        The taps of the columns and rows, on the device of the logits.
-    options
-        What to predict beside the classes.
-    probabilities
-        The logits are probabilities already.
+    `logits` are float32, shape (classes, h, w), any strides; `probabilities` says that they are probabilities
+    already. `x` and `y` are the taps of the columns and rows, on their device.
     """
     height, width = len(y.low), len(x.low)
     labels = torch.empty((height, width), dtype=torch.uint8, device=logits.device)

@@ -131,23 +131,10 @@ def decode_with(
 ) -> Decoded[T]:
     """Decode an image file as `decode_here` does, and make something of it while the file is open.
 
-    Parameters
-    ----------
-    path, max_pixels, rendering
-        See `decode_here`.
-    use
-        Takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
-        EXIF orientation.
-    begin
-        Is told the number of pixels before they are decoded.
-    hashed
-        Is told the hash of the file's bytes (see `file_content`) before it is decoded; not of an object in a
-        store, which has an ETag. Without it nothing is hashed.
-
-    Raises
-    ------
-    ImageError
-        The image cannot be decoded, or `use` raised it.
+    `use` takes the upright RGB image, or the rows of a TIFF that is too large to be decoded whole, and the
+    EXIF orientation. `begin` is told the number of pixels before they are decoded, `hashed` the hash of the
+    file's bytes (see `file_content`); not of an object in a store, which has an ETag. Without it nothing is
+    hashed. Raises ImageError where the image cannot be decoded, or `use` does.
     """
     has_begun = False
 
@@ -230,10 +217,7 @@ def _notes(opened: Image.Image) -> tuple[str, ...]:
 def measure_here(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Measured:
     """Return an image's upright size and EXIF orientation, from its header if the format allows it.
 
-    Raises
-    ------
-    ImageError
-        As `decode_here`, as far as the header shows.
+    Raises ImageError as `decode_here`, as far as the header shows.
     """
 
     def measured(opened: Image.Image) -> Measured:

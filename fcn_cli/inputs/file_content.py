@@ -19,13 +19,7 @@ _blake2b_16 = partial(hashlib.blake2b, digest_size=16)
 
 
 def of_open_file(file: BufferedReader) -> str:
-    """Return the BLAKE2b hash (16 bytes, as 32 hex digits) of a file's bytes; its position is 0 afterwards.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
+    """Return the BLAKE2b hash of a file's bytes, 32 hex digits; its position is 0 afterwards."""
     file.seek(0)
     digest = hashlib.file_digest(file, _blake2b_16).hexdigest()
     file.seek(0)

@@ -52,22 +52,11 @@ def _is_device(mode: int) -> bool:
 
 
 def parse_list(data: bytes, *, null: bool) -> list[str]:
-    r"""Split a list into names.
+    r"""Split a list into names; with `null` they end in NUL bytes, and are not changed in any way.
 
     Empty names are dropped; names may contain any bytes. A byte-order mark at the start is dropped, and so is
-    ``\r`` at the end of each line if all lines end in ``\r\n``.
-
-    Parameters
-    ----------
-    data
-        The whole list.
-    null
-        Names are separated by NUL bytes instead of line ends, and not changed in any way.
-
-    Raises
-    ------
-    RequestError
-        The list contains NUL bytes but `null` is false, is UTF-16 text, or has something that is no name.
+    ``\r`` at the end of each line if all lines end in ``\r\n``. Raises RequestError where the list contains
+    NUL bytes without `null`, is UTF-16 text, or has something that is no name.
     """
     if null:
         return _names(rb"[^\0]+", data)

@@ -38,12 +38,8 @@ class StoreSearch:
         """Return the object that a URL names, or all objects below it, or all that it matches as a pattern.
 
         An object or "directory" of that very name goes before a pattern. On a web server there are only
-        files. Nothing is left of an output directory of fcn.
-
-        Raises
-        ------
-        RequestError
-            There is none of these, or the store cannot be asked.
+        files. Nothing is left of an output directory of fcn. Raises RequestError where there is none of
+        these, or the store cannot be asked.
         """
         shown = public_url(url)
         if url.startswith("memory://"):
@@ -165,11 +161,8 @@ def identity(found: StoreObject) -> Identity:
 def fetch(url: str, max_pixels: int) -> tuple[bytes, Identity]:
     """Return the bytes of a URL, and what they are of.
 
-    Raises
-    ------
-    ImageError
-        It cannot be had. Only an image that is empty or too large is refused for its content; whatever else
-        happens may have passed by the next run.
+    Raises ImageError where it cannot be had. Only an image that is empty or too large is refused for its
+    content; whatever else happens may have passed by the next run.
     """
     limit = limits.most_bytes(max_pixels)
     try:

@@ -112,16 +112,8 @@ class SharedMemory:
 class WorkerPixels:
     """A worker's end: makes arrays, and says where what is in them can be found.
 
-    Parameters
-    ----------
-    shared
-        The memory.
-    worker
-        The worker's number.
-    directory
-        Where files are made; someone else removes it.
-    most_bytes
-        Pixels of as many bytes are in files even if there is room for them in the memory, which stays filled.
+    Files are made in `directory`, which someone else removes. Pixels of `most_bytes` and more are in files
+    even if there is room for them in the memory, which stays filled.
     """
 
     def __init__(self, shared: SharedMemory, worker: int, directory: str, most_bytes: int) -> None:
