@@ -16,7 +16,7 @@ _LABEL = re.compile(r"([1-9][0-9]*)-of-([1-9][0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `index` of `count`; `index` counts from 1."""
+    """Shard `index` of `count`; `index` counts from 1."""
 
     index: int
     count: int
