@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..inputs.shared_pixels import Pixels
+from ..inputs.shared_pixels import Pixels, leave_rows
 from .interpolation import Taps, windows
 from .labels import Upsampled, Upsampler, in_half
 from .options import ViewOptions
@@ -131,6 +131,7 @@ def blend(pixels: Pixels, grid: Tiles, forward: Forward, batch_size: int) -> Row
     carried: Tensor | None = None
     for index in range(grid.y.count):
         rows = _row_of_tiles(pixels, grid, index, forward, batch_size)
+        leave_rows(pixels, (index + 1) * grid.y.step)
         rows *= grid.y.weights(index).to(rows.device)[:, None]
         if carried is not None:
             rows[:, : carried.shape[1]] += carried

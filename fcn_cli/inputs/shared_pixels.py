@@ -212,6 +212,17 @@ class _Lent:
         self.__array_interface__ = {**memory.__array_interface__, "shape": shape}
 
 
+def leave_rows(pixels: Pixels, rows: int) -> None:
+    """Leave the first rows of pixels to the file that they are in, if they are: reading brings them back."""
+    owner: object = pixels
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    mapped = owner.memory.base if isinstance(owner, _Lent) else None
+    size = rows * pixels.shape[1] * pixels.shape[2] // mmap.PAGESIZE * mmap.PAGESIZE
+    if size and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED, 0, size)
+
+
 def _not_counted(size: int) -> None:
     """Be told, as `ReceivedPixels` tells, of bytes that nobody counts."""
 

@@ -117,6 +117,32 @@ def test_no_pixels_change_while_anyone_has_them(
         assert sum(both.released) == total
 
 
+def test_rows_are_left_to_their_file_and_come_back(tmp_path: Path) -> None:
+    both = ends(tmp_path)
+    made = both.workers[0].allocate((4096, 4096, 3))
+    made[:] = np.arange(4096, dtype=np.uint16).view(np.uint8).reshape(4096, 2)[:, :1, None]
+    part = both.workers[0].pass_on(made)
+    assert isinstance(part, InFile)
+    pixels = both.main.pixels(part)
+    before = pixels.copy()
+    del made
+    full = memory_of_files()
+    shared_pixels.leave_rows(pixels[:, ::-1], 2048)
+    assert full - memory_of_files() > 0.45 * pixels.nbytes
+    assert np.array_equal(pixels, before)
+    # Nothing happens to pixels that are in no file.
+    for other in (before, received(both.main, sent(both.workers[1], 8, 3))):
+        kept = other.copy()
+        shared_pixels.leave_rows(other, len(other))
+        assert np.array_equal(other, kept)
+
+
+def memory_of_files() -> int:
+    """Return the bytes of files that this process has in memory."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split("RssFile:")[1].split()[0])
+
+
 def test_memory_is_used_again_once_its_pixels_are_gone(tmp_path: Path) -> None:
     both = ends(tmp_path)
     made = both.workers[0]
