@@ -217,7 +217,7 @@ def leave_rows(pixels: Pixels, rows: int) -> None:
     owner: object = pixels
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    mapped = owner.memory.base if isinstance(owner, _Lent) else None
+    mapped: object = owner.memory.base if isinstance(owner, _Lent) else None
     size = rows * pixels.shape[1] * pixels.shape[2] // mmap.PAGESIZE * mmap.PAGESIZE
     if size and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED, 0, size)
