@@ -200,7 +200,7 @@ def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
     )
     os.close(writer)
     # It stops where the pipe is full. Then somebody reads.
-    wait_until(lambda: len(list((tmp_path / "out/masks").glob("*.png"))) > 10, running)
+    wait_until(lambda: len(list((tmp_path / "out/masks").glob("*.png"))) > 3, running)
     with os.fdopen(reader) as stream:
         lines = stream.read().splitlines()
     assert running.wait(timeout=60) == 0
