@@ -354,8 +354,8 @@ def merge(
 
     The last shard to finish merges by itself; this is for runs in which a shard was given up.
 
-    Exit codes: 0 all images are done; 1 some failed or were not reached; 2 OUT is not an output directory; 4
-    a run is using it; 5 it cannot be written.
+    Exit codes: 0 all images are done; 1 some failed or were not reached, or a shard has not finished; 2 OUT
+    is not an output directory; 4 a run is using it; 5 it cannot be written.
     """
     from ..outputs.bucket_store import open_store
     from ..runs import shards

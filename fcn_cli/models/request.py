@@ -43,6 +43,9 @@ class ModelRequest:
         asked_names, names_from = load_class_names(self.class_names), "--class-names"
         if asked_names is None and card.class_names is not None:
             asked_names, names_from = card.class_names, str(card_path)
+        if asked_names and card.class_names and len(asked_names) != len(card.class_names):
+            count = counted(len(asked_names), "name")
+            raise RequestError(f"--class-names: {count}, but {card_path} has {len(card.class_names)}")
         identity, checkpoint = architecture.sha256, None
         known_names: tuple[str, ...] | None = VOC_CLASSES
         if self.weights_file is not None:
@@ -147,6 +150,8 @@ class ResolvedModel:
     def notes(self, network: weights.LoadedModel) -> list[str]:
         """Return what people should know of the network, and of how it came from its files."""
         origin, said = network.origin.described(), self.card.keys
+        if self.asked_names != self.card.class_names:  # --class-names wins
+            said = tuple(key for key in said if key != "class_names")
         own, official = self.checkpoint, self.architecture.note
         return [
             *([official] if official and own is None else []),

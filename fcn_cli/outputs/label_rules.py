@@ -79,9 +79,10 @@ class LabelRules:
         if self.classes is None:
             return ResolvedRules(None, self.min_region)
         names = class_names or [class_name((), index) for index in range(VOID_INDEX)]
-        return ResolvedRules(
-            self.classes.indices("--map", dict(enumerate(names)), None), self.min_region, self.classes.names
-        )
+        indices = self.classes.indices("--map", dict(enumerate(names)), None)
+        if class_names and indices.rest is None:
+            _refuse_collisions(self.classes, indices, class_names)
+        return ResolvedRules(indices, self.min_region, self.classes.names)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,22 @@ class ResolvedRules:
         names |= {int(target): name for target, name in self.new_names if target.isdigit()}
         names.pop(VOID_INDEX, None)
         return tuple(names.get(index, class_name((), index)) for index in range(max(names, default=0) + 1))
+
+
+def _refuse_collisions(classes: ClassMap, indices: Indices, names: Sequence[str]) -> None:
+    """Refuse a number as target that is the index of a class which keeps it: 1 for person is aeroplane's.
+
+    That classes become the background, ``person=0``, is what people mean.
+    """
+    renamed = {target for target, _ in classes.names}
+    for target in (
+        int(text) for _, text in classes.rules if text.isdigit() and (text != "0" or "0" in renamed)
+    ):
+        if target < len(names) and target not in indices.named:
+            raise RequestError(
+                f"--map: {target} is the index of {names[target]}, which keeps it; choose another one, add "
+                f"'*=0' for all other classes, or name {names[target]} to merge them"
+            )
 
 
 AS_PREDICTED = ResolvedRules()

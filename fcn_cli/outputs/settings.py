@@ -97,6 +97,8 @@ class RequestedSettings:
     keep_extension: bool = False
     weights_names: Mapping[str, str] = field(default_factory=dict)
     """What weights are called in messages, by their hash as in `LabelSettings`."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where settings come from, by their names, where that is not their option."""
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings under the names of their options."""
@@ -164,7 +166,8 @@ class RequestedSettings:
         differing = [name for name in requested if recorded.get(name) != requested[name]]
         if differing:
             texts = [
-                f"--{name.replace('_', '-')}: {self._written(name, recorded.get(name))} before, "
+                f"{self.origins.get(name) or '--' + name.replace('_', '-')}: "
+                f"{self._written(name, recorded.get(name))} before, "
                 f"{self._written(name, requested[name])} now"
                 for name in differing
             ]

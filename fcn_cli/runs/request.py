@@ -138,7 +138,9 @@ class SegmentRequest:
         weights_names = {model.architecture.sha256: "official weights"}
         if model.checkpoint is not None:
             weights_names[model.identity] = model.checkpoint.path.name
-        settings = RequestedSettings(labels, self.output.keep_extension, weights_names)
+        size = model.card.input_size
+        from_card = {"resize": f"input_size in {model.card_path}"} if size and size == labels.resize else {}
+        settings = RequestedSettings(labels, self.output.keep_extension, weights_names, from_card)
         rules = self.prediction.rules.resolve(model.class_names)
         names = rules.names(model.class_names) if model.class_names else None
         own_names = rules.names(model.own_names) if model.own_names else ()

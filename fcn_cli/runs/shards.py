@@ -122,9 +122,8 @@ def _end_as_the_last(output: OutputStore, shard: Shard, note: Callable[[str], No
             return other
         if output.journal_shards() or not statistics.up_to_date(output, _class_names(output)):
             totals = _merge(output)
-            note(
-                f"shard {shard} is the last one to finish; merged: {totals.images} ok, {totals.failed} failed"
-            )
+            merged = f"{totals.images} done, {totals.failed} failed"
+            note(f"shard {shard} is the last one to finish; merged: {merged}")
             return None
         statistics.write_run(output, _run_of_all(output))
     note(f"shard {shard} is the last one to finish; nothing to merge")
@@ -144,7 +143,7 @@ class Merged:
 
     @property
     def exit_code(self) -> int:
-        return ExitCode.SOME_FAILED if self.failed or self.left else ExitCode.OK
+        return ExitCode.SOME_FAILED if self.failed or self.left or self.not_ended else ExitCode.OK
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -110,7 +110,7 @@ def test_normalisation_and_size_shape_labels_and_names_do_not(fcn: Fcn, own: Pat
     assert '"name": "y"' in (tmp_path / "out/classes.json").read_text()
     write_card(tmp_path, "mean = [0, 0, 0]", "std = [1, 1, 1]", "input_size = [80, 48]")
     refused = fcn(*segment, "-o", "out", code=2).stderr
-    assert "--resize: 96 before, 80,48 now" in refused
+    assert "mine.toml: 96 before, 80,48 now" in refused
     assert "--network-card: not given before, mean 0,0,0, std 1,1,1 now" in refused
     fcn(*segment, "-o", "exact")
     assert labels_of(tmp_path, "exact")["network_card"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
@@ -142,6 +142,14 @@ def test_a_card_by_name_and_an_official_network(fcn: Fcn, make_photos: MakePhoto
     fcn("segment", "made", *SMALL, "--weights", own, "--network-card", "other.toml", "-o", "out")
     assert json.loads(Path("out/classes.json").read_text())["1"]["background"] is True
     assert "card" in fcn("weights", "check", own).stdout or not Path("mine.toml").exists()
+    # Names on the command line come first.
+    line = ("segment", "made", *SMALL, "--weights", own, "--network-card", "other.toml", "--class-names")
+    Path("names.txt").write_text("x\nb\nz\n")
+    assert "other.toml: using background\n" in fcn(*line, "names.txt", "-o", "named").stderr
+    assert '"name": "z"' in Path("named/classes.json").read_text()
+    Path("two.txt").write_text("x\nb\n")
+    refused = fcn(*line, "two.txt", "-o", "out", code=2)
+    assert "--class-names: 2 names, but other.toml has 3" in refused.stderr
     refused = fcn("segment", "made", *SMALL, "--network-card", "other.toml", "-o", "x", code=2)
     assert "add --weights" in refused.stderr
     fcn("segment", "made", *SMALL, "-o", "official")

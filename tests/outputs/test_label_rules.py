@@ -104,8 +104,8 @@ def test_the_order_is_confidence_map_region(fcn: Fcn, tmp_path: Path) -> None:
 
 def test_a_directory_keeps_its_map(fcn: Fcn, tmp_path: Path) -> None:
     fcn("segment", PHOTO, *SMALL, "-o", "out")
-    again = fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", "dog+cat=1", code=2)
-    assert "--map: not given before, 8=1,12=1 now" in again.stderr
+    again = fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", "dog+cat=21", code=2)
+    assert "--map: not given before, 8=21,12=21 now" in again.stderr
     # Rules that change nothing are none.
     assert "nothing to do" in fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", "cat=8").stderr
     fcn("segment", PHOTO, *SMALL, "-o", "mapped", "--map", "dog+cat=1,*=0")
@@ -122,6 +122,9 @@ def test_a_directory_keeps_its_map(fcn: Fcn, tmp_path: Path) -> None:
         ("cat=256", "--map: 256 is more than 255"),
         ("cat=pet", "--map: 'pet'"),
         ("cat=1,8=2", "--map: 8 is class 8, which is listed twice"),
+        ("pet:cat+dog=15", "--map: 15 is the index of person, which keeps it; choose another one, add '*=0'"),
+        ("person=1", "--map: 1 is the index of aeroplane, which keeps it"),
+        ("pet:cat=0", "--map: 0 is the index of __background__, which keeps it"),
         ("cat", "--map cat: cannot be read"),
         ("a:cat=1,b:dog=1", "--map a:cat=1,b:dog=1: rules such as"),
         (":cat=1", "--map :cat=1: rules such as"),

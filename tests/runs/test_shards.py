@@ -127,7 +127,8 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
     assert not (tmp_path / "out/stats.csv").exists()
     code = int("broken.png" in images_of(made, held))
     assert (
-        "is the last one to finish; merged: 13 ok, 1 failed" in fcn(*again, "--shard", held, code=code).stderr
+        "is the last one to finish; merged: 13 done, 1 failed"
+        in fcn(*again, "--shard", held, code=code).stderr
     )
     records = lines_of(tmp_path / "out")
     assert Counter(record["image"] for record in records) == Counter([*NAMES, "held.png", "broken.png"])
@@ -214,7 +215,7 @@ def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_photos: MakePhoto
     assert f"none of the images is in shard {empty}" in done.stderr
     assert "out: 2 shards: " in fcn("status", "out", code=1).stdout
     assert (
-        "is the last one to finish; merged: 1 ok, 0 failed"
+        "is the last one to finish; merged: 1 done, 0 failed"
         in fcn("segment", "made", *SMALL, "-o", "out", "--shard", full).stderr
     )
     assert sorted(path.name for path in (tmp_path / "out").glob("manifest*")) == ["manifest.jsonl"]
@@ -333,6 +334,7 @@ def test_a_shard_beside_a_lock_that_is_kept_ends_well(
 ) -> None:
     made = make_photos(["a.png", "b.png", "c.png", "d.png"])
     fcn("segment", "made", *SMALL, "-o", "out", "--shard", "1/2")
+    assert "1 of 2 shards have not finished: 2/2" in fcn("merge", "out", code=1).stderr
     real = shards.end
 
     def end_meanwhile(*arguments: Any) -> None:
@@ -369,7 +371,7 @@ def test_a_shard_that_ends_with_an_error_merges_too(
     assert "shard 2/2 is the last one to finish; merged: " in refused.stderr
     assert "cuda" in refused.stderr.splitlines()[-1]
     assert not list((tmp_path / "out").glob("manifest.*-of-*"))
-    assert "merged: 4 ok" in fcn(*line, "2/2").stderr
+    assert "merged: 4 done" in fcn(*line, "2/2").stderr
 
 
 def in_a_child(work: Callable[[], object]) -> int:
@@ -394,7 +396,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
         fcn("segment", "made", *SMALL, "-o", "old", "--palette", "voc", "--shard", shard)
     before = list(Journal(tmp_path / "old"))
     shutil.copytree("old", "merged")
-    fcn("merge", "merged")
+    fcn("merge", "merged", code=1)
     assert list(Journal(tmp_path / "merged")) == before
     assert len(lines_of(tmp_path / "merged")) == len(NAMES) == len(before)
     assert made.exists()
@@ -427,7 +429,7 @@ def test_a_kill_at_any_step_of_a_merge_loses_nothing(
     while merge_until(step):
         assert list(Journal(tmp_path / "out")) == before, step
         if step % 2:
-            fcn("merge", "out")
+            fcn("merge", "out", code=1)
         else:
             fcn("segment", "made", *SMALL, "-o", "out", "--palette", "voc", "--shard", "3/3")
             fcn("merge", "out")
