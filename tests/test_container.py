@@ -37,6 +37,8 @@ stage() {
     mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" stage "$1/root" || exit 99
     mount --rbind /proc "$1/root/proc" && mount --rbind /dev "$1/root/dev"
     cp -a packages "$1/root/packages"
+    # What they lead to may lie on a disk of its own, which is not in the view.
+    [ -e "$1/root$PACKAGES/numpy" ] && [ -e "$1/root$PYTHON/python3" ] || exit 99
     [ -e "$1/root$PYTHON/python" ] || ln -s python3 "$1/root$PYTHON/python"
     # Python may lie in a home directory.
     for place in "$PYTHON" "$PACKAGES"; do

@@ -112,17 +112,8 @@ def segmented(
             serve_stand_in(backbone, stack, patch)
         assert run(["weights", "fetch", backbone]) == 0
         images = [SAMPLES] if is_official else [SAMPLES / name for name in FEWER]
-        line = [
-            "segment",
-            *images,
-            "--backbone",
-            backbone,
-            "--offline",
-            "--device",
-            "cpu",
-            "-o",
-            folder / "out",
-        ]
+        options = ["--backbone", backbone, "--offline", "--device", "cpu", "--output", folder / "out"]
+        line = ["segment", *images, *options]
         assert run([str(word) for word in line]) == 0
     (weights,) = (folder / "torch/hub/checkpoints").glob("*.pth")
     return Segmented(weights, folder / "out/masks", backbone)
