@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter as Segmenter
     from .segmenter import SegmenterOptions as SegmenterOptions
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "ClassShare",
     "DeviceLost",

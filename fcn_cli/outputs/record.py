@@ -35,9 +35,9 @@ _CONTENT_KINDS = frozenset(
 )
 """Failures whose cause is the image's content: they come again in the next run unless the image changes."""
 
-DECODING_CHANGED_IN = "0.2.0"
+DECODING_CHANGED_IN = "0.3.0"
 """The version that last began to read images which the ones before refused; records of 0.2.0 itself have no
-version. A release that reads more names itself here."""
+version. A release that reads more images names itself here."""
 
 Status = Literal["ok", "failed", "gone"]
 # All code relies on these bounds. msgspec's own are those of 64 bits.

@@ -123,6 +123,6 @@ def test_a_failure_of_an_older_version_is_tried_once_more(
     lines = journal.read_bytes()
     fcn(*LINE, code=1)
     assert journal.read_bytes() == lines
-    journal.write_text(journal.read_text().replace(f'"version": "{__version__}"', '"version": "0.1.9"'))
+    journal.write_text(journal.read_text().replace(f'"version": "{__version__}"', '"version": "0.2.0"'))
     plan = fcn(*LINE, "--dry-run").stdout.splitlines()
     assert [line.split("\t")[0] for line in plan] == ["skip", "segment", "segment"]
