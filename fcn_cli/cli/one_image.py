@@ -78,7 +78,8 @@ def is_asked_for(context: Any, inputs: Sequence[str], output: str) -> bool:
 
 def _is_file(given: str, file: str) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        return os.path.samefile(given, file)
+        own = os.fstat(sys.stdin.fileno()) if given == STREAM else os.stat(store_urls.local_path(given))
+        return os.path.samestat(own, os.stat(file))
     return False
 
 

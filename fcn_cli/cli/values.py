@@ -336,10 +336,11 @@ def not_a_file(parameter: typer.CallbackParam, value: str) -> str:
 
 def image_file(output: str) -> str | None:
     """Return the file that ``-o cat.png`` names, or None where an output names a directory."""
-    suffix = os.path.splitext(output)[1].lower()
-    if suffix not in _IMAGE_SUFFIXES or store_urls.is_url(output) or os.path.isdir(output):
+    file = store_urls.local_path(output)
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix not in _IMAGE_SUFFIXES or store_urls.is_url(file) or os.path.isdir(file):
         return None
-    return output
+    return file
 
 
 def output_place(parameter: typer.CallbackParam, value: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import __version__
-from ..common import files, palettes
+from ..common import files, palettes, store_urls
 from ..common.errors import FailureKind, ImageError, OutputLost, RequestError
 from ..common.label_map import VOID_INDEX, LabelMap, count_classes
 from ..common.output_layout import REPORT_DIRECTORY, REPORT_FILE, is_output_directory
@@ -93,7 +93,7 @@ class EvaluationReport:
 
     def __init__(self, directory: Path, images: str) -> None:
         self._directory = directory
-        real, measured = directory.resolve(), Path(images).resolve()
+        real, measured = directory.resolve(), Path(store_urls.local_path(images)).resolve()
         if is_output_directory(str(directory)):
             raise RequestError(
                 f"--report {directory}: an output directory has its own report; name another directory"

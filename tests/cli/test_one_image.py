@@ -292,6 +292,21 @@ def test_files_that_cannot_be_meant(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_the_input_is_never_replaced(
+    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_photos(["a.png"])
+    os.link(made / "a.png", tmp_path / "hard.png")
+    before = tree(tmp_path)
+    url = f"file://{made}/a.png"
+    with (made / "a.png").open() as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        for given, output in ((url, "made/a.png"), ("made/a.png", url), (url, "hard.png"), ("-", "hard.png")):
+            done = fcn("segment", given, *SMALL, "-o", output, code=2)
+            assert "is the input itself" in done.stderr, (given, output)
+    assert tree(tmp_path) == before
+
+
 REFUSED = {
     "--ignore-case": (),
     "--json": (),

@@ -186,7 +186,9 @@ def test_where_a_report_may_go(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
     before = tree(tmp_path / "out")
     masks = ("evaluate", folder, "out/masks", "--predictions", "out")
     assert "output directory" in fcn(*masks, "--report", "out", code=2).stderr
-    assert "taken for images" in fcn(*masks, "--report", folder / "found", code=2).stderr
+    for images in (folder, f"file://{folder}"):
+        line = ("evaluate", images, "out/masks", "--predictions", "out", "--report", folder / "found")
+        assert "taken for images" in fcn(*line, code=2).stderr
     assert "--report" in fcn(*masks, "--report", "", code=2).stderr
     (tmp_path / "file").touch()
     assert "is a file" in fcn(*masks, "--report", "file", code=2).stderr
