@@ -217,6 +217,9 @@ def holds(values: Values, no_data: float) -> NDArray[np.bool_]:
         return np.asarray(values == np.asarray(no_data).astype(values.dtype))
     if math.isnan(no_data):
         return np.asarray(np.isnan(values))
+    if values.dtype.itemsize < np.dtype(np.float32).itemsize:
+        # The value, or a sum, may be too large for float16.
+        values = values.astype(np.float32)
     # A sum that overflows is infinite, and all that is finite is near the largest number then.
     with np.errstate(over="ignore", invalid="ignore"):
         value = np.asarray(no_data).astype(values.dtype)

@@ -446,16 +446,19 @@ def georeference(opened: Image.Image) -> Georeference:
 
 def gdal_no_data(tags: ImageFileDirectory_v2, dtype: np.dtype[Any] | None = None) -> float | None:
     """Return GDAL's value for no data, which may be NaN; None without one that samples of this type have."""
+    text = str(tags.get(_GDAL_NO_DATA, "")).strip(" \0")
     try:
-        value = float(str(tags.get(_GDAL_NO_DATA, "")).strip(" \0"))
+        value = float(text)
     except ValueError:
         return None
     if dtype is None or dtype.kind == "f":
         return value
-    if dtype.kind not in "ui" or not value.is_integer():
+    if dtype.kind not in "ui" or not math.isfinite(value):
         return None
+    # A float has not all the digits of 64 bits.
+    whole = int(text) if text.lstrip("+-").isdigit() else math.trunc(value)
     limits = np.iinfo(dtype)
-    return value if limits.min <= value <= limits.max else None
+    return whole if limits.min <= whole <= limits.max else None
 
 
 def _unpacked(stored: Values, bits: int, shape: tuple[int, int, int]) -> Values:

@@ -16,6 +16,7 @@ from fcn_cli.inputs import decoder, tiff_strips
 from fcn_cli.inputs.no_data import NoData
 
 from ..conftest import SAMPLES, SMALL, Fcn, journal_of
+from ..tiff_files import no_data, tiff
 
 rasterio = pytest.importorskip(
     "rasterio", reason="rasterio writes GeoTIFFs, and says where they have no data"
@@ -102,6 +103,30 @@ def test_what_holds_no_data_is_what_gdal_says(
     if decoded.no_data is not None:
         assert np.array_equal(mask_of(decoded.no_data), missing)
         assert f"{missing.sum()} pixels without data, set to 255" in decoded.notes
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "missing"),
+    [
+        ("18446744073709551615", "uint64", 2**64 - 1),
+        ("9007199254740993", "uint64", 2**53 + 1),
+        ("1.5", "uint8", 1),
+        ("-3.4028234663852886e+38", "float16", None),
+        ("-32768", "float16", None),
+        ("abc", "uint8", None),
+        ("", "uint8", None),
+    ],
+)
+def test_values_that_samples_hardly_have(value: str, dtype: str, missing: int | None) -> None:
+    samples = np.arange(60).reshape(6, 10).astype(dtype)
+    samples[0] = -np.inf if dtype == "float16" else 9
+    samples[2], samples[4] = (-65504, 2) if dtype == "float16" else (2**53 % 250, 3)
+    if missing is not None:
+        samples[3] = missing
+    found = decoder.from_bytes(tiff(samples, tags=[no_data(value)])).no_data
+    expected = np.zeros(samples.shape, bool) if missing is None else samples == np.array(missing, dtype)
+    assert (found is None) == (not expected.any())
+    assert found is None or np.array_equal(mask_of(found), expected)
 
 
 @pytest.mark.parametrize("how", [{"compress": "jpeg", "photometric": "YCBCR"}, TILES])
