@@ -195,6 +195,7 @@ def test_it_is_void_in_every_output_type(fcn: Fcn, tmp_path: Path) -> None:
     assert np.array_equal(pixels(tmp_path / "one.png"), np.where(missing, 255, 2))
 
 
+@pytest.mark.slow
 def test_however_the_network_sees_it(fcn: Fcn, tmp_path: Path) -> None:
     missing = make(tmp_path / "cat.tif", cat_with_holes(), 0, photometric="RGB")
     how = ("--tile", "128", "--scales", "0.5,1", "--flip", "-j", "0", "--resize", "130")
