@@ -28,6 +28,7 @@ NOT_RUN = {
     "uv tool": "uv is not installed",
     "pipx": "pipx is not installed",
     "venv": "tests/test_distribution.py makes one",
+    "--install-completion": "asks which shell started it; tests/cli/test_completion.py has one",
     "weights fetch": "downloads official weights; make official-test does",
     "FCN_WEIGHTS_DIR": "needs official weights",
     "resnet101 --size": "takes a minute",
