@@ -511,7 +511,7 @@ Prune = Annotated[
         more="Their records go, too. Refused when an input directory has no image or more than half of "
         "the records would go, as with an unmounted disk; --prune=force does it anyway.",
         metavar="[=force]",
-        case_sensitive=False,
+        parser=values.choice(PruneMode),
     ),
 ]
 

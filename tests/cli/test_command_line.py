@@ -107,7 +107,10 @@ def test_more_words_in_upper_and_lower_case(fcn: Fcn, tmp_path: Path) -> None:
     assert "HUB" in fcn("segment", "photos", *SMALL, "--palette", "HUB", code=2).stderr
     # The message has what was given.
     done = fcn("export", "out", "--format", "COCOS", "-o", "x", code=2)
-    assert "--format takes coco, voc, yolo, labelstudio, masks, binary or geotiff, not 'COCOS'" in done.stderr
+    assert (
+        "--format takes coco, voc, yolo, labelstudio, masks, binary, geotiff or cutout, not 'COCOS'"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("flags", ["-qv", "-vq", "--quiet --verbose", "-v -q"])
@@ -178,9 +181,12 @@ def test_no_option_answers_a_wrong_value_in_the_parsers_own_words() -> None:
                     else [any_value]
                 )
         for option in values:
+            # A value that may be left out is joined to its option.
+            joined = str(option.metavar).startswith("[=")
             for name in option.opts:
+                given = [f"{name}=~bad~"] if joined else [name, "~bad~"]
                 try:
-                    command.make_context(path.split()[-1], [*needed, name, "~bad~"], parent=context.parent)
+                    command.make_context(path.split()[-1], [*needed, *given], parent=context.parent)
                 except UsageError as error:
                     message = usage_message(error)
                     refused.add(name)

@@ -62,7 +62,7 @@ def test_the_bar_fits_every_width_and_follows_a_resized_window(terminal: Termina
         whole = r"50/12,345 .* [\d.,]+ images/s, .+ left, 3 failed, decoding limits"
         for columns, pattern in [
             (100, whole),
-            (68, r"50/12,345 .* [\d.,]+ images/s, .+ left, 3 failed"),
+            (62, r"50/12,345 .* [\d.,]+ images/s, .+ left, 3 failed"),
             (40, r"50/12,345 \S* *[\d.,]+/s, 3 failed"),
             (28, r"50/12,345 \S* *3 failed"),
             (12, r"50/12,345"),
