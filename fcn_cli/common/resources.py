@@ -87,6 +87,16 @@ def describe() -> str:
     return f"{cpu_count()} x {name}"
 
 
+def most_descriptors() -> int:
+    """Return how many files this process may have open at once."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
 def limit_memory(bytes_more: int) -> None:
     """Limit the private memory of this process to `bytes_more` beyond its current use.
 

@@ -63,6 +63,8 @@ PROCESS_NAME = "fcn-decoder"
 """Of a process that answers calls."""
 
 _MAX_PROCESSES = 16
+# What each takes of this one's files: its pipes, its memory, and what its caller reads and writes.
+_DESCRIPTORS = 8
 _POLL_SECONDS = 0.5
 # What each has for pixels, at most: they are taken out of it at once.
 _SHARED_BYTES = 128 << 20
@@ -266,11 +268,15 @@ def call(function: Answer, *arguments: object, max_pixels: int, seconds: float) 
     """Return what a function returns in a process of its own, a value and pixels; for any thread.
 
     What the process may take follows from `max_pixels`. Raises ImageError when the function does, takes too
-    much memory or more than `seconds`, or its process dies.
+    much memory or more than `seconds`, or its process dies or cannot be started.
     """
     with _processes.slots:
         limit = _processes.most_bytes(max_pixels)
-        process = _processes.lend()
+        try:
+            process = _processes.lend()
+        except OSError as error:
+            reason = f"no process can be started to decode it ({error.strerror or error})"
+            raise ImageError(FailureKind.DECODER_DIED, reason) from None
         try:
             return process.answer(function, arguments, limit, seconds)
         finally:
@@ -286,7 +292,9 @@ def start(calls: int) -> None:
         with warnings.catch_warnings():
             # Of a fork beside the threads of libraries.
             warnings.simplefilter("ignore")
-            _processes.start(first(), calls)
+            with contextlib.suppress(OSError):
+                # Whatever the system refuses now may be possible when there is a call.
+                _processes.start(first(), calls)
 
 
 class _Process:
@@ -334,7 +342,8 @@ class _Processes:
     """The processes that answer calls: as many as there are CPUs, each started when one more is needed."""
 
     def __init__(self) -> None:
-        self._count = min(resources.cpu_count(), _MAX_PROCESSES)
+        descriptors = resources.most_descriptors() // _DESCRIPTORS
+        self._count = max(1, min(resources.cpu_count(), _MAX_PROCESSES, descriptors))
         self.slots = threading.BoundedSemaphore(self._count)
         self._starting = threading.Lock()
         self._all: list[_Process] = []

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -372,3 +373,40 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_command_line_has_every_format() -> None:
     assert list(ExportFormat) == list(FORMATS)
+
+
+def test_what_has_come_to_the_destination_meanwhile_stays(
+    fcn: Fcn, maps: dict[str, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_there() -> None:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new/own").touch()
+
+    monkeypatch.setattr(os, "sync", put_there)
+    for how in ((), ("--overwrite",)):
+        with nothing_else_in(tmp_path, {"new"}):
+            done = fcn("export", "out", "--format", "masks", "-o", "new", *how, code=2)
+        assert "new: holds files that fcn export did not write" in done.stderr
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["own"]
+        (tmp_path / "new/own").unlink()
+        (tmp_path / "new").rmdir()
+
+
+@pytest.mark.long
+def test_few_open_files_on_a_machine_of_many_cpus(maps: dict[str, Labels], tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys; from fcn_cli.common import resources; from fcn_cli.__main__ import run; "
+        "resources.cpu_count = lambda: 16; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = ["export", "out", "--format", "cutout", "-o", "cut"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(maps)} exported" in done.stderr

@@ -144,11 +144,13 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def building(path: Path, format_name: str) -> Iterator[Path]:
+def building(path: Path, format_name: str, *, overwrite: bool) -> Iterator[Path]:
     """Return a temporary directory that takes the place of `path` when the context ends without an error.
 
     Raises
     ------
+    RequestError
+        Meanwhile something has come to `path` that must not be replaced.
     OutputLost
         The directory cannot be made or renamed; as with any other error, nothing of it stays.
     """
@@ -160,15 +162,17 @@ def building(path: Path, format_name: str) -> Iterator[Path]:
         with OutputLost.when_refused(path):
             (new / MARKER_FILE).write_text(json.dumps({"format": format_name}) + "\n")
             yield new
-            _put_in_place(new, path)
+            _put_in_place(new, path, overwrite=overwrite)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _put_in_place(new: Path, path: Path) -> None:
+def _put_in_place(new: Path, path: Path, *, overwrite: bool) -> None:
     if hasattr(os, "sync"):
         # One for all files: an fsync for each takes hours for a million images.
         os.sync()
+    # An export takes hours, in which somebody may put something there.
+    check_destination(path, overwrite=overwrite)
     old = files.temporary_in(path.parent)
     with contextlib.suppress(FileNotFoundError):
         path.rename(old)
@@ -177,6 +181,9 @@ def _put_in_place(new: Path, path: Path) -> None:
     except BaseException:
         if old.exists() and not path.exists():
             old.rename(path)
+        else:
+            # Another export has come first.
+            shutil.rmtree(old, ignore_errors=True)
         raise
     files.sync_directories([path.parent])
     shutil.rmtree(old, ignore_errors=True)

@@ -39,7 +39,7 @@ class LabelStudioExporter:
 
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
-        self._path = destination.path
+        self._path, self._overwrite = destination.path, destination.overwrite
         self._class_names, self._background = destination.class_names, destination.background
 
     def job(self, record: Record) -> Callable[[LabelMap], bytes]:
@@ -48,7 +48,10 @@ class LabelStudioExporter:
 
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
-        with building(self._path, "labelstudio") as new, contextlib.closing(results):
+        with (
+            building(self._path, "labelstudio", overwrite=self._overwrite) as new,
+            contextlib.closing(results),
+        ):
             (new / "labels.xml").write_text(self._configuration(), encoding="utf-8")
             with (new / "tasks.json").open("wb") as tasks:
                 tasks.write(b"[")

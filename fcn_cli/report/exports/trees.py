@@ -35,7 +35,7 @@ class MasksExporter:
 
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
-        self._path = destination.path
+        self._path, self._overwrite = destination.path, destination.overwrite
         self._class_names, self._background = destination.class_names, destination.background
         self._root = Path()
 
@@ -45,7 +45,7 @@ class MasksExporter:
 
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
-        with building(self._path, self.name) as new, contextlib.closing(results):
+        with building(self._path, self.name, overwrite=self._overwrite) as new, contextlib.closing(results):
             self._root = new
             for _ in results:
                 pass

@@ -39,7 +39,7 @@ class VocExporter:
 
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
-        self._path = destination.path
+        self._path, self._overwrite = destination.path, destination.overwrite
         self._class_names, self._background = destination.class_names, destination.background
         self._rendering = destination.rendering
         self._names = UniqueNames()
@@ -53,7 +53,7 @@ class VocExporter:
     def write(self, results: Results) -> None:
         """Write the tree; see `Exporter`."""
         workers.start(resources.cpu_count())
-        with building(self._path, "voc") as new, contextlib.closing(results):
+        with building(self._path, "voc", overwrite=self._overwrite) as new, contextlib.closing(results):
             self._root = new / _ROOT
             for directory in _DIRECTORIES:
                 (self._root / directory).mkdir(parents=True)

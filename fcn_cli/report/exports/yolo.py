@@ -41,7 +41,7 @@ class YoloExporter:
 
     def __init__(self, destination: Destination) -> None:
         check_destination(destination.path, overwrite=destination.overwrite)
-        self._path = destination.path
+        self._path, self._overwrite = destination.path, destination.overwrite
         self._class_names, self._background = destination.class_names, destination.background
         self._rendering = destination.rendering
         self._names = UniqueNames()
@@ -54,7 +54,7 @@ class YoloExporter:
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
         workers.start(resources.cpu_count())
-        with building(self._path, "yolo") as new, contextlib.closing(results):
+        with building(self._path, "yolo", overwrite=self._overwrite) as new, contextlib.closing(results):
             self._root = new
             for directory in (_IMAGES, _LABELS):
                 (new / directory).mkdir(parents=True)
