@@ -18,7 +18,7 @@ from .samples import PART_PIXELS, holds
 from .tiff import Tiff, gdal_no_data
 from .tiff_strips import TiffStrips
 
-_BITS = 258
+_BITS, _PHOTOMETRIC, _MIN_IS_WHITE = 258, 262, 0
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -92,7 +92,13 @@ class NoData(NamedTuple):
 def _masks(opened: TiffImageFile, parts: Iterable[NDArray[Any]]) -> Iterator[Mask]:
     """Yield which pixels hold no data: of rows of shape (rows, width, bands), or without bands."""
     depth = max(opened.tag_v2.get(_BITS, (1,)))
-    for part in parts:
+    most = (1 << depth) - 1
+    for decoded in parts:
+        part = decoded
+        if depth < 8 and opened.mode in {"1", "L"}:
+            # Pillow returns black and white, or what it has scaled to 8 bits.
+            part = (decoded.astype(np.uint16) * most // (1 if opened.mode == "1" else 255)).astype(np.uint8)
+            part = most - part if opened.tag_v2.get(_PHOTOMETRIC) == _MIN_IS_WHITE else part
         value = gdal_no_data(opened.tag_v2, part.dtype)
         # Pillow returns the upper 8 bits of some samples.
         if value is None or 8 * part.dtype.itemsize < depth:

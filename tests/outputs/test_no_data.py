@@ -80,6 +80,12 @@ TILES = {"tiled": True, "blockxsize": 16, "blockysize": 32, "compress": "zstd", 
         (FEW["uint8"][:2], 0, {}),
         (FEW["uint8"][:1], 1, {"photometric": "MINISWHITE"}),
         (FEW["uint8"][:1], 1, {"photometric": "PALETTE"}),
+        *(
+            (FEW["uint8"][:1] * most, value, {"nbits": bits, "photometric": how})
+            for bits, most in ((1, 1), (2, 3), (4, 7))
+            for how in ("MINISBLACK", "MINISWHITE", "PALETTE")
+            for value in (0, most, 17)
+        ),
         (FEW["uint16"][:1], 1, {"nbits": 12}),
         (FEW["uint16"][:3], 0, {"photometric": "RGB"}),
         (FEW["int16"][:3] - 2, -2, {"photometric": "RGB"}),
