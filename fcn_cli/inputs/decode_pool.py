@@ -197,15 +197,18 @@ class _Pool:
         self._table = images.table
         self._pixels = ReceivedPixels(self._table.shared, self._table.in_flight.release)
         self._sources = images.sources
-        loader = DataLoader(
-            images,
-            batch_sampler=groups,  # type: ignore[arg-type] # ranges take less memory than lists
-            num_workers=workers,
-            collate_fn=_unchanged,
-            prefetch_factor=_PREFETCH,
-            multiprocessing_context=context,
-            worker_init_fn=images.start_worker,
-        )
+        with warnings.catch_warnings():
+            # Of more workers than CPUs: how many is the user's choice.
+            warnings.simplefilter("ignore")
+            loader = DataLoader(
+                images,
+                batch_sampler=groups,  # type: ignore[arg-type] # ranges take less memory than lists
+                num_workers=workers,
+                collate_fn=_unchanged,
+                prefetch_factor=_PREFETCH,
+                multiprocessing_context=context,
+                worker_init_fn=images.start_worker,
+            )
         others = {child.pid for child in multiprocessing.active_children()}
         iterator = _iterate(loader)
         # Another thread may start a process for calls at this moment.

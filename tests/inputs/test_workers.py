@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
+from fcn_cli.common import resources
+
+from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
 
 SLOW = """
 import os, time, signal, sys
@@ -154,6 +156,12 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
     line = command("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out")
     done = run_line([*isolated, *line], cwd=tmp_path)
     assert "6 done, 0 failed" in done.stderr
+
+
+@pytest.mark.filterwarnings("error:This DataLoader")
+def test_more_workers_than_cpus_are_the_users_choice(fcn: Fcn, make_photos: MakePhotos) -> None:
+    names = [f"{number}.png" for number in range(resources.affinity() + 1)]
+    fcn("segment", make_photos(names), *SMALL, "-j", str(len(names)), "-o", "out")
 
 
 @pytest.mark.slow
