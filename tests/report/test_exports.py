@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,6 +391,22 @@ def test_what_has_come_to_the_destination_meanwhile_stays(
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["own"]
         (tmp_path / "new/own").unlink()
         (tmp_path / "new").rmdir()
+
+
+def test_a_file_that_has_come_meanwhile_stays_too(
+    fcn: Fcn, maps: dict[str, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.copyfileobj
+
+    def put_there(source: Any, target: Any) -> None:
+        (tmp_path / "new.json").write_text("own")
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfileobj", put_there)
+    with nothing_else_in(tmp_path, {"new.json"}):
+        done = fcn("export", "out", "--format", "coco", "-o", "new.json", code=2)
+    assert "new.json: not written by fcn export" in done.stderr
+    assert (tmp_path / "new.json").read_text() == "own"
 
 
 @pytest.mark.long

@@ -36,16 +36,19 @@ class CocoExporter:
     """Writes a COCO file; see `Exporter`."""
 
     def __init__(self, destination: Destination) -> None:
-        path = destination.path
+        self._path, self._overwrite = destination.path, destination.overwrite
+        self._check_destination()
+        self._names, self._background = destination.class_names, destination.background
+        self._parts, self._polygons = destination.parts, destination.polygons
+
+    def _check_destination(self) -> None:
+        path = self._path
         if path.is_dir():
             raise RequestError(f"--output {path}: is a directory; give the JSON file to write")
         if path.exists() and not _is_ours(path):
             raise RequestError(f"--output {path}: not written by fcn export; give another file")
-        if path.exists() and not destination.overwrite:
+        if path.exists() and not self._overwrite:
             raise RequestError(f"--output {path}: exists; give another one, or --overwrite to replace it")
-        self._path = path
-        self._names, self._background = destination.class_names, destination.background
-        self._parts, self._polygons = destination.parts, destination.polygons
 
     def job(self, record: Record) -> Callable[[LabelMap], _Result]:
         """Return what makes an image's entry and annotations, without their numbers; see `Exporter`."""
@@ -81,6 +84,8 @@ class CocoExporter:
         images.seek(0)
         shutil.copyfileobj(images, stream)
         stream.write(b"]}\n")
+        # As with directories, see `building`: something may have come there meanwhile.
+        self._check_destination()
 
     def _encode(self, record: Record, labels: LabelMap) -> _Result:
         height, width = labels.shape
