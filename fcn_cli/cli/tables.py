@@ -133,7 +133,7 @@ def evaluation(figures: dict[str, Any]) -> None:
         f"{figures['images']} of {counted(figures['images_given'], 'image')}; "
         f"{figures['images_without_truth']} without ground truth, {figures['images_failed']} failed; "
         f"{figures['truth_without_image']} ground truth masks without an image; "
-        f"{figures['void_fraction']:.2%} of the ground truth's pixels are ignored (255)"
+        f"{figures['void_fraction']:.2%} of the ground truth's pixels are ignored"
     )
     for line in _image_notes(figures) + _truth_notes(figures):
         _print_line(line)

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -97,10 +98,22 @@ def later() -> BaseContext:
     _sweep_sockets()
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen in {None, "fork"} and "forkserver" in multiprocessing.get_all_start_methods():
+        _start_tracker()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_preloaded)
         return context
     return multiprocessing.get_context(chosen)
+
+
+def _start_tracker() -> None:
+    """Start the process that removes the semaphores of whoever is killed, and have it do so without a word.
+
+    It must run before the clean process starts: its start unblocks the signals that `starting` blocks.
+    """
+    silent = "ignore::UserWarning:multiprocessing.resource_tracker"
+    if silent not in sys.warnoptions:
+        sys.warnoptions.append(silent)
+    resource_tracker.ensure_running()
 
 
 def preload(module: str) -> None:

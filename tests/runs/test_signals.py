@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,32 @@ def test_signals_at_any_time(name: str, make_photos: MakePhotos, tmp_path: Path)
         struck = strike(tmp_path, COMMANDS[name], chance.choice(NUMBERS), (nth + chance.random()) / 4)
         struck.check(endings=(0,) if name == "watch" else ())
         assert struck.seconds_more < 30
+
+
+@pytest.mark.long
+def test_ctrl_c_while_the_clean_process_starts(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """A terminal sends it to all processes; those that start leave it to the run, which is killed here."""
+    make_photos(["a.png", "b.png"])
+    code = """
+import os, signal, sys
+if "multiprocessing.forkserver" in " ".join(sys.orig_argv):
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+    script = """
+import os, signal
+from fcn_cli.inputs.decode_options import DecodeOptions
+from fcn_cli.inputs.decode_pool import DecodePool
+from fcn_cli.inputs.decoder import DecodeSettings
+from fcn_cli.inputs.discovery import InputRequest, discover
+sources = discover(InputRequest(["made"])).sources
+pool = DecodePool(sources, DecodeSettings(DecodeOptions(64)), 1, clean=True)
+image = next(filter(None, pool))
+print(image.pixels.shape, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    line = [sys.executable, "-c", script]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=python_with(code, tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert done.stdout.endswith(", 3)\n")
