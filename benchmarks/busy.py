@@ -52,7 +52,7 @@ def main() -> None:
     print(f"{material.machine()}; {options.backbone}, --resize {options.resize}, {options.kernels} kernels")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        material.make_photos(folder / "photos", options.images, *map(int, options.size.split("x")))
+        material.make_images(folder / "photos", options.images, *map(int, options.size.split("x")))
         model = registry.find(options.backbone).build(21)
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")

@@ -22,7 +22,7 @@ from torchvision.models import segmentation
 from benchmarks import against, material
 from benchmarks.against import Figure
 
-# Typical photos: landscape and portrait, small and large.
+# Typical images: landscape and portrait, small and large.
 SIZES = ((640, 480), (480, 640), (1024, 768), (800, 600), (500, 375), (1600, 1200), (720, 1280), (4000, 3000))
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Print each round's seconds and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=["resnet50", "resnet101"])
-    parser.add_argument("--photos", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     against.add_options(parser)
     against.main(parser, figures, show)
@@ -38,15 +38,15 @@ def main() -> None:
 
 def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Measure the command once."""
-    make_material(folder, options.backbone, options.photos)
+    make_material(folder, options.backbone, options.images)
     with tempfile.TemporaryDirectory(dir=folder) as output:
         yield Figure("fcn segment", fcn_seconds(options, folder, Path(output) / "out"), "s")
 
 
 def show(options: argparse.Namespace, folder: Path) -> None:
     """Measure the loop and the command in turn, and print them."""
-    print(f"{options.backbone}, {options.photos} photos of {len(SIZES)} sizes; {material.machine()}")
-    make_material(folder, options.backbone, options.photos)
+    print(f"{options.backbone}, {options.images} images of {len(SIZES)} sizes; {material.machine()}")
+    make_material(folder, options.backbone, options.images)
     ratios = []
     for index in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=folder) as output:
@@ -71,14 +71,14 @@ def fcn_seconds(options: argparse.Namespace, folder: Path, output: Path) -> floa
     return seconds("fcn_cli", "segment", str(folder / "photos"), "-q", "-o", str(output), *chosen)
 
 
-def make_material(folder: Path, backbone: str, photos: int) -> None:
-    """Write the checkpoint and the photos, where they are missing."""
+def make_material(folder: Path, backbone: str, images: int) -> None:
+    """Write the checkpoint and the images, where they are missing."""
     if (folder / "weights.pth").exists():
         return
-    for number in range(photos):
+    for number in range(images):
         width, height = SIZES[number % len(SIZES)]
         part = folder / f"part{number}"
-        material.make_photos(part, 1, width, height)
+        material.make_images(part, 1, width, height)
         (folder / "photos").mkdir(exist_ok=True)
         next(part.iterdir()).rename(folder / "photos" / f"photo{number:03}.jpg")
         part.rmdir()

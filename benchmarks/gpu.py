@@ -1,7 +1,7 @@
 """The speed on a CUDA device, in under ten minutes: the engine, the whole command, the Hub page's loop.
 
 The engine's rate is from decoded pixels to label maps in host memory, through the pipeline that the command
-uses, in batches of 1 to 32. The command and the loop are whole commands on the same photos, one after the
+uses, in batches of 1 to 32. The command and the loop are whole commands on the same images, one after the
 other. Without a device it says so and measures nothing.
 """
 
@@ -33,14 +33,14 @@ from fcn_cli.models.weights import LoadedModel
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 WIDTH, HEIGHT = 693, 520
 _SECONDS = 4.0
-_HUB_PHOTOS = 100
+_HUB_IMAGES = 100
 
 
 def main() -> None:
     """Print the rates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=["resnet50", "resnet101"])
-    parser.add_argument("--photos", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--precision", nargs="+", default=["auto", "fp32"])
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -51,7 +51,7 @@ def main() -> None:
         for size in BATCH_SIZES:
             print(engine_line(options.backbone, precision, size), flush=True)
     with tempfile.TemporaryDirectory() as name:
-        whole_commands(Path(name), options.backbone, options.photos)
+        whole_commands(Path(name), options.backbone, options.images)
 
 
 def engine_line(backbone: str, precision: str, batch_size: int) -> str:
@@ -61,7 +61,7 @@ def engine_line(backbone: str, precision: str, batch_size: int) -> str:
     material.randomise(model)
     plan = resolve_execution(InferenceOptions("cuda", precision, batch_size=batch_size))
     engine = Engine(LoadedModel(architecture, model, VOC_CLASSES), plan)
-    pixels = [_photo(index) for index in range(batch_size)]
+    pixels = [_image(index) for index in range(batch_size)]
     rate(engine, pixels, _SECONDS / 4)
     rates = [rate(engine, pixels, _SECONDS / 3) for _ in range(3)]
     line = (
@@ -86,19 +86,19 @@ def rate(engine: Engine, pixels: list[NDArray[np.uint8]], seconds: float) -> flo
     return count / (time.perf_counter() - started)
 
 
-def _photo(index: int) -> NDArray[np.uint8]:
+def _image(index: int) -> NDArray[np.uint8]:
     names = sorted(material.SAMPLES.glob("*.[jp][pn]g"))
-    with Image.open(names[index % len(names)]) as photo:
-        return np.array(photo.convert("RGB").resize((WIDTH, HEIGHT)))
+    with Image.open(names[index % len(names)]) as image:
+        return np.array(image.convert("RGB").resize((WIDTH, HEIGHT)))
 
 
-def whole_commands(place: Path, backbone: str, photos: int) -> None:
+def whole_commands(place: Path, backbone: str, images: int) -> None:
     """Print the rates of the command and of the Hub page's loop, start-up included and without it."""
-    folder.make_material(place, backbone, photos)
+    folder.make_material(place, backbone, images)
     network = ("--backbone", backbone, "--weights", str(place / "weights.pth"))
     few = place / "few"
     few.mkdir()
-    for path in sorted((place / "photos").iterdir())[: min(_HUB_PHOTOS, photos)]:
+    for path in sorted((place / "photos").iterdir())[: min(_HUB_IMAGES, images)]:
         (few / path.name).symlink_to(path)
     for attempt in range(2):
         out = place / f"fcn{attempt}"
@@ -106,11 +106,11 @@ def whole_commands(place: Path, backbone: str, photos: int) -> None:
             "fcn_cli", "segment", str(place / "photos"), "--device", "cuda", "-o", str(out), *network
         )
         print(
-            f"fcn segment, {photos} photos, run {attempt + 1}: {photos / seconds:.1f} images/s with start-up"
+            f"fcn segment, {images} images, run {attempt + 1}: {images / seconds:.1f} images/s with start-up"
         )
     arguments = (backbone, str(place / "weights.pth"), str(few), str(place / "hub"), "cuda")
     count = len(list(few.iterdir()))
-    print(f"Hub page's loop, {count} photos: {count / run('benchmarks.hub_loop', *arguments):.1f} images/s")
+    print(f"Hub page's loop, {count} images: {count / run('benchmarks.hub_loop', *arguments):.1f} images/s")
     fcn = run("fcn_cli", "segment", str(few), "--device", "cuda", "-q", "-o", str(place / "same"), *network)
     equal = folder.agreement(place / "hub", place / "same")
     print(f"fcn segment, the same: {count / fcn:.1f} images/s; masks agree in {equal:.4%} of the pixels")

@@ -2,7 +2,7 @@
 
 The whole command runs, from files to files, with a stand-in for the network that returns ready label maps.
 What is left is decoding, transfers between processes, encoding, fsync and records. The bare sum is what
-nobody can save: as many processes as there are CPUs decode the same photos for the network, and encode the
+nobody can save: as many processes as there are CPUs decode the same images for the network, and encode the
 same label maps as the same two PNGs, in memory. Both are timed in turn; a run's rate is the one that it
 prints, without the start-up, and the bare processes' is from when all are ready. With `--against` another
 checkout takes the place of the bare processes.
@@ -45,7 +45,7 @@ from fcn_cli.runs import segment
 from fcn_cli.runs.request import PredictionRequest, SegmentRequest
 
 SIZES = {(500, 375): 1600, (1600, 1200): 120, (4000, 3000): 40}
-"""The width and height of the photos, and how many there are of each."""
+"""The width and height of the images, and how many there are of each."""
 
 TYPES = ("masks", "color")
 SHORT_SIDE = 520
@@ -67,18 +67,18 @@ def main() -> None:
 
 def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Measure a run once for each size."""
-    for size, photos in material_of(options, folder):
-        yield Figure(f"{size}, fcn", command(photos), "images/s")
+    for size, images in material_of(options, folder):
+        yield Figure(f"{size}, fcn", command(images), "images/s")
 
 
 def show(options: argparse.Namespace, folder: Path) -> None:
     """Measure the bare processes and a run in turn, and print them."""
     print(f"{material.machine()}, {options.processes} processes")
-    for size, photos in material_of(options, folder):
+    for size, images in material_of(options, folder):
         ratios = []
         for index in range(options.rounds):
-            bare_rate = bare(photos, options.processes, own=options.own)
-            command_rate = command(photos)
+            bare_rate = bare(images, options.processes, own=options.own)
+            command_rate = command(images)
             ratios.append(command_rate / bare_rate)
             print(
                 f"{size}, round {index + 1}: bare {bare_rate:.2f} images/s, "
@@ -90,17 +90,17 @@ def show(options: argparse.Namespace, folder: Path) -> None:
 
 
 def material_of(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each size and the folder of its photos, made where it is missing."""
+    """Yield each size and the folder of its images, made where it is missing."""
     for (width, height), count in SIZES.items():
         size = f"{width}x{height}"
         if options.size not in {None, size}:
             continue
         if not (folder / size).exists():
-            material.make_photos(folder / size, count, width, height)
+            material.make_images(folder / size, count, width, height)
         for path in (folder / size).iterdir():
-            with Image.open(path) as photo:
+            with Image.open(path) as image:
                 # Made once, for both.
-                labels_of(*photo.size)
+                labels_of(*image.size)
         yield size, folder / size
 
 
@@ -115,9 +115,9 @@ def labels_of(width: int, height: int) -> NDArray[np.uint8]:
     return labels
 
 
-def bare(photos: Path, processes: int, *, own: bool) -> float:
+def bare(images: Path, processes: int, *, own: bool) -> float:
     """Return the images/s of decoding and encoding in processes of their own."""
-    sources = discover(InputRequest([str(photos)])).sources
+    sources = discover(InputRequest([str(images)])).sources
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(processes + 1)
     shares = [sources[number::processes] for number in range(processes)]
@@ -133,7 +133,7 @@ def bare(photos: Path, processes: int, *, own: bool) -> float:
 
 
 def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> None:
-    """Decode photos and encode label maps of their sizes, by Pillow alone or by a run's own ways."""
+    """Decode images and encode label maps of their sizes, by Pillow alone or by a run's own ways."""
     prepare = decoder.prepare_worker if own else decoder.prepare_process
     prepare(DEFAULT_MAX_PIXELS)
     settings = DecodeSettings(DecodeOptions(SHORT_SIDE))
@@ -143,8 +143,8 @@ def decode_and_encode(sources: Sequence[Source], ready: Barrier, own: bool) -> N
     no_image = Original("", DecodeOptions(SHORT_SIDE))
     ready.wait()
     for source in sources:
-        photo = decode_source(source, settings)
-        segmentation = Segmentation(labels_of(photo.width, photo.height))
+        image = decode_source(source, settings)
+        segmentation = Segmentation(labels_of(image.width, image.height))
         for writer in writers:
             if own:
                 encode(writer, segmentation, no_image, io.BytesIO())
@@ -166,11 +166,11 @@ class FreeEngine:
         return [Segmentation(labels_of(*size), None, "fp32") for size in launched]
 
 
-def command(photos: Path) -> float:
-    """Return the images/s of a whole run into a new output directory beside its photos."""
-    with tempfile.TemporaryDirectory(dir=photos.parent) as output:
+def command(images: Path) -> float:
+    """Return the images/s of a whole run into a new output directory beside its images."""
+    with tempfile.TemporaryDirectory(dir=images.parent) as output:
         request = SegmentRequest(
-            InputRequest([str(photos)]),
+            InputRequest([str(images)]),
             OutputRequest(f"{output}/out", types=TYPES),
             PredictionRequest(
                 ModelRequest("efficientnet_lite0"), inference=InferenceOptions("cpu", batch_size=BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""The PyTorch Hub page's example in a loop over a directory; it writes the same two files per photo.
+"""The PyTorch Hub page's example in a loop over a directory; it writes the same two files per image.
 
 It is deliberately as simple as users write it. Its input size is the default of ``fcn segment``.
 """
@@ -16,8 +16,8 @@ from torchvision.models import segmentation
 
 
 def main() -> None:
-    """Segment; the arguments are backbone, checkpoint, directory of photos, output, perhaps a device."""
-    backbone, checkpoint, photos, output, *device = sys.argv[1:]
+    """Segment; the arguments are backbone, checkpoint, directory of images, output, perhaps a device."""
+    backbone, checkpoint, images, output, *device = sys.argv[1:]
     model = getattr(segmentation, f"fcn_{backbone}")(weights=None, weights_backbone=None, aux_loss=True)
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
     model.eval()
@@ -34,14 +34,14 @@ def main() -> None:
     colors = (torch.as_tensor(list(range(21)))[:, None] * palette % 255).byte().numpy()
     for kind in ("masks", "color"):
         (Path(output) / kind).mkdir(parents=True)
-    for path in sorted(Path(photos).iterdir()):
-        photo = Image.open(path).convert("RGB")
-        batch = preprocess(photo).unsqueeze(0)
+    for path in sorted(Path(images).iterdir()):
+        image = Image.open(path).convert("RGB")
+        batch = preprocess(image).unsqueeze(0)
         if device:
             batch = batch.to(device[0])
         with torch.no_grad():
             logits = model(batch)["out"]
-            logits = F.interpolate(logits, (photo.height, photo.width), mode="bilinear", align_corners=False)
+            logits = F.interpolate(logits, (image.height, image.width), mode="bilinear", align_corners=False)
         mask = Image.fromarray(logits[0].argmax(0).byte().cpu().numpy())
         mask.save(Path(output) / "masks" / f"{path.stem}.png")
         mask.putpalette(colors.tobytes())

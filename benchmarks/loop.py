@@ -36,23 +36,23 @@ def main() -> None:
     """Print each round's rates and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(registry.BACKBONES))
-    parser.add_argument("--photos", type=int, default=32)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        material.make_photos(folder / "photos", options.photos, 500, 400)
+        material.make_images(folder / "photos", options.images, 500, 400)
         model = registry.find(options.backbone).build(21).eval()
         material.randomise(model)
         torch.save(model.state_dict(), folder / "weights.pth")
         network = LoadedModel(registry.find(options.backbone), model, VOC_CLASSES)
         engine = Engine(network, resolve_execution())
-        photos = [ready(path) for path in sorted((folder / "photos").iterdir())]
-        print(f"{options.backbone}, {options.photos} photos of about 500x400; {material.machine()}")
-        bare(engine, photos[:2])
+        images = [ready(path) for path in sorted((folder / "photos").iterdir())]
+        print(f"{options.backbone}, {options.images} images of about 500x400; {material.machine()}")
+        bare(engine, images[:2])
         ratios = []
         for index in range(options.rounds):
-            bare_rate = bare(engine, photos)
+            bare_rate = bare(engine, images)
             fcn_rate = fcn(folder, options.backbone, index)
             ratios.append(fcn_rate / bare_rate)
             print(f"round {index + 1}: bare {bare_rate:.3f} images/s, fcn {fcn_rate:.3f}, {ratios[-1]:.3f}")
@@ -63,17 +63,17 @@ Ready = tuple[NDArray[np.uint8], tuple[int, int]]
 
 
 def ready(path: Path) -> Ready:
-    """Return the network's input for a photo, and the size of its label map."""
+    """Return the network's input for an image, and the size of its label map."""
     image = decoder.decode_here(path).image
     return resizing.network_input(image, 520)[0], image.size
 
 
-def bare(engine: Engine, photos: list[Ready]) -> float:
+def bare(engine: Engine, images: list[Ready]) -> float:
     """Return the images/s of the engine alone."""
     started = time.perf_counter()
-    for pixels, size in photos:
+    for pixels, size in images:
         engine.predict([pixels], [size])
-    return len(photos) / (time.perf_counter() - started)
+    return len(images) / (time.perf_counter() - started)
 
 
 def fcn(folder: Path, backbone: str, index: int) -> float:

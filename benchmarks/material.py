@@ -1,4 +1,4 @@
-"""The material of the benchmarks: photos cut from the samples, networks with seeded random weights."""
+"""The material of the benchmarks: images cut from the samples, networks with seeded random weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fcn_cli.common.resources import describe
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 
 
-def make_photos(folder: Path, count: int, width: int, height: int) -> None:
-    """Write JPEGs of about the given size, each a different cut and scale of a sample photo."""
+def make_images(folder: Path, count: int, width: int, height: int) -> None:
+    """Write JPEGs of about the given size, each a different cut and scale of a sample image."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.[jp][pn]g"))]
     for number in range(count):

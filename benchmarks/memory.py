@@ -1,6 +1,6 @@
 """The memory of ``fcn segment``'s process tree, with shared pages counted once (PSS). Linux only.
 
-It is measured on photos of the default size, on one huge photo, on many small photos, and on many sizes.
+It is measured on images of the default size, on one huge image, on many small images, and on many sizes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def main() -> None:
     """Print the peaks, and the memory over time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(registry.BACKBONES))
-    parser.add_argument("--small", type=int, default=2000, help="how many small photos")
+    parser.add_argument("--small", type=int, default=2000, help="how many small images")
     parser.add_argument("--write", default="masks,color")
-    parser.add_argument("--sizes", type=int, default=500, help="how many photos, each of another size")
+    parser.add_argument("--sizes", type=int, default=500, help="how many images, each of another size")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -35,16 +35,16 @@ def main() -> None:
         del model
         network = ["--backbone", options.backbone, "--weights", str(folder / "weights.pth")]
         network += ["--write", options.write]
-        material.make_photos(folder / "default", 4, 693, 520)
+        material.make_images(folder / "default", 4, 693, 520)
         peak = max(use for _, use in watch(folder, "default", network))
         print(f"693x520, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB", flush=True)
         (folder / "huge").mkdir()
-        photo = Image.open(material.SAMPLES / "astronaut.png").convert("RGB").resize((12000, 9000))
-        photo.save(folder / "huge/photo.jpg")
-        del photo
+        image = Image.open(material.SAMPLES / "astronaut.png").convert("RGB").resize((12000, 9000))
+        image.save(folder / "huge/photo.jpg")
+        del image
         peak = max(use for _, use in watch(folder, "huge", network))
         print(f"12000x9000 JPEG, {options.backbone}, {options.write}: peak {peak / 1e9:.2f} GB", flush=True)
-        material.make_photos(folder / "small", options.small, 160, 120)
+        material.make_images(folder / "small", options.small, 160, 120)
         over_time(
             watch(folder, "small", ["--backbone", "efficientnet_lite0", "--resize", "96"]), options.small
         )
@@ -52,29 +52,29 @@ def main() -> None:
             part = folder / "part"
             # In mixed order: memory that grows with the size would otherwise look like growth over time.
             size = number * 173 % options.sizes
-            material.make_photos(part, 1, 100 + size % 25 * 7, 100 + size // 25 * 7)
+            material.make_images(part, 1, 100 + size % 25 * 7, 100 + size // 25 * 7)
             (folder / "sizes").mkdir(exist_ok=True)
             next(part.iterdir()).rename(folder / "sizes" / f"photo{number:04}.jpg")
         over_time(watch(folder, "sizes", [*network, "--resize", "none"]), options.sizes)
 
 
 def over_time(uses: list[tuple[int, int]], count: int) -> None:
-    """Print the memory after several fractions of the photos."""
+    """Print the memory after several fractions of the images."""
     for share in (0.1, 0.25, 0.5, 0.75, 0.98):
         done = int(count * share)
         use = next(use for records, use in uses if records >= done)
-        print(f"{count} photos, after {done}: {use / 1e6:.0f} MB", flush=True)
+        print(f"{count} images, after {done}: {use / 1e6:.0f} MB", flush=True)
 
 
-def watch(folder: Path, photos: str, arguments: list[str]) -> list[tuple[int, int]]:
+def watch(folder: Path, images: str, arguments: list[str]) -> list[tuple[int, int]]:
     """Run `fcn segment`; sample (records so far, PSS of the process tree in bytes) until it ends."""
-    output = folder / f"out_{photos}"
+    output = folder / f"out_{images}"
     command = [
         sys.executable,
         "-m",
         "fcn_cli",
         "segment",
-        str(folder / photos),
+        str(folder / images),
         "-q",
         "-o",
         str(output),

@@ -5,7 +5,7 @@ searches the colours of ``bright`` and prints them (a minute; the search has a f
 
 The figures are the smallest CIEDE2000 difference between two of the first 21, 64 or 255 colours, as most
 people see them and as people with protanopia, deuteranopia or tritanopia do; and the smallest between a
-black, a grey and a white photo and the same with a colour over it at half opacity.
+black, a grey and a white image and the same with a colour over it at half opacity.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _ON_GREYS = {"black": 24.0, "grey": 13.0, "white": 14.0}
 # Most people's vision separates more colours: there the distances shall be larger by this factor.
 _NORMAL_FACTOR = 1.7
 _SEED = 21
-# Classes that one photo often has together, "person" beside each of them.
+# Classes that one image often has together, "person" beside each of them.
 _SCENES = (
     "bird cat cow dog horse sheep",
     "aeroplane bicycle boat bus car motorbike train",
@@ -72,7 +72,7 @@ _SCENES = (
 # Colours of skin, fur and dark clothes, on which the colours of people and animals must show.
 _SKIN_AND_FUR = [(224, 172, 150), (200, 170, 130), (140, 100, 70), (90, 60, 40), (25, 25, 45)]
 GREYS = {"black": (0, 0, 0), "grey": (127, 127, 127), "white": (255, 255, 255)}
-"""Colours of the photos on which the colours must show."""
+"""Colours of the images on which the colours must show."""
 
 
 def linear(colors: NDArray[np.generic]) -> Array:
@@ -135,22 +135,22 @@ def nearest(colors: NDArray[np.generic], vision: str) -> float:
     return float(differences[np.triu_indices(len(colors), 1)].min())
 
 
-def on_photos(colors: NDArray[np.generic], photos: Sequence[Sequence[int]]) -> Array:
-    """Return how much each colour, at half opacity, changes photos of one colour each, at least; shape (n,).
+def on_images(colors: NDArray[np.generic], images: Sequence[Sequence[int]]) -> Array:
+    """Return how much each colour, at half opacity, changes images of one colour each, at least; shape (n,).
 
-    `photos` are the photos' colours.
+    `images` are the images' colours.
     """
-    plain = np.array(photos, dtype=np.float64)[:, None]
+    plain = np.array(images, dtype=np.float64)[:, None]
     blended = (plain + np.asarray(colors, dtype=np.float64)) / 2
     worst: Array = ciede2000(lab(blended), lab(plain)).min(0)
     return worst
 
 
 def figures(palette: palettes.Palette, count: int = _VOC_COUNT) -> dict[str, float]:
-    """Return the figures of a palette's first colours: nearest two per vision, and worst on photos."""
+    """Return the figures of a palette's first colours: nearest two per vision, and worst on images."""
     colors = palette[:count]
     distances = {vision: nearest(colors, vision) for vision in VISIONS}
-    shown = {f"on {name}": float(on_photos(colors[1:], [grey]).min()) for name, grey in GREYS.items()}
+    shown = {f"on {name}": float(on_images(colors[1:], [grey]).min()) for name, grey in GREYS.items()}
     return {**distances, **shown}
 
 
@@ -165,7 +165,7 @@ def design(rounds: int) -> palettes.Palette:
     colors = np.concatenate([fixed, _candidates()])
     apart = _differences(colors)
     chosen = _spread(apart, _VOC_COUNT - 1, generator, rounds)
-    places = _assigned(apart[np.ix_(chosen, chosen)], on_photos(colors[chosen], _SKIN_AND_FUR), generator)
+    places = _assigned(apart[np.ix_(chosen, chosen)], on_images(colors[chosen], _SKIN_AND_FUR), generator)
     chosen = [chosen[place] for place in places]
     order = [0, *chosen]
     near = apart[[1, *order]].min(0)
@@ -177,12 +177,12 @@ def design(rounds: int) -> palettes.Palette:
 
 
 def _candidates() -> NDArray[np.int64]:
-    """Return the colours to choose from: neither too dark nor too light, and visible on photos."""
+    """Return the colours to choose from: neither too dark nor too light, and visible on images."""
     colors = np.stack(np.meshgrid(_LATTICE, _LATTICE, _LATTICE, indexing="ij"), axis=-1).reshape(-1, 3)
     lightness = lab(colors)[:, 0]
     usable = (_LIGHTNESS[0] < lightness) & (lightness < _LIGHTNESS[1])
     for name, least in _ON_GREYS.items():
-        usable &= on_photos(colors, [GREYS[name]]) > least
+        usable &= on_images(colors, [GREYS[name]]) > least
     return colors[usable]
 
 
@@ -239,8 +239,8 @@ def _assigned(between: NDArray[np.float32], on_fur: Array, generator: np.random.
     weight = weight[1:, 1:]
 
     def cost(order: NDArray[np.int64]) -> float:
-        on_photo = float(np.exp(-on_fur[order][living] / 5).sum())
-        return 5 * on_photo + float(
+        on_image = float(np.exp(-on_fur[order][living] / 5).sum())
+        return 5 * on_image + float(
             (weight * np.exp(-between[np.ix_(order, order)] / 5))[np.triu_indices(len(order), 1)].sum()
         )
 

@@ -1,6 +1,6 @@
-"""How long a run takes to plan, and how much memory, with hundreds of thousands of photos.
+"""How long a run takes to plan, and how much memory, with hundreds of thousands of images.
 
-``python -m benchmarks.planning [--photos 300000] [--folder DIR]`` makes empty files with the names of photos,
+``python -m benchmarks.planning [--images 300000] [--folder DIR]`` makes empty files with the names of images,
 and an output directory with their records and (empty) files as a finished run leaves it. Then it runs
 commands that only plan, and prints each one's CPU time and peak memory. CPU time (user and system) is what
 compares on a machine that does other work.
@@ -28,30 +28,30 @@ _BACKBONE = "efficientnet_lite0"
 
 
 def make(folder: Path, count: int) -> None:
-    """Make photos and the output directory of a run that has done them all."""
-    photos, output = folder / "photos", folder / "out"
+    """Make images and the output directory of a run that has done them all."""
+    images, output = folder / "photos", folder / "out"
     folder.mkdir(parents=True, exist_ok=True)
-    # One real photo, for the settings that this version's defaults stand for.
+    # One real image, for the settings that this version's defaults stand for.
     list(measure(folder, "", ["segment", str(SAMPLES / "chelsea.png"), "--backbone", _BACKBONE, "-o", "out"]))
     fingerprint = read_fingerprint(output)
     assert fingerprint is not None
     with (output / JOURNAL_FILE).open("w") as journal, (folder / "list.txt").open("w") as listed:
         for first in range(0, count, _PER_ALBUM):
             album = f"2026/album {first // _PER_ALBUM:04}"
-            for directory in (photos, *(output / kind for kind in DEFAULT_OUTPUT_TYPES)):
+            for directory in (images, *(output / kind for kind in DEFAULT_OUTPUT_TYPES)):
                 (directory / album).mkdir(parents=True)
             for number in range(first, min(first + _PER_ALBUM, count)):
                 image = f"{album}/IMG_{number:07}.jpg"
                 names = [
                     output_file(f"{image.removesuffix('.jpg')}.png", kind) for kind in DEFAULT_OUTPUT_TYPES
                 ]
-                for path in (photos / image, *(output / name for name in names)):
+                for path in (images / image, *(output / name for name in names)):
                     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
-                status = (photos / image).stat()
+                status = (images / image).stat()
                 record = Record(
                     image=image,
                     source=f"photos/{image}",
-                    path=str(photos / image),
+                    path=str(images / image),
                     status="ok",
                     fingerprint=fingerprint,
                     size_bytes=status.st_size,
@@ -94,7 +94,7 @@ def measure(folder: Path, title: str, arguments: Sequence[str]) -> Iterator[Figu
 def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Make the material where it is missing, and measure each command once."""
     if not (folder / "out").exists():
-        make(folder, options.photos)
+        make(folder, options.images)
     segment = ("segment", "--backbone", _BACKBONE)
     listed = ("--files-from", "list.txt", "--root", "photos")
     commands = {
@@ -114,7 +114,7 @@ def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
 def main() -> None:
     """Make the material and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=300_000)
+    parser.add_argument("--images", type=int, default=300_000)
     against.add_options(parser, rounds=3)
     against.main(parser, figures, None)
 

@@ -75,9 +75,9 @@ def main() -> None:
         browser.close()
 
 
-def segment(photos: Path, output: Path, count: int, width: int, height: int) -> None:
-    """Write photos, and an output directory in which a network could have found some circles in each."""
-    material.make_photos(photos, count, width, height)
+def segment(images: Path, output: Path, count: int, width: int, height: int) -> None:
+    """Write images, and an output directory in which a network could have found some circles in each."""
+    material.make_images(images, count, width, height)
     decoder.prepare_process(DEFAULT_MAX_PIXELS)
     folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
@@ -86,9 +86,9 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
     with WriteQueue(folder, journal, lambda _record: None, DecodeOptions()) as writes:
-        for number, source in enumerate(discover(InputRequest((str(photos),))).sources):
-            with Image.open(source.path) as photo:
-                labels = material.circles(number, *photo.size)
+        for number, source in enumerate(discover(InputRequest((str(images),))).sources):
+            with Image.open(source.path) as image:
+                labels = material.circles(number, *image.size)
             writes.add(source, begin(source, settings.fingerprint()), Segmentation(labels), _TYPES)
             writes.commit()
         writes.commit(everything=True)
@@ -96,7 +96,7 @@ def segment(photos: Path, output: Path, count: int, width: int, height: int) -> 
 
 
 def repeat_records(output: Path, many: Path, count: int) -> None:
-    """Write an output directory with as many records, whose photos and masks are gone."""
+    """Write an output directory with as many records, whose images and masks are gone."""
     many.mkdir()
     for name in ("settings.json", "classes.json"):
         shutil.copy(output / name, many)

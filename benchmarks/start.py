@@ -1,7 +1,7 @@
 """What starting costs: whole commands on little work, with the preview network and one thread.
 
 Processor time is what counts, of the command and its workers; wall time says as much only on a quiet machine.
-For comparison: importing PyTorch alone, and the network's own work on the photo of the pipe.
+For comparison: importing PyTorch alone, and the network's own work on the image of the pipe.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from benchmarks import against
 from benchmarks.against import Figure
 from benchmarks.material import SAMPLES
 
-PHOTO = SAMPLES / "chelsea.png"
+IMAGE = SAMPLES / "chelsea.png"
 NETWORK = ("--backbone", "efficientnet_lite0", "--offline", "--threads", "1")
 OWN_WORK = f"""
 import time
 from PIL import Image
 from fcn_cli import Segmenter
-segmenter, photo = Segmenter("efficientnet_lite0", threads=1), Image.open({str(PHOTO)!r}).convert("RGB")
-segmenter(photo)
+segmenter, image = Segmenter("efficientnet_lite0", threads=1), Image.open({str(IMAGE)!r}).convert("RGB")
+segmenter(image)
 started = time.process_time(), time.perf_counter()
-segmenter(photo)
+segmenter(image)
 print(time.process_time() - started[0], time.perf_counter() - started[1])
 """
 
@@ -61,10 +61,10 @@ def figures(_options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
 
 
 def seconds(*arguments: str) -> tuple[float, float]:
-    """Run Python with a photo on stdin; return the processor time of all its processes, and the wall time."""
+    """Run Python with an image on stdin; return all its processes' processor time, and the wall time."""
     started = time.perf_counter()
-    with PHOTO.open("rb") as photo:
-        running = subprocess.Popen([sys.executable, *arguments], stdin=photo, stdout=subprocess.DEVNULL)
+    with IMAGE.open("rb") as image:
+        running = subprocess.Popen([sys.executable, *arguments], stdin=image, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(running.pid, 0)
     wall = time.perf_counter() - started
     running.returncode = os.waitstatus_to_exitcode(status)

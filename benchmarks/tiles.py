@@ -1,6 +1,6 @@
-"""What tiles cost and bring: memory and time of large photos, and a contact sheet. Linux only.
+"""What tiles cost and bring: memory and time of large images, and a contact sheet. Linux only.
 
-`python -m benchmarks.tiles` does everything; the names of parts (``photos``, ``tiff``, ``sheet``) do these.
+`python -m benchmarks.tiles` does everything; the names of parts (``images``, ``tiff``, ``sheet``) do these.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CELL, CELLS = 520, 6
 def main() -> None:
     """Print memory, time per megapixel, and the contact sheet's IoU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["photos", "tiff", "sheet"])
+    parser.add_argument("parts", nargs="*", default=["images", "tiff", "sheet"])
     parser.add_argument("--backbone", default="efficientnet_lite0", choices=list(registry.BACKBONES))
     parser.add_argument("--tile", type=int, default=520)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
@@ -64,10 +64,10 @@ def network_of(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
-    """Measure each photo once."""
+    """Measure each image once."""
     network = network_of(options, folder)
     tile = ["--tile", str(options.tile)]
-    if "photos" in options.parts:
+    if "images" in options.parts:
         for size in options.sizes:
             width, height = map(int, size.split("x"))
             path = folder / f"{size}.jpg"
@@ -91,35 +91,35 @@ def figures(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         yield from measure(path, pixels, [*network, *limits, *tile], options.limit)
 
 
-def write_geotiff(path: Path, photo: Image.Image) -> None:
-    """Write a photo as GDAL writes an orthophoto: in tiles, with a black frame of no data."""
+def write_geotiff(path: Path, image: Image.Image) -> None:
+    """Write an image as GDAL writes an orthophoto: in tiles, with a black frame of no data."""
     import rasterio
     from rasterio.windows import Window
 
-    width, height = photo.size
+    width, height = image.size
     step, edge = 1 << 10, 700
     kind = {"driver": "GTiff", "dtype": "uint8", "count": 3, "width": width, "height": height, "nodata": 0}
     how = {"tiled": True, "compress": "deflate", "zlevel": 1, "photometric": "RGB", "crs": "EPSG:25833"}
     where = rasterio.Affine(0.2, 0, 389000, 0, -0.2, 5819000)
     with rasterio.open(path, "w", **kind, **how, transform=where) as file:
         for top in range(step, height - step, step):
-            rows = photo.crop((edge, top, width - edge, top + step))
+            rows = image.crop((edge, top, width - edge, top + step))
             pixels = np.asarray(rows).clip(1).transpose(2, 0, 1)
             file.write(pixels, window=Window(edge, top, rows.width, step))
 
 
 def mosaic(width: int, height: int) -> Image.Image:
-    """Return a photo of any size: the samples side by side, each a little different."""
+    """Return an image of any size: the samples side by side, each a little different."""
     samples = [Image.open(path).convert("RGB") for path in sorted(material.SAMPLES.glob("*.[jp][pn]g"))]
-    photo = Image.new("RGB", (width, height))
+    image = Image.new("RGB", (width, height))
     step = 480
     for number in range(-(-width // step) * -(-height // step)):
         row, column = divmod(number, -(-width // step))
         sample = samples[(number + row) % len(samples)]
         shift = 3 * number % 20
         cut = sample.crop((shift, shift, sample.width - 10, sample.height - 10)).resize((step, step))
-        photo.paste(cut, (column * step, row * step))
-    return photo
+        image.paste(cut, (column * step, row * step))
+    return image
 
 
 def measure(path: Path, pixels: int, arguments: list[str], limit: float) -> Iterator[Figure]:
@@ -162,25 +162,25 @@ def children_cpu_seconds() -> float:
 
 
 def cells() -> list[Image.Image]:
-    """Return 36 photos of 520x520: the samples, cut and mirrored in different ways."""
+    """Return 36 images of 520x520: the samples, cut and mirrored in different ways."""
     samples = [Image.open(path).convert("RGB") for path in sorted(material.SAMPLES.glob("*.[jp][pn]g"))]
-    photos = []
+    images = []
     for number in range(CELLS * CELLS):
         sample = samples[(number + number // CELLS) % len(samples)]
         side = min(sample.size) - 9 * (number % 7)
         left, top = (5 * number) % (sample.width - side + 1), (7 * number) % (sample.height - side + 1)
         cut = sample.crop((left, top, left + side, top + side)).resize((CELL, CELL), Image.Resampling.BICUBIC)
-        photos.append(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number // 4 % 2 else cut)
-    return photos
+        images.append(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number // 4 % 2 else cut)
+    return images
 
 
 def contact_sheet(folder: Path, network: list[str]) -> None:
-    """Print the mean IoU of a contact sheet's masks with those of its photos one by one."""
+    """Print the mean IoU of a contact sheet's masks with those of its images one by one."""
     (folder / "cells").mkdir()
     sheet = Image.new("RGB", (CELL * CELLS, CELL * CELLS))
-    for number, photo in enumerate(cells()):
-        photo.save(folder / f"cells/{number:02}.png")
-        sheet.paste(photo, (number % CELLS * CELL, number // CELLS * CELL))
+    for number, image in enumerate(cells()):
+        image.save(folder / f"cells/{number:02}.png")
+        sheet.paste(image, (number % CELLS * CELL, number // CELLS * CELL))
     sheet.save(folder / "sheet.png")
     single = _masks(folder, "cells", network)
     truth = np.block(
@@ -194,9 +194,9 @@ def contact_sheet(folder: Path, network: list[str]) -> None:
         )
 
 
-def _masks(folder: Path, photos: str, arguments: list[str]) -> dict[str, np.ndarray]:
+def _masks(folder: Path, images: str, arguments: list[str]) -> dict[str, np.ndarray]:
     output = folder / f"masks_{len(list(folder.iterdir()))}"
-    command = [sys.executable, "-m", "fcn_cli", "segment", str(folder / photos), "-q", "-o", str(output)]
+    command = [sys.executable, "-m", "fcn_cli", "segment", str(folder / images), "-q", "-o", str(output)]
     subprocess.run([*command, *arguments], check=True)
     return {path.stem: np.asarray(Image.open(path)) for path in (output / "masks").iterdir()}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).parent
-PHOTOS = HERE.parent / "sample_images"
+IMAGES = HERE.parent / "sample_images"
 DEMO = HERE.parent / "demo_output"
 HEIGHT, GAP, CAPTION = 220, 8, 22
 
 
 def main() -> None:
-    """Put each photo above its colour map and overlay, with its largest class's name."""
+    """Put each image above its colour map and overlay, with its largest class's name."""
     columns = [
         (f"{image}: {name} {fraction:.0%}", _panels(image))
         for image, (fraction, name) in sorted(_largest_classes().items())
@@ -43,9 +43,9 @@ def _largest_classes() -> dict[str, tuple[float, str]]:
 
 
 def _panels(image: str) -> list[Image.Image]:
-    """Return the photo, its colour map and its overlay, all of one height."""
+    """Return the image, its colour map and its overlay, all of one height."""
     stem = Path(image).stem
-    paths = [PHOTOS / image, DEMO / "color" / f"{stem}.png", DEMO / "overlay" / f"{stem}.jpg"]
+    paths = [IMAGES / image, DEMO / "color" / f"{stem}.png", DEMO / "overlay" / f"{stem}.jpg"]
     opened = [Image.open(path).convert("RGB") for path in paths]
     return [panel.resize((round(panel.width * HEIGHT / panel.height), HEIGHT)) for panel in opened]
 

@@ -158,11 +158,11 @@ def wait_until(
 
 
 def start_and_wait_for_records(
-    cwd: Path, count: int, photos: str = "made", *, line: Sequence[str] = (), **options: Any
+    cwd: Path, count: int, images: str = "made", *, line: Sequence[str] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start a run into ``out``, of a folder of photos or by a line; return when its journal has records."""
+    """Start a run into ``out``, of a folder of images or by a line; return when its journal has records."""
     running = subprocess.Popen(
-        line or command("segment", photos, *SMALL, "-o", "out"),
+        line or command("segment", images, *SMALL, "-o", "out"),
         cwd=cwd,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -175,8 +175,8 @@ def start_and_wait_for_records(
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder with the sample photos."""
+def images(tmp_path: Path) -> Path:
+    """A folder with the sample images."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg"):
@@ -215,12 +215,12 @@ def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return running_s3
 
 
-MakePhotos = Callable[..., Path]
+MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def make_photos(tmp_path: Path) -> MakePhotos:
-    """Make a folder of small, different photos, cut from the samples."""
+def make_images(tmp_path: Path) -> MakeImages:
+    """Make a folder of small, different images, cut from the samples."""
 
     def make(names: Sequence[str], folder: str = "made", size: tuple[int, int] = (60, 48)) -> Path:
         with Image.open(SAMPLES / "astronaut.png") as opened:

@@ -62,51 +62,51 @@ def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
 def bases() -> list[Encoded]:
     """Return whole images of every format and pixel type."""
     with Image.open(SAMPLES / "chelsea.png") as opened:
-        photo = opened.convert("RGB").resize((90, 60))
+        image = opened.convert("RGB").resize((90, 60))
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010E] = "described " * 20
-    grey16 = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
-    real = Image.fromarray(np.asarray(photo.convert("L")).astype(np.float32) / 7)
+    grey16 = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    real = Image.fromarray(np.asarray(image.convert("L")).astype(np.float32) / 7)
     broken_real = np.asarray(real).copy()
     broken_real[::3] = np.nan
     broken_real[1::5] = np.inf
-    palette = photo.convert("P")
-    frames = [photo, photo.rotate(90), photo.rotate(180)]
+    palette = image.convert("P")
+    frames = [image, image.rotate(90), image.rotate(180)]
     made = [
-        encoded(photo, ".jpg", exif=exif, icc_profile=b"garbage" * 40),
-        encoded(photo, ".jpg", progressive=True, quality=30),
-        encoded(photo.convert("CMYK"), ".jpg"),
-        encoded(photo.convert("L"), ".jpg"),
-        encoded(photo, ".png"),
-        encoded(photo.convert("RGBA"), ".png", exif=exif),
-        encoded(photo.convert("LA"), ".png"),
-        encoded(photo.convert("1"), ".png"),
+        encoded(image, ".jpg", exif=exif, icc_profile=b"garbage" * 40),
+        encoded(image, ".jpg", progressive=True, quality=30),
+        encoded(image.convert("CMYK"), ".jpg"),
+        encoded(image.convert("L"), ".jpg"),
+        encoded(image, ".png"),
+        encoded(image.convert("RGBA"), ".png", exif=exif),
+        encoded(image.convert("LA"), ".png"),
+        encoded(image.convert("1"), ".png"),
         encoded(grey16, ".png"),
         encoded(palette, ".png", transparency=bytes(range(256))),
         encoded(palette, ".png", transparency=3),
-        (".png", with_chunk(encoded(photo, ".png")[1], b"iCCP", b"icc\0\0" + zlib.compress(b"\0" * 4096))),
-        (".png", with_chunk(encoded(photo, ".png")[1], b"eXIf", b"II*\0\xff\xff\xff\xff" * 9)),
-        (".png", with_chunk(encoded(photo, ".png")[1], b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 19)))),
+        (".png", with_chunk(encoded(image, ".png")[1], b"iCCP", b"icc\0\0" + zlib.compress(b"\0" * 4096))),
+        (".png", with_chunk(encoded(image, ".png")[1], b"eXIf", b"II*\0\xff\xff\xff\xff" * 9)),
+        (".png", with_chunk(encoded(image, ".png")[1], b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 19)))),
         encoded(frames[0], ".png", save_all=True, append_images=frames[1:], duration=50),
         encoded(palette, ".gif", save_all=True, append_images=[f.convert("P") for f in frames[1:]]),
-        encoded(photo, ".bmp"),
+        encoded(image, ".bmp"),
         encoded(palette, ".bmp"),
-        encoded(photo, ".ppm"),
-        encoded(photo.convert("L"), ".pgm"),
-        encoded(photo.convert("1"), ".pbm"),
-        encoded(photo, ".tif", compression="tiff_lzw"),
-        encoded(photo, ".tif", compression="tiff_adobe_deflate", exif=exif),
-        encoded(photo, ".tif", compression="jpeg"),
-        encoded(photo.convert("CMYK"), ".tif"),
+        encoded(image, ".ppm"),
+        encoded(image.convert("L"), ".pgm"),
+        encoded(image.convert("1"), ".pbm"),
+        encoded(image, ".tif", compression="tiff_lzw"),
+        encoded(image, ".tif", compression="tiff_adobe_deflate", exif=exif),
+        encoded(image, ".tif", compression="jpeg"),
+        encoded(image.convert("CMYK"), ".tif"),
         encoded(grey16, ".tif"),
         encoded(real, ".tif"),
         encoded(Image.fromarray(broken_real), ".tif"),
         encoded(Image.fromarray(np.asarray(real).astype(np.int32)), ".tif"),
-        encoded(photo, ".tif", save_all=True, append_images=frames[1:]),
-        encoded(photo.resize((1, 1)), ".png"),
-        encoded(photo.resize((1, 20000)), ".png"),
-        encoded(photo.resize((65500, 1)), ".jpg"),
+        encoded(image, ".tif", save_all=True, append_images=frames[1:]),
+        encoded(image.resize((1, 1)), ".png"),
+        encoded(image.resize((1, 20000)), ".png"),
+        encoded(image.resize((65500, 1)), ".jpg"),
     ]
     for suffix, feature, options in (
         (".webp", "webp", {}),
@@ -117,8 +117,8 @@ def bases() -> list[Encoded]:
         (".j2k", "jpg_2000", {"irreversible": True}),
     ):
         if features.check(feature):
-            made.append(encoded(photo, suffix, **options))
-    return made + [(rare.suffix, rare.data) for rare in rare_formats(photo)] + heif_bases(frames)
+            made.append(encoded(image, suffix, **options))
+    return made + [(rare.suffix, rare.data) for rare in rare_formats(image)] + heif_bases(frames)
 
 
 def heif_bases(frames: list[Image.Image]) -> list[Encoded]:
@@ -249,15 +249,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = folder / "photos"
-        photos.mkdir()
+        images = folder / "photos"
+        images.mkdir()
         chance = random.Random(options.seed)
         made = bases()
         for number, (suffix, data) in enumerate(made):
-            (photos / f"whole{number:03}{suffix}").write_bytes(data)
+            (images / f"whole{number:03}{suffix}").write_bytes(data)
         for number in range(options.count):
             suffix, data = mutated(made, chance)
-            (photos / f"{number:06}{suffix}").write_bytes(data)
+            (images / f"{number:06}{suffix}").write_bytes(data)
         findings = check(folder, len(made) + options.count)
     sys.exit(bool(findings))
 

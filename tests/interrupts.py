@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .conftest import SMALL, command, untimed
-from .moments import assert_same, assert_sound, make_photos, run_until
+from .moments import assert_same, assert_sound, make_images, run_until
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seconds", type=float, nargs=2, default=(0.0, 3.0), metavar=("FROM", "TO"))
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=["segment"])
-    parser.add_argument("--photos", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -124,7 +124,7 @@ def main() -> None:
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_photos(folder / "photos", options.photos)
+        make_images(folder / "photos", options.images)
         for output in ("whole", "voc"):
             whole = run_until(folder, [*COMMANDS["segment"], "-o", output])
             assert whole.code == 1, whole.stderr

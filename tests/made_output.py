@@ -24,8 +24,8 @@ VOC = list(VOC_CLASSES)
 FINGERPRINT = "0123456789abcdef"
 
 
-def make_output(output: Path, maps: Mapping[str, Labels], photos: Path | None = None) -> Path:
-    """Write masks, colours and a journal for label maps by image name; with `photos`, photos there too."""
+def make_output(output: Path, maps: Mapping[str, Labels], images: Path | None = None) -> Path:
+    """Write masks, colours and a journal for label maps by image name; with `images`, images there too."""
     output.mkdir()
     classes = {
         str(index): {"name": name, "color": [index, 0, 0]} for index, name in [*enumerate(VOC), (255, "void")]
@@ -35,7 +35,7 @@ def make_output(output: Path, maps: Mapping[str, Labels], photos: Path | None = 
     (output / "settings.json").write_text(json.dumps(settings))
     with (output / "manifest.jsonl").open("w") as journal:
         for image, labels in maps.items():
-            journal.write(json.dumps(_in_utf8(_record(output, image, labels, photos))) + "\n")
+            journal.write(json.dumps(_in_utf8(_record(output, image, labels, images))) + "\n")
     return output
 
 
@@ -61,15 +61,15 @@ def _in_utf8(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def failed_record(image: str) -> dict[str, Any]:
-    """Return the record of a photo that failed."""
+    """Return the record of an image that failed."""
     error = {"kind": "NotAnImage", "message": "not an image", "limit": None}
     return _fields(image, f"/nowhere/{image}", "failed") | {"error": error}
 
 
-def _record(output: Path, image: str, labels: Labels, photos: Path | None) -> dict[str, Any]:
+def _record(output: Path, image: str, labels: Labels, images: Path | None) -> dict[str, Any]:
     path = f"/nowhere/{image}"
-    if photos is not None:
-        path = str(photos / image)
+    if images is not None:
+        path = str(images / image)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Image.fromarray(np.stack([labels * 12, 255 - labels, labels], axis=2)).save(path)
     outputs = [f"{kind}/{os.path.splitext(image)[0]}.png" for kind in ("masks", "color")]
@@ -80,7 +80,7 @@ def _record(output: Path, image: str, labels: Labels, photos: Path | None) -> di
             picture.putpalette(palettes.hub().tobytes())
         picture.save(output / name)
     values, counts = np.unique(labels, return_counts=True)
-    status = os.stat(path) if photos is not None else None
+    status = os.stat(path) if images is not None else None
     return _fields(image, path, "ok") | {
         "width": labels.shape[1],
         "height": labels.shape[0],

@@ -41,7 +41,7 @@ from fcn_cli.runs import network_stage, prediction_stream, segment  # noqa: F401
 from .conftest import SAMPLES, SMALL
 
 EVENTS = (
-    "decode",  # a decoding worker has a photo in hand
+    "decode",  # a decoding worker has an image in hand
     "predict",  # a batch is about to be predicted
     "half a file",  # half of an output's bytes are written
     "file fsync",  # a file is written, and about to be fsynced
@@ -212,8 +212,8 @@ def _become_command(
     os._exit(99)
 
 
-def make_photos(folder: Path, count: int) -> None:
-    """Make small photos that differ, and one file that is none."""
+def make_images(folder: Path, count: int) -> None:
+    """Make small images that differ, and one file that is none."""
     with Image.open(SAMPLES / "astronaut.png") as opened:
         whole = opened.convert("RGB")
     (folder / "sub").mkdir(parents=True)
@@ -221,7 +221,7 @@ def make_photos(folder: Path, count: int) -> None:
         left, top = 7 * number % 300, 11 * number % 300
         where = folder / ("sub" if number % 3 == 0 else ".") / f"p{number:03}.png"
         whole.crop((left, top, left + 60 + number % 4, top + 48)).save(where)
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no image")
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -271,10 +271,10 @@ def assert_same(output: Path, whole: Path) -> None:
 
 @contextlib.contextmanager
 def material(count: int) -> Iterator[tuple[Path, list[str], Ended]]:
-    """Make photos and an uninterrupted run of them into ``whole``."""
+    """Make images and an uninterrupted run of them into ``whole``."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_photos(folder / "photos", count)
+        make_images(folder / "photos", count)
         arguments = ["segment", "photos", *SMALL, "--workers", "2"]
         uninterrupted = run_until(folder, [*arguments, "-o", "whole"])
         assert uninterrupted.code == 1, uninterrupted.stderr
@@ -328,7 +328,7 @@ def interrupt(folder: Path, arguments: list[str], number: int, nth: int, times: 
     assert "Traceback" not in ended.stderr
     done = assert_sound(output)
     if times == 1:
-        # Batches are of one photo here, in order: all before the one in hand are kept.
+        # Batches are of one image here, in order: all before the one in hand are kept.
         assert done >= nth - 1, f"{done} kept, {nth - 1} were finished"
         run = json.loads((output / "summary.json").read_text())["run"]
         assert run["ok"] + run["failed"] + run["not_reached"] == run["images"]
@@ -346,7 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--moments", type=int, default=40)
     parser.add_argument("--palettes", type=int, default=20, help="how many changes of the palette to kill")
-    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signals", action="store_true", help="also interrupt runs, once and twice")
     parser.add_argument("--event", choices=EVENTS, nargs="+", default=EVENTS)
@@ -363,10 +363,10 @@ def main() -> None:
             seen = f"FAILED: {error}"
         print(f"{name}: {seen}", flush=True)
 
-    with material(options.photos) as (folder, arguments, uninterrupted):
+    with material(options.images) as (folder, arguments, uninterrupted):
         for event in itertools.islice(itertools.cycle(options.event), options.moments):
             # Decoding is counted in the workers, each its own share.
-            most = options.photos // 4 if event == "decode" else uninterrupted.seen[event]
+            most = options.images // 4 if event == "decode" else uninterrupted.seen[event]
             nth = chance.randint(1, most)
             attempt(f"killed at {event} {nth} of {most}", partial(crash, folder, arguments, event, nth))
         shutil.copytree(folder / "whole", folder / "out", dirs_exist_ok=True)
@@ -377,7 +377,7 @@ def main() -> None:
             attempt(name, partial(change_palette, folder, arguments, event, nth, then))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if options.signals else ():
             for times in (1, 2):
-                nth = chance.randint(2, options.photos - 1)
+                nth = chance.randint(2, options.images - 1)
                 name = f"{number.name} x {times} in batch {nth}"
                 attempt(name, partial(interrupt, folder, arguments, number, nth, times))
     print(f"{failed} failed")

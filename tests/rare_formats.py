@@ -22,8 +22,8 @@ class Rare(NamedTuple):
     expected: Pixels
 
 
-def grey(photo: Image.Image) -> Pixels:
-    return np.asarray(photo.convert("L"))
+def grey(image: Image.Image) -> Pixels:
+    return np.asarray(image.convert("L"))
 
 
 def as_rgb(values: Pixels) -> Pixels:
@@ -138,13 +138,13 @@ def saved(image: Image.Image, suffix: str, **options: Any) -> Rare:
     return Rare(suffix, stream.getvalue(), np.asarray(image.convert("RGB")))
 
 
-def rare_formats(photo: Image.Image) -> list[Rare]:
-    """Return a small photo, or what a format can hold of it, in every format that is not an everyday one."""
-    rgb, values = np.asarray(photo), grey(photo)
+def rare_formats(image: Image.Image) -> list[Rare]:
+    """Return a small image, or what a format can hold of it, in every format that is not an everyday one."""
+    rgb, values = np.asarray(image), grey(image)
     shades = values // 17 * 17
-    icon = photo.resize((64, 64))
-    pcx = saved(photo, ".pcx").data
-    rough = np.asarray(photo.resize((768, 512)).convert("L")) // 16 * 8
+    icon = image.resize((64, 64))
+    pcx = saved(image, ".pcx").data
+    rough = np.asarray(image.resize((768, 512)).convert("L")) // 16 * 8
     own: list[tuple[str, Callable[..., bytes], Pixels, Pixels]] = [
         (".cur", cursor, rgb, rgb),
         (".fits", fits, values, as_rgb(values)),
@@ -166,25 +166,25 @@ def rare_formats(photo: Image.Image) -> list[Rare]:
         *(Rare(suffix, encode(content), expected) for suffix, encode, content, expected in own),
         Rare(".dcx", struct.pack("<III", 0x3ADE68B1, 12, 0) + pcx, rgb),
         Rare(".pcd", photo_cd(rough), np.asarray(Image.open(io.BytesIO(photo_cd(rough))))),
-        saved(photo.convert("P"), ".blp"),
-        saved(photo.convert("P"), ".blp", blp_version="BLP1"),
-        saved(photo, ".dds"),
-        saved(photo.convert("L"), ".dds"),
+        saved(image.convert("P"), ".blp"),
+        saved(image.convert("P"), ".blp", blp_version="BLP1"),
+        saved(image, ".dds"),
+        saved(image.convert("L"), ".dds"),
         saved(icon.resize((1024, 1024)), ".icns"),
         saved(icon, ".ico", sizes=[(64, 64)]),
         saved(icon, ".ico", sizes=[(64, 64)], bitmap_format="bmp"),
-        saved(photo, ".im"),
-        saved(photo.convert("1"), ".msp"),
-        saved(photo, ".pcx"),
-        saved(photo.convert("P"), ".pcx"),
-        saved(photo, ".qoi"),
-        saved(photo.convert("RGB"), ".sgi"),
-        saved(photo.convert("RGB"), ".rgb"),
-        saved(photo.convert("RGBA"), ".rgba"),
-        saved(photo.convert("L"), ".bw"),
-        saved(photo, ".tga"),
-        saved(photo.convert("L"), ".icb", compression="tga_rle"),
-        saved(photo.convert("P"), ".vda"),
-        saved(photo, ".vst", orientation=1),
-        saved(photo.convert("1"), ".xbm"),
+        saved(image, ".im"),
+        saved(image.convert("1"), ".msp"),
+        saved(image, ".pcx"),
+        saved(image.convert("P"), ".pcx"),
+        saved(image, ".qoi"),
+        saved(image.convert("RGB"), ".sgi"),
+        saved(image.convert("RGB"), ".rgb"),
+        saved(image.convert("RGBA"), ".rgba"),
+        saved(image.convert("L"), ".bw"),
+        saved(image, ".tga"),
+        saved(image.convert("L"), ".icb", compression="tga_rle"),
+        saved(image.convert("P"), ".vda"),
+        saved(image, ".vst", orientation=1),
+        saved(image.convert("1"), ".xbm"),
     ]

@@ -39,8 +39,8 @@ class Sample:
     reference: float
 
 
-def make_photos(folder: Path, count: int, sizes: int) -> None:
-    """Cut small photos of so many sizes, in no order."""
+def make_images(folder: Path, count: int, sizes: int) -> None:
+    """Cut small images of so many sizes, in no order."""
     folder.mkdir()
     with Image.open(SAMPLES / "astronaut.png") as opened:
         whole = opened.convert("RGB").resize((256, 256))
@@ -49,8 +49,8 @@ def make_photos(folder: Path, count: int, sizes: int) -> None:
     for number in range(count):
         width, height = shapes[random.integers(sizes)]
         left, top = (int(value) for value in random.integers(0, 100, 2))
-        photo = whole.crop((left, top, left + width, top + height))
-        photo.save(folder / f"{number:06}.jpg", quality=80)
+        image = whole.crop((left, top, left + width, top + height))
+        image.save(folder / f"{number:06}.jpg", quality=80)
 
 
 def reference() -> float:
@@ -121,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_photos(folder / "photos", options.count, options.sizes)
+        make_images(folder / "photos", options.count, options.sizes)
         line = command(
             "segment", "photos", "--backbone", "efficientnet_lite0", "--resize", options.resize, "-q"
         )
@@ -151,7 +151,7 @@ def main() -> None:
         text
         for text, bad in (
             # Some of it must: the journal's index takes 810 bytes an image, and the workers' copies of the
-            # list of photos come to be their own, page by page.
+            # list of images come to be their own, page by page.
             ("memory grows", grows > 2500),
             ("the rate falls", speed < 0.9),
             (f"open files grow: {sorted(files)}", max(files) > 2 * min(files) + 10),

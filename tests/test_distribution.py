@@ -213,7 +213,7 @@ def test_messages_name_extras_that_exist() -> None:
 
 
 def test_coco_polygons_without_their_package_name_the_extra(
-    fcn: Fcn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     content = {
@@ -224,7 +224,7 @@ def test_coco_polygons_without_their_package_name_the_extra(
         "categories": [{"id": 1, "name": "cat"}],
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    done = fcn("evaluate", photos, "instances.json", "--backbone", "efficientnet_lite0", code=2)
+    done = fcn("evaluate", images, "instances.json", "--backbone", "efficientnet_lite0", code=2)
     assert "pip install 'fcn-cli[coco]'" in done.stderr
 
 

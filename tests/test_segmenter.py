@@ -1,4 +1,4 @@
-"""The Python API: kinds of photos, order, batches, threads; results that are the command's."""
+"""The Python API: kinds of images, order, batches, threads; results that are the command's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def random_resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cuts(
     count: int, sizes: Sequence[tuple[int, int]] = ((120, 90), (90, 120), (100, 100))
 ) -> list[Image.Image]:
-    """Different photos of several shapes."""
+    """Different images of several shapes."""
     whole = Image.open(SAMPLES / "astronaut.png").convert("RGB")
     found = []
     for number in range(count):
@@ -62,7 +62,7 @@ def cuts(
     return found
 
 
-# ---- kinds of photos
+# ---- kinds of images
 
 
 def encoded(image: Image.Image, form: str = "PNG") -> bytes:
@@ -93,7 +93,7 @@ def after_a_header() -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    "photo",
+    "image",
     [
         lambda: str(CHELSEA),
         lambda: CHELSEA,
@@ -110,12 +110,12 @@ def after_a_header() -> io.BytesIO:
         lambda: np.asfortranarray(np.array(Image.open(CHELSEA))),
     ],
 )
-def test_every_kind_of_photo_gives_the_mask_of_the_file(
-    photo: Callable[[], ImageLike], segmenter: Segmenter
+def test_every_kind_of_image_gives_the_mask_of_the_file(
+    image: Callable[[], ImageLike], segmenter: Segmenter
 ) -> None:
     expected = segmenter(CHELSEA)
     assert len(np.unique(expected.labels)) > 1
-    given = photo()
+    given = image()
     got = segmenter(given)
     assert np.array_equal(got.labels, expected.labels)
     assert got.image.tobytes() == Image.open(CHELSEA).convert("RGB").tobytes()
@@ -124,7 +124,7 @@ def test_every_kind_of_photo_gives_the_mask_of_the_file(
 
 
 @pytest.mark.parametrize(
-    ("photo", "text"),
+    ("image", "text"),
     [
         (None, "NoneType"),
         (3, "int"),
@@ -137,11 +137,11 @@ def test_every_kind_of_photo_gives_the_mask_of_the_file(
         (io.StringIO("text"), "text"),
     ],
 )
-def test_what_is_no_photo_is_a_type_error(photo: Any, text: str, segmenter: Segmenter) -> None:
+def test_what_is_no_image_is_a_type_error(image: Any, text: str, segmenter: Segmenter) -> None:
     with pytest.raises(TypeError, match=text):
-        segmenter(photo)
+        segmenter(image)
     with pytest.raises(TypeError, match=text):
-        list(segmenter.batch([photo], on_error="return"))
+        list(segmenter.batch([image], on_error="return"))
 
 
 def closed_file() -> io.BytesIO:
@@ -151,7 +151,7 @@ def closed_file() -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    ("photo", "kind"),
+    ("image", "kind"),
     [
         (b"", FailureKind.EMPTY_FILE),
         (b"no image", FailureKind.NOT_AN_IMAGE),
@@ -161,11 +161,11 @@ def closed_file() -> io.BytesIO:
         (Image.open(io.BytesIO(CHELSEA.read_bytes()[:50000])), FailureKind.TRUNCATED),
     ],
 )
-def test_a_photo_that_cannot_be_read_is_an_image_error(
-    photo: ImageLike, kind: FailureKind, segmenter: Segmenter
+def test_an_image_that_cannot_be_read_is_an_image_error(
+    image: ImageLike, kind: FailureKind, segmenter: Segmenter
 ) -> None:
     with pytest.raises(ImageError) as raised:
-        segmenter(photo)
+        segmenter(image)
     assert raised.value.failure.kind == kind
 
 
@@ -195,7 +195,7 @@ def as_kinds(images: Sequence[Image.Image], folder: Path) -> list[ImageLike]:
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_a_batch_is_the_single_photos_in_order(batch_size: int | None, tmp_path: Path) -> None:
+def test_a_batch_is_the_single_images_in_order(batch_size: int | None, tmp_path: Path) -> None:
     ours = Segmenter("efficientnet_lite0", resize=SIDE, batch_size=batch_size, confidence=True)
     images = cuts(8)
     expected = [ours(image) for image in images]
@@ -209,7 +209,7 @@ def test_a_batch_is_the_single_photos_in_order(batch_size: int | None, tmp_path:
     assert list(ours.batch([])) == []
 
 
-def test_photos_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_one_shape_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Segmenter("efficientnet_lite0", resize=SIDE, batch_size=4, kernels="torch")
     counts: list[int] = []
     real = engine.Engine.predict
@@ -250,7 +250,7 @@ def test_an_error_of_the_iterable_comes_after_the_results_before_it(segmenter: S
         next(results)
 
 
-def test_buffers_may_be_used_again_for_the_next_photo(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_buffers_may_be_used_again_for_the_next_image(segmenter: Segmenter, tmp_path: Path) -> None:
     images = cuts(5, ((100, 100),))
     expected = [segmenter(image).labels for image in images]
     images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
@@ -278,7 +278,7 @@ def test_buffers_may_be_used_again_for_the_next_photo(segmenter: Segmenter, tmp_
         assert np.array_equal(got.labels, mask)
 
 
-def test_photos_are_taken_a_bounded_number_ahead(
+def test_images_are_taken_a_bounded_number_ahead(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "cpu_count", lambda: 2)
@@ -316,7 +316,7 @@ def test_decoding_goes_on_beside_the_network(segmenter: Segmenter, monkeypatch: 
         return result
 
     def predict(*arguments: Any) -> Any:
-        # While the first photo is in the network, the third is decoded.
+        # While the first image is in the network, the third is decoded.
         assert second.wait(20)
         return real_predict(*arguments)
 
@@ -489,10 +489,10 @@ def test_options_are_documented_and_numbers_of_numpy_are_numbers(tmp_path: Path)
         Segmenter("resnet50", class_names=tmp_path / "names", offline=True)
 
 
-# ---- results and errors name their photo
+# ---- results and errors name their image
 
 
-def test_results_and_errors_carry_and_print_their_photo(segmenter: Segmenter) -> None:
+def test_results_and_errors_carry_and_print_their_image(segmenter: Segmenter) -> None:
     pixels = np.array(Image.open(CHELSEA))
     with CHELSEA.open("rb") as file:
         given: list[ImageLike] = [CHELSEA, pixels, b"no image", "nowhere.png", file, Image.open(CHELSEA)]
@@ -530,19 +530,19 @@ def test_errors_of_calls_are_in_terms_of_the_api(
         with pytest.raises(RequestError, match=r"^palette mauve: no such palette"):
             call("mauve")
     monkeypatch.setattr(decoder, "_check_pixels", lambda *_: formats.refuse_pixels("9x9", 10))
-    for photo in (CHELSEA, CHELSEA.read_bytes()):
-        (error,) = segmenter.batch([photo], on_error="return")
+    for image in (CHELSEA, CHELSEA.read_bytes()):
+        (error,) = segmenter.batch([image], on_error="return")
         assert isinstance(error, ImageError)
         assert "if that is intended, give its pixels as an array" in str(error)
         assert "--" not in error.failure.message
 
 
 @pytest.mark.parametrize(
-    "photo", ["cat.jpg", Path("cat.jpg"), b"data", io.BytesIO(), Image.new("RGB", (9, 9))]
+    "image", ["cat.jpg", Path("cat.jpg"), b"data", io.BytesIO(), Image.new("RGB", (9, 9))]
 )
-def test_a_batch_of_one_photo_that_is_no_list_is_refused_at_once(photo: Any, segmenter: Segmenter) -> None:
+def test_a_batch_of_one_image_that_is_no_list_is_refused_at_once(image: Any, segmenter: Segmenter) -> None:
     with pytest.raises(TypeError, match="batch takes several images, this is one"):
-        segmenter.batch(photo)
+        segmenter.batch(image)
 
 
 # ---- in a notebook

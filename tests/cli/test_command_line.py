@@ -20,7 +20,7 @@ from fcn_cli.cli.command_line import UsageError, usage_message
 from fcn_cli.common.output_layout import output_type_names
 from fcn_cli.common.wording import alternatives, counted
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from ..made_output import make_output
 from ..terminal import BOXES
 
@@ -85,10 +85,10 @@ def test_a_wrong_command_line_is_answered_in_one_line(fcn: Fcn, line: str, said:
     ],
 )
 def test_words_are_taken_in_upper_and_lower_case(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, options: str
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, options: str
 ) -> None:
     """The same settings, names and looks as in lower case: with these nothing is left to do."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     line = ("segment", "made", *SMALL, "-o", "out")
     fcn(*line, *options.split())
     assert "nothing to do" in fcn(*line, *options.lower().split()).stderr
@@ -144,9 +144,9 @@ def test_a_wrong_value_in_the_environment_is_answered_with_its_variable(
 
 @pytest.mark.long
 def test_booleans_from_the_environment(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     for value, name in {"TRUE": "a.png.png", "off": "a.png"}.items():
         monkeypatch.setenv("FCN_KEEP_EXTENSION", value)
         fcn("segment", "made", *SMALL, "-o", value)
@@ -197,9 +197,9 @@ def test_no_option_answers_a_wrong_value_in_the_parsers_own_words() -> None:
 
 
 def test_the_environment_sets_nothing_that_destroys_or_changes_what_a_call_is(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     from_environment = set()
     for path, command, context in commands():
         for param in command.get_params(context):

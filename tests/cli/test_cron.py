@@ -19,7 +19,7 @@ from ..conftest import (
     HELD,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     python_with,
@@ -34,12 +34,12 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ")
 
 
 def test_lines_have_the_time_of_day_off_a_terminal(
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    (make_photos(["a.png"]) / "bad.png").write_bytes(b"?")
+    (make_images(["a.png"]) / "bad.png").write_bytes(b"?")
     monkeypatch.chdir(tmp_path)
     assert run(["segment", "made", *SMALL]) == 1
     shown = capfd.readouterr()
@@ -49,8 +49,8 @@ def test_lines_have_the_time_of_day_off_a_terminal(
     assert shown.out == ""
 
 
-def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    (make_photos(["a.png"]) / "bad\nname.png").write_bytes(b"?")
+def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    (make_images(["a.png"]) / "bad\nname.png").write_bytes(b"?")
     log = tmp_path / "fcn.log"
     done = fcn("segment", "made", *SMALL, "-q", "--log-file", log, code=1)
     assert len(done.stderr.splitlines()) == 1
@@ -70,10 +70,10 @@ def test_a_log_file_has_everything_quiet_or_not(fcn: Fcn, make_photos: MakePhoto
 
 @pytest.mark.long
 def test_a_log_does_not_grow_with_what_was_done_before(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Images done before are one line a night, whatever their number; a failure is one line."""
-    (make_photos([f"{name}.png" for name in "abcd"]) / "bad.png").write_bytes(b"?")
+    (make_images([f"{name}.png" for name in "abcd"]) / "bad.png").write_bytes(b"?")
     line = ("segment", "made", *SMALL, "-o", "out", "-q", "--log-file", "fcn.log")
     fcn(*line, code=1)
     first = (tmp_path / "fcn.log").read_text()
@@ -92,8 +92,8 @@ def test_a_log_does_not_grow_with_what_was_done_before(
 
 @pytest.mark.long
 @pytest.mark.parametrize("rotated", ["moved", "copied and cut"])
-def test_a_log_that_is_rotated_during_a_run(rotated: str, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["held.png", "z.png"])
+def test_a_log_that_is_rotated_during_a_run(rotated: str, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["held.png", "z.png"])
     log = tmp_path / "fcn.log"
     running = subprocess.Popen(
         command("segment", "made", *SMALL, "-q", "--log-file", log),
@@ -117,8 +117,8 @@ def test_a_log_that_is_rotated_during_a_run(rotated: str, make_photos: MakePhoto
 
 
 @pytest.mark.slow
-def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "held.png"])
+def test_waiting_for_the_run_before(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "held.png"])
     line = command("segment", "made", *SMALL, "-o", "out")
     first = subprocess.Popen(line, cwd=tmp_path, env=python_with(HELD, tmp_path))
     wait_until(lambda: (tmp_path / "opened").exists())
@@ -126,8 +126,8 @@ def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> 
         second = subprocess.Popen([*line, "--wait", "60"], cwd=tmp_path, stderr=stream)
         told = f"waiting for another run (process {first.pid}".encode()
         wait_until(lambda: told in (tmp_path / "err").read_bytes())
-        # A photo that comes while the second run waits is the second run's.
-        make_photos(["late.png"])
+        # An image that comes while the second run waits is the second run's.
+        make_images(["late.png"])
         (tmp_path / "go").touch()
         assert first.wait(timeout=60) == 0
         assert second.wait(timeout=60) == 0
@@ -135,8 +135,8 @@ def test_waiting_for_the_run_before(make_photos: MakePhotos, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_waiting_ends(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_waiting_ends(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     with filelock.FileLock(tmp_path / "out/.fcn.lock"):
         before = time.monotonic()
@@ -148,8 +148,8 @@ def test_waiting_ends(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None
     assert "waiting for another run" in done.stderr
 
 
-def test_waiting_is_interrupted(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_waiting_is_interrupted(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     (tmp_path / "out").mkdir()
     with filelock.FileLock(tmp_path / "out/.fcn.lock"), (tmp_path / "err").open("wb") as stream:
         line = command("segment", "made", *SMALL, "-o", "out", "--wait", "60")
@@ -162,9 +162,9 @@ def test_waiting_is_interrupted(make_photos: MakePhotos, tmp_path: Path) -> None
 @pytest.mark.long
 @pytest.mark.parametrize(("stream", "state"), [("stderr", "full"), ("stdout", "gone")])
 def test_messages_that_nobody_can_read_stop_nothing(
-    stream: str, state: str, make_photos: MakePhotos, tmp_path: Path
+    stream: str, state: str, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     if state == "full":
         target: int = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -185,9 +185,9 @@ def test_messages_that_nobody_can_read_stop_nothing(
 
 @pytest.mark.long
 def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([f"p{i:03}.png" for i in range(40)])
+    make_images([f"p{i:03}.png" for i in range(40)])
     reader, writer = os.pipe()
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         # As small as Linux has them: some records fill it.
@@ -208,8 +208,8 @@ def test_a_pipe_that_nobody_empties_holds_the_run_up_and_loses_nothing(
 
 
 @pytest.mark.slow
-def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png"])
+def test_without_home_terminal_or_locale(make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png"])
     (made / "sch\u00f6n.png").write_bytes((made / "a.png").read_bytes())
     for locale in ({"LC_ALL": "POSIX"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {}):
         done = subprocess.run(
@@ -228,9 +228,9 @@ def test_without_home_terminal_or_locale(make_photos: MakePhotos, tmp_path: Path
 
 @pytest.mark.long
 def test_a_dry_run_looks_whether_listed_images_are_there(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     (made / "dead.png").symlink_to("nowhere")
     (tmp_path / "list").write_text("made/a.png\nmade/lost.png\nmade/dead.png\nmade/b.png\n")
     line = ("segment", "--files-from", "list", "--root", "made", *SMALL, "-o", "out")
@@ -249,9 +249,9 @@ def test_a_dry_run_looks_whether_listed_images_are_there(
 
 
 @pytest.mark.slow
-def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"{number}.png" for number in range(3)], folder="few", size=(200, 150))
-    make_photos([f"p{number:02}.png" for number in range(40)], size=(200, 150))
+def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"{number}.png" for number in range(3)], folder="few", size=(200, 150))
+    make_images([f"p{number:02}.png" for number in range(40)], size=(200, 150))
     few, all_of_them = (
         shlex.join(command("segment", name, *SMALL, "-o", "out", "-q")) for name in ("few", "made")
     )
@@ -275,7 +275,7 @@ def test_a_run_that_will_not_fit_on_the_disk_is_warned_of(make_photos: MakePhoto
 
 
 @pytest.mark.long
-def test_the_readmes_line_runs_in_crons_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_the_readmes_line_runs_in_crons_environment(make_images: MakeImages, tmp_path: Path) -> None:
     """As cron runs it: by sh, with its short PATH, and mail only when something went wrong."""
     line = next(line for line in README.read_text().splitlines() if line.startswith("    15 2 * * *  "))
     assert "%" not in line  # cron takes it for a line end
@@ -284,7 +284,7 @@ def test_the_readmes_line_runs_in_crons_environment(make_photos: MakePhotos, tmp
     script = home / "fcn-env/bin/fcn"
     script.write_text(f'#!/bin/sh\nPYTHONPATH={README.parent} exec {shlex.join(command())} "$@"\n')
     script.chmod(0o755)
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     called = line.split(None, 5)[5].replace("/data/photos", str(made)).replace("/data/", f"{tmp_path}/")
     environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "somebody"}
     whole = ["/bin/sh", "-c", f"{called} {shlex.join(SMALL)}"]

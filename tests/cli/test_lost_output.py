@@ -20,7 +20,7 @@ import pytest
 from fcn_cli.__main__ import run
 from fcn_cli.cli.app import app
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree, untimed, wait_until
+from ..conftest import SMALL, Fcn, MakeImages, command, need, run_line, tree, untimed, wait_until
 from ..made_output import failed_record, make_output
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -190,9 +190,9 @@ def test_a_pipe_that_does_not_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_log_on_a_full_disk(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_log_on_a_full_disk(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """One line when it happens, one at the end, and 5; the masks are whole."""
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     first = "--log-file /dev/full: cannot be written (No space left on device); the run continues without it"
     last = "--log-file /dev/full: lines are missing (No space left on device)"
     done = fcn("segment", "made", *SMALL, "-q", "--log-file", "/dev/full", code=5)
@@ -205,9 +205,9 @@ def test_a_log_on_a_full_disk(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_a_log_that_cannot_be_opened_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_again(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """Its folder is removed while a run waits for stdin: what comes later is lost."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     (tmp_path / "logs").mkdir()
     need("bash")
     line = shlex.join(

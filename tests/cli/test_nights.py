@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, Fcn, Finished, MakePhotos, command, run_on_a_small_disk
+from ..conftest import SMALL, Fcn, Finished, MakeImages, command, run_on_a_small_disk
 
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d ", re.MULTILINE)
 
@@ -46,8 +46,8 @@ class Mornings:
 
 
 @pytest.mark.long
-def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "b.png"])
+def test_what_is_known_in_the_morning(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "b.png"])
     mornings, log = Mornings(tmp_path / "mornings.txt"), Log(tmp_path / "fcn.log")
     line = ("segment", made, *SMALL, "-o", "out", "-q", "--log-file", tmp_path / "fcn.log")
     ask = ("status", "out", "--max-age", "26h")
@@ -86,7 +86,7 @@ def test_what_is_known_in_the_morning(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     assert "1 recorded image is gone; see --prune" in lines
 
     # The disk of the last night has room for a few of 60 new images.
-    make_photos([f"new{number:02}.png" for number in range(60)], size=(300, 300))
+    make_images([f"new{number:02}.png" for number in range(60)], size=(300, 300))
     small = tmp_path / "small"
     small.mkdir()
     cron, monitor = shlex.join(command(*line)), shlex.join(command(*ask))

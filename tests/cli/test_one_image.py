@@ -22,7 +22,7 @@ from fcn_cli.cli.app import app
 from fcn_cli.cli.one_image import _PARAMETERS
 from fcn_cli.common import limits, palettes
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, command, tree
 from ..terminal import on_a_terminal
 
 CHELSEA = SAMPLES / "chelsea.png"
@@ -64,7 +64,7 @@ def shell(line: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[b
 
 @pytest.mark.long
 def test_a_mask_through_pipes_is_byte_for_byte_that_of_a_folder(
-    fcn: Fcn, photos: Path, tmp_path: Path
+    fcn: Fcn, images: Path, tmp_path: Path
 ) -> None:
     fcn("segment", "photos", *SMALL, "-o", "out")
     (tmp_path / "work").mkdir()
@@ -126,7 +126,7 @@ def test_the_output_may_come_from_the_environment(
     ],
     ids=["empty", "cut"],
 )
-def test_a_photo_that_fails_writes_nothing_and_exits_with_1(
+def test_an_image_that_fails_writes_nothing_and_exits_with_1(
     fcn: Fcn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, message: str
 ) -> None:
     (tmp_path / "given").write_bytes(data)
@@ -179,8 +179,8 @@ def test_a_full_disk_is_an_error(
 
 
 @pytest.mark.long
-def test_a_terminal_gets_no_binary_and_is_no_photo(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_a_terminal_gets_no_binary_and_is_no_image(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     line = command("segment", "made/a.png", *SMALL, "-o", "-")
     shown = on_a_terminal(line, 200, cwd=tmp_path, environment={}, code=2)
     assert shown.count("\n") == 1
@@ -220,17 +220,17 @@ def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_requests_that_make_no_sense_are_refused(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, arguments: tuple[str, ...], message: str
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     before = tree(tmp_path)
     done = fcn("segment", *arguments, *SMALL, code=2)
     assert message in done.stderr
     assert (done.stdout, tree(tmp_path)) == ("", before)
 
 
-def test_one_image_becomes_one_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png"])
+def test_one_image_becomes_one_file(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "b.png"])
     (tmp_path / "broken.png").write_bytes(b"?")
     (tmp_path / "sub").mkdir()
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,overlay")
@@ -282,9 +282,9 @@ def test_one_image_becomes_one_file(fcn: Fcn, make_photos: MakePhotos, tmp_path:
     ],
 )
 def test_files_that_cannot_be_meant(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, arguments: tuple[str, ...], message: str
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     (tmp_path / "link.png").symlink_to("made/a.png")
     os.mkfifo(tmp_path / "pipe.png")
     before = sorted(tmp_path.rglob("*"))
@@ -293,9 +293,9 @@ def test_files_that_cannot_be_meant(
 
 
 def test_the_input_is_never_replaced(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     os.link(made / "a.png", tmp_path / "hard.png")
     before = tree(tmp_path)
     url = f"file://{made}/a.png"

@@ -18,7 +18,7 @@ from fcn_cli.cli.app import app
 from fcn_cli.common import limits
 from fcn_cli.inputs import file_lists
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, run_process, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, run_process, tree
 
 # How options write a number: alone, as a number of shards, as a width, as an age.
 FORMS = "{}", "1/{}", "{}x10", "{}h"
@@ -113,8 +113,8 @@ def test_a_number_out_of_range_is_refused_at_once(
 
 
 @pytest.mark.slow
-def test_the_largest_numbers_work(make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos([f"p{i}.png" for i in range(3)])
+def test_the_largest_numbers_work(make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images([f"p{i}.png" for i in range(3)])
     largest: list[str | int] = [
         *("--workers", limits.MOST_WORKERS, "--batch-size", limits.MOST_IN_A_BATCH),
         *("--wait", limits.MOST_SECONDS, "--decode-timeout", limits.MOST_SECONDS),
@@ -144,9 +144,9 @@ def test_segmenter_refuses_them_too(name: str, value: int) -> None:
 @pytest.mark.parametrize("option", FILES)
 @pytest.mark.parametrize("kind", ["device", "pipe", "socket", "sparse"])
 def test_what_is_no_file_is_refused_as_one(
-    option: str, kind: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, kind: str, fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     path = Path("/dev/zero") if kind == "device" else tmp_path / kind
     if kind == "sparse":
         path.touch()
@@ -173,9 +173,9 @@ def test_what_is_no_file_is_refused_as_one(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
-def test_annotations_that_are_no_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_annotations_that_are_no_file(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    make_photos(["a.png"])
+    make_images(["a.png"])
     os.mkfifo(tmp_path / "pipe.json")
     done = fcn("evaluate", "made", "pipe.json", *SMALL, code=2)
     assert done.stderr == "fcn: pipe.json: cannot be read (not a regular file)\n"
@@ -214,11 +214,11 @@ def test_lists_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
-def test_a_log_file_that_nobody_reads_is_refused(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_log_file_that_nobody_reads_is_refused(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    done = fcn("segment", make_photos(["a.png"]), "--log-file", "pipe", "--dry-run", code=2)
+    done = fcn("segment", make_images(["a.png"]), "--log-file", "pipe", "--dry-run", code=2)
     assert done.stderr == "fcn: --log-file pipe: cannot be written (No such device or address)\n"
-    fcn("segment", make_photos(["a.png"]), *SMALL, "--log-file", "/dev/null", "--dry-run")
+    fcn("segment", make_images(["a.png"]), *SMALL, "--log-file", "/dev/null", "--dry-run")
 
 
 URL_IS_NO_PATH = [
@@ -233,9 +233,9 @@ URL_OF_A_STORE = [
 
 
 @pytest.mark.parametrize("line", URL_IS_NO_PATH + URL_OF_A_STORE)
-def test_unknown_kinds_of_urls(line: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_unknown_kinds_of_urls(line: str, fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     url = "mailbox+new://host/name"
-    make_photos(["a.png"])
+    make_images(["a.png"])
     before = tree(tmp_path)
     start = time.monotonic()
     done = fcn(*(url if word == "URL" else word for word in line.split()), code=2)
@@ -249,9 +249,9 @@ def test_unknown_kinds_of_urls(line: str, fcn: Fcn, make_photos: MakePhotos, tmp
 
 
 def test_unknown_kinds_of_urls_from_the_environment(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     for name in ("OUTPUT", "WEIGHTS", "CLASS_NAMES", "PALETTE", "LOG_FILE"):
         with monkeypatch.context() as patch:
             patch.setenv(f"FCN_{name}", "foo://x")

@@ -10,7 +10,7 @@ import pytest
 
 from fcn_cli import __version__
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 
 REPORT = (
     "import sys; from fcn_cli.__main__ import run; code = run(sys.argv[1:]); "
@@ -35,9 +35,9 @@ def test_help_and_version_import_no_torch() -> None:
 
 @pytest.mark.long
 def test_commands_that_read_an_output_directory_import_no_torch(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL)
     assert heavy_modules("status", "fcn_output", cwd=tmp_path) == "[]"
     assert heavy_modules("verify", "fcn_output", cwd=tmp_path) == "[]"
@@ -52,10 +52,10 @@ def test_version(fcn: Fcn) -> None:
 
 @pytest.mark.long
 def test_a_run_needs_neither_torchvision_nor_pytorchs_compiler(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Either takes longer to import than the rest of PyTorch."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     every_kind = ("--write", "masks,color,overlay,confidence,cutout")
     for how in ((), ("--kernels", "torch", "--precision", "bf16", "--scales", "1,0.5", "--flip")):
         loaded = heavy_modules("segment", "made", *SMALL, *how, *every_kind, "--overwrite", cwd=tmp_path)
@@ -63,8 +63,8 @@ def test_a_run_needs_neither_torchvision_nor_pytorchs_compiler(
 
 
 @pytest.mark.long
-def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png"])
+def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "b.png"])
     fcn("segment", "made", *SMALL)
     assert heavy_modules("segment", "made", *SMALL, cwd=tmp_path) == "[]"
     # Kinds that can be made from the masks on disk need no network either.
@@ -72,16 +72,16 @@ def test_a_run_with_nothing_to_do_imports_no_torch(fcn: Fcn, make_photos: MakePh
     assert (tmp_path / "fcn_output/overlay/a.jpg").is_file()
 
 
-def test_a_dry_run_builds_and_writes_nothing(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_a_dry_run_builds_and_writes_nothing(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     assert heavy_modules("segment", "made", *SMALL, "--dry-run", cwd=tmp_path) == "[]"
     assert not (tmp_path / "fcn_output").exists()
 
 
 def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(
-    fcn: Fcn, make_photos: MakePhotos
+    fcn: Fcn, make_images: MakeImages
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     for device in ("cuda:99", "tpu"):
         # ResNet-50's weights are not on this machine either.
         for line in (("made",), ("made/a.png", "-o", "cat.png")):

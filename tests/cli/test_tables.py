@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from fcn_cli.cli.tables import write_table
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, run_process
+from ..conftest import SMALL, Fcn, MakeImages, command, run_process
 from ..terminal import BOXES, COLORS, is_painted, on_a_terminal, what_stays
 
 LARGEST = 10**15
@@ -67,8 +67,8 @@ def test_in_a_pipe_a_table_is_plain_columns_whatever_the_width(
     assert len({len(line) for line in text.splitlines()[:4]}) == 1  # right-aligned
 
 
-def test_a_runs_table_in_a_log_is_plain_text(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"], size=(200, 160))
+def test_a_runs_table_in_a_log_is_plain_text(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"], size=(200, 160))
     done = fcn("segment", "made", *SMALL)
     assert done.stderr.isascii()
     assert "\x1b" not in done.stderr
@@ -134,9 +134,9 @@ def test_no_figure_is_cut_in_a_table_of_any_width(columns: int, rows: list[tuple
     ids=["NO_COLOR", "TERM=dumb"],
 )
 def test_colours_and_lines_are_for_terminals_that_have_and_want_them(
-    environment: dict[str, str], drawn: bool, photos: Path, tmp_path: Path
+    environment: dict[str, str], drawn: bool, images: Path, tmp_path: Path
 ) -> None:
-    line = command("segment", photos, *SMALL, "--write", "masks")
+    line = command("segment", images, *SMALL, "--write", "masks")
     text = on_a_terminal(line, 100, cwd=tmp_path, environment=environment)
     assert not is_painted(text)
     assert bool(BOXES.search(text)) == drawn
@@ -162,8 +162,8 @@ def test_names_are_shown_as_they_are_also_in_brackets_or_beyond_the_encoding(
     assert narrow.read().splitlines()[1].split() == ["[bold]sch\\xf6n[/bold]", "1"]
 
 
-def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png"])
+def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "b.png"])
     one = tmp_path / "one"
     one.mkdir()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(one / "a.png")
@@ -182,8 +182,8 @@ def test_one_pixel_and_one_class_and_one_name(fcn: Fcn, make_photos: MakePhotos,
 
 
 @pytest.mark.long
-def test_a_stream_that_only_takes_ascii_gets_escapes(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["sch\u00f6n.png"])
+def test_a_stream_that_only_takes_ascii_gets_escapes(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["sch\u00f6n.png"])
     a, b = label_maps(tmp_path / "a", 1, "sch\u00f6n.png"), label_maps(tmp_path / "b", 2, "sch\u00f6n.png")
     done = run_process("compare", a, b, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
     assert "sch\\xf6n" in done.stdout

@@ -17,7 +17,7 @@ import pytest
 
 from fcn_cli.cli.display import TerminalBar
 
-from ..conftest import SMALL, MakePhotos, command
+from ..conftest import SMALL, MakeImages, command
 from ..terminal import BAR, BOXES, is_painted, on_a_terminal, what_stays
 
 
@@ -90,9 +90,9 @@ def test_at_any_width_the_bar_stays_on_one_line(terminal: Terminal) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("columns", "bars"), [(40, False), (100, True)])
 def test_a_run_shows_a_bar_for_each_class_where_there_is_room(
-    columns: int, bars: bool, photos: Path, tmp_path: Path
+    columns: int, bars: bool, images: Path, tmp_path: Path
 ) -> None:
-    line = command("segment", photos, *SMALL, "--write", "masks")
+    line = command("segment", images, *SMALL, "--write", "masks")
     text = on_a_terminal(line, columns, cwd=tmp_path, environment={})
     assert is_painted(text)
     shown = what_stays(text)
@@ -113,9 +113,9 @@ def test_a_run_shows_a_bar_for_each_class_where_there_is_room(
 
 @pytest.mark.long
 def test_failures_are_in_the_bar_and_messages_do_not_break_it(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png", "d.png"])
+    made = make_images(["a.png", "b.png", "d.png"])
     (made / "c.png").write_bytes(b"no image")
     text = on_a_terminal(command("segment", "made", *SMALL, "-v"), 90, cwd=tmp_path, environment={}, code=1)
     assert any("1 failed" in drawn for drawn in BAR.findall(text))

@@ -1,4 +1,4 @@
-"""Ray clusters on this machine; what goes wrong in their actors is planted in the photos."""
+"""Ray clusters on this machine; what goes wrong in their actors is planted in the images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..conftest import SMALL, command, start_and_wait_for_records
 
 ROOT = Path(__file__).parent.parent.parent
 KILLER = (61, 203)
-"""The size of photos that kill the process in which the network meets them."""
+"""The size of images that kill the process in which the network meets them."""
 LOST = "lost"
-"""How the names of photos begin whose records get lost in an actor."""
+"""How the names of images begin whose records get lost in an actor."""
 
 TELLS = "tells"
-"""How the names of photos begin beside which an actor writes what OpenMP finds in its environment."""
+"""How the names of images begin beside which an actor writes what OpenMP finds in its environment."""
 
-# The driver and the decoding workers live: the network meets photos in the actors only.
+# The driver and the decoding workers live: the network meets images in the actors only.
 PLANTED = f"""
 import importlib.util, os, signal, sys
 

@@ -36,32 +36,32 @@ def listening() -> Iterator[tuple[str, list[bytes]]]:
         yield f"127.0.0.1:{server.getsockname()[1]}", answers
 
 
-def test_a_dead_address_fails_at_once(fcn: Fcn, photos: Path) -> None:
+def test_a_dead_address_fails_at_once(fcn: Fcn, images: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         began = time.monotonic()
-        done = fcn("segment", photos, *SMALL, "--ray", address, code=2)
+        done = fcn("segment", images, *SMALL, "--ray", address, code=2)
     assert f"--ray {address}: no answer (Connection refused)" in done.stderr
     assert time.monotonic() - began < 10
     assert not Path("fcn_output").exists()
 
 
 def test_a_server_that_is_not_ray_is_refused(
-    fcn: Fcn, photos: Path, listening: tuple[str, list[bytes]]
+    fcn: Fcn, images: Path, listening: tuple[str, list[bytes]]
 ) -> None:
     address, answers = listening
     answers.append(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    done = fcn("segment", photos, *SMALL, "--ray", address, code=2)
+    done = fcn("segment", images, *SMALL, "--ray", address, code=2)
     assert f"--ray {address}: no answer (not a Ray server)" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_server_that_says_nothing_is_refused_within_ten_seconds(
-    fcn: Fcn, photos: Path, listening: tuple[str, list[bytes]]
+    fcn: Fcn, images: Path, listening: tuple[str, list[bytes]]
 ) -> None:
     began = time.monotonic()
-    done = fcn("segment", photos, *SMALL, "--ray", listening[0], code=2)
+    done = fcn("segment", images, *SMALL, "--ray", listening[0], code=2)
     assert "no answer (timed out)" in done.stderr
     assert time.monotonic() - began < 10
 
@@ -77,8 +77,8 @@ def test_a_server_that_says_nothing_is_refused_within_ten_seconds(
         ("", "--ray takes local, or HOST:PORT"),
     ],
 )
-def test_what_is_no_address_is_a_usage_error(fcn: Fcn, photos: Path, given: str, message: str) -> None:
-    assert message in fcn("segment", photos, *SMALL, "--ray", given, code=2).stderr
+def test_what_is_no_address_is_a_usage_error(fcn: Fcn, images: Path, given: str, message: str) -> None:
+    assert message in fcn("segment", images, *SMALL, "--ray", given, code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -89,22 +89,22 @@ def test_what_is_no_address_is_a_usage_error(fcn: Fcn, photos: Path, given: str,
         (("--device", "cuda:0"), "Ray gives each actor a GPU of its own"),
     ],
 )
-def test_what_excludes_ray_is_refused(fcn: Fcn, photos: Path, options: tuple[str, ...], message: str) -> None:
-    done = fcn("segment", photos, *SMALL, "--ray", "local", *options, code=2)
+def test_what_excludes_ray_is_refused(fcn: Fcn, images: Path, options: tuple[str, ...], message: str) -> None:
+    done = fcn("segment", images, *SMALL, "--ray", "local", *options, code=2)
     assert message in done.stderr
     assert not Path("fcn_output").exists()
 
 
-def test_a_dry_run_plans_without_ray(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
-    done = fcn("segment", photos, *SMALL, "--ray", "nowhere.invalid:6379", "--dry-run")
+def test_a_dry_run_plans_without_ray(fcn: Fcn, images: Path, tmp_path: Path) -> None:
+    done = fcn("segment", images, *SMALL, "--ray", "nowhere.invalid:6379", "--dry-run")
     assert done.stdout.count("segment\t") == 4
     assert not Path("fcn_output").exists()
 
 
-def test_without_ray_its_extra_is_named(photos: Path, tmp_path: Path) -> None:
+def test_without_ray_its_extra_is_named(images: Path, tmp_path: Path) -> None:
     without = "import sys; sys.modules['ray'] = None"
     done = run_line(
-        command("segment", photos, *SMALL, "--ray", "local"),
+        command("segment", images, *SMALL, "--ray", "local"),
         code=2,
         cwd=tmp_path,
         env=python_with(without, tmp_path),

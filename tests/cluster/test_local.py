@@ -15,7 +15,7 @@ import pytest
 from ..conftest import (
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     run_on_a_small_disk,
@@ -58,10 +58,10 @@ def local(*arguments: str) -> list[str]:
 
 
 def test_ray_comes_and_goes_with_the_run(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, temporary: Path
 ) -> None:
     names = NAMES[:40]
-    make_photos(names)
+    make_images(names)
     fcn("segment", "made", *SMALL, "-o", "plain", "--threads", "1")
     environment = {**os.environ, "TMPDIR": str(temporary)}
     done = run_process(*local()[3:], cwd=tmp_path, env=environment)
@@ -89,9 +89,9 @@ def listening(temporary: Path) -> set[str]:
 
 
 def test_a_local_ray_listens_on_the_loopback_address_only(
-    make_photos: MakePhotos, tmp_path: Path, temporary: Path
+    make_images: MakeImages, tmp_path: Path, temporary: Path
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
     environment = {**os.environ, "TMPDIR": str(temporary)}
     running = start_and_wait_for_records(tmp_path, 1, line=local(), env=environment)
     found = listening(temporary)
@@ -104,9 +104,9 @@ def test_a_local_ray_listens_on_the_loopback_address_only(
 
 
 def test_a_full_disk_under_an_actor_ends_the_run(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, temporary: Path
 ) -> None:
-    make_photos(NAMES, size=(300, 300))
+    make_images(NAMES, size=(300, 300))
     done = run_on_a_small_disk(local(), tmp_path, 600, env={**os.environ, "TMPDIR": str(temporary)})
     assert done.code == 5, done.stderr
     assert stray_lines(done.stderr) == []
@@ -120,9 +120,9 @@ def test_a_full_disk_under_an_actor_ends_the_run(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_after_a_signal_nothing_is_left_and_the_next_run_goes_on(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, temporary: Path, number: signal.Signals
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, temporary: Path, number: signal.Signals
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
     environment = {**os.environ, "TMPDIR": str(temporary)}
     running = start_and_wait_for_records(tmp_path, 10, line=local(), env=environment, start_new_session=True)
     running.send_signal(number)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, run_line, tree
 from .running import RayCluster, running_cluster
 from .test_ray import NAMES, how, pictures
 
@@ -22,11 +22,11 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
 
 
 def test_a_node_that_dies_loses_nothing(
-    three_nodes: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    three_nodes: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Its actor gets another place when one is free, and its block goes on where it was."""
     names = [*NAMES, *(f"q{number:03}.png" for number in range(64))]
-    make_photos(names)
+    make_images(names)
     running = three_nodes.start(tmp_path, 20)
     journal = tmp_path / "out/manifest.jsonl"
     three_nodes.kill_node(1)
@@ -43,10 +43,10 @@ def test_a_node_that_dies_loses_nothing(
 
 
 def test_an_output_directory_that_nodes_do_not_share_is_refused(
-    three_nodes: RayCluster, make_photos: MakePhotos, tmp_path: Path
+    three_nodes: RayCluster, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """An actor that does not find what the driver wrote there is in another directory of that name."""
-    make_photos(NAMES[:2])
+    make_images(NAMES[:2])
     environment = dict(three_nodes.environment)
     hidden = tmp_path / "site"
     hidden.mkdir()

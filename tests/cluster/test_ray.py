@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_cli.cluster.shares import SMALLEST_BLOCK
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_line, stray_lines, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, run_line, stray_lines, tree
 from .running import KILLER, TELLS, RayCluster
 
 pytestmark = pytest.mark.slow
@@ -36,10 +36,10 @@ def plant(made: Path, *names: str) -> None:
 
 
 def test_waiting_threads_of_actors_sleep_too(
-    ray_cluster: RayCluster, make_photos: MakePhotos, tmp_path: Path
+    ray_cluster: RayCluster, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """The cluster was started by somebody else, without the variable."""
-    make_photos([f"{TELLS}.png"])
+    make_images([f"{TELLS}.png"])
     for given, found in (None, "PASSIVE"), ("ACTIVE", "ACTIVE"):
         environment = ray_cluster.environment | ({"OMP_WAIT_POLICY": given} if given else {})
         line = ray_cluster.segment("made", *SMALL, "-o", f"out-{given}")
@@ -48,10 +48,10 @@ def test_waiting_threads_of_actors_sleep_too(
 
 
 def test_an_actor_killer_costs_only_itself(
-    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    ray_cluster: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """It kills its actor twice and is recorded as failed; the next run tries it again."""
-    made = make_photos(NAMES)
+    made = make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "plain", "--threads", "1")
     plant(made, "p040x.png")
     arguments = ("made", *SMALL, "-o", "out")
@@ -72,10 +72,10 @@ def test_an_actor_killer_costs_only_itself(
     assert journal_of(tmp_path / "out")["p040x.png"]["status"] == "ok"
 
 
-def test_photos_without_a_record_are_named(
-    ray_cluster: RayCluster, make_photos: MakePhotos, tmp_path: Path
+def test_images_without_a_record_are_named(
+    ray_cluster: RayCluster, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([*NAMES[:18], "lost1.png", "lost2.png"])
+    make_images([*NAMES[:18], "lost1.png", "lost2.png"])
     line = ray_cluster.segment("made", *SMALL, "-o", "out")
     done = run_line(line, code=1, cwd=tmp_path, env=ray_cluster.environment)
     assert "2 images came back from Ray without a record: made/lost1.png, made/lost2.png;" in done.stderr
@@ -84,9 +84,9 @@ def test_photos_without_a_record_are_named(
 
 
 def test_a_driver_that_is_killed_is_continued(
-    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    ray_cluster: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
     running = ray_cluster.start(tmp_path, 10)
     running.send_signal(signal.SIGKILL)
     running.communicate()
@@ -104,9 +104,9 @@ def test_a_driver_that_is_killed_is_continued(
 
 
 def test_ctrl_c_keeps_what_is_done(
-    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    ray_cluster: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
     running = ray_cluster.start(tmp_path, 10, "--resize", "300")
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
@@ -120,10 +120,10 @@ def test_ctrl_c_keeps_what_is_done(
     assert how(tmp_path / "out")["not_reached"] == len(NAMES) - len(records) > 0
 
 
-def test_fail_fast_ends_the_run_at_a_broken_photo(
-    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_fail_fast_ends_the_run_at_a_broken_image(
+    ray_cluster: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(NAMES)
+    made = make_images(NAMES)
     (made / "p020.png").write_bytes(b"?")
     line = ray_cluster.segment("made", *SMALL, "-o", "out", "--fail-fast")
     done = run_line(line, code=5, cwd=tmp_path, env=ray_cluster.environment)
@@ -141,11 +141,11 @@ def test_fail_fast_ends_the_run_at_a_broken_photo(
     assert how(tmp_path / "out")["ok"] + run["ok"] == len(NAMES) - 1
 
 
-def test_photos_that_fail_lose_what_they_had(
-    ray_cluster: RayCluster, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_images_that_fail_lose_what_they_had(
+    ray_cluster: RayCluster, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    """The driver has retracted their records before; the files of a photo that is broken now go too."""
-    made = make_photos(NAMES[:20])
+    """The driver has retracted their records before; the files of an image that is broken now go too."""
+    made = make_images(NAMES[:20])
     fcn("segment", "made", *SMALL, "-o", "out")
     (made / "p000.png").write_bytes(b"?")
     arguments = ("made", *SMALL, "-o", "out", "--overwrite", "--write", "masks,color,overlay")
@@ -157,9 +157,9 @@ def test_photos_that_fail_lose_what_they_had(
 
 
 def test_the_cluster_wants_its_token(
-    ray_cluster: RayCluster, make_photos: MakePhotos, tmp_path: Path
+    ray_cluster: RayCluster, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(NAMES[:2])
+    make_images(NAMES[:2])
     wrong = tmp_path / "wrong"
     wrong.write_text("0" * 64)
     environment = {**ray_cluster.environment, "RAY_AUTH_TOKEN_PATH": str(wrong)}

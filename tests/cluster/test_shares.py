@@ -21,17 +21,17 @@ from fcn_cli.common.errors import RequestError
 from fcn_cli.inference.options import InferenceOptions
 
 
-@given(photos=st.integers(1, 200_000), actors=st.integers(1, 200))
-def test_blocks_have_their_sizes_and_no_actor_is_idle(photos: int, actors: int) -> None:
-    count = block_count(photos, actors)
-    smallest, largest = photos // count, -(-photos // count)
+@given(images=st.integers(1, 200_000), actors=st.integers(1, 200))
+def test_blocks_have_their_sizes_and_no_actor_is_idle(images: int, actors: int) -> None:
+    count = block_count(images, actors)
+    smallest, largest = images // count, -(-images // count)
     assert largest <= LARGEST_BLOCK
-    assert smallest >= min(SMALLEST_BLOCK, photos)
+    assert smallest >= min(SMALLEST_BLOCK, images)
     assert count >= 1
-    if photos >= 4 * SMALLEST_BLOCK * actors:
+    if images >= 4 * SMALLEST_BLOCK * actors:
         assert count >= 4 * actors
-    queue = BlockQueue(photos, count)
-    assert [place for _ in range(count) for place in queue.take().places] == list(range(photos))
+    queue = BlockQueue(images, count)
+    assert [place for _ in range(count) for place in queue.take().places] == list(range(images))
     assert len(queue) == 0
 
 

@@ -20,7 +20,7 @@ from fcn_cli.evaluation import accuracy
 from fcn_cli.evaluation.ground_truth import FolderTruth
 from fcn_cli.inference.engine import Engine
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from ..evaluation.test_evaluate import evaluated, save
 
 
@@ -110,10 +110,10 @@ def test_what_has_not_begun_is_dropped_when_the_work_is_broken_off() -> None:
 
 @pytest.mark.long
 def test_an_evaluation_holds_only_so_many_bytes_of_label_maps(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With truth that is slow to read, label maps pile up to the bound and no further."""
-    made = make_photos([f"{n:02}.png" for n in range(24)], size=(100, 100))
+    made = make_images([f"{n:02}.png" for n in range(24)], size=(100, 100))
     for path in made.iterdir():
         save(np.full(Image.open(path).size[::-1], 8, np.uint8), tmp_path / "truth" / path.name)
     alive: list[weakref.ref[Any]] = []

@@ -1,11 +1,11 @@
-"""The palette bright: people tell its colours apart, on any photo and with any kind of colour vision."""
+"""The palette bright: people tell its colours apart, on any image and with any kind of colour vision."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.palettes import GREYS, VISIONS, ciede2000, figures, lab, nearest, on_photos
+from benchmarks.palettes import GREYS, VISIONS, ciede2000, figures, lab, nearest, on_images
 from fcn_cli.common import palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 
@@ -65,14 +65,14 @@ def test_cat_dog_and_bird_do_not_look_alike() -> None:
     assert min(nearest(palettes.bright()[indices], vision) for vision in VISIONS) > 22
 
 
-def test_every_colour_shows_on_dark_grey_and_white_photos() -> None:
+def test_every_colour_shows_on_dark_grey_and_white_images() -> None:
     colors = palettes.bright()[1:255]
-    assert on_photos(colors, list(GREYS.values())).min() > 13
-    # On dark photos, where hub's dark teal and some of voc's colours vanish.
+    assert on_images(colors, list(GREYS.values())).min() > 13
+    # On dark images, where hub's dark teal and some of voc's colours vanish.
     black = [GREYS["black"]]
-    assert on_photos(colors, black).min() > 24
-    assert on_photos(palettes.hub()[1:21], black).min() < 21
-    assert on_photos(palettes.voc()[1:21], black).min() < 14
+    assert on_images(colors, black).min() > 24
+    assert on_images(palettes.hub()[1:21], black).min() < 21
+    assert on_images(palettes.voc()[1:21], black).min() < 14
 
 
 def test_it_goes_on_to_255_classes_with_colours_that_differ() -> None:

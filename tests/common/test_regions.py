@@ -109,13 +109,13 @@ def test_a_large_mask_is_gdals() -> None:
 
 
 def test_every_output_has_the_merged_regions(fcn: Fcn, tmp_path: Path) -> None:
-    photo = SAMPLES / "astronaut.png"
-    fcn("segment", photo, *SMALL, "-o", "plain")
+    image = SAMPLES / "astronaut.png"
+    fcn("segment", image, *SMALL, "-o", "plain")
     labels = np.array(Image.open(tmp_path / "plain/masks/astronaut.png"))
     least = int(Regions.of(labels).areas.min()) + 1
     expected = features.sieve(labels, least, connectivity=4)
     assert (expected != labels).any()
-    fcn("segment", photo, *SMALL, "-o", "merged", "--min-region", str(least))
+    fcn("segment", image, *SMALL, "-o", "merged", "--min-region", str(least))
     merged = np.array(Image.open(tmp_path / "merged/masks/astronaut.png"))
     assert np.array_equal(merged, expected)
     assert np.array_equal(np.array(Image.open(tmp_path / "merged/color/astronaut.png")), expected)
@@ -124,16 +124,16 @@ def test_every_output_has_the_merged_regions(fcn: Fcn, tmp_path: Path) -> None:
     }
     assert counted == {index: n for index, n in enumerate(np.bincount(expected.ravel()).tolist()) if n}
     assert "no problem" in fcn("verify", "merged").stdout + fcn("verify", "merged").stderr
-    fcn("segment", photo, *SMALL, "-o", "one.png", "--min-region", str(least))
+    fcn("segment", image, *SMALL, "-o", "one.png", "--min-region", str(least))
     assert np.array_equal(np.array(Image.open(tmp_path / "one.png")), expected)
-    result = Segmenter(PREVIEW[1], resize=64, min_region=least)(photo)
+    result = Segmenter(PREVIEW[1], resize=64, min_region=least)(image)
     assert np.array_equal(result.labels, expected)
 
 
 def test_a_directory_keeps_its_least_region(fcn: Fcn, tmp_path: Path) -> None:
-    photo = SAMPLES / "chelsea.png"
-    fcn("segment", photo, *SMALL, "-o", "plain")
-    again = fcn("segment", photo, *SMALL, "-o", "plain", "--min-region", "50", code=2)
+    image = SAMPLES / "chelsea.png"
+    fcn("segment", image, *SMALL, "-o", "plain")
+    again = fcn("segment", image, *SMALL, "-o", "plain", "--min-region", "50", code=2)
     assert "--min-region: 0 before, 50 now" in again.stderr
     # A finished directory of before has nothing to do.
     assert "min_region" not in (tmp_path / "plain/settings.json").read_text()

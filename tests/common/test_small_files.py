@@ -38,14 +38,14 @@ Make = Callable[[Path], None]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are Unix's")
 
 
-def _photo(folder: Path) -> Path:
+def _image(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return Path(shutil.copy(SAMPLES / "chelsea.png", folder / "a.png"))
 
 
 @pytest.mark.parametrize("make", HOSTILE)
 def test_a_hostile_settings_file_makes_no_output_directory(fcn: Fcn, tmp_path: Path, make: Make) -> None:
-    _photo(tmp_path / "tree/sub")
+    _image(tmp_path / "tree/sub")
     make(tmp_path / "tree/sub/settings.json")
     done = fcn("segment", "tree", *SMALL, "-o", "out", "--dry-run")
     assert done.stdout.startswith("segment\tsub/a.png")
@@ -53,7 +53,7 @@ def test_a_hostile_settings_file_makes_no_output_directory(fcn: Fcn, tmp_path: P
 
 @pytest.mark.parametrize("make", HOSTILE)
 def test_a_hostile_palette_is_refused(fcn: Fcn, tmp_path: Path, make: Make) -> None:
-    _photo(tmp_path / "photos")
+    _image(tmp_path / "photos")
     make(tmp_path / "colors.json")
     done = fcn("segment", "photos", *SMALL, "-o", "out", "--palette", "colors.json", code=2)
     assert done.stderr.startswith("fcn: --palette colors.json: ")
@@ -62,7 +62,7 @@ def test_a_hostile_palette_is_refused(fcn: Fcn, tmp_path: Path, make: Make) -> N
 
 @pytest.mark.parametrize("make", [_pipe, _endless, _sparse])
 def test_hostile_class_names_are_refused(fcn: Fcn, tmp_path: Path, make: Make) -> None:
-    _photo(tmp_path / "photos")
+    _image(tmp_path / "photos")
     make(tmp_path / "names.txt")
     done = fcn("segment", "photos", *SMALL, "-o", "out", "--class-names", "names.txt", code=2)
     assert done.stderr.startswith("fcn: --class-names names.txt: cannot be read (")
@@ -74,7 +74,7 @@ def test_hostile_class_names_are_refused(fcn: Fcn, tmp_path: Path, make: Make) -
 def test_hostile_small_files_of_an_output_directory_are_as_missing_ones(
     fcn: Fcn, tmp_path: Path, make: Make
 ) -> None:
-    _photo(tmp_path / "photos")
+    _image(tmp_path / "photos")
     fcn("segment", "photos", *SMALL, "-o", "out")
     before = tree(tmp_path / "out/masks")
     for name in ("run.json", "classes.json", "summary.json", ".fcn.holder.json"):

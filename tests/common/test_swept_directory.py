@@ -18,7 +18,7 @@ from ..conftest import (
     HELD,
     SAMPLES,
     SMALL,
-    MakePhotos,
+    MakeImages,
     command,
     python_with,
     run_process,
@@ -64,9 +64,9 @@ FORKSERVER = 'import multiprocessing; multiprocessing.set_start_method("forkserv
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["", FORKSERVER])
 def test_what_a_killed_run_left_the_next_one_removes(
-    start: str, temporary: Path, make_photos: MakePhotos, tmp_path: Path
+    start: str, temporary: Path, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png", "held.png"])
+    made = make_images(["a.png", "b.png", "held.png"])
     env = {**python_with(start + HELD, tmp_path), "TMPDIR": str(temporary)}
     running = [
         subprocess.Popen(
@@ -178,9 +178,9 @@ def test_stdins_copy_goes_with_the_run_or_with_the_next(temporary: Path, tmp_pat
 
 @pytest.mark.slow
 def test_no_directory_of_pytorchs_compiler_is_needed_or_made(
-    temporary: Path, make_photos: MakePhotos, tmp_path: Path
+    temporary: Path, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     env = {**os.environ, "TMPDIR": str(temporary), "USER": "me", "LOGNAME": "me"}
     run_process("segment", made, *SMALL, "-o", "first", cwd=tmp_path, env=env)
     assert not list(temporary.iterdir())

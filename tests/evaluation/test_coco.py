@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from .test_evaluate import runs_of, save
 
 mask = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
@@ -103,24 +103,24 @@ Change = Callable[[Content], Any]
 
 
 @pytest.fixture
-def photos(make_photos: MakePhotos) -> Path:
+def images(make_images: MakeImages) -> Path:
     """Images 1.png to 4.png, and masks of them."""
-    made = make_photos(["1.png"], size=(WIDTH, HEIGHT))
+    made = make_images(["1.png"], size=(WIDTH, HEIGHT))
     for number in (1, 2, 3, 4):
         add_image(made, number)
     return made
 
 
-def add_image(photos: Path, number: int) -> None:
-    Image.new("RGB", (WIDTH, HEIGHT)).save(photos / f"{number}.png")
+def add_image(images: Path, number: int) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(images / f"{number}.png")
     save(np.zeros((HEIGHT, WIDTH), np.uint8), Path(f"masks/{number}.png"))
 
 
-def evaluate(fcn: Fcn, photos: Path, content: Any, *options: str, code: int = 0) -> tuple[Any, str]:
+def evaluate(fcn: Fcn, images: Path, content: Any, *options: str, code: int = 0) -> tuple[Any, str]:
     """Return the figures, or None, and what stderr says."""
     Path("instances.json").write_text(json.dumps(content))
     measured = ("--predictions", "masks", "--json")
-    done = fcn("evaluate", photos, "instances.json", *measured, *options, code=code)
+    done = fcn("evaluate", images, "instances.json", *measured, *options, code=code)
     return (json.loads(done.stdout) if done.stdout else None), done.stderr
 
 
@@ -136,20 +136,20 @@ def of_image(**fields: Any) -> Change:
     return lambda content: content["images"][0].update(fields)
 
 
-def test_label_maps_are_the_references(fcn: Fcn, photos: Path) -> None:
+def test_label_maps_are_the_references(fcn: Fcn, images: Path) -> None:
     content = coco_file()
     expected = {number: by_the_reference(content, number) for number in (1, 2, 3, 4)}
     for number, labels in expected.items():
         save(labels.astype(np.uint8), Path(f"masks/{number}.png"))
-    add_image(photos, 5)
-    (photos / "4.png").unlink()
-    got, _ = evaluate(fcn, photos, content)
+    add_image(images, 5)
+    (images / "4.png").unlink()
+    got, _ = evaluate(fcn, images, content)
     assert (got["images"], got["images_without_truth"], got["truth_without_image"]) == (3, 1, 1)
     assert "crowds" in got["protocol"]["truth"]
     # Where the truth had another class, or were void elsewhere, one of these would be another number.
-    add_image(photos, 4)
+    add_image(images, 4)
     save(expected[4].astype(np.uint8), Path("masks/4.png"))
-    got, _ = evaluate(fcn, photos, content)
+    got, _ = evaluate(fcn, images, content)
     pixels = np.stack(list(expected.values()))
     assert (got["images"], got["pixel_accuracy"]) == (4, 1)
     assert got["void_fraction"] == (pixels == 255).mean()
@@ -208,13 +208,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, photos: Path, case: str) -> None:
+def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, images: Path, case: str) -> None:
     change, text = REFUSED[case]
     content = coco_file()
     change(content)
     # Before the weights, which are not there.
     Path("instances.json").write_text(json.dumps(content))
-    refused = fcn("evaluate", photos, "instances.json", "--offline", code=2).stderr
+    refused = fcn("evaluate", images, "instances.json", "--offline", code=2).stderr
     assert refused.startswith("fcn: instances.json: ")
     assert text in refused
     assert refused.count("\n") == 1
@@ -232,13 +232,13 @@ def test_files_that_would_be_scored_wrongly_are_refused(fcn: Fcn, photos: Path, 
     ],
 )
 def test_other_json_is_refused_with_what_it_seems_to_be(
-    fcn: Fcn, photos: Path, text: str, reason: str
+    fcn: Fcn, images: Path, text: str, reason: str
 ) -> None:
     Path("x.json").write_bytes(text.encode("latin-1"))
-    assert reason in fcn("evaluate", photos, "x.json", *SMALL, code=2).stderr
+    assert reason in fcn("evaluate", images, "x.json", *SMALL, code=2).stderr
 
 
-def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Path) -> None:
+def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, images: Path) -> None:
     content = coco_file()
     # With numbers that are not COCO's: the names count.
     content["categories"] += [
@@ -246,13 +246,13 @@ def test_names_in_pascal_vocs_spelling_are_the_same_classes(fcn: Fcn, photos: Pa
         {"id": 67, "name": "dining_table"},
         {"id": 72, "name": "TV monitor"},
     ]
-    got, _ = evaluate(fcn, photos, content)
+    got, _ = evaluate(fcn, images, content)
     assert len(got["truth_counts"]["categories_missing"]) == 15
 
 
-def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
+def test_what_does_not_count_is_counted(fcn: Fcn, images: Path) -> None:
     content = coco_file()
-    plain, _ = evaluate(fcn, photos, content)
+    plain, _ = evaluate(fcn, images, content)
     assert plain["truth_counts"] == {
         "annotations_used": 6,
         "annotations_of_other_categories": 1,
@@ -262,10 +262,10 @@ def test_what_does_not_count_is_counted(fcn: Fcn, photos: Path) -> None:
     }
     assert "dog" in plain["truth_counts"]["categories_missing"]
     content["annotations"] += [{**content["annotations"][0], "id": 50 + n, "image_id": 99} for n in range(2)]
-    got, _ = evaluate(fcn, photos, content)
+    got, _ = evaluate(fcn, images, content)
     assert got["truth_counts"]["annotations_of_unknown_images"] == 2
     assert got["classes"] == plain["classes"]
-    shown = fcn("evaluate", photos, "instances.json", "--predictions", "masks").stdout
+    shown = fcn("evaluate", images, "instances.json", "--predictions", "masks").stdout
     shown = " ".join(shown.split())
     assert "6 used, 1 of other categories (background), 2 of images that the file does not list" in shown
     assert (
@@ -299,7 +299,7 @@ FAILED: list[tuple[Any, str]] = [
 """Segmentations, and what the failure of an image that has such a one says."""
 
 
-def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, photos: Path) -> None:
+def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, images: Path) -> None:
     content = coco_file()
     for number, (segmentation, _) in enumerate(FAILED, 100):
         content["images"].append({**content["images"][0], "id": number, "file_name": f"{number}.png"})
@@ -307,8 +307,8 @@ def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, p
         if segmentation is None:
             del annotation["segmentation"]
         content["annotations"].append(annotation)
-        add_image(photos, number)
-    got, said = evaluate(fcn, photos, content, code=1)
+        add_image(images, number)
+    got, said = evaluate(fcn, images, content, code=1)
     assert (got["images"], got["images_given"]) == (4, 4 + len(FAILED))
     failures = {Path(one["image"]).stem: one for one in got["failures"]}
     for number, (_, text) in enumerate(FAILED, 100):
@@ -317,13 +317,13 @@ def test_a_segmentation_that_cannot_be_used_fails_its_image_in_words(fcn: Fcn, p
         assert f"{number}.png: instances.json: annotation {number} (cat) {text}" in said
 
 
-def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Path) -> None:
+def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, images: Path) -> None:
     content = coco_file()
     # What belongs to the first of the two is known, but not whose it is.
     content["images"].append({**content["images"][0], "id": 77})
     del content["images"][1]["width"]
     content["images"][2]["id"] = content["images"][3]["id"]
-    got, _ = evaluate(fcn, photos, content, code=1)
+    got, _ = evaluate(fcn, images, content, code=1)
     assert {Path(one["image"]).name: one["message"] for one in got["failures"]} == {
         "1.png": "2 images of the annotations have this file_name",
         "2.png": "the annotations do not give its width and height in whole pixels",
@@ -333,32 +333,32 @@ def test_an_image_that_the_file_does_not_tell_plainly_fails(fcn: Fcn, photos: Pa
     assert got["truth_counts"]["annotations_of_unknown_images"] == 0
 
 
-def test_other_classes_than_pascal_vocs_are_refused(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
+def test_other_classes_than_pascal_vocs_are_refused(fcn: Fcn, images: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(["ground", *(f"thing {n}" for n in range(20))]))
-    _, said = evaluate(fcn, photos, coco_file(), "--class-names", "names.txt", code=2)
+    _, said = evaluate(fcn, images, coco_file(), "--class-names", "names.txt", code=2)
     assert "--class-names voc" in said
 
 
-def test_an_annotation_without_a_segmentation_is_left_out_and_noted(fcn: Fcn, photos: Path) -> None:
+def test_an_annotation_without_a_segmentation_is_left_out_and_noted(fcn: Fcn, images: Path) -> None:
     content = coco_file()
-    plain, _ = evaluate(fcn, photos, content)
+    plain, _ = evaluate(fcn, images, content)
     nothing: tuple[Any, ...] = (None, [], {})
     for segmentation in nothing:
         content["annotations"].append({**content["annotations"][0], "segmentation": segmentation})
-    got, _ = evaluate(fcn, photos, content)
+    got, _ = evaluate(fcn, images, content)
     assert got["truth_counts"]["annotations_without_segmentation"] == 3
     assert got["classes"] == plain["classes"]
-    assert got["notes"] == [{"image": f"{photos}/1.png", "notes": ["annotations without a segmentation: 3"]}]
+    assert got["notes"] == [{"image": f"{images}/1.png", "notes": ["annotations without a segmentation: 3"]}]
 
 
-def test_images_without_annotations_are_background(fcn: Fcn, photos: Path) -> None:
-    got, _ = evaluate(fcn, photos, {**coco_file(), "annotations": []})
+def test_images_without_annotations_are_background(fcn: Fcn, images: Path) -> None:
+    got, _ = evaluate(fcn, images, {**coco_file(), "annotations": []})
     assert got["images"] == 4
     assert [entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]] == ["__background__"]
 
 
 def test_names_of_other_folders_are_found_where_they_mean_one_image(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     given = [
         "exact.png",
@@ -381,7 +381,7 @@ def test_names_of_other_folders_are_found_where_they_mean_one_image(
         "odd\\f.png",
         "other/exact.png",
     ]
-    made = make_photos(given, size=(WIDTH, HEIGHT))
+    made = make_images(given, size=(WIDTH, HEIGHT))
     for path in made.rglob("*.png"):
         Image.new("RGB", (WIDTH, HEIGHT)).save(path)
         save(np.zeros((HEIGHT, WIDTH), np.uint8), tmp_path / "masks" / path.relative_to(made))
@@ -401,21 +401,21 @@ def test_names_of_other_folders_are_found_where_they_mean_one_image(
     assert f"c.png may be the ground truth of {made}/x/c.png and {made}/y/c.png" in said
 
 
-def test_categories_by_ones_own_map(fcn: Fcn, photos: Path) -> None:
+def test_categories_by_ones_own_map(fcn: Fcn, images: Path) -> None:
     content = coco_file()
-    got, _ = evaluate(fcn, photos, content, "--truth-map", "giraffe+cat=horse,*=void")
+    got, _ = evaluate(fcn, images, content, "--truth-map", "giraffe+cat=horse,*=void")
     shown = {entry["name"] for entry in got["classes"].values() if entry["truth_pixels"]}
     assert shown == {"__background__", "horse"}
     assert got["void_fraction"] > 0.1
-    ignored, _ = evaluate(fcn, photos, content, "--ignore-index", str(GIRAFFE))
-    assert ignored["void_fraction"] > evaluate(fcn, photos, content)[0]["void_fraction"]
+    ignored, _ = evaluate(fcn, images, content, "--ignore-index", str(GIRAFFE))
+    assert ignored["void_fraction"] > evaluate(fcn, images, content)[0]["void_fraction"]
 
 
-def test_without_a_background_what_is_not_covered_is_void(fcn: Fcn, photos: Path) -> None:
+def test_without_a_background_what_is_not_covered_is_void(fcn: Fcn, images: Path) -> None:
     content = coco_file()
     for names, covered in (("cat\nperson", True), ("background\ncat\nperson", False)):
         Path("names.txt").write_text(names)
-        got, _ = evaluate(fcn, photos, content, "--class-names", "names.txt")
+        got, _ = evaluate(fcn, images, content, "--class-names", "names.txt")
         empty = WIDTH * HEIGHT
         assert (got["void_fraction"] * 4 * empty > 2 * empty) == covered
         assert (got["classes"]["0"]["truth_pixels"] < empty) == covered

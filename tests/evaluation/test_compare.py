@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from .test_evaluate import save
 
 
@@ -48,8 +48,8 @@ def test_the_ten_that_differ_most_the_worst_first(fcn: Fcn, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_output_directories_of_other_settings(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos([f"{number}.png" for number in range(4)], size=(120, 90))
+def test_output_directories_of_other_settings(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images([f"{number}.png" for number in range(4)], size=(120, 90))
     fcn("segment", made, *SMALL, "-o", "a")
     fcn("segment", made, *SMALL, "-o", "plain", "--kernels", "torch", "--write", "color")
     fcn("segment", made, "--backbone", "efficientnet_lite0", "--resize", "96", "-o", "b")
@@ -83,7 +83,7 @@ def test_what_cannot_be_compared(fcn: Fcn, tmp_path: Path) -> None:
     assert "no masks in common" in fcn("compare", "a", "c", code=3).stderr
 
 
-def test_suffixes_count_in_upper_and_lower_case(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_suffixes_count_in_upper_and_lower_case(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """In both commands, on every side."""
     for number in range(3):
         save([[number, number]], tmp_path / f"lower/sub/{number}.png")
@@ -91,18 +91,18 @@ def test_suffixes_count_in_upper_and_lower_case(fcn: Fcn, make_photos: MakePhoto
     save([[0]], tmp_path / "upper/._0.png")
     got = json.loads(fcn("compare", "lower", "upper", "--json").stdout)
     assert (got["images"], got["pixels_equal"], got["only_in_a"], got["only_in_b"]) == (3, 0.5, 0, 0)
-    made = make_photos(["x.jpg", "y.jpg"], size=(4, 2))
+    made = make_images(["x.jpg", "y.jpg"], size=(4, 2))
     for name, stem in (("x.PNG", "x"), ("y.jpg.Png", "y")):
         save(np.full(Image.open(made / f"{stem}.jpg").size[::-1], 8, np.uint8), tmp_path / f"truth/{name}")
     got = json.loads(fcn("evaluate", made, "truth", "--predictions", "truth", "--json").stdout)
     assert (got["images"], got["pixel_accuracy"]) == (2, 1)
 
 
-def test_two_files_of_one_name_are_refused(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_refused(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     save([[0]], tmp_path / "a/x.png")
     save([[1]], tmp_path / "a/x.PNG")
     save([[0]], tmp_path / "b/x.png")
-    for command in (("compare", "a", "b"), ("compare", "b", "a"), ("evaluate", make_photos(["x.png"]), "a")):
+    for command in (("compare", "a", "b"), ("compare", "b", "a"), ("evaluate", make_images(["x.png"]), "a")):
         assert "have the same name; keep one" in fcn(*command, code=2).stderr
 
 

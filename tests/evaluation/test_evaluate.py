@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.evaluation.confusion import Confusion
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakeImages, journal_of
 
 Labels = NDArray[np.uint8]
 
@@ -126,9 +126,9 @@ def test_large_label_maps_are_counted_in_strips() -> None:
 
 
 def test_known_figures_with_void_absent_and_one_pixel_classes(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b/c.png"], size=(4, 2))
+    make_images(["a.png", "b/c.png"], size=(4, 2))
     # Class 8: 4 true pixels, 3 of them found, none false. Class 15: 1 true pixel, found, and 2 false ones.
     save([[0, 8, 8, 255], [15, 8, 8, 255]], tmp_path / "truth/a.png", paletted=True)
     save([[0, 8, 8, 3], [15, 8, 15, 0]], tmp_path / "masks/a.png")
@@ -159,11 +159,11 @@ def test_known_figures_with_void_absent_and_one_pixel_classes(
 
 
 @pytest.mark.slow
-def test_the_figures_are_those_of_torchmetrics(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_the_figures_are_those_of_torchmetrics(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     reason = "needs torchmetrics, which only this test uses"
     metrics = pytest.importorskip("torchmetrics.classification", reason=reason)
     random = np.random.default_rng(4)
-    made = make_photos(["a.png", "b.png", "c.png"])
+    made = make_images(["a.png", "b.png", "c.png"])
     matrix = metrics.MulticlassConfusionMatrix(21, ignore_index=255)
     by_class = {
         "iou": metrics.MulticlassJaccardIndex(21, average=None, ignore_index=255),
@@ -198,8 +198,8 @@ def test_the_figures_are_those_of_torchmetrics(fcn: Fcn, make_photos: MakePhotos
         assert got[name] == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
-def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["ok.png", "small.png", "odd.png", "rgb.png", "cut.png", "unknown.png", "gone.png"])
+def test_every_image_is_accounted_for(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["ok.png", "small.png", "odd.png", "rgb.png", "cut.png", "unknown.png", "gone.png"])
     sizes = {path.stem: Image.open(path).size[::-1] for path in made.iterdir()}
     for name in ("ok", "small", "odd", "rgb", "cut", "gone"):
         save(np.zeros(sizes[name], np.uint8), tmp_path / f"truth/{name}.png")
@@ -231,9 +231,9 @@ def test_every_photo_is_accounted_for(fcn: Fcn, make_photos: MakePhotos, tmp_pat
         assert f"{name}.png" in done.stderr
 
 
-def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     root = tmp_path / "VOC2012"
-    made = make_photos(["a.jpg", "b.jpg", "c.jpg"], folder="VOC2012/JPEGImages")
+    made = make_images(["a.jpg", "b.jpg", "c.jpg"], folder="VOC2012/JPEGImages")
     for path in made.iterdir():
         labels = np.zeros(Image.open(path).size[::-1], np.uint8)
         labels[:5] = 255
@@ -250,9 +250,9 @@ def test_a_pascal_voc_root_and_its_splits(fcn: Fcn, make_photos: MakePhotos, tmp
     assert "train, val" in fcn("evaluate", made, root, *SMALL, "--split", "test", code=2).stderr
 
 
-def test_classes_of_ones_own(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_classes_of_ones_own(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """An output directory brings its class names along; any other folder is asked about."""
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     names = tmp_path / "names.txt"
     names.write_text("ground\nhouse\n")
     size = Image.open(made / "a.png").size[::-1]
@@ -263,7 +263,7 @@ def test_classes_of_ones_own(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     assert len(VOC_CLASSES) == len(evaluated(fcn, made, "truth", "--predictions", "truth")["classes"])
 
 
-# Outlines drawn by hand around what the photos show, and the table's cup, which is void.
+# Outlines drawn by hand around what the images show, and the table's cup, which is void.
 OUTLINES = {
     "chelsea": (8, "20,300 10,200 40,100 30,0 395,0 350,70 365,130 320,230 280,285 200,300"),
     "astronaut": (

@@ -1,4 +1,4 @@
-"""Photos that EXIF rotates are compared the way in which their truth was drawn; other sizes of truth fail."""
+"""Images that EXIF rotates are compared the way in which their truth was drawn; other sizes of truth fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchvision.transforms import functional as transforms
 
 from fcn_cli.inputs import decoder, exif
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, preview_network
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, preview_network
 from .test_evaluate import Labels, by_definition, evaluated, save
 
 Way = Literal["upright", "stored"]
@@ -37,7 +37,7 @@ DRAWN: dict[int, Way] = {
     7: "upright",
     8: "stored",
 }
-"""For each EXIF orientation, what the truth of the photo was drawn on."""
+"""For each EXIF orientation, what the truth of the image was drawn on."""
 
 
 def tagged(orientation: int) -> Image.Exif:
@@ -47,7 +47,7 @@ def tagged(orientation: int) -> Image.Exif:
 
 
 def seen(path: Path, way: Way) -> Image.Image:
-    """The photo as plain Pillow has it: turned by EXIF, or not."""
+    """The image as plain Pillow has it: turned by EXIF, or not."""
     with Image.open(path) as opened:
         return (ImageOps.exif_transpose(opened) if way == "upright" else opened).convert("RGB")
 
@@ -65,7 +65,7 @@ def turned_back(labels: Labels, orientation: int) -> Labels:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Photos of each orientation, 1.jpg to 8.jpg, stored 96x70, and truth drawn as `DRAWN` says."""
+    """Images of each orientation, 1.jpg to 8.jpg, stored 96x70, and truth drawn as `DRAWN` says."""
     random = np.random.default_rng(5)
     (tmp_path / "photos").mkdir()
     with Image.open(SAMPLES / "astronaut.png") as opened:
@@ -84,13 +84,13 @@ def model() -> torch.nn.Module:
     return preview_network().model
 
 
-def predicted(model: torch.nn.Module, photo: Image.Image, protocol: Protocol) -> Labels:
+def predicted(model: torch.nn.Module, image: Image.Image, protocol: Protocol) -> Labels:
     """Torchvision's steps, written out."""
-    small = transforms.resize(photo, SHORT_SIDE, transforms.InterpolationMode.BILINEAR, antialias=True)
+    small = transforms.resize(image, SHORT_SIDE, transforms.InterpolationMode.BILINEAR, antialias=True)
     batch = transforms.normalize(transforms.to_tensor(small), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
         logits = model(batch[None])
-        size = photo.size if protocol == "original" else small.size
+        size = image.size if protocol == "original" else small.size
         logits = interpolate(logits, size=size[::-1], mode="bilinear", align_corners=False)
     return logits.argmax(1)[0].numpy().astype(np.uint8)
 
@@ -107,7 +107,7 @@ def pairs_of(
 
 
 def ways_by_the_rule(asked: str, where_both_fit: Way) -> dict[int, Way]:
-    """What each photo is compared as; those whose truth does not fit are left out."""
+    """What each image is compared as; those whose truth does not fit are left out."""
     ways: dict[int, Way] = {1: "upright"}
     for orientation in range(2, 9):
         drawn, quarter = DRAWN[orientation], orientation >= 5
@@ -123,7 +123,7 @@ def ways_by_the_rule(asked: str, where_both_fit: Way) -> dict[int, Way]:
     ("protocol", "asked"),
     [("original", "auto"), ("original", "upright"), ("original", "stored"), ("torchvision", "auto")],
 )
-def test_the_network_sees_a_photo_the_way_its_truth_was_drawn(
+def test_the_network_sees_an_image_the_way_its_truth_was_drawn(
     fcn: Fcn, dataset: Path, model: torch.nn.Module, protocol: Protocol, asked: str
 ) -> None:
     ways = ways_by_the_rule(asked, "stored" if protocol == "torchvision" else "upright")
@@ -156,7 +156,7 @@ def test_the_network_sees_a_photo_the_way_its_truth_was_drawn(
     assert abs(other - same) > 0.001
 
 
-def test_turned_photos_are_reported_in_the_table(fcn: Fcn, dataset: Path) -> None:
+def test_turned_images_are_reported_in_the_table(fcn: Fcn, dataset: Path) -> None:
     shown = fcn("evaluate", dataset / "photos", dataset / "truth", *SMALL).stdout
     assert (
         "EXIF rotates 7 of the images: 5 compared upright, 2 as stored (--orientation auto); "
@@ -197,7 +197,7 @@ def test_masks_and_truth_that_agree_on_a_wrong_size_fail_too(fcn: Fcn, tmp_path:
 
 @pytest.mark.long
 def test_our_upright_masks_are_turned_to_the_truth(fcn: Fcn, dataset: Path) -> None:
-    """With truth drawn on the stored photo, a half turn would go unnoticed by its size."""
+    """With truth drawn on the stored image, a half turn would go unnoticed by its size."""
     fcn("segment", dataset / "photos", *SMALL, "-o", "out")
     pairs = []
     for orientation, way in ways_by_the_rule("auto", "upright").items():
@@ -242,14 +242,14 @@ def test_masks_of_others_are_turned_where_their_size_says_so(fcn: Fcn, tmp_path:
     assert (got["images"], got["pixel_accuracy"], got["mean_iou"]) == (2, 1, 1)
 
 
-def test_coco_is_drawn_on_stored_photos_and_pascal_voc_on_upright_ones(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_coco_is_drawn_on_stored_images_and_pascal_voc_on_upright_ones(
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     pytest.importorskip("pycocotools", reason="needs pycocotools")
-    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out")
+    fcn("segment", make_images(["a.png"]), *SMALL, "-o", "out")
     (tmp_path / "photos").mkdir()
     Image.new("RGB", STORED).save(tmp_path / "photos/a.jpg", exif=tagged(3))
-    # Of the upright photo: a cat in its top left corner, which is stored as its bottom right one.
+    # Of the upright image: a cat in its top left corner, which is stored as its bottom right one.
     labels = np.zeros(STORED[::-1], np.uint8)
     labels[:30, :40] = 8
     save(labels, tmp_path / "out/masks/a.png")

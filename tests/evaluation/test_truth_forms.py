@@ -16,7 +16,7 @@ from PIL import Image
 
 from fcn_cli.common import palettes
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages
 from ..made_output import make_output
 from .test_evaluate import Labels, by_definition, evaluated, runs_of, save
 
@@ -46,9 +46,9 @@ def drawn(seed: int, shape: tuple[int, int]) -> Labels:
 
 
 @pytest.fixture
-def truths(make_photos: MakePhotos, tmp_path: Path) -> dict[str, Labels]:
+def truths(make_images: MakeImages, tmp_path: Path) -> dict[str, Labels]:
     """Images in ``made``, predictions in ``masks``; the truth of each image by its stem."""
-    made = make_photos([f"{stem}.jpg" for stem in STEMS])
+    made = make_images([f"{stem}.jpg" for stem in STEMS])
     truths = {}
     for seed, stem in enumerate(STEMS):
         with Image.open(made / f"{stem}.jpg") as image:
@@ -334,8 +334,8 @@ def test_an_export_with_another_background(
     assert got["classes_in_mean"] == 3
 
 
-def test_an_export_is_the_truth_of_its_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "sub/b.jpg"], size=(120, 90))
+def test_an_export_is_the_truth_of_its_directory(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "sub/b.jpg"], size=(120, 90))
     with Image.open(SAMPLES / "chelsea.png") as opened:
         image = opened.convert("RGB").resize((225, 150))
         image.save(made / "sub/b.jpg")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_cli.common import palettes
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from .test_evaluate import evaluated, save
 
 # No weights are on this machine, and none may be fetched: what is said must not be about weights.
@@ -20,20 +20,20 @@ NO_WEIGHTS = ("--backbone", "resnet50", "--offline")
 
 
 def truth_for(
-    photos: Path, truth: Path, values: tuple[int, ...] = (0, 8, 255), *, paletted: bool = False
+    images: Path, truth: Path, values: tuple[int, ...] = (0, 8, 255), *, paletted: bool = False
 ) -> None:
-    for path in photos.iterdir():
+    for path in images.iterdir():
         with Image.open(path) as opened:
             labels = np.resize(np.array(values, np.uint8), opened.size[::-1])
         save(labels, truth / f"{path.stem}.png", paletted=paletted)
 
 
 @pytest.fixture
-def made(make_photos: MakePhotos, tmp_path: Path) -> Path:
-    """Photos in `made`, their masks in `truth`."""
-    photos = make_photos(["a.jpg", "b.jpg", "c.jpg"])
-    truth_for(photos, tmp_path / "truth")
-    return photos
+def made(make_images: MakeImages, tmp_path: Path) -> Path:
+    """Images in `made`, their masks in `truth`."""
+    images = make_images(["a.jpg", "b.jpg", "c.jpg"])
+    truth_for(images, tmp_path / "truth")
+    return images
 
 
 def refused(fcn: Fcn, *arguments: str | Path, code: int = 2) -> str:
@@ -57,31 +57,31 @@ def test_a_missing_truth_is_called_missing(fcn: Fcn, made: Path) -> None:
 
 
 def test_swapped_directories_are_noticed(
-    fcn: Fcn, made: Path, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, made: Path, make_images: MakeImages, tmp_path: Path
 ) -> None:
     said = refused(fcn, "truth", "made")
     assert "truth: expected images, found masks; images are in made, and come first" in said
     assert "fcn evaluate made truth" in said
-    # Photos that are PNGs themselves, under the same names.
-    png = make_photos(["a.png", "b.png"], folder="photos")
+    # Images that are PNGs themselves, under the same names.
+    png = make_images(["a.png", "b.png"], folder="photos")
     truth_for(png, tmp_path / "labels", paletted=True)
     assert "fcn evaluate photos labels" in refused(fcn, "labels", "photos")
     # And with other names.
     (tmp_path / "photos/a.png").rename(tmp_path / "photos/x.png")
     (tmp_path / "photos/b.png").rename(tmp_path / "photos/y.png")
     assert "fcn evaluate photos labels" in refused(fcn, "labels", "photos")
-    # Two directories of photos are not swapped.
+    # Two directories of images are not swapped.
     assert "come first" not in refused(fcn, "made", "photos", code=3)
-    # Nor are photos and masks that somebody saved as JPEG.
+    # Nor are images and masks that somebody saved as JPEG.
     assert "expected masks, found 3 .jpg (JPEG changes pixel values" in refused(fcn, "made", "made")
 
 
-def test_annotations_in_the_place_of_photos(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+def test_annotations_in_the_place_of_images(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text("{}")
     assert "the images come first: fcn evaluate made instances.json" in refused(fcn, "instances.json", "made")
 
 
-def test_a_pascal_voc_root_in_the_place_of_photos(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+def test_a_pascal_voc_root_in_the_place_of_images(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     (tmp_path / "VOC2012").mkdir()
     made.rename(tmp_path / "VOC2012/JPEGImages")
     (tmp_path / "truth").rename(tmp_path / "VOC2012/SegmentationClass")
@@ -223,10 +223,10 @@ def test_a_device_that_is_not_there_is_refused_before_weights_are_looked_for(fcn
 
 
 @pytest.mark.long
-def test_notes_about_photos_are_counted_and_reported(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_notes_about_images_are_counted_and_reported(
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["plain.png", "thin.png", "thinner.png"])
+    made = make_images(["plain.png", "thin.png", "thinner.png"])
     for name, width in (("thin", 1200), ("thinner", 2400)):
         Image.open(made / "plain.png").resize((width, 20)).save(made / f"{name}.png")
     frames = [Image.open(made / "plain.png").convert("RGB")] * 3

@@ -46,8 +46,8 @@ Pixels = NDArray[np.uint8]
 
 def sample(size: tuple[int, int], index: int = 0) -> Pixels:
     names = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
-    with Image.open(SAMPLES / names[index % 4]) as photo:
-        return np.array(photo.convert("RGB").resize(size))
+    with Image.open(SAMPLES / names[index % 4]) as image:
+        return np.array(image.convert("RGB").resize(size))
 
 
 @pytest.fixture(scope="module", params=["resnet50", "efficientnet_lite0"])
@@ -189,7 +189,7 @@ def test_mixed_sizes_in_the_pipeline_are_those_one_by_one(network: LoadedModel) 
             assert (result.labels != alone.labels).mean() <= _MAX_DIFFERENT
 
 
-def test_the_same_photos_in_another_order_give_the_same_masks(network: LoadedModel) -> None:
+def test_the_same_images_in_another_order_give_the_same_masks(network: LoadedModel) -> None:
     """A result does not depend on what came before."""
     ours = engine(network)
     pixels = [sample((128, 96), index) for index in range(4)]

@@ -88,15 +88,15 @@ def test_averages_do_not_depend_on_the_blocks_in_which_rows_come() -> None:
         ((450, 301), ("--resize", "96", "--scales", "0.7,1")),
     ],
 )
-def test_the_mirrored_photo_has_the_mirrored_mask(
+def test_the_mirrored_image_has_the_mirrored_mask(
     fcn: Fcn, tmp_path: Path, size: tuple[int, int], options: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     with Image.open(SAMPLES / "astronaut.png") as opened:
-        photo = opened.convert("RGB").resize(size)
-    photo.save(folder / "photo.png")
-    ImageOps.mirror(photo).save(folder / "mirrored.png")
+        image = opened.convert("RGB").resize(size)
+    image.save(folder / "photo.png")
+    ImageOps.mirror(image).save(folder / "mirrored.png")
     fcn("segment", folder, *PREVIEW, *options, "--flip", "-o", "out", "--write", "masks,confidence")
     for kind in ("masks", "confidence"):
         straight, mirrored = (
@@ -113,12 +113,12 @@ def test_the_mirrored_photo_has_the_mirrored_mask(
 
 
 @pytest.mark.long
-def test_one_scale_is_the_plain_way_bit_for_bit(fcn: Fcn, photos: Path) -> None:
-    photo = photos / "coffee.png"
-    fcn("segment", photo, *PREVIEW, "--resize", "200", "-o", "plain", "--write", "masks,confidence")
+def test_one_scale_is_the_plain_way_bit_for_bit(fcn: Fcn, images: Path) -> None:
+    image = images / "coffee.png"
+    fcn("segment", image, *PREVIEW, "--resize", "200", "-o", "plain", "--write", "masks,confidence")
     fcn(
         "segment",
-        photo,
+        image,
         *PREVIEW,
         "--resize",
         "200",
@@ -130,17 +130,17 @@ def test_one_scale_is_the_plain_way_bit_for_bit(fcn: Fcn, photos: Path) -> None:
         "masks,confidence",
     )
     for kind in ("masks", "confidence"):
-        plain, one = (photos.parent / name / kind / "coffee.png" for name in ("plain", "one"))
+        plain, one = (images.parent / name / kind / "coffee.png" for name in ("plain", "one"))
         assert plain.read_bytes() == one.read_bytes()
-    done = fcn("segment", photo, *PREVIEW, "--resize", "200", "--scales", "1,0.5", "-o", "one", code=2)
+    done = fcn("segment", image, *PREVIEW, "--resize", "200", "--scales", "1,0.5", "-o", "one", code=2)
     assert "--scales: 1 before, 0.5,1 now" in done.stderr
 
 
 @pytest.mark.long
 def test_scales_and_flip_average_torchvisions_probabilities() -> None:
     with Image.open(SAMPLES / "chelsea.png") as opened:
-        photo = opened.convert("RGB")
-    sizes, notes = network_inputs(photo, 160, (0.5, 1.0))
+        image = opened.convert("RGB")
+    sizes, notes = network_inputs(image, 160, (0.5, 1.0))
     assert [pixels.shape[:2] for pixels in sizes] == [(160, 240), (80, 120)]
     assert notes == ("average of scales 0.5, 1",)
     model = preview_network().model
@@ -156,8 +156,8 @@ def test_scales_and_flip_average_torchvisions_probabilities() -> None:
     for pixels in sizes:
         ours = probabilities(pixels) + probabilities(pixels[:, ::-1]).flip(3)
         total += functional.interpolate(ours, (10, 15), mode="bilinear", align_corners=False) / 4
-    full = functional.interpolate(total, photo.size[::-1], mode="bilinear", align_corners=False)[0]
-    got = Segmenter("efficientnet_lite0", resize=160, scales=[1, 0.5], flip=True, confidence=True)(photo)
+    full = functional.interpolate(total, image.size[::-1], mode="bilinear", align_corners=False)[0]
+    got = Segmenter("efficientnet_lite0", resize=160, scales=[1, 0.5], flip=True, confidence=True)(image)
     best = full.topk(2, 0).values
     clear = (best[0] - best[1] > 1e-4).numpy()
     assert clear.mean() > 0.99

@@ -15,7 +15,7 @@ from PIL import Image
 from fcn_cli import Segmenter
 from fcn_cli.inference.labels import PredictionOptions, Upsampler
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakeImages, journal_of, preview_network, tree
 
 SIZE = ("--resize", "200")
 
@@ -53,7 +53,7 @@ def test_confidence_is_the_softmax_of_the_interpolated_logits(
 
 
 def probabilities(path: Path) -> torch.Tensor:
-    """Plain torchvision's, at the photo's size."""
+    """Plain torchvision's, at the image's size."""
     network = preview_network()
     image = Image.open(path).convert("RGB")
     short, long = sorted(image.size)
@@ -73,13 +73,13 @@ def probabilities(path: Path) -> torch.Tensor:
 
 @pytest.mark.long
 def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
-    photo = SAMPLES / "chelsea.png"
-    fcn("segment", photo, *PREVIEW, *SIZE, "--write", "masks,color,confidence", "-o", "out")
+    image = SAMPLES / "chelsea.png"
+    fcn("segment", image, *PREVIEW, *SIZE, "--write", "masks,color,confidence", "-o", "out")
     written = Image.open(tmp_path / "out/confidence/chelsea.png")
     assert written.mode == "L"
-    best = probabilities(photo)
+    best = probabilities(image)
     assert np.abs(np.array(written) - best.numpy() * 255).max() < 0.6
-    fcn("segment", photo, *PREVIEW, *SIZE, "--min-confidence", "0.6", "-o", "sure")
+    fcn("segment", image, *PREVIEW, *SIZE, "--min-confidence", "0.6", "-o", "sure")
     all_labels, sure, color = (
         np.array(Image.open(tmp_path / name))
         for name in ("out/masks/chelsea.png", "sure/masks/chelsea.png", "sure/color/chelsea.png")
@@ -92,25 +92,25 @@ def test_confidence_files_and_void_pixels(fcn: Fcn, tmp_path: Path) -> None:
     stats = (tmp_path / "sure/stats.csv").read_text()
     assert f"255,void,{int((sure == 255).sum())}" in stats
     by_class = ("--min-confidence", "Cat=0.7,0.4")
-    fcn("segment", photo, *PREVIEW, *SIZE, *by_class, "-o", "by_class")
+    fcn("segment", image, *PREVIEW, *SIZE, *by_class, "-o", "by_class")
     some = np.array(Image.open(tmp_path / "by_class/masks/chelsea.png"))
     needed = np.where(all_labels == 8, 0.7, 0.4)
     clear = np.abs(best.numpy() - needed) > 1e-4
     assert np.array_equal((some == 255)[clear], (best.numpy() < needed)[clear])
     assert {8, 255} <= set(np.unique(some).tolist())
-    own = Segmenter(PREVIEW[1], resize=200, min_confidence={"cat": 0.7, "*": 0.4})(photo)
+    own = Segmenter(PREVIEW[1], resize=200, min_confidence={"cat": 0.7, "*": 0.4})(image)
     assert np.array_equal(own.labels, some)
-    again = fcn("segment", photo, *PREVIEW, *SIZE, "--min-confidence", "0.4,8=0.7", "-o", "by_class")
+    again = fcn("segment", image, *PREVIEW, *SIZE, "--min-confidence", "0.4,8=0.7", "-o", "by_class")
     assert "nothing to do" in again.stderr
-    wrong = fcn("segment", photo, *PREVIEW, "--min-confidence", "dogg=0.7", "-o", "new", code=2)
+    wrong = fcn("segment", image, *PREVIEW, "--min-confidence", "dogg=0.7", "-o", "new", code=2)
     assert "--min-confidence dogg: no such class; did you mean dog?" in wrong.stderr
-    refused = fcn("segment", photo, *PREVIEW, *SIZE, "-o", "sure", code=2)
+    refused = fcn("segment", image, *PREVIEW, *SIZE, "-o", "sure", code=2)
     assert "--min-confidence: 0.6 before, 0 now" in refused.stderr
 
 
 @pytest.mark.long
-def test_confidence_is_added_to_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "b.png"])
+def test_confidence_is_added_to_what_is_done(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "b.png"])
     fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,overlay")
     before = tree(tmp_path / "out/masks"), tree(tmp_path / "out/overlay")
     done = fcn("segment", made, *SMALL, "-o", "out", "--write", "masks,color,confidence", "-v")
@@ -139,7 +139,7 @@ def test_from_python() -> None:
 
 
 @pytest.mark.parametrize("value", ["1.1", "-0.1", "high", "cat=2", "=0.5", "cat=0.1,cat=0.2", ""])
-def test_a_probability_is_between_0_and_1(fcn: Fcn, make_photos: MakePhotos, value: str) -> None:
+def test_a_probability_is_between_0_and_1(fcn: Fcn, make_images: MakeImages, value: str) -> None:
     assert (
-        "min-confidence" in fcn("segment", make_photos(["a.png"]), "--min-confidence", value, code=2).stderr
+        "min-confidence" in fcn("segment", make_images(["a.png"]), "--min-confidence", value, code=2).stderr
     )

@@ -30,7 +30,7 @@ from fcn_cli.inference.execution import ExecutionConfig, resolve_execution
 from fcn_cli.inference.options import InferenceOptions
 from fcn_cli.models.registry import BACKBONES
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, journal_of, tree
 
 CUDA = torch.device("cuda")
 
@@ -79,9 +79,9 @@ def test_what_auto_precision_is_on_a_gpu(
 
 
 def test_bfloat16_is_refused_on_a_gpu_without_it(
-    gpu: Callable[[int, int], None], fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    gpu: Callable[[int, int], None], fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     gpu(7, 5)
     arguments = ("segment", "made", *SMALL, "--device", "cuda", "--precision", "bf16", "-o", "out")
     refused = fcn(*arguments, code=2)
@@ -149,9 +149,9 @@ def test_bfloat16_is_slower_on_intels_processors_without_amx(
 
 @pytest.mark.long
 def test_a_run_says_that_its_precision_is_slower(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     monkeypatch.setattr(execution, "note", lambda chosen: f"{chosen.precision} is slower here")
     for out in ("out", "one.png"):
         assert "fp32 is slower here" in fcn("segment", "made/a.png", *SMALL, "-o", out).stderr
@@ -198,7 +198,7 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
         pytest.param("{segment} --precision bf16 --kernels torch'.split())", False, marks=pytest.mark.slow),
         pytest.param(
             "from fcn_cli import Segmenter; "
-            "Segmenter('efficientnet_lite0', resize=64, kernels='torch')('{photo}')",
+            "Segmenter('efficientnet_lite0', resize=64, kernels='torch')('{image}')",
             False,
             marks=pytest.mark.slow,
         ),
@@ -213,7 +213,7 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith(
 def test_llvmlite_is_imported_for_our_kernels_only(code: str, loaded: bool, tmp_path: Path) -> None:
     run = "from fcn_cli.__main__ import run; code = run"
     segment = f"{run}('segment {SAMPLES / 'chelsea.png'} {' '.join(SMALL)} -j 0 -o out"
-    source = LOADED.format(code=code.format(run=run, segment=segment, photo=SAMPLES / "chelsea.png"))
+    source = LOADED.format(code=code.format(run=run, segment=segment, image=SAMPLES / "chelsea.png"))
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -224,7 +224,7 @@ def test_llvmlite_is_imported_for_our_kernels_only(code: str, loaded: bool, tmp_
 
 
 def test_the_workers_are_forked_before_anything_of_cuda(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that has begun with CUDA must not fork."""
     calls: list[str] = []
@@ -241,7 +241,7 @@ def test_the_workers_are_forked_before_anything_of_cuda(
     monkeypatch.setattr(os, "fork", noted_fork)
     monkeypatch.setattr(torch.cuda, "is_available", noted_available)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     assert "CUDA device" in fcn("segment", made, *SMALL, "--device", "cuda", "-j", "2", code=2).stderr
     assert calls == ["fork", "fork", "cuda"]
 
@@ -329,11 +329,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forward], None]:
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY[:5:2], ids=text)
-def test_a_photo_that_does_not_fit_changes_nothing_for_the_others(
+def test_an_image_that_does_not_fit_changes_nothing_for_the_others(
     error: Exception,
     watched: Callable[[Forward], None],
     fcn: Fcn,
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     tmp_path: Path,
 ) -> None:
     """Two are too large for the memory alone, four go in halves; after them the batches are full again."""
@@ -352,7 +352,7 @@ def test_a_photo_that_does_not_fit_changes_nothing_for_the_others(
         (["c1.png", "c2.png", "c3.png", "c4.png"], (60, 48)),
     ):
         for name in names:
-            path = make_photos([name], size=(size[0], size[1])) / name
+            path = make_images([name], size=(size[0], size[1])) / name
             assert Image.open(path).size == size
     common = ("segment", "made", *SMALL[:2], "--resize", "none", "--kernels", "torch", "-b", "4", "-j", "0")
     done = fcn(*common, "-o", "out", code=1)
@@ -362,7 +362,7 @@ def test_a_photo_that_does_not_fit_changes_nothing_for_the_others(
     assert batches == [
         *[(72, 4), (72, 2), (72, 2)],
         (60, 4),
-        # The rest, when no more photos come.
+        # The rest, when no more images come.
         *[(240, 2), (240, 1), (240, 1)],
     ]
     kinds = [one["error"]["kind"] for one in journal_of(tmp_path / "out").values() if one["error"]]
@@ -374,10 +374,10 @@ def test_a_lost_device_ends_the_run_and_is_named(
     error: Exception,
     watched: Callable[[Forward], None],
     fcn: Fcn,
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     tmp_path: Path,
 ) -> None:
-    make_photos([f"{index}.png" for index in range(6)])
+    make_images([f"{index}.png" for index in range(6)])
     passes = 0
 
     def watch(_: Tensor) -> None:
@@ -419,13 +419,13 @@ def test_a_lost_device_reaches_python_and_is_a_devicelost(
 
 @pytest.mark.parametrize("error", NEITHER[:2], ids=text)
 def test_what_is_neither_is_a_bug(
-    error: Exception, watched: Callable[[Forward], None], fcn: Fcn, make_photos: MakePhotos
+    error: Exception, watched: Callable[[Forward], None], fcn: Fcn, make_images: MakeImages
 ) -> None:
     def watch(_: Tensor) -> None:
         raise error
 
     watched(watch)
-    done = fcn("segment", make_photos(["a.png"]), *SMALL, "--kernels", "torch", code=70)
+    done = fcn("segment", make_images(["a.png"]), *SMALL, "--kernels", "torch", code=70)
     assert "this is a bug in fcn" in done.stderr
 
 
@@ -442,14 +442,14 @@ def test_a_device_that_cannot_take_the_network_is_named(
     error: Exception,
     said: str,
     fcn: Fcn,
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def to(*_: object, **__: object) -> nn.Module:
         raise error
 
     monkeypatch.setattr(nn.Module, "to", to)
-    done = fcn("segment", make_photos(["a.png"]), *SMALL, code=5)
+    done = fcn("segment", make_images(["a.png"]), *SMALL, code=5)
     assert f"device cpu {'has' if 'memory' in said else 'failed'}" in done.stderr
     assert said in done.stderr
 

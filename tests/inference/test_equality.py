@@ -15,7 +15,7 @@ from torchvision import transforms
 from ..conftest import SAMPLES, Fcn
 from ..plain_torchvision import stand_in
 
-PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
+IMAGES = ("astronaut.png", "chelsea.png", "coffee.png", "grace_hopper.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,16 @@ def assert_same(labels: NDArray[np.uint8], logits: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "photos",
-    [pytest.param(PHOTOS[1:2], marks=pytest.mark.long), pytest.param(PHOTOS, marks=pytest.mark.slow)],
+    "images",
+    [pytest.param(IMAGES[1:2], marks=pytest.mark.long), pytest.param(IMAGES, marks=pytest.mark.slow)],
     ids=["one", "all"],
 )
 def test_native_size_is_the_hub_example(
-    photos: Sequence[str], fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
+    images: Sequence[str], fcn: Fcn, plain: torch.nn.Module, checkpoint: Path, tmp_path: Path
 ) -> None:
     fcn(
         "segment",
-        *(SAMPLES / name for name in photos),
+        *(SAMPLES / name for name in images),
         "--backbone",
         "resnet101",
         "--weights",
@@ -68,7 +68,7 @@ def test_native_size_is_the_hub_example(
             transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
     )
-    for name in photos:
+    for name in images:
         batch = preprocess(Image.open(SAMPLES / name).convert("RGB")).unsqueeze(0)
         with torch.inference_mode():
             logits = plain(batch)["out"][0]

@@ -15,7 +15,7 @@ from fcn_cli import RequestError, Segmenter
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, journal_of
 
-PHOTOS = ("chelsea.png", "grace_hopper.jpg")
+IMAGES = ("chelsea.png", "grace_hopper.jpg")
 
 
 def assert_logits_of(logits: NDArray[np.float16], labels: NDArray[np.uint8]) -> None:
@@ -30,9 +30,9 @@ def assert_logits_of(logits: NDArray[np.float16], labels: NDArray[np.uint8]) -> 
 
 
 def test_logits_give_the_mask(fcn: Fcn, tmp_path: Path) -> None:
-    line = ("segment", SAMPLES / PHOTOS[0], SAMPLES / PHOTOS[1], *SMALL, "-o", "out")
+    line = ("segment", SAMPLES / IMAGES[0], SAMPLES / IMAGES[1], *SMALL, "-o", "out")
     fcn(*line, "--write", "masks,logits")
-    for name in PHOTOS:
+    for name in IMAGES:
         logits = np.load(tmp_path / f"out/logits/{Path(name).stem}.npy", allow_pickle=False)
         height, width = sorted(Image.open(SAMPLES / name).size)
         assert logits.dtype == np.float16
@@ -48,7 +48,7 @@ def test_logits_give_the_mask(fcn: Fcn, tmp_path: Path) -> None:
 
 
 def test_logits_are_added_to_what_is_done(fcn: Fcn, tmp_path: Path) -> None:
-    line = ("segment", SAMPLES / PHOTOS[0], *SMALL, "-o", "out")
+    line = ("segment", SAMPLES / IMAGES[0], *SMALL, "-o", "out")
     fcn(*line)
     fcn(*line, "--write", "masks,color,logits")
     labels = np.array(Image.open(tmp_path / "out/masks/chelsea.png"))
@@ -61,18 +61,18 @@ def test_logits_are_added_to_what_is_done(fcn: Fcn, tmp_path: Path) -> None:
 
 
 def test_of_averages_there_are_none(fcn: Fcn) -> None:
-    line = ("segment", SAMPLES / PHOTOS[0], *SMALL, "-o", "out", "--write", "logits")
+    line = ("segment", SAMPLES / IMAGES[0], *SMALL, "-o", "out", "--write", "logits")
     for option in (("--flip",), ("--scales", "1,1.5")):
         assert "which average probabilities" in fcn(*line, *option, code=2).stderr
-    one = ("segment", SAMPLES / PHOTOS[0], *SMALL, "-o", "x.png", "--write", "logits")
+    one = ("segment", SAMPLES / IMAGES[0], *SMALL, "-o", "x.png", "--write", "logits")
     assert "logits cannot be written as one PNG" in fcn(*one, code=2).stderr
 
 
 def test_from_python() -> None:
-    photo = SAMPLES / PHOTOS[0]
-    result = Segmenter(PREVIEW[1], resize=64, logits=True, confidence=True, map="cat=1,*=0")(photo)
+    image = SAMPLES / IMAGES[0]
+    result = Segmenter(PREVIEW[1], resize=64, logits=True, confidence=True, map="cat=1,*=0")(image)
     assert result.logits is not None and result.confidence is not None  # noqa: PT018
-    plain = Segmenter(PREVIEW[1], resize=64)(photo)
+    plain = Segmenter(PREVIEW[1], resize=64)(image)
     assert_logits_of(result.logits, plain.labels)
     probabilities = result.probabilities()
     assert probabilities.shape == (21, *plain.labels.shape)
@@ -86,9 +86,9 @@ def test_from_python() -> None:
 
 
 def test_logits_of_tiles() -> None:
-    photo = SAMPLES / PHOTOS[1]
-    whole = Segmenter(PREVIEW[1], resize=256, logits=True)(photo)
-    tiled = Segmenter(PREVIEW[1], resize=256, tile=192, logits=True)(photo)
+    image = SAMPLES / IMAGES[1]
+    whole = Segmenter(PREVIEW[1], resize=256, logits=True)(image)
+    tiled = Segmenter(PREVIEW[1], resize=256, tile=192, logits=True)(image)
     assert tiled.is_tiled and not whole.is_tiled  # noqa: PT018
     assert whole.logits is not None and tiled.logits is not None  # noqa: PT018
     # A cell for each 16 pixels, the last one perhaps beyond the image.

@@ -27,7 +27,7 @@ from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 from fcn_cli.models.weights import LoadedModel
 from fcn_cli.runs import prediction_stream
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, tree
 from ..models.test_networks import fcn_efficientnet_lite0
 
 
@@ -108,9 +108,9 @@ def test_large_pixels_do_not_wait() -> None:
 
 @pytest.mark.long
 def test_masks_do_not_depend_on_batches_workers_or_neighbours(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([f"p{i}.png" for i in range(7)], size=(80, 64))
+    make_images([f"p{i}.png" for i in range(7)], size=(80, 64))
     fcn("segment", "made", *SMALL, "-o", "one", "-b", "1", "-j", "1")
     fcn("segment", "made", *SMALL, "-o", "two", "-b", "3", "-j", "2")
     fcn("segment", "made", *SMALL, "-o", "three", "-b", "5", "-j", "0")
@@ -141,12 +141,12 @@ def test_the_preview_network_is_the_model_cards() -> None:
     assert isinstance(bundled, BundledWeights)
     state = torch.load(bundled.path, weights_only=True)
     plain.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
-    photo = Image.open(SAMPLES / "chelsea.png").convert("RGB")
+    image = Image.open(SAMPLES / "chelsea.png").convert("RGB")
     preset = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.transforms()
     with torch.inference_mode():
-        features = plain.get_submodule("backbone")(preset(photo)[None])["out"]
+        features = plain.get_submodule("backbone")(preset(image)[None])["out"]
         low = plain.get_submodule("classifier")(features)
-    expected = F.interpolate(low, photo.size[::-1], mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+    expected = F.interpolate(low, image.size[::-1], mode="bilinear", align_corners=False)[0].argmax(0).numpy()
     labels = Segmenter("efficientnet_lite0")(SAMPLES / "chelsea.png").labels
     assert (labels != expected).mean() < 0.001
     assert low.shape[-2:] == (33, 49)
@@ -228,11 +228,11 @@ def test_an_image_that_does_not_fit_alone_fails_alone() -> None:
 
 
 def test_too_large_at_native_size_fails_before_the_machine_does(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from fcn_cli.common import resources
 
-    make_photos(["small.png"])
+    make_images(["small.png"])
     Image.new("RGB", (800, 600)).save(tmp_path / "made/large.png")
     monkeypatch.setattr(resources, "available_memory", lambda: 50_000_000)
     done = fcn("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out", code=1)
@@ -240,15 +240,15 @@ def test_too_large_at_native_size_fails_before_the_machine_does(
     assert "--resize" in done.stderr
 
 
-def test_notes_reach_the_record(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["small.png"])
+def test_notes_reach_the_record(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["small.png"])
     fcn("segment", "made", "--backbone", "efficientnet_lite0", "--resize", "none", "-o", "out")
     record = json.loads((tmp_path / "out/manifest.jsonl").read_text())
     assert "224" in record["notes"][0]
 
 
-def test_devices_and_precisions_that_are_not_there(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_devices_and_precisions_that_are_not_there(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     for arguments, text in [
         (("--device", "tpu"), "auto, cpu, cuda"),
         (("--device", "cuda:99"), "CUDA device"),
@@ -258,8 +258,8 @@ def test_devices_and_precisions_that_are_not_there(fcn: Fcn, make_photos: MakePh
 
 
 @pytest.mark.long
-def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
-    common = ("segment", photos / "chelsea.png", "--backbone", "efficientnet_lite0", "--resize", "300")
+def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, images: Path, tmp_path: Path) -> None:
+    common = ("segment", images / "chelsea.png", "--backbone", "efficientnet_lite0", "--resize", "300")
     fcn(*common, "-o", "a")
     fcn(*common, "--precision", "bf16", "--kernels", "torch", "-o", "b")
     one, two = (np.array(Image.open(tmp_path / folder / "masks/chelsea.png")) for folder in "ab")
@@ -267,11 +267,11 @@ def test_bfloat16_on_a_cpu_agrees_mostly(fcn: Fcn, photos: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_float32_on_cuda_is_the_cpus(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
-    fcn("segment", photos, "--backbone", "efficientnet_lite0", "--device", "cpu", "-o", "cpu")
+def test_float32_on_cuda_is_the_cpus(fcn: Fcn, images: Path, tmp_path: Path) -> None:
+    fcn("segment", images, "--backbone", "efficientnet_lite0", "--device", "cpu", "-o", "cpu")
     fcn(
         "segment",
-        photos,
+        images,
         "--backbone",
         "efficientnet_lite0",
         "--device",
@@ -281,9 +281,9 @@ def test_float32_on_cuda_is_the_cpus(fcn: Fcn, photos: Path, tmp_path: Path) -> 
         "-o",
         "gpu",
     )
-    for photo in photos.iterdir():
+    for image in images.iterdir():
         one, two = (
-            np.array(Image.open(tmp_path / d / "masks" / f"{photo.stem}.png")) for d in ("cpu", "gpu")
+            np.array(Image.open(tmp_path / d / "masks" / f"{image.stem}.png")) for d in ("cpu", "gpu")
         )
         assert (one != two).mean() < 0.001
 

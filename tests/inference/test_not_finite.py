@@ -24,7 +24,7 @@ from fcn_cli.models.card import IMAGENET
 from fcn_cli.models.registry import BACKBONES
 from fcn_cli.models.weights import LoadedModel
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, journal_of, preview_network, tree
 
 Change = Callable[[dict[str, Tensor]], None]
 
@@ -58,9 +58,9 @@ def scaled_head(factor: float) -> Change:
 
 @pytest.mark.parametrize("kernels", ["fast", "torch"])
 def test_a_checkpoint_that_overflows_fails_every_image_by_name(
-    kernels: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    kernels: str, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png", "c.png"])
+    make_images(["a.png", "b.png", "c.png"])
     weights = save(tmp_path / "huge.pth", huge_batchnorm)
     done = fcn(
         "segment", "made", *SMALL, "--weights", weights, "--kernels", kernels, "-b", "2", "-o", "out", code=1
@@ -74,10 +74,10 @@ def test_a_checkpoint_that_overflows_fails_every_image_by_name(
     assert (summary["images"], summary["ok"], summary["failed"]) == (3, 0, 3)
 
 
-def largest_logit(photo: Path) -> float:
+def largest_logit(image: Path) -> float:
     """Return the largest absolute logit of the preview at ``--resize 64``, by plain torchvision."""
     network = preview_network()
-    pixels, _ = resizing.network_input(Image.open(photo).convert("RGB"), 64)
+    pixels, _ = resizing.network_input(Image.open(image).convert("RGB"), 64)
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (IMAGENET.mean, IMAGENET.std))
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def largest_logit(photo: Path) -> float:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kernels", ["fast", "torch"])
-def test_only_the_photo_whose_logits_overflow_fails(kernels: str, fcn: Fcn, tmp_path: Path) -> None:
+def test_only_the_image_whose_logits_overflow_fails(kernels: str, fcn: Fcn, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     for name, left in (("a", 0), ("b", 100), ("c", 200), ("d", 260)):

@@ -124,7 +124,7 @@ def engine_of(
     return Engine(network, execution, views=views or ViewOptions())
 
 
-def photo(seed: int, height: int = 6, width: int = 5) -> Any:
+def image(seed: int, height: int = 6, width: int = 5) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -134,7 +134,7 @@ def bright(pixels: Any) -> Any:
 
 
 def batch(key: int, count: int = 2, height: int = 6) -> Batch[int]:
-    pixels = [photo(100 * key + index, height) for index in range(count)]
+    pixels = [image(100 * key + index, height) for index in range(count)]
     return Batch([key] * count, pixels, [(one.shape[1], one.shape[0]) for one in pixels])
 
 
@@ -208,7 +208,7 @@ def test_masks_are_those_of_the_engine_by_itself(on_both: FakeGpu | None) -> Non
     network = preview_network()
     execution = ExecutionConfig(torch.device("cpu"), "fp32", "torch", 4, 1)
     ours = Engine(network, execution)
-    pixels = [photo(index, 64, 80) for index in range(3)]
+    pixels = [image(index, 64, 80) for index in range(3)]
     sizes = [(80, 64), (160, 128), (33, 70)]
     alone = ours.predict(pixels, sizes)
     (done,) = run_batches(ours, generated([Batch(range(3), pixels, sizes)]))
@@ -454,10 +454,10 @@ def test_closing_does_not_wait_for_batches_that_do_not_come() -> None:
     ended.set()
 
 
-def test_photos_in_tiles_pass_in_their_place(on_both: FakeGpu | None) -> None:
+def test_images_in_tiles_pass_in_their_place(on_both: FakeGpu | None) -> None:
     execution = ExecutionConfig(torch.device("cpu"), "fp32", "torch", 4, 1)
     ours = Engine(preview_network(), execution, views=ViewOptions(tile=128, overlap=0))
-    batches = [batch(1, 2, 20), Batch([2], [photo(9, 200, 150)], [(150, 200)]), batch(3, 1, 20)]
+    batches = [batch(1, 2, 20), Batch([2], [image(9, 200, 150)], [(150, 200)]), batch(3, 1, 20)]
     got = list(run_batches(ours, generated(batches)))
     for done, expected in zip(got, batches, strict=True):
         assert [one.image for one in done] == expected.images

@@ -89,8 +89,8 @@ def test_the_registry_knows_the_work_of_each_network(name: str) -> None:
 
 
 @pytest.mark.long
-def test_small_images_give_the_same_masks_by_any_number_of_threads(tmp_path: Path, photos: Path) -> None:
+def test_small_images_give_the_same_masks_by_any_number_of_threads(tmp_path: Path, images: Path) -> None:
     for threads in ("1", "2"):
-        run_process("segment", photos, *SMALL, "--threads", threads, "-o", tmp_path / threads)
+        run_process("segment", images, *SMALL, "--threads", threads, "-o", tmp_path / threads)
     for path in (tmp_path / "1/masks").iterdir():
         assert path.read_bytes() == (tmp_path / "2/masks" / path.name).read_bytes()

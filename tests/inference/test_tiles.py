@@ -1,4 +1,4 @@
-"""Photos in tiles: the geometry, how tiles are blended, and the masks that come of it."""
+"""Images in tiles: the geometry, how tiles are blended, and the masks that come of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Pixels = NDArray[np.uint8]
     stride=st.sampled_from([8, 16]),
     is_centred=st.booleans(),
 )
-def test_tiles_cover_a_photo_and_their_weights_sum_to_one(
+def test_tiles_cover_an_image_and_their_weights_sum_to_one(
     length: int, tile: int, share: float, stride: int, is_centred: bool
 ) -> None:
     axis = TileAxis.of(length, tile, int(share * tile), stride, is_centred=is_centred)
@@ -105,7 +105,7 @@ def mask(pixels: Pixels, views: ViewOptions) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("views", [ViewOptions(128), ViewOptions(200, 100), ViewOptions(128, flip=True)])
-def test_a_photo_moved_by_the_stride_gives_the_moved_mask(views: ViewOptions) -> None:
+def test_an_image_moved_by_the_stride_gives_the_moved_mask(views: ViewOptions) -> None:
     scene = made(333, 419)
     here, there = mask(scene[:-STRIDE, :-STRIDE], views), mask(scene[STRIDE:, STRIDE:], views)
     inner = slice(4 * STRIDE, -4 * STRIDE)
@@ -118,8 +118,8 @@ def test_a_photo_moved_by_the_stride_gives_the_moved_mask(views: ViewOptions) ->
 def test_content_that_repeats_with_the_step_gives_a_mask_that_repeats() -> None:
     with Image.open(SAMPLES / "astronaut.png") as opened:
         patch = np.asarray(opened.convert("RGB").crop((150, 20, 342, 212)).resize((96, 96)))
-    photo = np.tile(patch, (5, 6, 1))[:416, :512]
-    labels = Segmenter("efficientnet_lite0", tile=128, overlap=32)(photo).labels
+    image = np.tile(patch, (5, 6, 1))[:416, :512]
+    labels = Segmenter("efficientnet_lite0", tile=128, overlap=32)(image).labels
     assert len(np.unique(labels)) > 1
     inner = labels[96:-96, 96:-96]
     assert np.array_equal(inner[96:], inner[:-96])
@@ -127,7 +127,7 @@ def test_content_that_repeats_with_the_step_gives_a_mask_that_repeats() -> None:
 
 
 @pytest.fixture
-def photo(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     with Image.open(SAMPLES / "astronaut.png") as opened:
         opened.convert("RGB").resize((301, 233)).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
@@ -139,38 +139,38 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 @pytest.mark.long
-def test_a_photo_no_larger_than_a_tile_has_the_mask_without_tiles(fcn: Fcn, photo: Path) -> None:
-    fcn("segment", photo, *PREVIEW, "--resize", "none", "-o", "whole")
-    fcn("segment", photo, *PREVIEW, "--tile", "301", "-o", "tile")
-    fcn("segment", photo, *PREVIEW, "--resize", "96", "-o", "small")
-    fcn("segment", photo, *PREVIEW, "--resize", "96", "--tile", "128", "-o", "small_tile")
+def test_an_image_no_larger_than_a_tile_has_the_mask_without_tiles(fcn: Fcn, image: Path) -> None:
+    fcn("segment", image, *PREVIEW, "--resize", "none", "-o", "whole")
+    fcn("segment", image, *PREVIEW, "--tile", "301", "-o", "tile")
+    fcn("segment", image, *PREVIEW, "--resize", "96", "-o", "small")
+    fcn("segment", image, *PREVIEW, "--resize", "96", "--tile", "128", "-o", "small_tile")
     masks = {
-        name: (photo.parent / name / "masks/photo.png").read_bytes()
+        name: (image.parent / name / "masks/photo.png").read_bytes()
         for name in ("whole", "tile", "small", "small_tile")
     }
     assert masks["whole"] == masks["tile"]
     assert masks["small"] == masks["small_tile"]
-    assert journal_of(photo.parent / "tile")["photo.png"]["notes"] == []
+    assert journal_of(image.parent / "tile")["photo.png"]["notes"] == []
     # Sides of 96 and 124 pixels: no tile of 128 is needed, and the two directories differ in their settings.
     compared = fcn("compare", "small", "small_tile").stdout
     assert "tile: none in A, 128 in B" in compared
 
 
 @pytest.mark.long
-def test_tiles_do_not_depend_on_the_batch_and_are_recorded(fcn: Fcn, photo: Path) -> None:
+def test_tiles_do_not_depend_on_the_batch_and_are_recorded(fcn: Fcn, image: Path) -> None:
     tiles = (*PREVIEW, "--tile", "128", "--write", "masks,confidence")
-    fcn("segment", photo, *tiles, "-o", "one")
-    fcn("segment", photo, *tiles, "-b", "5", "-o", "five")
+    fcn("segment", image, *tiles, "-o", "one")
+    fcn("segment", image, *tiles, "-b", "5", "-o", "five")
     for kind in ("masks", "confidence"):
-        one, five = (photo.parent / name / kind / "photo.png" for name in ("one", "five"))
+        one, five = (image.parent / name / kind / "photo.png" for name in ("one", "five"))
         assert one.read_bytes() == five.read_bytes()
-    assert read(photo.parent / "one/masks/photo.png").shape == (233, 301)
-    assert journal_of(photo.parent / "one")["photo.png"]["notes"] == ["9 tiles of 128x128"]
-    done = fcn("segment", photo, *PREVIEW, "--tile", "160", "-o", "one", code=2)
+    assert read(image.parent / "one/masks/photo.png").shape == (233, 301)
+    assert journal_of(image.parent / "one")["photo.png"]["notes"] == ["9 tiles of 128x128"]
+    done = fcn("segment", image, *PREVIEW, "--tile", "160", "-o", "one", code=2)
     assert "--tile: 128 before, 160 now; --overlap: 32 before, 40 now" in done.stderr
-    assert "nothing to do" in fcn("segment", photo, *tiles, "--overlap", "32", "-o", "one").stderr
-    piped = Segmenter("efficientnet_lite0", tile=128)(photo)
-    assert np.array_equal(piped.labels, read(photo.parent / "one/masks/photo.png"))
+    assert "nothing to do" in fcn("segment", image, *tiles, "--overlap", "32", "-o", "one").stderr
+    piped = Segmenter("efficientnet_lite0", tile=128)(image)
+    assert np.array_equal(piped.labels, read(image.parent / "one/masks/photo.png"))
     assert piped.notes == ("9 tiles of 128x128",)
 
 

@@ -20,20 +20,20 @@ from fcn_cli.inputs.decode_pool import DecodePool
 from fcn_cli.inputs.decoder import DecodeSettings
 from fcn_cli.inputs.discovery import InputRequest, discover
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 from .calls import answers, dies, paints, waits
 
 
 @pytest.mark.long
 def test_the_main_process_decodes_no_image(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It might be another one by now."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("decoded in the main process")
 
-    make_photos(["a.png", "sub/b.jpg"])
+    make_images(["a.png", "sub/b.jpg"])
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks")
     fcn("segment", "made", *SMALL, "-o", "evaluated", "--write", "masks", "--keep-extension")
     monkeypatch.setattr(decoder, "_opened", refuse)
@@ -61,10 +61,10 @@ def large_metadata(path: Path, size: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit on private memory")
 def test_metadata_take_no_more_than_a_share_of_memory(
-    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: 800 << 20)
-    folder = make_photos(["a.png", "z.png"])
+    folder = make_images(["a.png", "z.png"])
     for name in ("m.tif", "n.tif"):
         large_metadata(folder / name, 400 << 20)
     with DecodePool(

@@ -25,17 +25,17 @@ from ..runs.test_bad_files import claimed_png
 WITHOUT_HEIF = "import sys; sys.modules['pillow_heif'] = None"
 
 
-def small_photo() -> Image.Image:
+def small_image() -> Image.Image:
     with Image.open(SAMPLES / "chelsea.png") as opened:
         return opened.convert("RGB").resize((90, 60))
 
 
 @pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return small_photo()
+def sample() -> Image.Image:
+    return small_image()
 
 
-RARE = rare_formats(small_photo())
+RARE = rare_formats(small_image())
 
 
 def decoded(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
@@ -99,10 +99,10 @@ def test_a_directory_of_rare_formats(fcn: Fcn, tmp_path: Path) -> None:
 
 
 def test_formats_without_a_signature_are_tried_under_their_own_suffix_only(
-    photo: Image.Image, fcn: Fcn, tmp_path: Path
+    sample: Image.Image, fcn: Fcn, tmp_path: Path
 ) -> None:
-    targa = saved(photo, ".tga")
-    bitmap = saved(photo.convert("1"), ".xbm")
+    targa = saved(sample, ".tga")
+    bitmap = saved(sample.convert("1"), ".xbm")
     for data, own in ((targa.data, ".tga"), (targa.data, ".VST"), (bitmap.data, ".xbm")):
         path = tmp_path / f"x{own}"
         path.write_bytes(data)
@@ -113,7 +113,7 @@ def test_formats_without_a_signature_are_tried_under_their_own_suffix_only(
             assert refused(path).failure.kind == FailureKind.NOT_AN_IMAGE
     # A TGA whose first byte is a PCX's: its comment has 10 characters.
     path = tmp_path / "comment.tga"
-    path.write_bytes(saved(photo, ".tga", id_section=b"ten bytes.").data)
+    path.write_bytes(saved(sample, ".tga", id_section=b"ten bytes.").data)
     assert np.array_equal(decoded(path), targa.expected)
     for name in ("notes.txt", "notes.tga", "notes.im", "notes.pcd", "notes.ppm"):
         (tmp_path / name).write_text("Dear diary,\nthis is a text: nothing else.\n")
@@ -121,11 +121,11 @@ def test_formats_without_a_signature_are_tried_under_their_own_suffix_only(
     assert "notes.txt: not an image" in fcn("segment", "notes.txt", *SMALL, code=1).stderr
 
 
-def test_orientation_of_rare_formats(photo: Image.Image, tmp_path: Path) -> None:
+def test_orientation_of_rare_formats(sample: Image.Image, tmp_path: Path) -> None:
     for orientation in (-1, 1):
-        (tmp_path / "x.tga").write_bytes(saved(photo, ".tga", orientation=orientation).data)
-        assert np.array_equal(decoded(tmp_path / "x.tga"), np.array(photo))
-    values = np.array(photo.resize((768, 512)).convert("L"))
+        (tmp_path / "x.tga").write_bytes(saved(sample, ".tga", orientation=orientation).data)
+        assert np.array_equal(decoded(tmp_path / "x.tga"), np.array(sample))
+    values = np.array(sample.resize((768, 512)).convert("L"))
     with Image.open(io.BytesIO(photo_cd(values))) as opened:
         expected = np.array(opened)
     for orientation, turns in ((0, 0), (1, 1), (3, 3)):
@@ -141,21 +141,21 @@ def test_orientation_of_rare_formats(photo: Image.Image, tmp_path: Path) -> None
             assert np.array_equal(decoded(tmp_path / "x.pcd"), np.rot90(expected, turns))
 
 
-def test_of_a_photoshop_file_the_flattened_picture_is_taken(photo: Image.Image, tmp_path: Path) -> None:
+def test_of_a_photoshop_file_the_flattened_picture_is_taken(sample: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.psd"
-    path.write_bytes(photoshop(np.array(photo), layers=3))
+    path.write_bytes(photoshop(np.array(sample), layers=3))
     with Image.open(path) as opened:
         assert getattr(opened, "n_frames", 0) == 3
     got = decoder.decode_here(path)
-    assert np.array_equal(np.array(got.image), np.array(photo))
+    assert np.array_equal(np.array(got.image), np.array(sample))
     assert got.notes == ()
-    cmyk = 255 - np.array(photo.convert("CMYK"))
+    cmyk = 255 - np.array(sample.convert("CMYK"))
     path.write_bytes(photoshop(cmyk, mode=4))
-    assert np.array_equal(decoded(path), np.array(photo.convert("CMYK").convert("RGB")))
+    assert np.array_equal(decoded(path), np.array(sample.convert("CMYK").convert("RGB")))
 
 
-def test_of_several_sizes_the_largest_is_taken_and_said(photo: Image.Image, tmp_path: Path) -> None:
-    (tmp_path / "x.ico").write_bytes(saved(photo.resize((64, 64)), ".ico", sizes=[(16, 16), (64, 64)]).data)
+def test_of_several_sizes_the_largest_is_taken_and_said(sample: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "x.ico").write_bytes(saved(sample.resize((64, 64)), ".ico", sizes=[(16, 16), (64, 64)]).data)
     got = decoder.decode_here(tmp_path / "x.ico")
     assert got.image.size == (64, 64)
     assert got.notes == ("largest of 2 sizes",)
@@ -171,8 +171,8 @@ def test_floats_of_rare_formats_are_scaled_with_a_note(tmp_path: Path) -> None:
         assert got.notes == ("32-bit float samples scaled from -2..7",)
 
 
-def test_icons_are_composited_on_white(photo: Image.Image, tmp_path: Path) -> None:
-    rgba = photo.resize((64, 64)).convert("RGBA")
+def test_icons_are_composited_on_white(sample: Image.Image, tmp_path: Path) -> None:
+    rgba = sample.resize((64, 64)).convert("RGBA")
     rgba.putalpha(Image.linear_gradient("L").resize((64, 64)))
     alpha = np.array(rgba)[..., 3:] / 255
     expected = np.array(rgba)[..., :3] * alpha + 255 * (1 - alpha)
@@ -189,12 +189,12 @@ def icon_of(png: bytes, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", [".ico", ".icns"])
 def test_the_pixel_limit_holds_for_pictures_inside_a_file(
-    kind: str, photo: Image.Image, fcn: Fcn, tmp_path: Path
+    kind: str, sample: Image.Image, fcn: Fcn, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / f"photos/bomb{kind}").write_bytes(icon_of(claimed_png(20000, 8000), kind))
     stream = io.BytesIO()
-    photo.resize((400, 300)).save(stream, "PNG")
+    sample.resize((400, 300)).save(stream, "PNG")
     large = tmp_path / f"photos/large{kind}"
     large.write_bytes(icon_of(stream.getvalue(), kind))
     fcn("segment", "photos", *SMALL, "-o", "out", "--max-image-pixels", "100000", code=1)
@@ -208,16 +208,16 @@ def test_the_pixel_limit_holds_for_pictures_inside_a_file(
         assert decoded(large, 120000).shape == (300, 400, 3)
 
 
-def test_what_is_cut_off_or_of_a_strange_variant_says_so(photo: Image.Image, tmp_path: Path) -> None:
+def test_what_is_cut_off_or_of_a_strange_variant_says_so(sample: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.tga"
-    path.write_bytes(saved(photo.convert("RGBA"), ".tga").data[:20])
+    path.write_bytes(saved(sample.convert("RGBA"), ".tga").data[:20])
     assert refused(path).failure.kind == FailureKind.TRUNCATED
     # The palette of a PCX is looked for 769 bytes before the end.
     path = tmp_path / "x.pcx"
-    path.write_bytes(saved(photo.convert("P"), ".pcx").data[:300])
+    path.write_bytes(saved(sample.convert("P"), ".pcx").data[:300])
     assert refused(path).failure.kind == FailureKind.TRUNCATED
     path = tmp_path / "x.psd"
-    deep = bytearray(photoshop(np.array(photo)))
+    deep = bytearray(photoshop(np.array(sample)))
     deep[22:24] = b"\0\x10"
     path.write_bytes(deep)
     assert "not an image in a supported format or variant" in str(refused(path))
@@ -267,15 +267,15 @@ def test_nothing_starts_a_program(fcn: Fcn, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("compression", "damage", "workers"),
     [("tiff_adobe_deflate", b"\xaa" * 40, "0"), ("jpeg", b"\xff\x1b", "1")],
-    ids=["a photo that fails, without workers", "a photo that is fine, as its overlay is written"],
+    ids=["an image that fails, without workers", "an image that is fine, as its overlay is written"],
 )
 def test_native_decoders_print_nothing(
-    compression: str, damage: bytes, workers: str, photo: Image.Image, tmp_path: Path
+    compression: str, damage: bytes, workers: str, sample: Image.Image, tmp_path: Path
 ) -> None:
     """In the main process, where stderr is the user's."""
     path = tmp_path / "photos/x.tif"
     path.parent.mkdir()
-    photo.save(path, compression=compression)
+    sample.save(path, compression=compression)
     with Image.open(path) as opened:
         at = opened.tag_v2[273][0] + 300  # type: ignore[attr-defined]
     data = bytearray(path.read_bytes())
@@ -300,44 +300,44 @@ def heic(image: Image.Image, **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_heic_photos_are_upright_exactly_once(orientation: int, photo: Image.Image, tmp_path: Path) -> None:
+def test_heic_images_are_upright_exactly_once(orientation: int, sample: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()
-    photo.save(stream, "PNG", exif=exif)
+    sample.save(stream, "PNG", exif=exif)
     with Image.open(stream) as turned:
         expected = np.array(ImageOps.exif_transpose(turned).convert("RGB")).astype(int)
-    (tmp_path / "x.heic").write_bytes(heic(photo, exif=exif.tobytes()))
+    (tmp_path / "x.heic").write_bytes(heic(sample, exif=exif.tobytes()))
     got = decoded(tmp_path / "x.heic")
     assert got.shape == expected.shape
     assert np.abs(got - expected).mean() < 1
     assert decoder.decode_here(tmp_path / "x.heic").notes == ()
 
 
-def test_heic_pixels_and_kinds(photo: Image.Image, tmp_path: Path) -> None:
+def test_heic_pixels_and_kinds(sample: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.heic"
-    rgba = photo.convert("RGBA")
-    rgba.putalpha(Image.linear_gradient("L").resize(photo.size))
+    rgba = sample.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(sample.size))
     alpha = np.array(rgba)[..., 3:] / 255
-    grey = np.array(photo.convert("L"))
+    grey = np.array(sample.convert("L"))
     for image, expected in (
-        (rgba, np.array(photo) * alpha + 255 * (1 - alpha)),
-        (photo.convert("L"), np.repeat(grey[..., None], 3, axis=2)),
+        (rgba, np.array(sample) * alpha + 255 * (1 - alpha)),
+        (sample.convert("L"), np.repeat(grey[..., None], 3, axis=2)),
         (Image.fromarray(grey.astype(np.uint16) * 257), np.repeat(grey[..., None], 3, axis=2)),
     ):
         path.write_bytes(heic(image))
         assert np.abs(decoded(path) - expected).max() <= 2
     # Of several pictures it is the one that the file calls its main one.
     heif = pytest.importorskip("pillow_heif")
-    several = heif.from_pillow(ImageOps.invert(photo))
-    several.add_from_pillow(photo)
+    several = heif.from_pillow(ImageOps.invert(sample))
+    several.add_from_pillow(sample)
     several.save(path, quality=-1, chroma=444, primary_index=1)
-    assert np.abs(decoded(path) - np.array(photo).astype(int)).mean() < 3
+    assert np.abs(decoded(path) - np.array(sample).astype(int)).mean() < 3
     assert decoder.decode_here(path).notes == ("main picture of 2",)
     # The brand of a file may say no more than "a picture"; so may that of an AVIF.
-    path.write_bytes(heic(photo).replace(b"ftypheix", b"ftypmif1"))
-    assert np.abs(decoded(path) - np.array(photo).astype(int)).mean() < 1
-    data = heic(photo)
+    path.write_bytes(heic(sample).replace(b"ftypheix", b"ftypmif1"))
+    assert np.abs(decoded(path) - np.array(sample).astype(int)).mean() < 1
+    data = heic(sample)
     for length in (20, 200, len(data) // 2, len(data) - 5):
         path.write_bytes(data[:length])
         assert refused(path).failure.kind in {FailureKind.BROKEN, FailureKind.TRUNCATED}
@@ -349,10 +349,10 @@ def test_heic_pixels_and_kinds(photo: Image.Image, tmp_path: Path) -> None:
     )
 
 
-def test_heic_photos_are_segmented_like_any(photo: Image.Image, fcn: Fcn, tmp_path: Path) -> None:
+def test_heic_images_are_segmented_like_any(sample: Image.Image, fcn: Fcn, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.HEIC").write_bytes(heic(photo))
-    (tmp_path / "photos/really-heic.jpg").write_bytes(heic(photo))
+    (tmp_path / "photos/a.HEIC").write_bytes(heic(sample))
+    (tmp_path / "photos/really-heic.jpg").write_bytes(heic(sample))
     done = fcn("segment", "photos", *SMALL, "-o", "out", "--write", "masks,overlay", "--json")
     assert {(r["status"], r["width"], r["height"]) for r in done.records} == {("ok", 90, 60)}
     assert sorted(tree(tmp_path / "out/masks")) == ["a.png", "really-heic.png"]
@@ -361,13 +361,13 @@ def test_heic_photos_are_segmented_like_any(photo: Image.Image, fcn: Fcn, tmp_pa
 
 
 @pytest.mark.long
-def test_without_the_extra_heic_photos_are_counted_with_the_way_out(
-    photo: Image.Image, tmp_path: Path
+def test_without_the_extra_heic_images_are_counted_with_the_way_out(
+    sample: Image.Image, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.heic").write_bytes(heic(photo))
-    (tmp_path / "photos/b.HIF").write_bytes(heic(photo))
-    photo.save(tmp_path / "photos/c.png")
+    (tmp_path / "photos/a.heic").write_bytes(heic(sample))
+    (tmp_path / "photos/b.HIF").write_bytes(heic(sample))
+    sample.save(tmp_path / "photos/c.png")
     environment = python_with(WITHOUT_HEIF, tmp_path)
 
     def segment(*arguments: str, code: int) -> str:
@@ -377,13 +377,13 @@ def test_without_the_extra_heic_photos_are_counted_with_the_way_out(
     assert f"ignored 2 paths: 1 .heic, 1 .hif (for HEIC images install the extra: {hint})" in segment(
         "photos", code=0
     )
-    # A photo that is named cannot be ignored; and it is tried again when the extra has been installed.
+    # An image that is named cannot be ignored; and it is tried again when the extra has been installed.
     assert f"a.heic: a HEIC image; install the extra: {hint}" in segment("photos/a.heic", "-o", "out", code=1)
     record = journal_of(tmp_path / "out")["a.heic"]
     assert record["error"]["kind"] == FailureKind.NO_DECODER
 
 
-def test_cursors_and_their_masks(photo: Image.Image, tmp_path: Path) -> None:
+def test_cursors_and_their_masks(sample: Image.Image, tmp_path: Path) -> None:
     """The height in a cursor's header counts its mask as well."""
-    (tmp_path / "x.cur").write_bytes(cursor(np.array(photo.resize((33, 31)))))
-    assert np.array_equal(decoded(tmp_path / "x.cur"), np.array(photo.resize((33, 31))))
+    (tmp_path / "x.cur").write_bytes(cursor(np.array(sample.resize((33, 31)))))
+    assert np.array_equal(decoded(tmp_path / "x.cur"), np.array(sample.resize((33, 31))))

@@ -25,7 +25,7 @@ from ..conftest import (
     SAMPLES,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     exact_names,
     journal_of,
     run_process,
@@ -59,8 +59,8 @@ NAMES = [
 RAW = [b"bytes \xff\xfe.png", b"latin \xe9.png"]
 
 
-def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(NAMES)
+def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(NAMES)
     for name in RAW:
         with open(os.path.join(os.fsencode(made), name), "wb") as file:
             file.write((made / "a..png").read_bytes())
@@ -81,10 +81,10 @@ def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_photos: MakePhotos,
     written = [name for record in records.values() for name in record["outputs"]]
     assert len(set(written)) == 2 * len(names)
     for record in records.values():
-        with Image.open(made / record["image"]) as photo:
+        with Image.open(made / record["image"]) as image:
             for name in record["outputs"]:
                 with Image.open(tmp_path / "out" / name) as mask:
-                    assert mask.size == photo.size
+                    assert mask.size == image.size
     # Nothing was written anywhere else, and no message took more than its line.
     after = {name: data for name, data in tree(tmp_path).items() if not name.startswith("out/")}
     assert after == before
@@ -93,9 +93,9 @@ def test_odd_names_stay_inside_and_round_trip(fcn: Fcn, make_photos: MakePhotos,
 
 
 def test_a_name_that_is_too_long_for_its_mask_fails_alone(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["x" * 251 + ".png", "ok.png"])
+    made = make_images(["x" * 251 + ".png", "ok.png"])
     (made / ".png").write_bytes((made / "ok.png").read_bytes())
     done = fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", code=1)
     records = journal_of(tmp_path / "out")
@@ -134,9 +134,9 @@ def test_whatever_the_names_no_two_outputs_meet_and_none_is_outside(names: list[
 
 @pytest.mark.parametrize("name", ["../up.png", "made/../../up.png", "/etc/../up.png"])
 def test_listed_names_cannot_leave_the_root(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, name: str
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, name: str
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     (tmp_path / "list").write_text(f"made/a.png\n{name}\n")
     assert "not below" in fcn("segment", "--files-from", "list", *SMALL, "-o", "out", code=2).stderr
     assert not (tmp_path / "out").exists()
@@ -156,10 +156,10 @@ PngImagePlugin.PngImageFile.load = load
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit on private memory")
-def test_a_decoder_that_takes_too_much_memory_costs_its_photo(
-    make_photos: MakePhotos, tmp_path: Path
+def test_a_decoder_that_takes_too_much_memory_costs_its_image(
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "greedy.png", "z.png"])
+    make_images(["a.png", "greedy.png", "z.png"])
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(GREEDY)
@@ -191,7 +191,7 @@ def test_whole_images_of_every_kind_are_fine(fcn: Fcn, tmp_path: Path) -> None:
     assert {record["image"] for record in done.records if record["status"] != "ok"} == hidden
 
 
-def test_32_bit_samples_are_scaled_over_the_whole_photo(
+def test_32_bit_samples_are_scaled_over_the_whole_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In strips as in one: the least and the greatest sample of all, what is not finite being black."""
@@ -210,9 +210,9 @@ def test_32_bit_samples_are_scaled_over_the_whole_photo(
     assert not np.array(decoder.decode_here(tmp_path / "nan.tif").image).any()
 
 
-def test_a_mask_file_is_a_plain_png(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    """What a photo's file says beside its pixels does not reach its mask."""
-    folder = make_photos(["a.png"])
+def test_a_mask_file_is_a_plain_png(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    """What an image's file says beside its pixels does not reach its mask."""
+    folder = make_images(["a.png"])
     with Image.open(SAMPLES / "grace_hopper.jpg") as opened:
         exif = Image.Exif()
         exif[0x010E] = "secret"

@@ -19,7 +19,7 @@ from ..conftest import SAMPLES
 
 
 @pytest.fixture(scope="module")
-def photo() -> Image.Image:
+def image() -> Image.Image:
     return Image.open(SAMPLES / "chelsea.png").convert("RGB").resize((90, 60))
 
 
@@ -49,10 +49,10 @@ EVERYDAY = [
 
 
 @pytest.mark.parametrize("suffix", [one for one in EVERYDAY if one in formats.image_suffixes()])
-def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str, tmp_path: Path) -> None:
+def test_every_everyday_suffix_can_be_read_back(image: Image.Image, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     mode = {".pgm": "L", ".pbm": "1"}.get(suffix, "RGB")
-    photo.convert(mode).save(path)
+    image.convert(mode).save(path)
     expected = np.array(Image.open(path).convert("RGB"))
     got = decoder.decode_here(path)
     assert np.array_equal(np.array(got.image), expected)
@@ -63,47 +63,47 @@ def test_every_everyday_suffix_can_be_read_back(photo: Image.Image, suffix: str,
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_exif_orientation_is_applied_once(
-    photo: Image.Image, orientation: int, suffix: str, tmp_path: Path
+    image: Image.Image, orientation: int, suffix: str, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"x{suffix}"
-    photo.save(path, exif=exif)
+    image.save(path, exif=exif)
     with Image.open(path) as opened:
         expected = ImageOps.exif_transpose(opened).convert("RGB")
     assert np.array_equal(decoded(path), np.array(expected))
     assert decoder.decode_here(path).image.size == ((90, 60) if orientation < 5 else (60, 90))
 
 
-def test_broken_exif_is_no_reason_to_fail(photo: Image.Image, tmp_path: Path) -> None:
+def test_broken_exif_is_no_reason_to_fail(image: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
-    photo.save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    image.save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert decoded(path).shape == (60, 90, 3)
 
 
-def test_alpha_is_composited_on_white(photo: Image.Image, tmp_path: Path) -> None:
-    alpha = Image.linear_gradient("L").resize(photo.size)
-    rgba = photo.copy()
+def test_alpha_is_composited_on_white(image: Image.Image, tmp_path: Path) -> None:
+    alpha = Image.linear_gradient("L").resize(image.size)
+    rgba = image.copy()
     rgba.putalpha(alpha)
     a = np.array(alpha)[..., None] / 255
     for mode, suffix in (("RGBA", ".png"), ("LA", ".png"), ("RGBA", ".webp"), ("RGBA", ".tif")):
         path = tmp_path / f"{mode}{suffix}"
         options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == ".webp" else {}
         rgba.convert(mode).save(path, **options)
-        base = photo if mode == "RGBA" else photo.convert("L").convert("RGB")
+        base = image if mode == "RGBA" else image.convert("L").convert("RGB")
         expected = np.array(base) * a + 255 * (1 - a)
         assert np.abs(decoded(path) - expected).max() <= 1.5
 
 
-def test_palettes_with_and_without_transparency(photo: Image.Image, tmp_path: Path) -> None:
-    paletted = photo.quantize(16)
+def test_palettes_with_and_without_transparency(image: Image.Image, tmp_path: Path) -> None:
+    paletted = image.quantize(16)
     paletted.save(tmp_path / "p.png")
     assert np.array_equal(decoded(tmp_path / "p.png"), np.array(paletted.convert("RGB")))
     paletted.save(tmp_path / "t.png", transparency=3)
     expected = np.array(paletted.convert("RGB"))
     expected[np.array(paletted) == 3] = 255
     assert np.array_equal(decoded(tmp_path / "t.png"), expected)
-    photo.convert("L").save(tmp_path / "l.png", transparency=int(np.array(photo.convert("L"))[5, 5]))
+    image.convert("L").save(tmp_path / "l.png", transparency=int(np.array(image.convert("L"))[5, 5]))
     assert decoded(tmp_path / "l.png")[5, 5].tolist() == [255, 255, 255]
 
 
@@ -132,34 +132,34 @@ def test_32_bit_images_are_scaled_with_a_note(tmp_path: Path) -> None:
     assert not np.array(got.image).any()
 
 
-def test_cmyk_and_one_bit(photo: Image.Image, tmp_path: Path) -> None:
-    photo.convert("CMYK").save(tmp_path / "c.jpg", quality=100, subsampling=0)
-    assert np.abs(decoded(tmp_path / "c.jpg").astype(int) - np.array(photo)).mean() < 4
-    photo.convert("1").save(tmp_path / "b.png")
+def test_cmyk_and_one_bit(image: Image.Image, tmp_path: Path) -> None:
+    image.convert("CMYK").save(tmp_path / "c.jpg", quality=100, subsampling=0)
+    assert np.abs(decoded(tmp_path / "c.jpg").astype(int) - np.array(image)).mean() < 4
+    image.convert("1").save(tmp_path / "b.png")
     assert set(np.unique(decoded(tmp_path / "b.png"))) == {0, 255}
 
 
-def test_lab(photo: Image.Image, tmp_path: Path) -> None:
+def test_lab(image: Image.Image, tmp_path: Path) -> None:
     from PIL import ImageCms
 
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
     )
-    lab = ImageCms.applyTransform(photo, to_lab)
+    lab = ImageCms.applyTransform(image, to_lab)
     assert lab is not None
     lab.save(tmp_path / "lab.tif")
-    assert np.abs(decoded(tmp_path / "lab.tif").astype(int) - np.array(photo)).mean() < 3
+    assert np.abs(decoded(tmp_path / "lab.tif").astype(int) - np.array(image)).mean() < 3
 
 
-def test_of_several_frames_the_first_is_taken_and_said(photo: Image.Image, tmp_path: Path) -> None:
-    frames = [ImageOps.invert(photo), photo.rotate(180), photo]
+def test_of_several_frames_the_first_is_taken_and_said(image: Image.Image, tmp_path: Path) -> None:
+    frames = [ImageOps.invert(image), image.rotate(180), image]
     for suffix in (".gif", ".tif", ".webp", ".png"):
         path = tmp_path / f"x{suffix}"
         options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-        photo.save(path, save_all=True, append_images=frames, **options)
+        image.save(path, save_all=True, append_images=frames, **options)
         got = decoder.decode_here(path)
         assert got.notes == ("first of 4 frames",)
-        assert np.abs(np.array(got.image).astype(int) - np.array(photo)).mean() < 8
+        assert np.abs(np.array(got.image).astype(int) - np.array(image)).mean() < 8
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_refusals(content: bytes, kind: FailureKind, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_pixel_limit_counts_before_decoding(photo: Image.Image, tmp_path: Path) -> None:
+def test_the_pixel_limit_counts_before_decoding(image: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    photo.save(path)
+    image.save(path)
     decoder.decode_here(path, max_pixels=90 * 60)
     with pytest.raises(ImageError, match="--max-image-pixels") as caught:
         decoder.decode_here(path, max_pixels=90 * 60 - 1)

@@ -17,7 +17,7 @@ from PIL import Image
 from fcn_cli.inputs.discovery import Found, InputRequest, discover
 from fcn_cli.inputs.file_lists import parse_list
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, need, run_line, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, need, run_line, tree
 
 
 def found(
@@ -71,7 +71,7 @@ def test_files_and_patterns() -> None:
     assert outputs(["d/[1].jpg"]) == ["[1].png"]
 
 
-def test_what_systems_keep_beside_photos_is_ignored_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_systems_keep_beside_images_is_ignored_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     touch(
         "d/a.jpg",
         "d/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
@@ -127,8 +127,8 @@ def test_a_listed_file_outside_the_root_is_refused(fcn: Fcn) -> None:
     assert not Path("fcn_output").exists()
 
 
-def test_hidden_files_and_other_outputs_are_not_taken(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png", ".hidden.png", ".cache/b.png"])
+def test_hidden_files_and_other_outputs_are_not_taken(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png", ".hidden.png", ".cache/b.png"])
     fcn("segment", "made", *SMALL, "-o", "made/earlier", "--write", "masks,color,overlay")
     got = found(["made"])
     assert [source.image for source in got.sources] == ["a.png"]
@@ -138,8 +138,8 @@ def test_hidden_files_and_other_outputs_are_not_taken(fcn: Fcn, make_photos: Mak
     assert "output directory" in fcn("segment", "made/earlier/overlay/a.jpg", *SMALL, code=3).stderr
 
 
-def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_photos: MakePhotos) -> None:
-    folder = make_photos(["a.png", "b.png"])
+def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_images: MakeImages) -> None:
+    folder = make_images(["a.png", "b.png"])
     fcn("segment", ".", *SMALL, "--write", "masks,color,overlay", cwd=folder)
     before = tree(folder / "fcn_output/masks")
     assert (
@@ -149,8 +149,8 @@ def test_segmenting_here_twice_does_not_segment_its_own_output(fcn: Fcn, make_ph
     assert tree(folder / "fcn_output/masks") == before
 
 
-def test_the_output_directory_may_hold_the_photos_folder(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_the_output_directory_may_hold_the_images_folder(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     assert ".: holds files that fcn did not write" in fcn("segment", "made", *SMALL, "-o", ".", code=2).stderr
     fcn("segment", "made", *SMALL, "-o", "out")
     Path("made").rename("out/made")
@@ -168,21 +168,21 @@ def test_links_loops_and_dangling_ones() -> None:
     assert [source.image for source in found(["d"]).sources] == ["dangling.jpg", "other/b.jpg", "real/a.jpg"]
 
 
-def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.jpg", "a.png"])
+def test_names_that_would_collide_stop_the_run_before_any_work(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.jpg", "a.png"])
     done = fcn("segment", "made/a.jpg", "made/a.png", *SMALL, "-o", "out", code=2)
     assert "made/a.jpg" in done.stderr
     assert "made/a.png" in done.stderr
     assert "--keep-extension" in done.stderr
     assert not Path("out").exists()
-    make_photos(["b.jpg", "b.png", "B.gif", "c.png"])
+    make_images(["b.jpg", "b.png", "B.gif", "c.png"])
     done = fcn("segment", "made", *SMALL, "-o", "out", code=2)
     assert "made/a.jpg and made/a.png" in done.stderr
     assert "made/B.gif and made/b.jpg" in done.stderr
     assert "made/B.gif and made/b.png" in done.stderr
     assert "3 images have the output names of others" in done.stderr
-    for photo in Path("made").glob("[bBc]*"):
-        photo.unlink()
+    for image in Path("made").glob("[bBc]*"):
+        image.unlink()
     fcn("segment", "made", *SMALL, "-o", "out", "--keep-extension", "--write", "masks,overlay")
     assert sorted(tree(Path("out/masks"))) == ["a.jpg.png", "a.png.png"]
     assert sorted(tree(Path("out/overlay"))) == ["a.jpg.jpg", "a.png.jpg"]
@@ -212,9 +212,9 @@ def test_case_normal_forms_and_folders_collide_too(
 
 
 @pytest.mark.long
-def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"], folder="one")
-    make_photos(["b.png", "a.png"], folder="two")
+def test_a_second_run_never_overwrites_the_masks_of_other_images(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"], folder="one")
+    make_images(["b.png", "a.png"], folder="two")
     fcn("segment", "one", *SMALL)
     before = tree(Path("fcn_output/masks"))
     done = fcn("segment", "two", *SMALL, code=1)
@@ -223,14 +223,14 @@ def test_a_second_run_never_overwrites_the_masks_of_other_photos(fcn: Fcn, make_
     after = tree(Path("fcn_output/masks"))
     assert after.pop("b.png")
     assert after == before
-    # The same photos under a new path are the same photos.
+    # The same images under a new path are the same images.
     Path("one").rename("moved")
     assert "nothing to do" in fcn("segment", "moved", *SMALL).stderr
 
 
 @pytest.mark.long
-def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_photos: MakePhotos) -> None:
-    folder = make_photos(["a.jpg"])
+def test_a_converted_image_takes_over_from_the_one_it_replaced(fcn: Fcn, make_images: MakeImages) -> None:
+    folder = make_images(["a.jpg"])
     fcn("segment", "made", *SMALL)
     Image.open(folder / "a.jpg").save(folder / "a.png")
     assert "would both be written" in fcn("segment", "made", *SMALL, code=1).stderr
@@ -243,8 +243,8 @@ def test_a_converted_photo_takes_over_from_the_one_it_replaced(fcn: Fcn, make_ph
 
 
 @pytest.mark.long
-def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> None:
-    make_photos(["a.png", "sub/b.png", "with\nnewline.png"])
+def test_lists_from_a_file_and_from_stdin(make_images: MakeImages, fcn: Fcn) -> None:
+    make_images(["a.png", "sub/b.png", "with\nnewline.png"])
     listing = subprocess.run(["find", "made", "-print0"], capture_output=True, check=True).stdout
     done = subprocess.run(
         command("segment", *SMALL, "--files-from", "-", "--null"),
@@ -264,8 +264,8 @@ def test_lists_from_a_file_and_from_stdin(make_photos: MakePhotos, fcn: Fcn) -> 
 
 
 @pytest.mark.long
-def test_stdin_is_left_alone_unless_it_is_asked_for(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_stdin_is_left_alone_unless_it_is_asked_for(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL)
     script = " ".join(command("segment", "made", *SMALL, "-q")) + "; cat"
     done = subprocess.run(
@@ -305,9 +305,9 @@ def test_what_cannot_be_right_is_said_in_one_line(fcn: Fcn) -> None:
 
 
 def test_options_come_from_the_environment_too(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     for name, value in {
         "BACKBONE": "efficientnet_lite0",
         "RESIZE": "64",
@@ -324,8 +324,8 @@ def test_options_come_from_the_environment_too(
 
 
 @pytest.mark.long
-def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos) -> None:
-    folder = make_photos(["a.png", "closed/b.png"])
+def test_an_unlistable_folder_is_a_failure_that_is_told(make_images: MakeImages) -> None:
+    folder = make_images(["a.png", "closed/b.png"])
     (folder / "closed").chmod(0)
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
     prefix = drop if os.geteuid() == 0 else []
@@ -345,8 +345,8 @@ def test_an_unlistable_folder_is_a_failure_that_is_told(make_photos: MakePhotos)
 
 
 @pytest.mark.long
-def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.jpg", "b.png"])
+def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.jpg", "b.png"])
     names = ["noext", "photo.v2", ".hidden", "a.heic", "b.weird.JPG", ".dir/x"]
     for name in names:
         path = folder / name
@@ -363,7 +363,7 @@ def test_a_named_file_is_tried_by_its_content(fcn: Fcn, make_photos: MakePhotos,
     assert set(tree(tmp_path / "two/masks")) == {".dir/x.png", *masks - {"x.png"}}
     assert "made/text: not an image" in done.stderr
     assert "ignored 1 path: 1 directory in the list" in done.stderr
-    # Found by searching, what is hidden or has no photo's suffix is not for us.
+    # Found by searching, what is hidden or has no image's suffix is not for us.
     got = found(["made"], keep_extension=True)
     assert {source.image for source in got.sources} >= {"a.jpg", "b.png", "b.weird.JPG"}
     assert got.ignored["hidden"] == 2
@@ -386,9 +386,9 @@ def test_output_names_do_not_depend_on_what_is_installed() -> None:
 
 @pytest.mark.long
 def test_an_empty_list_is_nothing_to_do_and_an_empty_directory_is_a_mistake(
-    fcn: Fcn, make_photos: MakePhotos
+    fcn: Fcn, make_images: MakeImages
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     for content in (b"", b"\n\n", b"\r\n", b"\xef\xbb\xbf\n"):
         Path("list").write_bytes(content)
         assert "nothing to do: the list is empty" in fcn("segment", "--files-from", "list", *SMALL).stderr
@@ -423,7 +423,7 @@ def test_a_list_of_nothing_needs_no_memory(tmp_path: Path, byte: str, options: t
     assert "nothing to do: the list is empty" in run_line(line, cwd=tmp_path).stderr
 
 
-def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -> None:
+def test_lists_as_other_programs_write_them(fcn: Fcn, make_images: MakeImages) -> None:
     for content in (
         b"\xef\xbb\xbfmade/a.png\nmade/b.png\n",
         b"\xef\xbb\xbfmade/a.png\r\n\r\nmade/b.png\r\n",
@@ -432,7 +432,7 @@ def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -
     ):
         assert parse_list(content, null=False) == ["made/a.png", "made/b.png"]
     assert parse_list(b"ends in\r\nx\n", null=False) == ["ends in\r", "x"]
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     Path("list").write_bytes(b"\xef\xbb\xbfmade/a.png\r\nmade/b.png\r\n")
     fcn("segment", "--files-from", "list", *SMALL, "--write", "masks")
     assert sorted(tree(Path("fcn_output/masks"))) == ["made/a.png", "made/b.png"]
@@ -459,9 +459,9 @@ def test_lists_as_other_programs_write_them(fcn: Fcn, make_photos: MakePhotos) -
     ],
 )
 def test_an_output_that_can_be_no_directory_is_refused(
-    fcn: Fcn, make_photos: MakePhotos, output: str, text: str
+    fcn: Fcn, make_images: MakeImages, output: str, text: str
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     Path("file").write_text("keep")
     Path("link").symlink_to("nowhere")
     before = tree(Path())
@@ -477,9 +477,9 @@ def test_any_bytes_make_a_null_separated_name(names: list[bytes]) -> None:
 
 
 @pytest.mark.long
-def test_the_output_directory_as_input(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_the_output_directory_as_input(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """By whatever name; an output inside the input is fine, and is no input."""
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     (tmp_path / "link").symlink_to("made")
     before = tree(made)
     for name, output in (("made", "made"), ("made/", "./made"), ("link", "made"), ("made", str(made))):
@@ -495,7 +495,7 @@ def test_the_output_directory_as_input(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     assert "is also the --output" in fcn("segment", "made/out", *SMALL, "-o", "made/out", code=2).stderr
     assert "is also the --output" in fcn("segment", "s3://b/x", "-o", "s3://b/x/", code=2).stderr
     # A shell's `*` names the output directory beside others: it is ignored, as ever.
-    make_photos(["b.png"], folder="more")
+    make_images(["b.png"], folder="more")
     fcn("segment", "made", "more", *SMALL, "-o", "out")
     done = fcn("segment", "made", "more", "out", *SMALL, "-o", "out")
     assert "ignored 1 path: 1 output directory of fcn (out)" in done.stderr

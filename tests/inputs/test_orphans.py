@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import HELD, SMALL, MakePhotos, command, python_with, wait_until
+from ..conftest import HELD, SMALL, MakeImages, command, python_with, wait_until
 
 
 def children_of(parent: int) -> list[int]:
@@ -26,9 +26,9 @@ def children_of(parent: int) -> list[int]:
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_nothing_is_left_of_a_killed_run_that_has_a_fork_server(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["held.png"])
+    make_images(["held.png"])
     # A watch has one from the start, as a run into a bucket has.
     running = subprocess.Popen(
         command("segment", "made", "--watch", *SMALL),

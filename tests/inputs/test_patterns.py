@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fcn_cli.common.errors import RequestError
 from fcn_cli.inputs.patterns import PathFilter, to_regex
 
-from ..conftest import SMALL, Fcn, MakePhotos, tree
+from ..conftest import SMALL, Fcn, MakeImages, tree
 from .test_inputs import found, touch
 
 
@@ -188,8 +188,8 @@ def test_what_is_excluded_is_not_even_listed(monkeypatch: pytest.MonkeyPatch) ->
     assert [source.image for source in found(["d"]).sources if source.problem] == ["raw", "sub/raw"]
 
 
-def test_the_command_line_takes_several_patterns(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png", "raw/c.png", "sub/d.png", "sub/e.png"])
+def test_the_command_line_takes_several_patterns(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "b.png", "raw/c.png", "sub/d.png", "sub/e.png"])
     narrowed = ("--include", "*.png", "--include", "sub/*", "--exclude", "raw", "--exclude", "**/e.*")
     done = fcn("segment", "made", *SMALL, "-o", "out", *narrowed)
     assert sorted(tree(tmp_path / "out/masks")) == ["a.png", "b.png", "sub/d.png"]

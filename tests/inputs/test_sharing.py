@@ -1,4 +1,4 @@
-"""Every photo is in exactly one share, whatever else there is."""
+"""Every image is in exactly one share, whatever else there is."""
 
 from __future__ import annotations
 

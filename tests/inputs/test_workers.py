@@ -1,4 +1,4 @@
-"""A decoding worker that dies or hangs costs the photo it holds, and nothing else."""
+"""A decoding worker that dies or hangs costs the image it holds, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fcn_cli.common import resources
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, need, run_line, run_process, wait_until
+from ..conftest import SMALL, Fcn, MakeImages, command, journal_of, need, run_line, run_process, wait_until
 
 SLOW = """
 import os, time, signal, sys
@@ -55,10 +55,10 @@ def pid_in(path: Path, running: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.long
-def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
-    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+def test_a_worker_killed_while_it_decodes_fails_that_image_by_name(
+    make_images: MakeImages, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_photos([*(f"p{i}.png" for i in range(8)), "stuck.png", "z.png"])
+    make_images([*(f"p{i}.png" for i in range(8)), "stuck.png", "z.png"])
     running = subprocess.Popen(
         command("segment", "made", *SMALL, "-o", "out"),
         cwd=tmp_path,
@@ -80,10 +80,10 @@ def test_a_worker_killed_while_it_decodes_fails_that_photo_by_name(
 
 
 @pytest.mark.long
-def test_a_stuck_decoder_fails_that_photo_by_name(
-    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+def test_a_stuck_decoder_fails_that_image_by_name(
+    make_images: MakeImages, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "stuck1.png", "m.png", "stuck2.png", "z.png"])
+    make_images(["a.png", "stuck1.png", "m.png", "stuck2.png", "z.png"])
     done = run_process(
         "segment", "made", *SMALL, "-o", "out", "--decode-timeout", "2", code=1, cwd=tmp_path, env=environment
     )
@@ -99,14 +99,14 @@ def test_a_stuck_decoder_fails_that_photo_by_name(
 
 
 @pytest.mark.slow
-def test_a_decoder_that_dies_costs_none_of_the_photos_sent_with_its_own(
-    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+def test_a_decoder_that_dies_costs_none_of_the_images_sent_with_its_own(
+    make_images: MakeImages, environment: dict[str, str], tmp_path: Path
 ) -> None:
     names = [f"p{i:02}.png" for i in range(60)]
     # In one group with their neighbours, at its beginning, and two in one.
     bad = ["crash05.png", "crash16.png", "crash33.png", "crash34.png", "stuck50.png"]
     names = [next((other for other in bad if other[5:] == name[1:]), name) for name in names]
-    folder = make_photos([f"{i:02}/{name}" for i, name in enumerate(names)])
+    folder = make_images([f"{i:02}/{name}" for i, name in enumerate(names)])
     done = run_process(
         "segment", folder, *SMALL, "-j", "2", "-o", "out", "--decode-timeout", "3",
         code=1, cwd=tmp_path, env=environment,
@@ -121,9 +121,9 @@ def test_a_decoder_that_dies_costs_none_of_the_photos_sent_with_its_own(
     "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))]
 )
 def test_crashing_decoders_under_every_start_method(
-    method: str, make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+    method: str, make_images: MakeImages, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "crash1.png", "m.png", "z.png"])
+    make_images(["a.png", "crash1.png", "m.png", "z.png"])
     (tmp_path / "main.py").write_text(
         textwrap.dedent(f"""
             import multiprocessing, sys
@@ -140,9 +140,9 @@ def test_crashing_decoders_under_every_start_method(
 
 
 @pytest.mark.slow
-def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_tiny_dev_shm_is_no_matter(make_images: MakeImages, tmp_path: Path) -> None:
     need("unshare")
-    make_photos([f"p{i}.png" for i in range(6)], size=(900, 800))
+    make_images([f"p{i}.png" for i in range(6)], size=(900, 800))
     isolated = [
         "unshare",
         "--mount",
@@ -159,16 +159,16 @@ def test_a_tiny_dev_shm_is_no_matter(make_photos: MakePhotos, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("error:This DataLoader")
-def test_more_workers_than_cpus_are_the_users_choice(fcn: Fcn, make_photos: MakePhotos) -> None:
+def test_more_workers_than_cpus_are_the_users_choice(fcn: Fcn, make_images: MakeImages) -> None:
     names = [f"{number}.png" for number in range(resources.affinity() + 1)]
-    fcn("segment", make_photos(names), *SMALL, "-j", str(len(names)), "-o", "out")
+    fcn("segment", make_images(names), *SMALL, "-j", str(len(names)), "-o", "out")
 
 
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(
-    make_photos: MakePhotos, environment: dict[str, str], tmp_path: Path
+    make_images: MakeImages, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_photos(["stuck.png"])
+    make_images(["stuck.png"])
     running = subprocess.Popen(command("segment", "made", *SMALL), cwd=tmp_path, env=environment, text=True)
     worker = pid_in(tmp_path / "touch/stuck.png", running)
     running.kill()
@@ -177,8 +177,8 @@ def test_workers_end_with_a_parent_that_is_killed(
 
 
 @pytest.mark.long
-def test_nothing_natives_print_reaches_stderr(make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png"])
+def test_nothing_natives_print_reaches_stderr(make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png"])
     # libtiff complains of this on its own.
     good = (folder / "a.png").read_bytes()
     (folder / "odd.tif").write_bytes(b"II*\0" + b"\xff" * 64)

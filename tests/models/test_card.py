@@ -14,7 +14,7 @@ from PIL import Image
 from fcn_cli import Segmenter
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, tree
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakeImages, tree
 
 assert isinstance(BACKBONES["efficientnet_lite0"].weights, BundledWeights)
 BUNDLED = BACKBONES["efficientnet_lite0"].weights.path
@@ -45,7 +45,7 @@ def test_which_class_is_the_background(fcn: Fcn, own: Path, tmp_path: Path) -> N
     """Without a card none is; with one, its pixels are left as they are, cut out, and no region anywhere."""
     write = ("--write", "masks,overlay,cutout", "--resize", "96")
     segment = ("segment", SAMPLES / "chelsea.png", *PREVIEW, *write, "--weights", own, "-o", "out")
-    photo = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))
+    image = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))
     masks: set[bytes] = set()
     for card, background in (
         ((), None),
@@ -63,7 +63,7 @@ def test_which_class_is_the_background(fcn: Fcn, own: Path, tmp_path: Path) -> N
         alpha = np.asarray(Image.open(tmp_path / "out/cutout/chelsea.png"))[..., 3]
         assert np.array_equal(alpha == 0, labels == background if background is not None else alpha > 255)
         overlay = np.asarray(Image.open(tmp_path / "out/overlay/chelsea.jpg"), int)
-        changed = np.abs(overlay - photo).mean(axis=2) > 40
+        changed = np.abs(overlay - image).mean(axis=2) > 40
         painted = {index for index in (0, 1) if changed[labels == index].mean() > 0.2}
         assert painted == {0, 1} - {background}
         exported(fcn, tmp_path, background)
@@ -136,8 +136,8 @@ def test_the_normalisation_is_the_cards(own: Path, tmp_path: Path) -> None:
     assert ours.network.background is None
 
 
-def test_a_card_by_name_and_an_official_network(fcn: Fcn, make_photos: MakePhotos, own: Path) -> None:
-    make_photos(["a.png"])
+def test_a_card_by_name_and_an_official_network(fcn: Fcn, make_images: MakeImages, own: Path) -> None:
+    make_images(["a.png"])
     Path("other.toml").write_text('class_names = ["a", "b", "c"]\nbackground = "b"')
     fcn("segment", "made", *SMALL, "--weights", own, "--network-card", "other.toml", "-o", "out")
     assert json.loads(Path("out/classes.json").read_text())["1"]["background"] is True
@@ -186,9 +186,9 @@ def test_a_card_by_name_and_an_official_network(fcn: Fcn, make_photos: MakePhoto
     ],
 )
 def test_a_card_that_says_something_else_is_refused(
-    line: str, said: str, fcn: Fcn, make_photos: MakePhotos, own: Path, tmp_path: Path
+    line: str, said: str, fcn: Fcn, make_images: MakeImages, own: Path, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     write_card(tmp_path, line)
     done = fcn("segment", "made", *SMALL, "--weights", own, "-o", "out", code=2)
     assert said in done.stderr

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from fcn_cli.models import weights
 from fcn_cli.models.registry import BACKBONES, BundledWeights
 
-from ..conftest import SMALL, Fcn, MakePhotos
+from ..conftest import SMALL, Fcn, MakeImages
 
 assert isinstance(BACKBONES["efficientnet_lite0"].weights, BundledWeights)
 BUNDLED = BACKBONES["efficientnet_lite0"].weights.path
@@ -197,9 +197,9 @@ def test_what_weights_check_says(name: str, fcn: Fcn, monkeypatch: pytest.Monkey
 
 
 def test_what_was_unwrapped_is_said_once_and_recorded(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     path = write({"model_ema": averaged()})
     done = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out")
     assert done.stderr.count(f"mine.pth: took what is in 'model_ema'; {DDP}") == 1
@@ -214,8 +214,8 @@ def test_what_was_unwrapped_is_said_once_and_recorded(
     assert "checkpoint" not in json.loads((tmp_path / "plain/settings.json").read_text())
 
 
-def test_one_channel_is_the_second_of_two_classes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_one_channel_is_the_second_of_two_classes(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     path = write(one_channel())
     loaded = weights.load(
         BACKBONES["efficientnet_lite0"], weights.WeightsFile(path, weights.sha256_of(path))

@@ -104,11 +104,11 @@ def test_what_cannot_be_had_is_said_in_one_line(
 
 
 @pytest.mark.long
-def test_the_command_takes_a_url_and_knows_what_it_used(fcn: Fcn, web: WebServer, photos: Path) -> None:
+def test_the_command_takes_a_url_and_knows_what_it_used(fcn: Fcn, web: WebServer, images: Path) -> None:
     web.files["/net.pth"] = b"not a checkpoint"
-    done = fcn("segment", photos, *SMALL, "--weights", f"{web.url}/net.pth", "-o", "out", code=2)
+    done = fcn("segment", images, *SMALL, "--weights", f"{web.url}/net.pth", "-o", "out", code=2)
     assert "fcn-" in done.stderr
-    done = fcn("segment", photos, *SMALL, "--weights", f"{web.url}/net.pth", "--offline", code=2)
+    done = fcn("segment", images, *SMALL, "--weights", f"{web.url}/net.pth", "--offline", code=2)
     assert "--offline forbids" in done.stderr
 
 

@@ -39,7 +39,7 @@ from fcn_cli.models import download, weights
 from fcn_cli.models.download import Timeouts
 from fcn_cli.models.registry import BACKBONES, BundledWeights, OfficialWeights
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, tree, wait_until
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, command, tree, wait_until
 
 assert isinstance(BACKBONES["efficientnet_lite0"].weights, BundledWeights)
 BUNDLED = BACKBONES["efficientnet_lite0"].weights.path
@@ -118,9 +118,9 @@ def cache(tmp_path: Path) -> list[str]:
 
 @pytest.mark.long
 def test_a_download_is_cached_and_gives_the_same_masks(
-    fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, server: Server, official: OfficialWeights, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     server.serve(CONTENT)
     first = fcn("segment", "made", *SMALL, "-o", "one")
     assert first.stdout == ""
@@ -139,9 +139,9 @@ def test_a_download_is_cached_and_gives_the_same_masks(
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["wrong hash", "cut off", "404", "refused"])
 def test_a_download_that_goes_wrong_ends_in_one_message_and_no_file(
-    kind: str, fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+    kind: str, fcn: Fcn, make_images: MakeImages, server: Server, official: OfficialWeights, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     expected = "404"
     if kind == "wrong hash":
         server.serve(b"something else")
@@ -437,9 +437,9 @@ def test_a_companys_own_certificate_authority(
 
 
 def test_a_damaged_cached_file_is_named_with_the_fix_and_fetch_replaces_it(
-    fcn: Fcn, make_photos: MakePhotos, server: Server, official: OfficialWeights, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, server: Server, official: OfficialWeights, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     path = tmp_path / "torch/hub/checkpoints" / official.file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT[:-1] + b"?")
@@ -463,8 +463,8 @@ def test_fetch_for_an_offline_machine(
     assert (tmp_path / "stick" / official.file_name).read_bytes() == CONTENT
 
 
-def test_offline_names_every_way_out(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_offline_names_every_way_out(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     done = fcn("segment", "made", "--offline", code=2)
     for text in ("fcn_resnet50_coco-1167a1af.pth", "--offline", "fcn weights fetch", "efficientnet_lite0"):
         assert text in done.stderr
@@ -499,9 +499,9 @@ Save = Callable[[object], Path]
 
 @pytest.mark.long
 def test_forms_of_one_checkpoint_give_the_same_masks(
-    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     plain = state()
     forms: list[object] = [
         plain,
@@ -529,9 +529,9 @@ def test_forms_of_one_checkpoint_give_the_same_masks(
 
 @pytest.mark.parametrize("classes", [2, 255])
 def test_the_number_of_classes_is_the_classifiers(
-    classes: int, fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+    classes: int, fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "--weights", save(state(classes)), "-o", "out")
     labels = np.array(Image.open(tmp_path / "out/masks/a.png"))
     assert labels.max() < classes
@@ -540,8 +540,8 @@ def test_the_number_of_classes_is_the_classifiers(
 
 
 @pytest.mark.long
-def test_class_names(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_class_names(fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path) -> None:
+    make_images(["a.png"])
     checkpoint = save(state(3))
     (tmp_path / "names").write_text("sky\nearth\nwater\n")
     fcn("segment", "made", *SMALL, "--weights", checkpoint, "--class-names", "names", "-o", "out")
@@ -567,9 +567,9 @@ class Malicious:
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(
-    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     victim = tmp_path / "owned"
     done = fcn(
         "segment", "made", *SMALL, "--weights", save({**state(), "x": Malicious(victim)}), "-o", "o", code=2
@@ -610,9 +610,9 @@ def without(key: str) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
-    content: Callable[[], object], text: str, fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+    content: Callable[[], object], text: str, fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     done = fcn("segment", "made", *SMALL, "--weights", save(content()), "-o", "out", code=2)
     assert text in done.stderr
     assert "mine.pth" in done.stderr
@@ -651,7 +651,7 @@ def test_entries_that_are_no_plain_numbers_are_refused(save: Save) -> None:
 
 @pytest.mark.long
 def test_a_small_file_takes_little_memory(
-    fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path
 ) -> None:
     """Numbers that are expanded, members that are compressed, and members of the same bytes."""
     expanded = torch.zeros(4 << 20).half().expand(1400, 4 << 20)
@@ -662,7 +662,7 @@ def test_a_small_file_takes_little_memory(
     ):
         assert text in refusal(save({**state(), name: expanded}))
     assert peak_memory() - before < 600 << 20
-    make_photos(["a.png"])
+    make_images(["a.png"])
     checkpoint = save({**state(), "x": torch.zeros(8 << 20)})
     for compressed in (True, False):
         stream = io.BytesIO()
@@ -711,9 +711,9 @@ def zip_of(**members: bytes) -> bytes:
     return stream.getvalue()
 
 
-def test_files_that_are_no_checkpoint(fcn: Fcn, make_photos: MakePhotos, save: Save, tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint(fcn: Fcn, make_images: MakeImages, save: Save, tmp_path: Path) -> None:
     """What the file is, or that it is damaged, and how many bytes there are."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     whole, old = save(state()).read_bytes(), old_format({"x": torch.zeros(9)})
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     place = whole.index(b"OrderedDict")
@@ -762,9 +762,9 @@ def with_other_classes() -> dict[str, torch.Tensor]:
 
 @pytest.mark.long
 def test_a_checkpoint_replaced_while_waiting_for_the_lock_is_recorded_as_what_it_is(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     shutil.copy(BUNDLED, tmp_path / "mine.pth")
     torch.save(with_other_classes(), tmp_path / "new.pth")
     fcn("segment", "made", *SMALL, "--weights", tmp_path / "new.pth", "-o", "expected")
@@ -802,9 +802,9 @@ def replace_before_loading(path: Path, content: bytes, monkeypatch: pytest.Monke
 
 
 def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
-    fcn: Fcn, make_photos: MakePhotos, save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     path = tmp_path / "mine.pth"
     shutil.copy(BUNDLED, path)
     torch.save(with_other_classes(), tmp_path / "new.pth")
@@ -822,12 +822,12 @@ def test_a_checkpoint_replaced_before_it_is_loaded_ends_the_run(
 
 def test_official_weights_replaced_before_they_are_loaded_end_the_run(
     fcn: Fcn,
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     official: OfficialWeights,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     path = tmp_path / "torch/hub/checkpoints" / official.file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
@@ -838,9 +838,9 @@ def test_official_weights_replaced_before_they_are_loaded_end_the_run(
     assert not (tmp_path / "out").exists()
 
 
-def test_no_network_is_noticed_soon_by_the_command_itself(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_no_network_is_noticed_soon_by_the_command_itself(make_images: MakeImages, tmp_path: Path) -> None:
     """The official URL through a proxy that is not there: no test may reach the real server."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     started = time.monotonic()
     done = subprocess.run(

@@ -103,7 +103,7 @@ def mode(request: pytest.FixtureRequest, fcn: Fcn, tmp_path: Path) -> Mode:
 
 
 def pictures(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the files that are made of photos."""
+    """Return the files that are made of images."""
     return {name: data for name, data in files.items() if name.endswith((".png", ".jpg"))}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ..conftest import SMALL, Fcn, MakePhotos, preview_network
+from ..conftest import SMALL, Fcn, MakeImages, preview_network
 from .conftest import Mode, pictures, records
 
 NAMES = [f"{'sub/' * (number % 2)}p{number}.png" for number in range(8)]
@@ -19,9 +19,9 @@ ONE_THREAD = (*SMALL, "--threads", "1")
 
 
 @pytest.fixture
-def made(make_photos: MakePhotos) -> Path:
-    """Return photos, one of which is broken."""
-    folder = make_photos(NAMES)
+def made(make_images: MakeImages) -> Path:
+    """Return images, one of which is broken."""
+    folder = make_images(NAMES)
     (folder / "broken.png").write_bytes(b"?")
     return folder
 
@@ -29,12 +29,12 @@ def made(make_photos: MakePhotos) -> Path:
 def expected_labels(path: Path) -> np.ndarray:
     """Return the label map that plain torchvision computes: short side 64, ImageNet's mean and deviation."""
     with Image.open(path) as opened:
-        photo = opened.convert("RGB")
-    width, height = photo.size
+        image = opened.convert("RGB")
+    width, height = image.size
     scale = 64 / min(width, height)
     size = (64, int(64 * height / width)) if width <= height else (int(64 * width / height), 64)
     assert scale > 1
-    pixels = torch.from_numpy(np.array(photo.resize(size, Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR))).permute(2, 0, 1)
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     model: Any = preview_network().model.eval()
     with torch.inference_mode():
@@ -81,13 +81,13 @@ def test_the_same_masks_records_and_exit_code(mode: Mode, fcn: Fcn, made: Path) 
 
 
 @pytest.mark.long
-def test_a_second_run_does_what_is_left(mode: Mode, made: Path, make_photos: MakePhotos) -> None:
+def test_a_second_run_does_what_is_left(mode: Mode, made: Path, make_images: MakeImages) -> None:
     assert mode.segment("made", *ONE_THREAD) == 1
     first = mode.files()
-    # Nothing to do, and the broken photo stays failed.
+    # Nothing to do, and the broken image stays failed.
     assert mode.segment("made", *ONE_THREAD) == 1
     assert records(mode.files()) == records(first)
-    # One mask is lost, one photo is another one, one is new.
+    # One mask is lost, one image is another one, one is new.
     mode.remove(f"masks/{NAMES[0]}")
     Image.new("RGB", (70, 50), (200, 30, 60)).save(made / NAMES[2])
     Image.new("RGB", (50, 70), (20, 130, 60)).save(made / "new.png")

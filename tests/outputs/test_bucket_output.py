@@ -20,7 +20,7 @@ from fcn_cli.outputs.bucket_journal import Grouping
 from fcn_cli.outputs.lease import LeaseTimes
 from fcn_cli.outputs.request import OutputRequest
 
-from ..conftest import SMALL, Fcn, MakePhotos, tree
+from ..conftest import SMALL, Fcn, MakeImages, tree
 from .memory_bucket import Killed, MemoryBucket, install
 
 OUT = "s3://bucket/out"
@@ -91,9 +91,9 @@ def assert_as_local(objects: dict[str, bytes], local: Path, *, resumed: bool = F
 
 
 @pytest.mark.long
-def test_a_bucket_gets_what_a_directory_gets(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
-    made = make_photos(NAMES)
-    (made / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
+def test_a_bucket_gets_what_a_directory_gets(bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages) -> None:
+    made = make_images(NAMES)
+    (made / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     kinds = ("--write", "masks,color,overlay")
     fcn("segment", made, *FAST, *kinds, "-o", "local", code=1)
     done = fcn("segment", made, *FAST, *kinds, "-o", OUT, code=1)
@@ -110,10 +110,10 @@ def test_a_bucket_gets_what_a_directory_gets(bucket: MemoryBucket, fcn: Fcn, mak
 @pytest.mark.slow
 @pytest.mark.long
 def test_every_file_is_there_before_its_record(
-    bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Grouping.__init__, "__defaults__", (0.0, 1))
-    make_photos(NAMES)
+    make_images(NAMES)
     checked = []
     bucket.after_write = lambda: checked.append(check_records(bucket.names("bucket/out")))
     fcn("segment", "made", *FAST, "-o", OUT)
@@ -128,8 +128,8 @@ def test_every_file_is_there_before_its_record(
 
 
 @pytest.mark.long
-def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(NAMES)
+def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(NAMES)
     fcn("segment", "made", *FAST, "-o", OUT)
     before = bucket.names("bucket/out")
     again = fcn("segment", "made", *FAST, "-o", OUT)
@@ -151,8 +151,8 @@ def test_what_is_done_is_left_as_it_is(bucket: MemoryBucket, fcn: Fcn, make_phot
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(NAMES)
+def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(NAMES)
     fcn("segment", "made", *FAST, "-o", "local")
     fcn("segment", "made", *FAST, "-o", OUT, "--shard", "1/2")
     assert "manifest.1-of-2.jsonl" in bucket.names("bucket/out")
@@ -173,10 +173,10 @@ def test_shards_leave_what_one_run_leaves(bucket: MemoryBucket, fcn: Fcn, make_p
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
-    bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+    bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LeaseTimes.__init__, "__defaults__", (0.01, 600.0))
-    make_photos(NAMES)
+    make_images(NAMES)
     lock = "bucket/out/.fcn.lock.2"
 
     def another_takes_it() -> None:
@@ -210,9 +210,9 @@ def test_a_run_whose_lock_was_taken_over_stops_and_can_be_continued(
     ],
 )
 def test_a_store_that_refuses_in_the_middle_ends_the_run(
-    bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, error: OSError, text: str
+    bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages, error: OSError, text: str
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
 
     def refuse() -> None:
         if any(path.startswith("bucket/out/masks/") for _, path in bucket.log):
@@ -248,9 +248,9 @@ def test_a_store_that_refuses_in_the_middle_ends_the_run(
     ],
 )
 def test_what_a_url_cannot_be_used_for_is_refused_in_one_line(
-    bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos, arguments: tuple[str, ...], text: str
+    bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages, arguments: tuple[str, ...], text: str
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     refused = fcn(*arguments, code=2)
     assert text in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
@@ -259,10 +259,10 @@ def test_what_a_url_cannot_be_used_for_is_refused_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_key_that_is_too_long_costs_its_photo_only(
-    bucket: MemoryBucket, fcn: Fcn, make_photos: MakePhotos
+def test_a_key_that_is_too_long_costs_its_image_only(
+    bucket: MemoryBucket, fcn: Fcn, make_images: MakeImages
 ) -> None:
-    make_photos(["a.png", f"{'d' * 230}/b.png"])
+    make_images(["a.png", f"{'d' * 230}/b.png"])
     far = f"s3://bucket/{'/'.join(['x' * 200] * 4)}"
     ended = fcn("segment", "made", *FAST, "-o", far, code=1)
     assert "a key has at most 1024 bytes" in ended.stderr
@@ -284,13 +284,13 @@ def test_a_request_takes_no_driver_to_other_processes(bucket: MemoryBucket) -> N
 def test_a_run_killed_at_any_write_is_continued(
     bucket: MemoryBucket,
     fcn: Fcn,
-    make_photos: MakePhotos,
+    make_images: MakeImages,
     monkeypatch: pytest.MonkeyPatch,
     after: bool,
 ) -> None:
     monkeypatch.setattr(Grouping.__init__, "__defaults__", (3600.0, 2))
     monkeypatch.setattr(threading, "excepthook", lambda _arguments: None)
-    make_photos(NAMES)
+    make_images(NAMES)
     arguments = ("segment", "made", *FAST, "-o", OUT, "--overwrite", "--palette")
     fcn(*arguments, "hub")
     fcn("segment", "made", *FAST, "-o", "local")

@@ -19,7 +19,7 @@ from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.outputs import overlay
 from fcn_cli.outputs.looks import Style
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, command, preview_network, python_with, run_line, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, command, preview_network, python_with, run_line, tree
 
 LINE = ("segment", "made", *SMALL, "-o", "out", "--write", "masks,overlay", "--legend")
 NO_TORCH = """
@@ -54,8 +54,8 @@ def begun_by_0_2(out: Path, names: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "b.png"])
+def test_other_names_need_no_network(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "b.png"])
     with Image.open(SAMPLES / "chelsea.png") as opened:
         opened.convert("RGB").resize((225, 150)).save(made / "a.png")
     out = tmp_path / "out"
@@ -67,7 +67,7 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
     masks = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
     environment = python_with(NO_TORCH, tmp_path)
     labels = np.array(Image.open(out / "masks/a.png"))
-    photo = Image.open("made/a.png").convert("RGB")
+    image = Image.open("made/a.png").convert("RGB")
 
     def check(arguments: tuple[str, ...], names: list[str], said: str) -> None:
         done = run_line([*command(*LINE), *arguments], cwd=tmp_path, env=environment)
@@ -75,12 +75,12 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
         present = {names[index] for path in masks for index in np.unique(np.array(Image.open(path)))}
         assert names_of(out) == (present, names, present)
         written = np.array(Image.open(out / "overlay/a.jpg"), dtype=int)
-        # Legends are as wide as their photo, and as high for the names of each list.
+        # Legends are as wide as their image, and as high for the names of each list.
         difference = {}
         for candidates in (mine, others, list(VOC_CLASSES)):
             look = Style(palettes.hub(), "hub", legend=True, class_names=candidates)
-            expected = np.array(overlay.overlay(photo, labels, look), dtype=int)
-            difference[tuple(candidates)] = np.abs(written - expected)[photo.height :].mean()
+            expected = np.array(overlay.overlay(image, labels, look), dtype=int)
+            difference[tuple(candidates)] = np.abs(written - expected)[image.height :].mean()
         assert min(difference, key=lambda candidates: difference[candidates]) == tuple(names)
         done = run_line([*command(*LINE), *arguments], cwd=tmp_path, env=environment)
         assert "nothing to do" in done.stderr
@@ -94,7 +94,7 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
     check(("--class-names", "others"), others, "nothing to do")
     assert {path: path.stat().st_mtime_ns for path in (out / "overlay").iterdir()} == before
     check(("--class-names", "mine"), mine, "2 done, 0 failed")
-    make_photos(["c.png"])
+    make_images(["c.png"])
     fcn(*LINE, "--class-names", "mine")
     fingerprint = json.loads((out / "settings.json").read_text())["fingerprint"]
     records = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
@@ -107,9 +107,9 @@ def test_other_names_need_no_network(fcn: Fcn, make_photos: MakePhotos, tmp_path
 
 @pytest.mark.long
 def test_names_of_ones_own_checkpoint_and_of_shards(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png", "c.png", "d.png"])
+    make_images(["a.png", "b.png", "c.png", "d.png"])
     torch.save(preview_network().model.state_dict(), tmp_path / "own.pth")
     os.utime(tmp_path / "own.pth", (1, 1))
     names = [f"thing {index}" for index in range(21)]

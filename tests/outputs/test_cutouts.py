@@ -1,4 +1,4 @@
-"""Cutouts: the photo in RGBA with only some classes kept, chosen by name or index."""
+"""Cutouts: the image in RGBA with only some classes kept, chosen by name or index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcn_cli.common.class_names import VOC_CLASSES
 from fcn_cli.outputs import overlay
 from fcn_cli.outputs.looks import CutoutStyle, find_classes
 
-from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, MakeImages, journal_of, preview_network, tree
 from ..made_output import blobs, make_output
 
 CUTOUTS = ("segment", "made", *SMALL, "--write", "masks,cutout", "-o", "out")
@@ -25,7 +25,7 @@ CUTOUTS = ("segment", "made", *SMALL, "--write", "masks,cutout", "-o", "out")
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """Make a photo in which the network sees a cat, and one with a person and bottles, turned by EXIF."""
+    """Make an image in which the network sees a cat, and one with a person and bottles, turned by EXIF."""
     folder = tmp_path / "made"
     folder.mkdir()
     with Image.open(SAMPLES / "chelsea.png") as cat, Image.open(SAMPLES / "astronaut.png") as person:
@@ -37,14 +37,14 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
-def assert_cut_out(output: Path, photo: Image.Image, name: str, kept: set[int] | None) -> NDArray[np.uint8]:
+def assert_cut_out(output: Path, image: Image.Image, name: str, kept: set[int] | None) -> NDArray[np.uint8]:
     """Check a cutout against the mask; return the alpha channel."""
     labels = np.array(Image.open(output / f"masks/{name}.png"))
     cutout = Image.open(output / f"cutout/{name}.png")
-    assert (cutout.format, cutout.mode, cutout.size) == ("PNG", "RGBA", photo.size)
+    assert (cutout.format, cutout.mode, cutout.size) == ("PNG", "RGBA", image.size)
     keep = (labels != 255) & (labels > 0 if kept is None else np.isin(labels, list(kept)))
     expected = np.zeros((*labels.shape, 4), np.uint8)
-    expected[keep, :3] = np.array(photo)[keep]
+    expected[keep, :3] = np.array(image)[keep]
     expected[keep, 3] = 255
     assert np.array_equal(np.array(cutout), expected)
     return expected[..., 3]
@@ -59,7 +59,7 @@ def upright(path: Path) -> Image.Image:
         return turned.convert("RGB")
 
 
-def test_cutouts_keep_the_photos_pixels_and_nothing_else(fcn: Fcn, made: Path, tmp_path: Path) -> None:
+def test_cutouts_keep_the_images_pixels_and_nothing_else(fcn: Fcn, made: Path, tmp_path: Path) -> None:
     fcn(*CUTOUTS)
     for name, file in (("cat", "cat.png"), ("person", "person.jpg")):
         alpha = assert_cut_out(tmp_path / "out", upright(made / file), name, None)
@@ -163,9 +163,9 @@ def test_a_class_that_does_not_exist_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("classes", ["cat", "all"])
 def test_cutouts_are_written_beside_what_is_written_anyway(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, classes: str
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, classes: str
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out", "--cutout", classes)
     assert {name for name in tree(tmp_path / "out") if name.endswith("a.png")} == {
         "masks/a.png",
@@ -208,11 +208,11 @@ def test_python_users_have_cutouts_too(made: Path) -> None:
 def test_strips_make_no_difference(height: int, width: int, seed: int, strip_pixels: int) -> None:
     generator = np.random.default_rng(seed)
     labels = generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), (height, width))
-    photo = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8).astype(np.uint8))
+    image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8).astype(np.uint8))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlay, "_STRIP_PIXELS", strip_pixels)
-        cut = np.array(overlay.cutout(photo, labels, CutoutStyle(frozenset({1, 255}))))
-    expected = np.dstack([np.array(photo), np.full_like(labels, 255)]) * (labels == 1)[..., None]
+        cut = np.array(overlay.cutout(image, labels, CutoutStyle(frozenset({1, 255}))))
+    expected = np.dstack([np.array(image), np.full_like(labels, 255)]) * (labels == 1)[..., None]
     assert np.array_equal(cut, expected)
 
 
@@ -259,10 +259,10 @@ def test_cropped_and_on_a_background(
     line = ("segment", "made", *SMALL, "--cutout", "cat", "-o", "out")
     fcn(*line, *options)
     for name, file in (("cat", "cat.png"), ("person", "person.jpg")):
-        photo = upright(made / file)
+        image = upright(made / file)
         kept = np.array(Image.open(tmp_path / f"out/masks/{name}.png")) == 8
         expected = np.zeros((*kept.shape, 4), np.uint8)
-        expected[kept, :3] = np.array(photo)[kept]
+        expected[kept, :3] = np.array(image)[kept]
         expected[kept, 3] = 255
         if color is not None:
             expected[~kept, :3] = color

@@ -11,7 +11,7 @@ import pytest
 
 from fcn_cli.outputs.bucket_store import BucketStore
 from fcn_cli.outputs.request import OutputRequest
-from tests.conftest import SMALL, Fcn, MakePhotos, journal_of
+from tests.conftest import SMALL, Fcn, MakeImages, journal_of
 
 from .memory_bucket import install
 
@@ -49,9 +49,9 @@ def state_of(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 @pytest.mark.long
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
 def test_a_run_into_what_is_not_ours_is_refused(
-    fcn: Fcn, make_photos: MakePhotos, content: dict[str, str], tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, content: dict[str, str], tmp_path: Path
 ) -> None:
-    photos, out = make_photos(["a.png"]), tmp_path / "out"
+    images, out = make_images(["a.png"]), tmp_path / "out"
     put(out, content)
     before = state_of(out)
     for options in (
@@ -62,7 +62,7 @@ def test_a_run_into_what_is_not_ours_is_refused(
         ("--watch",),
         ("--report", "--prune"),
     ):
-        done = fcn("segment", photos, *HERE, "-o", "out", *options, code=2)
+        done = fcn("segment", images, *HERE, "-o", "out", *options, code=2)
         assert "out" in done.stderr.splitlines()[-1]
         assert any(text in done.stderr for text in ("that fcn did not write", "not written by fcn"))
         assert "give a" in done.stderr or "move it away" in done.stderr
@@ -72,22 +72,22 @@ def test_a_run_into_what_is_not_ours_is_refused(
 
 
 @pytest.mark.long
-def test_what_does_not_count(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    photos, out = make_photos(["a.png"]), tmp_path / "out"
+def test_what_does_not_count(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    images, out = make_images(["a.png"]), tmp_path / "out"
     put(out, {".DS_Store": "", ".git/config": "", "lost+found/x": ""})
     # The log is opened before anything is known of the directory.
     (out / "logs").mkdir()
-    done = fcn("segment", photos, *HERE, "-o", "out", "--log-file", "out/logs/today")
+    done = fcn("segment", images, *HERE, "-o", "out", "--log-file", "out/logs/today")
     assert "1 done" in done.stderr
     # A fresh one, with the log itself.
     (tmp_path / "new").mkdir()
-    assert "1 done" in fcn("segment", photos, *HERE, "-o", "new", "--log-file", "new/log").stderr
+    assert "1 done" in fcn("segment", images, *HERE, "-o", "new", "--log-file", "new/log").stderr
 
 
 @pytest.mark.long
-def test_what_is_ours_stays_ours(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    photos = make_photos(["a.png"])
-    fcn("segment", photos, *HERE, "-o", "done")
+def test_what_is_ours_stays_ours(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    images = make_images(["a.png"])
+    fcn("segment", images, *HERE, "-o", "done")
     lines = (tmp_path / "done/manifest.jsonl").read_text()
 
     def without(*names: str) -> Path:
@@ -98,7 +98,7 @@ def test_what_is_ours_stays_ours(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pa
             (out / name).unlink()
         return out
 
-    run = ("segment", photos, *HERE)
+    run = ("segment", images, *HERE)
     for names in (
         (),
         ("settings.json",),
@@ -128,26 +128,26 @@ def test_what_is_ours_stays_ours(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pa
     fcn(*run, "-o", "old", "--overwrite")
 
 
-def test_a_place_in_a_bucket(monkeypatch: pytest.MonkeyPatch, make_photos: MakePhotos, fcn: Fcn) -> None:
+def test_a_place_in_a_bucket(monkeypatch: pytest.MonkeyPatch, make_images: MakeImages, fcn: Fcn) -> None:
     bucket = install(monkeypatch)
-    photos = make_photos(["a.png"])
+    images = make_images(["a.png"])
     store = OutputRequest("s3://results/out").store
     assert isinstance(store, BucketStore)
     for name, data in (("deep/in/notes.txt", b"mine"), ("settings.json", b"{}"), ("manifest.jsonl", b"{}\n")):
         bucket.objects = {f"results/out/{name}": (data, 1), "results/outside": (b"", 1)}
         before = dict(bucket.objects)
         for option in ("--overwrite", "--dry-run"):
-            done = fcn("segment", photos, *SMALL, "-o", "s3://results/out", option, code=2)
+            done = fcn("segment", images, *SMALL, "-o", "s3://results/out", option, code=2)
             assert "that fcn did not write" in done.stderr or "not written by fcn" in done.stderr
         assert bucket.objects == before
     bucket.objects = {"results/out/.keep": (b"", 1), "results/outside": (b"", 1)}
-    fcn("segment", photos, *SMALL, "-o", "s3://results/out", "--dry-run")
+    fcn("segment", images, *SMALL, "-o", "s3://results/out", "--dry-run")
 
 
 @pytest.mark.long
-def test_a_report_goes_nowhere_else(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    photos, out = make_photos(["a.png"]), tmp_path / "out"
-    fcn("segment", photos, *HERE, "-o", "out")
+def test_a_report_goes_nowhere_else(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    images, out = make_images(["a.png"]), tmp_path / "out"
+    fcn("segment", images, *HERE, "-o", "out")
     for content in (
         {"report.html": "<p>mine</p>"},
         {"report/chapter.tex": "mine"},
@@ -155,7 +155,7 @@ def test_a_report_goes_nowhere_else(fcn: Fcn, make_photos: MakePhotos, tmp_path:
     ):
         put(out, content)
         before = state_of(out)
-        for line in (("report", "out"), ("segment", photos, *HERE, "-o", "out", "--report")):
+        for line in (("report", "out"), ("segment", images, *HERE, "-o", "out", "--report")):
             done = fcn(*line, code=2)
             assert "not written by fcn" in done.stderr
             assert "move it away" in done.stderr
@@ -171,11 +171,11 @@ def test_a_report_goes_nowhere_else(fcn: Fcn, make_photos: MakePhotos, tmp_path:
 
 @pytest.mark.long
 def test_a_report_of_an_evaluation_goes_nowhere_else(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    photos = make_photos(["a.png"])
-    fcn("segment", photos, *HERE, "-o", "out")
-    line = ("evaluate", photos, "out/masks", "--predictions", "out", "--report", "found")
+    images = make_images(["a.png"])
+    fcn("segment", images, *HERE, "-o", "out")
+    line = ("evaluate", images, "out/masks", "--predictions", "out", "--report", "found")
     for content in (
         {"notes.txt": "mine"},
         {"evaluation.json": "mine"},
@@ -197,8 +197,8 @@ def test_a_report_of_an_evaluation_goes_nowhere_else(
 
 
 @pytest.mark.long
-def test_an_export_replaces_exports_only(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    fcn("segment", make_photos(["a.png"]), *HERE, "-o", "out")
+def test_an_export_replaces_exports_only(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    fcn("segment", make_images(["a.png"]), *HERE, "-o", "out")
     put(tmp_path, {"mine.json": '{"images": []}', "mine/a.txt": "mine"})
     os.mkfifo("pipe.json")
     for format_name, name in (

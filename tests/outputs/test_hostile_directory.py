@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..conftest import SMALL, Fcn, MakePhotos, tree
+from ..conftest import SMALL, Fcn, MakeImages, tree
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and pipes as Unix has them")
 
@@ -49,9 +49,9 @@ def outside(tmp_path: Path) -> Outside:
 
 
 @pytest.fixture
-def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
+def out(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
     """Return an output directory of two images."""
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     fcn("segment", made, *SMALL, "-o", "out")
     return tmp_path / "out"
 
@@ -107,7 +107,7 @@ def test_a_directory_of_masks_that_is_a_link_is_neither_read_nor_written(
     record = lines(out)[0]
     shutil.rmtree(out / "masks")
     (out / "masks").symlink_to(outside.folder)
-    # A photo below a folder that the link's target lacks, and a record of a file in the target.
+    # An image below a folder that the link's target lacks, and a record of a file in the target.
     (out.parent / "made/new").mkdir()
     shutil.copy(out.parent / "made/a.png", out.parent / "made/new/c.png")
     append(out, {**record, "image": "sub/gone.png", "outputs": ["masks/sub/a.png"], "output_bytes": [20]})

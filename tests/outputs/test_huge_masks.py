@@ -18,7 +18,7 @@ from fcn_cli.common import label_map, limits
 from fcn_cli.common.errors import ImageError
 from fcn_cli.common.label_map import read_label_map
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import SMALL, Fcn, MakeImages, journal_of
 
 SIDE = 40_000
 KINDS = "masks", "color", "overlay", "confidence", "cutout"
@@ -38,8 +38,8 @@ def claiming(color_type: int, width: int = SIDE, height: int = SIDE, *more: byte
 
 
 @pytest.fixture
-def finished(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
-    fcn("segment", make_photos(["a.png", "b.png"]), *SMALL, "--write", ",".join(KINDS), "-o", "out")
+def finished(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
+    fcn("segment", make_images(["a.png", "b.png"]), *SMALL, "--write", ",".join(KINDS), "-o", "out")
     return tmp_path / "out"
 
 
@@ -118,7 +118,7 @@ def test_masks_of_large_images_are_read(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.long
 def test_ground_truth_is_compared_with_its_image(
-    fcn: Fcn, finished: Path, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, finished: Path, make_images: MakeImages, tmp_path: Path
 ) -> None:
     shutil.copytree(finished / "masks", tmp_path / "truth")
     for color_type, options in ((0, ["index"]), (2, ["voc"])):

@@ -23,15 +23,15 @@ from fcn_cli.outputs.journal import Journal, JournalSnapshot
 from fcn_cli.outputs.json_text import to_line
 from fcn_cli.outputs.record import Record
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, python_with, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, journal_of, python_with, tree
 from ..made_output import plain_record as record
 
 NAMES = [f"p{i}.png" for i in range(4)]
 
 
 @pytest.fixture
-def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
-    make_photos(NAMES)
+def out(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out")
     return tmp_path / "out"
 
@@ -150,9 +150,9 @@ def test_the_next_run_removes_what_a_killed_one_left_of_a_new_journal(
 
 @pytest.mark.long
 def test_names_that_are_not_utf8_are_escaped_and_kept(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "sub/b.png"])
+    made = make_images(["a.png", "sub/b.png"])
     raw = b"caf\xe9 \xff.png"
     os.rename(os.fsencode(made / "a.png"), os.fsencode(made) + b"/" + raw)
     os.rename(os.fsencode(made / "sub"), os.fsencode(made) + b"/s\xfcb")
@@ -166,7 +166,7 @@ def test_names_that_are_not_utf8_are_escaped_and_kept(
     assert {record["image"] for record in done.records} == {row["image"] for row in rows}
     assert os.path.exists(os.fsencode(tmp_path / "out/masks") + b"/" + raw)
     assert "nothing to do" in fcn("segment", "made", *SMALL, "-o", "out").stderr
-    # The bytes are the key: the files of a photo that is gone are found.
+    # The bytes are the key: the files of an image that is gone are found.
     os.unlink(os.fsencode(made) + b"/" + raw)
     fcn("segment", "made", *SMALL, "-o", "out", "--prune")
     assert not os.path.exists(os.fsencode(tmp_path / "out/masks") + b"/" + raw)

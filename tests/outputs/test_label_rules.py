@@ -16,7 +16,7 @@ from fcn_cli.common.regions import Regions
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, Fcn, journal_of
 
-PHOTO = SAMPLES / "astronaut.png"
+IMAGE = SAMPLES / "astronaut.png"
 VOC_PERSON, VOC_BOTTLE = 15, 5
 
 
@@ -30,12 +30,12 @@ def names_of(folder: Path) -> dict[str, str]:
 
 
 def test_all_outputs_have_the_new_classes(fcn: Fcn, tmp_path: Path) -> None:
-    fcn("segment", PHOTO, *SMALL, "-o", "plain")
+    fcn("segment", IMAGE, *SMALL, "-o", "plain")
     plain = labels_of(tmp_path / "plain")
     table = np.full(256, 255, np.uint8)
     table[[0, VOC_PERSON, VOC_BOTTLE]] = 0, 2, 2
     rules = "thing:person+bottle=2,__background__=0,*=255"
-    line = ("segment", PHOTO, *SMALL, "--write", "masks,color,cutout", "--cutout", "thing")
+    line = ("segment", IMAGE, *SMALL, "--write", "masks,color,cutout", "--cutout", "thing")
     fcn(*line, "-o", "out", "--map", rules)
     expected = table[plain]
     assert {0, 2} <= set(np.unique(expected).tolist())
@@ -48,10 +48,10 @@ def test_all_outputs_have_the_new_classes(fcn: Fcn, tmp_path: Path) -> None:
     assert journal_of(tmp_path / "out")["astronaut.png"]["classes"] == counts
     stats = (tmp_path / "out/stats.csv").read_text()
     assert f"astronaut.png,512,512,2,thing,{counts['2']}," in stats
-    assert fcn("list", "out", "--class", "thing").stdout == f"{PHOTO}\n"
+    assert fcn("list", "out", "--class", "thing").stdout == f"{IMAGE}\n"
     # What is made later comes from the masks, which are mapped once.
     fcn(*line, "--write", "masks,color,cutout,overlay", "-o", "out", "--map", rules)
-    fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", rules, "--palette", "bright")
+    fcn("segment", IMAGE, *SMALL, "-o", "out", "--map", rules, "--palette", "bright")
     assert np.array_equal(labels_of(tmp_path / "out", "color"), expected)
     assert "no problem" in fcn("verify", "out").stderr
 
@@ -90,7 +90,7 @@ def test_map_by_file_and_dictionary_and_library(fcn: Fcn, tmp_path: Path) -> Non
 
 def test_the_order_is_confidence_map_region(fcn: Fcn, tmp_path: Path) -> None:
     features = pytest.importorskip("rasterio.features", reason="GDAL's sieve comes with rasterio")
-    fcn("segment", PHOTO, *SMALL, "-o", "plain", "--min-confidence", "0.4")
+    fcn("segment", IMAGE, *SMALL, "-o", "plain", "--min-confidence", "0.4")
     plain = labels_of(tmp_path / "plain")
     table = np.where(np.arange(256) == 255, 255, np.arange(256) == VOC_PERSON).astype(np.uint8)
     least = int(Regions.of(table[plain]).areas.min()) + 1
@@ -98,18 +98,18 @@ def test_the_order_is_confidence_map_region(fcn: Fcn, tmp_path: Path) -> None:
     assert (expected != table[plain]).any()
     assert (plain == 255).any()
     shaped = ("--min-confidence", "0.4", "--map", "person=1,*=0", "--min-region", str(least))
-    fcn("segment", PHOTO, *SMALL, "-o", "out", *shaped)
+    fcn("segment", IMAGE, *SMALL, "-o", "out", *shaped)
     assert np.array_equal(labels_of(tmp_path / "out"), expected)
 
 
 def test_a_directory_keeps_its_map(fcn: Fcn, tmp_path: Path) -> None:
-    fcn("segment", PHOTO, *SMALL, "-o", "out")
-    again = fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", "dog+cat=21", code=2)
+    fcn("segment", IMAGE, *SMALL, "-o", "out")
+    again = fcn("segment", IMAGE, *SMALL, "-o", "out", "--map", "dog+cat=21", code=2)
     assert "--map: not given before, 8=21,12=21 now" in again.stderr
     # Rules that change nothing are none.
-    assert "nothing to do" in fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", "cat=8").stderr
-    fcn("segment", PHOTO, *SMALL, "-o", "mapped", "--map", "dog+cat=1,*=0")
-    same = fcn("segment", PHOTO, *SMALL, "-o", "mapped", "--map", "pet:12+8=1,*=0")
+    assert "nothing to do" in fcn("segment", IMAGE, *SMALL, "-o", "out", "--map", "cat=8").stderr
+    fcn("segment", IMAGE, *SMALL, "-o", "mapped", "--map", "dog+cat=1,*=0")
+    same = fcn("segment", IMAGE, *SMALL, "-o", "mapped", "--map", "pet:12+8=1,*=0")
     assert "nothing to do" in same.stderr
     assert names_of(tmp_path / "mapped")["1"] == "pet"
 
@@ -131,7 +131,7 @@ def test_a_directory_keeps_its_map(fcn: Fcn, tmp_path: Path) -> None:
     ],
 )
 def test_rules_that_are_none(fcn: Fcn, tmp_path: Path, rules: str, message: str) -> None:
-    assert message in fcn("segment", PHOTO, *SMALL, "-o", "out", "--map", rules, code=2).stderr
+    assert message in fcn("segment", IMAGE, *SMALL, "-o", "out", "--map", rules, code=2).stderr
     assert not (tmp_path / "out").exists()
     with pytest.raises(RequestError, match=message.removeprefix("--map").split("'")[0].strip(" :")):
         Segmenter(PREVIEW[1], map=rules)

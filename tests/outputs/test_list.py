@@ -1,4 +1,4 @@
-"""``fcn list``: the paths of the photos that show something, for the next command."""
+"""``fcn list``: the paths of the images that show something, for the next command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..made_output import VOC, failed_record, make_output
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Photos with 0, 1, … 9 rows of ten of cat; those with an even number have a row of dog below."""
+    """Images with 0, 1, … 9 rows of ten of cat; those with an even number have a row of dog below."""
     maps = {}
     for rows in range(10):
         labels = np.zeros((10, 10), np.uint8)
@@ -58,7 +58,7 @@ def output(tmp_path: Path) -> Path:
         ("--class void", []),
     ],
 )
-def test_which_photos(fcn: Fcn, output: Path, options: str, expected: list[int]) -> None:
+def test_which_images(fcn: Fcn, output: Path, options: str, expected: list[int]) -> None:
     done = fcn("list", "out", *options.split())
     assert done.stdout == "".join(f"/nowhere/sub/cats {rows}.jpg\n" for rows in expected)
     assert ("no matching images" in done.stderr) == (not expected)
@@ -71,7 +71,7 @@ def test_a_class_of_the_network_goes_before_void(output: Path) -> None:
     assert class_indices(output, ["void", "Void", "255", "cat"]) == (3, 3, 255, 8)
 
 
-def test_photos_that_failed(fcn: Fcn, output: Path) -> None:
+def test_images_that_failed(fcn: Fcn, output: Path) -> None:
     assert fcn("list", "out", "--status", "failed").stdout == "/nowhere/broken.jpg\n"
 
 
@@ -81,12 +81,12 @@ def test_into_the_next_command(fcn: Fcn, tmp_path: Path) -> None:
     cat = np.full((4, 4), VOC.index("cat"), np.uint8)
     output = make_output(tmp_path / "out", {"x.png": cat})
     record = json.loads((output / "manifest.jsonl").read_text())
-    photos = tmp_path / "photos"
-    photos.mkdir()
+    images = tmp_path / "photos"
+    images.mkdir()
     lines = []
     for name in names:
-        (photos / name).touch()
-        path = str(photos / name)
+        (images / name).touch()
+        path = str(images / name)
         text = os.fsencode(path).decode("utf-8", "backslashreplace")
         lines.append({**record, "image": repr(name), "outputs": [], "output_bytes": [], "path": text})
         if text != path:
@@ -175,11 +175,11 @@ def test_cutouts_only_where_something_is_kept(fcn: Fcn, output: Path, tmp_path: 
 
 
 @pytest.mark.long
-def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, photos: Path, tmp_path: Path) -> None:
+def test_the_output_types_are_those_that_a_run_writes(fcn: Fcn, images: Path, tmp_path: Path) -> None:
     """Each of them, from a real run: the files exist, and the cutouts are those with a visible pixel."""
     types = ",".join(OutputTypeName)
     assert tuple(OutputTypeName) == output_type_names()
-    fcn("segment", photos, *SMALL, "-o", "out2", "--write", types, "--cutout", "cat")
+    fcn("segment", images, *SMALL, "-o", "out2", "--write", types, "--cutout", "cat")
     for name in OutputTypeName:
         listed = fcn("list", "out2", "--outputs", name).stdout.splitlines()
         there = sorted(map(str, (tmp_path / "out2" / name).iterdir()))

@@ -13,7 +13,7 @@ from PIL import Image
 from fcn_cli.common import palettes
 from fcn_cli.outputs.directory import OutputDirectory
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, run_process, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, run_process, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 VOC = ("--palette", "voc")
@@ -26,8 +26,8 @@ main()
 
 
 @pytest.fixture
-def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
-    make_photos(NAMES)
+def out(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,color,overlay")
     return tmp_path / "out"
 
@@ -92,7 +92,7 @@ def test_only_the_kinds_that_are_asked_for_are_repainted(out: Path, fcn: Fcn) ->
 
 
 @pytest.mark.long
-def test_another_palette_for_one_photo_leaves_the_others_described(out: Path, fcn: Fcn) -> None:
+def test_another_palette_for_one_image_leaves_the_others_described(out: Path, fcn: Fcn) -> None:
     before = (out / "settings.json").read_bytes()
     fcn("segment", "made/p0.png", *SMALL, "-o", "out", *VOC, "--overwrite", "--write", "masks,color,overlay")
     assert (out / "settings.json").read_bytes() == before
@@ -103,8 +103,8 @@ def test_another_palette_for_one_photo_leaves_the_others_described(out: Path, fc
 
 
 @pytest.mark.long
-def test_colours_alone_are_repainted_from_themselves(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(NAMES)
+def test_colours_alone_are_repainted_from_themselves(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "color")
     plan = fcn("segment", "made", *SMALL, "-o", "out", "--write", "color", *VOC, "--dry-run").stdout
     assert plan.splitlines()[0] == "repaint\tp0.png\tcolor was hub, is now voc"
@@ -224,13 +224,13 @@ def test_a_run_in_a_process_of_its_own_repaints_too(out: Path, tmp_path: Path) -
 
 
 def test_an_overwrite_that_is_refused_leaves_the_journal_of_another_schema(
-    out: Path, fcn: Fcn, make_photos: MakePhotos
+    out: Path, fcn: Fcn, make_images: MakeImages
 ) -> None:
     content = json.loads((out / "settings.json").read_text())
     (out / "settings.json").write_text(json.dumps({**content, "fcn_settings": 1}))
     (out / "manifest.jsonl").write_text('{"image": "p0.png", "status": "ok"}\n')
     before = tree(out)
-    make_photos(["p0.gif"])
+    make_images(["p0.gif"])
     done = fcn("segment", "made", *SMALL, "-o", "out", "--overwrite", code=2)
     assert "would both be written as p0.png" in done.stderr
     assert tree(out) == before

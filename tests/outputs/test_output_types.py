@@ -16,7 +16,7 @@ from fcn_cli.common.output_layout import OutputType
 from fcn_cli.outputs import writers
 from fcn_cli.outputs.looks import Style
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, tree
 
 
 class InverseWriter(writers.Writer):
@@ -58,9 +58,9 @@ def assert_inverse_of_masks(output: Path, count: int) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("new_type")
 def test_a_new_type_in_the_table_is_written_resumed_and_made_again(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([f"p{number}.png" for number in range(3)])
+    make_images([f"p{number}.png" for number in range(3)])
     arguments = ("segment", "made", *SMALL, "-o", "out", "--write", "inverse,masks")
     assert "3 done" in fcn(*arguments).stderr
     assert_inverse_of_masks(tmp_path / "out", 3)
@@ -82,9 +82,9 @@ def test_a_new_type_in_the_table_is_written_resumed_and_made_again(
 
 @pytest.mark.long
 def test_a_new_type_in_the_table_is_added_to_what_is_done_without_the_network(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, request: pytest.FixtureRequest
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    make_photos([f"p{number}.png" for number in range(3)])
+    make_images([f"p{number}.png" for number in range(3)])
     arguments = ("segment", "made", *SMALL, "-o", "out", "--write")
     assert "inverse" in fcn(*arguments, "inverse", code=2).stderr
     fcn(*arguments, "masks")

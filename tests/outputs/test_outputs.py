@@ -17,26 +17,26 @@ from fcn_cli import __version__
 from fcn_cli.common import files, palettes
 from fcn_cli.common.class_names import VOC_CLASSES
 
-from ..conftest import PREVIEW, SMALL, Fcn, MakePhotos, journal_of
+from ..conftest import PREVIEW, SMALL, Fcn, MakeImages, journal_of
 from ..report.pages import read_page
 
 
 @pytest.fixture
-def output(fcn: Fcn, photos: Path, tmp_path: Path) -> Path:
-    fcn("segment", photos, *PREVIEW, "--resize", "200", "--write", "masks,color,overlay", "-o", "out")
+def output(fcn: Fcn, images: Path, tmp_path: Path) -> Path:
+    fcn("segment", images, *PREVIEW, "--resize", "200", "--write", "masks,color,overlay", "-o", "out")
     return tmp_path / "out"
 
 
-def test_masks_colors_and_overlays_have_the_photos_size_and_the_same_indices(
-    output: Path, photos: Path
+def test_masks_colors_and_overlays_have_the_images_size_and_the_same_indices(
+    output: Path, images: Path
 ) -> None:
-    for photo in sorted(photos.iterdir()):
-        mask = Image.open(output / "masks" / f"{photo.stem}.png")
-        color = Image.open(output / "color" / f"{photo.stem}.png")
-        overlay = Image.open(output / "overlay" / f"{photo.stem}.jpg")
+    for image in sorted(images.iterdir()):
+        mask = Image.open(output / "masks" / f"{image.stem}.png")
+        color = Image.open(output / "color" / f"{image.stem}.png")
+        overlay = Image.open(output / "overlay" / f"{image.stem}.jpg")
         assert mask.mode == "L"
         assert color.mode == "P"
-        assert mask.size == color.size == overlay.size == Image.open(photo).size
+        assert mask.size == color.size == overlay.size == Image.open(image).size
         assert np.array_equal(np.array(mask), np.array(color))
 
 
@@ -50,14 +50,14 @@ def test_the_palette_has_256_entries_of_the_hub_formula(output: Path) -> None:
     assert palette[: 255 * 3] == colors.flatten().tolist()
 
 
-def test_an_overlay_shows_the_photo_where_class_0_is_and_its_colour_elsewhere(
-    output: Path, photos: Path
+def test_an_overlay_shows_the_image_where_class_0_is_and_its_colour_elsewhere(
+    output: Path, images: Path
 ) -> None:
     labels = np.array(Image.open(output / "masks/chelsea.png"))
-    photo = Image.open(photos / "chelsea.png").convert("RGB")
+    image = Image.open(images / "chelsea.png").convert("RGB")
     overlay = Image.open(output / "overlay/chelsea.jpg")
-    difference = np.array(ImageChops.difference(photo, overlay)).astype(int).sum(2)
-    expected = 0.5 * np.array(photo) + 0.5 * palettes.hub()[labels]
+    difference = np.array(ImageChops.difference(image, overlay)).astype(int).sum(2)
+    expected = 0.5 * np.array(image) + 0.5 * palettes.hub()[labels]
     # Where the line between classes runs, neither shows.
     mask = Image.fromarray(labels)
     inside = np.array(mask.filter(ImageFilter.MinFilter(5))) == np.array(
@@ -84,16 +84,16 @@ def test_stats_csv_counts_the_masks(output: Path) -> None:
         assert float(row["fraction"]) == pytest.approx(int(row["pixels"]) / area, abs=1e-6)
 
 
-def test_the_journal_the_classes_and_the_summary_agree(output: Path, photos: Path) -> None:
+def test_the_journal_the_classes_and_the_summary_agree(output: Path, images: Path) -> None:
     records = journal_of(output)
-    assert sorted(records) == sorted(path.name for path in photos.iterdir())
+    assert sorted(records) == sorted(path.name for path in images.iterdir())
     record = records["chelsea.png"]
-    status = (photos / "chelsea.png").stat()
+    status = (images / "chelsea.png").stat()
     assert record["status"] == "ok"
     assert record["error"] is None
     assert (record["width"], record["height"]) == (451, 300)
     assert (record["size_bytes"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
-    bytes_read = (photos / "chelsea.png").read_bytes()
+    bytes_read = (images / "chelsea.png").read_bytes()
     assert record["content"] == hashlib.blake2b(bytes_read, digest_size=16).hexdigest()
     assert record["version"] == __version__
     assert record["outputs"] == ["masks/chelsea.png", "color/chelsea.png", "overlay/chelsea.jpg"]
@@ -123,8 +123,8 @@ def test_voc_palette_is_the_development_kits() -> None:
 
 
 @pytest.mark.long
-def test_a_palette_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_a_palette_file(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     (tmp_path / "mine.json").write_text(json.dumps([[i, 2 * i, 255 - i] for i in range(21)]))
     fcn("segment", "made", *SMALL, "--palette", "mine.json", "-o", "out")
     palette = Image.open(tmp_path / "out/color/a.png").getpalette()
@@ -141,8 +141,8 @@ def test_a_palette_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> No
     assert not (tmp_path / "o3").exists()
 
 
-def test_permissions_follow_the_umask(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_permissions_follow_the_umask(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     before = os.umask(0o027)
     try:
         fcn("segment", "made", *SMALL, "-o", "out")
@@ -152,9 +152,9 @@ def test_permissions_follow_the_umask(fcn: Fcn, make_photos: MakePhotos, tmp_pat
     assert (tmp_path / "out/stats.csv").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_shows_an_image_keeps_its_permissions(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_what_shows_an_image_keeps_its_permissions(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """Its own, and not only the umask, decide who reads what has pixels of an image."""
-    folder = make_photos(["private.jpg", "group.png", "open.png"])
+    folder = make_images(["private.jpg", "group.png", "open.png"])
     modes = {"private.jpg": 0o600, "group.png": 0o640, "open.png": 0o644}
     for name, mode in modes.items():
         (folder / name).chmod(mode)
@@ -192,8 +192,8 @@ def test_another_group_may_do_what_everybody_may(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o600
 
 
-def test_outputs_are_not_written_through_links(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["sub/a.png", "b.png"])
+def test_outputs_are_not_written_through_links(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["sub/a.png", "b.png"])
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "out/masks").mkdir(parents=True)

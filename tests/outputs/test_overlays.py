@@ -20,7 +20,7 @@ from fcn_cli.outputs import legend, overlay, writers
 from fcn_cli.outputs.looks import CutoutStyle, LookRequest, Style
 from fcn_cli.outputs.writers import OverlayWriter
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos, journal_of, preview_network, tree
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages, journal_of, preview_network, tree
 
 Labels = NDArray[np.uint8]
 
@@ -68,12 +68,12 @@ maps = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1)
 def test_the_line_is_where_two_classes_meet_whatever_the_strips(
     labels: Labels, radius: int, strip_rows: int
 ) -> None:
-    photo = noise(*labels.shape)
+    image = noise(*labels.shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlay, "line_width", lambda width, height: radius)
         patch.setattr(overlay, "_STRIP_PIXELS", strip_rows * labels.shape[1])
-        drawn = np.array(overlay.overlay(photo, labels, look()))
-    plain = np.array(overlay.overlay(photo, labels, look(borders=False)))
+        drawn = np.array(overlay.overlay(image, labels, look()))
+    plain = np.array(overlay.overlay(image, labels, look(borders=False)))
     for (y, x), color in borders_pixel_by_pixel(labels, radius).items():
         plain[y, x] = color
     assert np.array_equal(drawn, plain)
@@ -82,15 +82,15 @@ def test_the_line_is_where_two_classes_meet_whatever_the_strips(
 @pytest.mark.parametrize("opacity", [0.0, 0.25, 0.5, 1.0])
 def test_colours_are_blended_with_the_opacity_and_class_0_is_left_as_it_is(opacity: float) -> None:
     labels = np.random.default_rng(1).choice(np.array([0, 3, 20, 255], dtype=np.uint8), (40, 50))
-    photo = noise(40, 50)
-    drawn = np.array(overlay.overlay(photo, labels, look(opacity, borders=False)), dtype=float)
-    pixels = np.array(photo, dtype=float)
+    image = noise(40, 50)
+    drawn = np.array(overlay.overlay(image, labels, look(opacity, borders=False)), dtype=float)
+    pixels = np.array(image, dtype=float)
     expected = (1 - opacity) * pixels + opacity * palettes.bright()[labels]
     assert np.abs(drawn - expected)[labels > 0].max() < 1.5
     assert np.array_equal(drawn[labels == 0], pixels[labels == 0])
 
 
-def test_the_line_is_a_pixel_on_either_side_of_small_photos_and_grows_with_large_ones() -> None:
+def test_the_line_is_a_pixel_on_either_side_of_small_images_and_grows_with_large_ones() -> None:
     assert overlay.line_width(1, 1) == overlay.line_width(451, 300) == overlay.line_width(65500, 1) == 1
     assert overlay.line_width(4000, 3000) == 5
     assert overlay.line_width(3000, 4000) == 5
@@ -106,12 +106,12 @@ def test_the_line_shows_on_black_on_white_and_on_its_own_colour() -> None:
         assert across.min() == 0, "the black half"
 
 
-def test_a_photo_of_another_size_than_its_labels_fails_alone() -> None:
-    photo, labels = noise(4, 5), np.zeros((5, 4), np.uint8)
+def test_an_image_of_another_size_than_its_labels_fails_alone() -> None:
+    image, labels = noise(4, 5), np.zeros((5, 4), np.uint8)
     with pytest.raises(ImageError, match="changed"):
-        overlay.overlay(photo, labels, look())
+        overlay.overlay(image, labels, look())
     with pytest.raises(ImageError, match="changed"):
-        overlay.cutout(photo, labels, CutoutStyle())
+        overlay.cutout(image, labels, CutoutStyle())
 
 
 # ---- the legend
@@ -128,14 +128,14 @@ def swatches(strip: Image.Image, colors: list[tuple[int, int, int]]) -> list[tup
     return places
 
 
-def test_the_legend_has_the_classes_present_the_largest_first_and_leaves_the_photo_alone() -> None:
+def test_the_legend_has_the_classes_present_the_largest_first_and_leaves_the_image_alone() -> None:
     labels = np.zeros((200, 300), np.uint8)
     labels[:40], labels[40:150] = 3, 1
-    photo = noise(200, 300)
-    drawn = overlay.overlay(photo, labels, look(names=True))
+    image = noise(200, 300)
+    drawn = overlay.overlay(image, labels, look(names=True))
     assert drawn.width == 300
     assert drawn.height > 200
-    without = overlay.overlay(photo, labels, look())
+    without = overlay.overlay(image, labels, look())
     assert drawn.crop((0, 0, 300, 200)).tobytes() == without.tobytes()
     strip = drawn.crop((0, 200, 300, drawn.height))
     colors = [tuple(palettes.bright()[index].tolist()) for index in (1, 3)]
@@ -147,7 +147,7 @@ def test_the_legend_has_the_classes_present_the_largest_first_and_leaves_the_pho
     # The names beside their swatches are dark text on white.
     assert np.array(strip.convert("L"))[:, cat[1] + 14 : bird[1]].min() < 80
     nothing = np.zeros_like(labels)
-    assert overlay.overlay(photo, nothing, look(names=True)).size == photo.size
+    assert overlay.overlay(image, nothing, look(names=True)).size == image.size
 
 
 def entries(names: list[str]) -> list[legend.Entry]:
@@ -160,11 +160,11 @@ def entries(names: list[str]) -> list[legend.Entry]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", [(60, 48), (451, 300), (4000, 3000), (65500, 1), (1, 3000)])
-def test_it_wraps_and_can_be_read_below_photos_of_any_size(size: tuple[int, int]) -> None:
+def test_it_wraps_and_can_be_read_below_images_of_any_size(size: tuple[int, int]) -> None:
     names = [f"a name {number}" for number in range(21)]
     strip = legend.draw(entries(names), size)
     assert strip.width >= size[0]
-    # Text of at least 12 pixels, and of about a 45th of the side of a large photo.
+    # Text of at least 12 pixels, and of about a 45th of the side of a large image.
     one = legend.draw(entries(["a"]), size)
     text = max(12, round((size[0] * size[1]) ** 0.5 / 45))
     assert 1.9 * text <= one.height <= 2.4 * text
@@ -211,7 +211,7 @@ def test_names_that_an_installed_font_has_are_written_in_it() -> None:
 
 @pytest.fixture
 def cats(tmp_path: Path) -> None:
-    """Make two small photos in which the network sees a cat and background."""
+    """Make two small images in which the network sees a cat and background."""
     (tmp_path / "made").mkdir()
     with Image.open(SAMPLES / "chelsea.png") as opened:
         for name, size in (("a.png", (150, 100)), ("b.png", (120, 80))):
@@ -264,8 +264,8 @@ def test_overlays_of_an_earlier_version_get_borders(out: Path, fcn: Fcn) -> None
 
 
 @pytest.mark.parametrize("opacity", ["1.5", "-1", "half", "nan"])
-def test_an_opacity_out_of_range_is_refused(fcn: Fcn, make_photos: MakePhotos, opacity: str) -> None:
-    done = fcn("segment", make_photos(["a.png"]), *SMALL, "--opacity", opacity, code=2)
+def test_an_opacity_out_of_range_is_refused(fcn: Fcn, make_images: MakeImages, opacity: str) -> None:
+    done = fcn("segment", make_images(["a.png"]), *SMALL, "--opacity", opacity, code=2)
     assert "--opacity takes a number from 0 to 1" in done.stderr
 
 
@@ -278,21 +278,21 @@ def test_the_legend_has_the_names_of_ones_own_classes(fcn: Fcn, cats: None, tmp_
     fcn(*arguments, "-o", "named", "--class-names", "names")
     labels = np.array(Image.open(tmp_path / "named/masks/a.png"))
     assert labels.any()
-    photo = Image.open("made/a.png").convert("RGB")
+    image = Image.open("made/a.png").convert("RGB")
     for folder, names in (
         ("unnamed", [f"class_{index}" for index in range(21)]),
         ("named", [f"thing {index}" for index in range(21)]),
     ):
         expected = overlay.overlay(
-            photo, labels, Style(palettes.hub(), "hub", legend=True, class_names=names)
+            image, labels, Style(palettes.hub(), "hub", legend=True, class_names=names)
         )
         written = Image.open(tmp_path / folder / "overlay/a.jpg")
         assert written.size == expected.size
         difference = np.abs(np.array(written, dtype=int) - np.array(expected, dtype=int))
-        assert difference[photo.height :].mean() < 6
+        assert difference[image.height :].mean() < 6
 
 
-def test_a_legend_that_makes_a_jpeg_too_tall_fails_that_photo_with_the_reason(
+def test_a_legend_that_makes_a_jpeg_too_tall_fails_that_image_with_the_reason(
     out: Path, fcn: Fcn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writers, "_JPEG_LONGEST_SIDE", 150)

@@ -1,4 +1,4 @@
-"""`--prune` removes what belongs to photos that are gone, and nothing else."""
+"""`--prune` removes what belongs to images that are gone, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from fcn_cli.outputs.directory import OutputDirectory
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, run_line, tree, without_roots_rights
+from ..conftest import SMALL, Fcn, MakeImages, command, journal_of, run_line, tree, without_roots_rights
 
 NAMES = ["a.png", "b.png", "c.png", "sub/d.png", "sub/e.png", "sub/deep/f.png"]
 
 
 @pytest.fixture
-def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
-    make_photos(NAMES)
+def out(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--write", "masks,color,overlay")
     return tmp_path / "out"
 
@@ -27,7 +27,7 @@ def stems(output: Path, kind: str = "masks") -> set[str]:
     return {name.rpartition(".")[0] for name in tree(output / kind)}
 
 
-def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path, tmp_path: Path) -> None:
+def test_images_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path, tmp_path: Path) -> None:
     (tmp_path / "made/b.png").unlink()
     shutil.rmtree(tmp_path / "made/sub/deep")
     line = ("segment", "made", *SMALL, "-o", "out")
@@ -59,7 +59,7 @@ def test_photos_that_are_gone_lose_their_outputs_and_records(fcn: Fcn, out: Path
     told = fcn(*line, "--prune").stderr
     assert "nothing to do" in told
     assert "gone" not in told + fcn(*line).stderr
-    # The name is free: the photo may come back.
+    # The name is free: the image may come back.
     shutil.copy(tmp_path / "made/a.png", tmp_path / "made/b.png")
     assert "1 done, 4 done before" in fcn(*line, "--prune").stderr
 
@@ -89,10 +89,10 @@ def test_prune_takes_a_directory_and_knows_its_values(fcn: Fcn, out: Path, tmp_p
     assert len(stems(out)) == 6
 
 
-def test_photos_elsewhere_and_of_another_directory_stay(
-    fcn: Fcn, make_photos: MakePhotos, out: Path, tmp_path: Path
+def test_images_elsewhere_and_of_another_directory_stay(
+    fcn: Fcn, make_images: MakeImages, out: Path, tmp_path: Path
 ) -> None:
-    make_photos(["g.png", "h.png"], folder="other")
+    make_images(["g.png", "h.png"], folder="other")
     fcn("segment", "other", *SMALL, "-o", "out")
     (tmp_path / "other/g.png").unlink()
     (tmp_path / "made/a.png").unlink()
@@ -102,8 +102,8 @@ def test_photos_elsewhere_and_of_another_directory_stay(
 
 
 @pytest.mark.long
-def test_photos_below_a_directory_that_cannot_be_listed_stay(
-    make_photos: MakePhotos, out: Path, tmp_path: Path
+def test_images_below_a_directory_that_cannot_be_listed_stay(
+    make_images: MakeImages, out: Path, tmp_path: Path
 ) -> None:
     prefix = without_roots_rights(tmp_path)
     (tmp_path / "made/a.png").unlink()
@@ -172,17 +172,17 @@ def test_what_is_left_out_or_elsewhere_is_not_called_gone(fcn: Fcn, out: Path, t
 
 @pytest.mark.slow
 def test_a_failure_that_was_about_no_image_goes_when_it_is_over(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Of directories that can be listed now or are gone, of a dead link, and of a file of an earlier list."""
-    made = make_photos(["a.png", "locked/b.png", "hidden/c.png", "empty/d.png"])
+    made = make_images(["a.png", "locked/b.png", "hidden/c.png", "empty/d.png"])
     (made / "empty/d.png").unlink()
     (made / "dead.png").symlink_to("nowhere")
     for name in ("locked", "hidden", "empty"):
         (made / name).chmod(0)
     line = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out")]
     run_line(line, cwd=tmp_path, code=1)
-    make_photos(["e.png"], folder="more")
+    make_images(["e.png"], folder="more")
     (tmp_path / "list").write_text("more/e.png\nmore/lost.png\n")
     fcn("segment", "--files-from", "list", *SMALL, "-o", "out", code=1)
 

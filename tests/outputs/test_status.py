@@ -19,7 +19,7 @@ from ..conftest import (
     HELD,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     python_with,
@@ -38,9 +38,9 @@ def status(fcn: Fcn, output: str = "out", *, code: int) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_while_a_run_works_and_after_it(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """The run waits in the middle, inside the decoder, until the test has looked."""
-    made = make_photos([*(f"a{i:02}.png" for i in range(9)), "held.png", "z.png"])
+    made = make_images([*(f"a{i:02}.png" for i in range(9)), "held.png", "z.png"])
     fcn("segment", made / "a00.png", *SMALL, "--root", made, "-o", "out")
     (made / "broken.png").write_bytes(b"?")
     running = subprocess.Popen(
@@ -52,7 +52,7 @@ def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_p
     )
     wait_until((tmp_path / "opened").exists, running)
     recorded, found = -1, status(fcn, code=4)
-    # Photos before the one that is held may still be written.
+    # Images before the one that is held may still be written.
     while recorded != (recorded := (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n")):
         found = status(fcn, code=4)
     assert (found["state"], found["alive"]) == ("running", True)
@@ -80,8 +80,8 @@ def test_while_a_run_works_and_after_it(fcn: Fcn, make_photos: MakePhotos, tmp_p
 
 
 @pytest.mark.long
-def test_a_killed_run(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:03}.png" for i in range(40)])
+def test_a_killed_run(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i:03}.png" for i in range(40)])
     running = start_and_wait_for_records(tmp_path, 3)
     running.kill()
     # Not waited for: the dead process is a zombie, and its number still exists.
@@ -94,10 +94,10 @@ def test_a_killed_run(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None
 
 
 def test_a_file_that_is_being_written_again_is_not_done(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Records of a rewrite in hand (here: as a killed run leaves them) lack the kind, and count as left."""
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     run_file = tmp_path / "out/run.json"
     journal = tmp_path / "out/manifest.jsonl"
@@ -113,9 +113,9 @@ def test_a_file_that_is_being_written_again_is_not_done(
     assert [found[key] for key in ("state", "done", "failed", "left")] == ["killed", 1, 0, 1]
 
 
-def test_whose_directory_it_is(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_whose_directory_it_is(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """A process of another start with the number of the holder is not the holder; another host's may be."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
     holder = {"pid": os.getppid(), "host": socket.gethostname(), "ticks": ticks}
@@ -141,10 +141,10 @@ def ended_ago(output: Path, hours: float) -> None:
 
 @pytest.mark.long
 def test_when_the_last_run_ended_also_with_nothing_to_do(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     out, line = tmp_path / "out", ("segment", "made", *SMALL, "-o", "out")
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     fcn(*line)
     for hours, age, code in ((25, "26h", 0), (25, "24h", 1), (25, "1d", 1), (1, "61m", 0), (1, "3599s", 1)):
         ended_ago(out, hours)
@@ -166,7 +166,7 @@ def test_when_the_last_run_ended_also_with_nothing_to_do(
     assert "no images found" in fcn("status", "out", code=1).stdout
     assert json.loads((out / "summary.json").read_text())["totals"]["images"] == 1
     # What is refused is no run.
-    make_photos(["a.png"])
+    make_images(["a.png"])
     before = tree(out)
     fcn(*line, "--tile", "64", code=2)
     with filelock.FileLock(out / ".fcn.lock"):
@@ -187,9 +187,9 @@ def test_ages_that_are_none(age: str, fcn: Fcn) -> None:
 
 
 @pytest.mark.long
-def test_the_end_on_a_full_disk_is_known(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_the_end_on_a_full_disk_is_known(make_images: MakeImages, tmp_path: Path) -> None:
     """The disk has no byte left when the run ends."""
-    make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
+    make_images([f"p{i:02}.png" for i in range(60)], size=(300, 300))
     line = shlex.join(command("segment", "made", *SMALL, "-o", "out", "-q"))
     # Whatever the run removes at its end leaves no room.
     greedy = """
@@ -214,14 +214,14 @@ os.unlink = unlink
 
 
 def test_a_bug_is_an_end(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fcn_cli.runs.report import RunReport
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
-    make_photos(["a.png"])
+    make_images(["a.png"])
     monkeypatch.setattr(RunReport, "project", broken)
     fcn("segment", "made", *SMALL, "-o", "out", code=70)
     assert "with exit code 70: a bug in fcn (ZeroDivisionError: oh)" in fcn("status", "out", code=1).stdout
@@ -238,16 +238,16 @@ def test_without_run_json_the_records_count(fcn: Fcn, tmp_path: Path) -> None:
         assert [found[key] for key in ("state", "total", "failed")] == ["unknown", 2, 1]
 
 
-def test_what_is_no_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png"])
+def test_what_is_no_output_directory(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png"])
     assert "made: not an output directory of fcn" in fcn("status", "made", code=2).stderr
     assert "nowhere: no such directory" in fcn("status", "nowhere", code=2).stderr
     (made / "settings.json").write_text('{"fcn_settings": 1}')
     assert "another version of fcn" in fcn("status", "made", code=2).stderr
 
 
-def test_a_run_that_is_refused_leaves_no_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_a_run_that_is_refused_leaves_no_directory(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     fcn("segment", "made", "--offline", "-o", "new/out", code=2)
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()

@@ -17,7 +17,7 @@ from fcn_cli.outputs import verification
 from fcn_cli.outputs.output_store import LocalStore
 from fcn_cli.outputs.record import Record
 
-from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, python_with, tree, wait_until
+from ..conftest import HELD, SMALL, Fcn, MakeImages, command, python_with, tree, wait_until
 from ..made_output import blobs, make_output
 
 
@@ -44,8 +44,8 @@ def test_one_flipped_byte_in_one_mask_of_500(fcn: Fcn, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos([f"p{i}.png" for i in range(5)])
+def test_the_remedy_remedies(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images([f"p{i}.png" for i in range(5)])
     run = ("segment", "made", *SMALL, "-o", "out", "--write", "masks,color,overlay,confidence")
     fcn(*run)
     out = tmp_path / "out"
@@ -78,7 +78,7 @@ def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
     fcn(*run)
     assert fcn("verify", "out").stdout == ""
     assert {name: data for name, data in tree(out).items() if "/" in name} == before
-    # A kind that the last command did not ask for, and a photo that is gone.
+    # A kind that the last command did not ask for, and an image that is gone.
     fcn("segment", "made", *SMALL, "-o", "out")
     (out / "overlay/p2.jpg").unlink()
     (out / "masks/p1.png").unlink()
@@ -90,17 +90,17 @@ def test_the_remedy_remedies(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) 
 
 @pytest.mark.long
 def test_all_kinds_with_a_legend_and_a_report_are_right(
-    fcn: Fcn, photos: Path, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, images: Path, make_images: MakeImages, tmp_path: Path
 ) -> None:
     kinds = ",".join(output_layout.output_type_names())
-    fcn("segment", photos, *SMALL, "-o", "out", "--write", kinds, "--legend", "--report")
+    fcn("segment", images, *SMALL, "-o", "out", "--write", kinds, "--legend", "--report")
     done = fcn("verify", "out")
     assert done.stdout == ""
     assert "no record" not in done.stderr
     assert (
         f"{len(output_layout.output_type_names()) * 4} files of 4 images checked: no problem" in done.stderr
     )
-    # A legend does not excuse a picture that is smaller than its photo.
+    # A legend does not excuse a picture that is smaller than its image.
     overlay = tmp_path / "out/overlay/chelsea.jpg"
     size = overlay.stat().st_size
     Image.new("RGB", (451, 299)).save(overlay)
@@ -162,9 +162,9 @@ def test_what_a_run_changed_meanwhile_is_no_problem(
 
 
 @pytest.mark.long
-def test_while_a_run_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_while_a_run_is_going_on(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """It writes files again, and files before their records: neither is a problem, and it is said."""
-    make_photos(["a.png", "held.png"])
+    make_images(["a.png", "held.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     stray = tmp_path / "out/masks/stray.png"
     stray.touch()
@@ -192,6 +192,6 @@ def test_while_a_run_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pa
     assert json.loads(fcn("verify", "out", "--json").stdout)["running"] is False
 
 
-def test_what_is_no_output_directory(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_what_is_no_output_directory(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     assert "made: not an output directory" in fcn("verify", "made", code=2).stderr

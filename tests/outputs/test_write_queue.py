@@ -87,7 +87,7 @@ def test_records_come_in_order_after_their_files(queue: Queue, monkeypatch: pyte
         failure = Failure(FailureKind.BROKEN, "broken")
         writes.add_outcome(Outcome(record.finish(record.begin(source("d"), FINGERPRINT), failure)))
         writes.commit()
-        # The failed photo waits for its turn too.
+        # The failed image waits for its turn too.
         assert appended == []
         go.set()
         writes.commit(everything=True)
@@ -142,7 +142,7 @@ def test_a_kind_that_cannot_be_added_leaves_the_earlier_record_and_files(
             raise ImageError(FailureKind.OUTPUT_REFUSED, "refused")
 
         monkeypatch.setattr(OutputDirectory, "write", refused)
-        # The photo is read by another path than the recorded one: that is what a message names.
+        # The image is read by another path than the recorded one: that is what a message names.
         other = Source("a.png", "/link/a.png", "link/a.png", "a.png", 10, 20)
         writes.add(other, earlier, segmentation(3), ["overlay"], completes=True)
         writes.commit(everything=True)

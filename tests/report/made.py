@@ -1,4 +1,4 @@
-"""Output directories of thousands of photos, written without a network."""
+"""Output directories of thousands of images, written without a network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from fcn_cli.outputs.write_queue import WriteQueue
 AREA = 500 * 375
 
 
-def write_run(photos: Path, output: Path) -> None:
-    """Write what a run over photos leaves; instead of a network's, the label maps are stripes."""
+def write_run(images: Path, output: Path) -> None:
+    """Write what a run over images leaves; instead of a network's, the label maps are stripes."""
     folder = OutputDirectory(output, Style(palettes.hub(), "hub"))
     output.mkdir()
     settings = RequestedSettings(LabelSettings("efficientnet_lite0", "0" * 8, 64, "auto", "auto", None))
@@ -34,9 +34,9 @@ def write_run(photos: Path, output: Path) -> None:
     folder.write_classes(VOC_CLASSES)
     journal = Journal(output)
     with WriteQueue(folder, journal, lambda _record: None, DecodeOptions()) as writes:
-        for source in discover(InputRequest((str(photos),))).sources:
-            with Image.open(source.path) as photo:
-                width, height = photo.size
+        for source in discover(InputRequest((str(images),))).sources:
+            with Image.open(source.path) as image:
+                width, height = image.size
             labels = np.repeat(np.resize(np.array([0, 0, 8, 15], np.uint8), width)[None], height, 0)
             record = begin(source, settings.labels.fingerprint())
             writes.add(source, record, Segmentation(labels), ("masks", "color"))
@@ -45,7 +45,7 @@ def write_run(photos: Path, output: Path) -> None:
 
 
 def write_output(output: Path, count: int) -> list[dict[str, Any]]:
-    """Write an output directory of so many records, without their photos and masks; return the records."""
+    """Write an output directory of so many records, without their images and masks; return the records."""
     output.mkdir()
     settings = {"fcn_settings": 2, "labels": {"backbone": "resnet50"}, "fingerprint": "f"}
     (output / "settings.json").write_text(json.dumps(settings))
@@ -90,8 +90,8 @@ def _record(number: int, pixels: int) -> dict[str, Any]:
     }
 
 
-def write_photos(folder: Path, count: int) -> None:
-    """Write photos and the output directory of a run over them; N of 3,072 pixels of photo N are class 8."""
+def write_images(folder: Path, count: int) -> None:
+    """Write images and the output directory of a run over them; N of 3,072 pixels of image N are class 8."""
     (folder / "photos").mkdir()
     records = write_output(folder / "out", count)
     (folder / "out/masks").mkdir()

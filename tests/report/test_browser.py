@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..conftest import PREVIEW, SAMPLES, SMALL, journal_of, run_process
 from .browser import opened, started, tasks_of, until
-from .made import AREA, write_output, write_photos
+from .made import AREA, write_images, write_output
 from .pages import percent_in, read_page
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def samples(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the sample photos, with confidence; it needs a browser, so that none is made in vain."""
+    """The report of the sample images, with confidence; it needs a browser, so that none is made in vain."""
     folder = tmp_path_factory.mktemp("samples")
     run_process(
         "segment", SAMPLES, *PREVIEW, "--write", "masks,color,confidence", "-o", "out", "--report", cwd=folder
@@ -48,9 +48,9 @@ def samples(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def many(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of 3,000 generated photos; the mask of photo N has N pixels of class 8 (of 3,072)."""
+    """The report of 3,000 generated images; the mask of image N has N pixels of class 8 (of 3,072)."""
     folder = tmp_path_factory.mktemp("many")
-    write_photos(folder, 3000)
+    write_images(folder, 3000)
     run_process("report", "out", cwd=folder)
     return folder / "out"
 
@@ -81,7 +81,7 @@ def wipe_of(page: Page, selector: str) -> float:
 
 
 def focused(page: Page) -> str:
-    """Return the name of the photo whose card has the focus, or else the id of what has it."""
+    """Return the name of the image whose card has the focus, or else the id of what has it."""
     return str(
         page.evaluate(
             """() => {
@@ -100,8 +100,8 @@ def test_pictures_load_and_nothing_else_does(browser: Browser, samples: Path) ->
         widths = page.locator(".grid img.image").evaluate_all(
             "(all) => all.map((image) => image.naturalWidth)"
         )
-        with Image.open(SAMPLES / "grace_hopper.jpg") as photo:
-            assert widths == [320, 320, 320, round(320 * photo.width / photo.height)]
+        with Image.open(SAMPLES / "grace_hopper.jpg") as image:
+            assert widths == [320, 320, 320, round(320 * image.width / image.height)]
 
 
 def test_filter_by_class_and_least_share(browser: Browser, samples: Path) -> None:
@@ -307,7 +307,7 @@ def test_help_and_the_order_of_tab(browser: Browser, samples: Path) -> None:
         page.wait_for_timeout(500)
         settled(page, 4)
         page.evaluate("document.activeElement.blur()")
-        # The grid is one stop, and the slider of its photo another.
+        # The grid is one stop, and the slider of its image another.
         page.keyboard.press("g")
         page.keyboard.press("End")
         assert focused(page) == "grace_hopper.jpg"
@@ -556,7 +556,7 @@ def test_over_http(browser: Browser, samples: Path) -> None:
 
 @pytest.fixture(scope="module")
 def evaluated(samples: Path) -> Path:
-    """The report of an evaluation of the sample photos' masks, against the same moved by 30 pixels."""
+    """The report of an evaluation of the sample images' masks, against the same moved by 30 pixels."""
     folder = samples.parent
     (folder / "truth").mkdir()
     for path in (samples / "masks").iterdir():
@@ -719,7 +719,7 @@ def test_odd_names_are_harmless(browser: Browser, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60 + number, 40), "red").save(path)
     Image.new("RGB", (30, 40), "blue").save(bytes(tmp_path / "photos") + b"/caf\xe9.png")
-    (tmp_path / "photos/<b onmouseover=alert(1)>.jpg").write_text("no photo")
+    (tmp_path / "photos/<b onmouseover=alert(1)>.jpg").write_text("no image")
     run_process("segment", "photos", *SMALL, "-o", "out", "--report", cwd=tmp_path, code=1)
     with opened(browser, tmp_path / "out/report.html") as page:
         assert set(names(page)) == {*ODD, "caf\\xe9.png"}

@@ -1,4 +1,4 @@
-"""`fcn evaluate --report`: figures, the confusion matrix, and the photos, the worst one first."""
+"""`fcn evaluate --report`: figures, the confusion matrix, and the images, the worst one first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..conftest import PREVIEW, Fcn, MakePhotos, tree
+from ..conftest import PREVIEW, Fcn, MakeImages, tree
 from .made import write_run
 from .pages import Page, read_page
 
@@ -27,14 +27,14 @@ def drawn(size: tuple[int, int], *classes: int) -> Labels:
 
 
 @pytest.fixture
-def measured(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Page:
+def measured(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Page:
     """The report on masks that are right, wrong, half right, and not to be judged."""
-    folder = make_photos(NAMES)
+    folder = make_images(NAMES)
     for kind in ("truth", "masks"):
         (tmp_path / kind).mkdir()
     for name in NAMES:
-        with Image.open(folder / name) as photo:
-            size = photo.size
+        with Image.open(folder / name) as image:
+            size = image.size
         truth, mask = drawn(size, 0, 8, 8, 15), drawn(size, 0, 8, 8, 15)
         if name == "worst.png":
             mask = drawn(size, 12)
@@ -90,8 +90,8 @@ def test_image_truth_prediction_and_wrong_pixels(measured: Page) -> None:
     for row in measured.rows:
         truth, mask = labels(measured, row["name"])
         assert all(row[name] for name in ("small", "large", "grid", "truth", "prediction", "wrong"))
-        with Image.open(measured.picture(row, "large")) as photo:
-            assert photo.size == truth.shape[::-1]
+        with Image.open(measured.picture(row, "large")) as image:
+            assert image.size == truth.shape[::-1]
         assert np.array_equal(measured.grid(row, "truth"), truth)
         assert np.array_equal(measured.grid(row, "prediction"), mask)
         with Image.open(measured.layer(row, "wrong")) as wrong:
@@ -134,15 +134,15 @@ def test_bars_of_iou_and_recall_and_figures_beside_them(measured: Page) -> None:
     assert "tvmonitor" in measured.text
 
 
-def test_of_a_network_and_of_a_turned_photo(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png", "turned.jpg"], size=(64, 40))
+def test_of_a_network_and_of_a_turned_image(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png", "turned.jpg"], size=(64, 40))
     with Image.open(folder / "turned.jpg") as opened:
         exif = Image.Exif()
         exif[0x0112] = 6
         stored = opened.convert("RGB")
         stored.save(folder / "turned.jpg", exif=exif, quality=95)
     (tmp_path / "truth").mkdir()
-    # The truth was drawn on the photo as it is stored.
+    # The truth was drawn on the image as it is stored.
     Image.fromarray(drawn((65, 40), 0, 1)).save(tmp_path / "truth/turned.png")
     Image.fromarray(drawn((64, 40), 0, 1)).save(tmp_path / "truth/a.png")
     fcn(
@@ -166,9 +166,9 @@ def test_of_a_network_and_of_a_turned_photo(fcn: Fcn, make_photos: MakePhotos, t
     assert min(page.grid(turned, "prediction").shape) == 48
 
 
-def test_failures_and_odd_names(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_failures_and_odd_names(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     names = ["<img src=x onerror=alert(1)>.png", "small.png"]
-    folder = make_photos(names)
+    folder = make_images(names)
     write_run(folder, tmp_path / "out")
     shutil.copytree(tmp_path / "out/masks", tmp_path / "truth")
     Image.new("L", (7, 7)).save(tmp_path / "truth/small.png")
@@ -180,8 +180,8 @@ def test_failures_and_odd_names(fcn: Fcn, make_photos: MakePhotos, tmp_path: Pat
     assert "7x7" in page.text
 
 
-def test_where_a_report_may_go(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png"])
+def test_where_a_report_may_go(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png"])
     write_run(folder, tmp_path / "out")
     before = tree(tmp_path / "out")
     masks = ("evaluate", folder, "out/masks", "--predictions", "out")
@@ -197,9 +197,9 @@ def test_where_a_report_may_go(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
 
 
 def test_figures_are_printed_when_the_report_cannot_be_written(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    folder = make_photos(["a.png"])
+    folder = make_images(["a.png"])
     write_run(folder, tmp_path / "out")
     (tmp_path / "found").mkdir()
     (tmp_path / "found/report").write_text("in the way")

@@ -76,10 +76,10 @@ def test_a_black_and_white_mask_for_each_class(fcn: Fcn, maps: dict[str, Labels]
 
 
 def test_a_map_at_once_and_later_are_equal(fcn: Fcn, tmp_path: Path) -> None:
-    photos = [SAMPLES / "astronaut.png", SAMPLES / "chelsea.png"]
+    images = [SAMPLES / "astronaut.png", SAMPLES / "chelsea.png"]
     shaped = ("--map", "living:person+cat=1,*=0", "--min-region", "60")
-    fcn("segment", *photos, *SMALL, "-o", "plain")
-    fcn("segment", *photos, *SMALL, "-o", "mapped", *shaped)
+    fcn("segment", *images, *SMALL, "-o", "plain")
+    fcn("segment", *images, *SMALL, "-o", "mapped", *shaped)
     for form, name in (("coco", "coco.json"), ("voc", "voc"), ("yolo", "yolo"), ("masks", "masks")):
         fcn("export", "plain", "--format", form, "-o", f"later/{name}", *shaped)
         fcn("export", "mapped", "--format", form, "-o", f"now/{name}")

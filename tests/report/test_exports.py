@@ -31,14 +31,14 @@ NAMES = ["a.jpg", "sub/b c.jpg", "sub_b_c.png", "Sub/b_c.jpg", "日本.bmp", "-x
 
 def maps_of(names: list[str]) -> dict[str, Labels]:
     maps = {name: blobs(seed, 60 + seed, 75) for seed, name in enumerate(names)}
-    # A photo of background only.
+    # An image of background only.
     maps[names[0]][:] = 0
     return maps
 
 
 @pytest.fixture
 def maps(tmp_path: Path) -> dict[str, Labels]:
-    """An output directory ``out`` of photos with difficult names, and one photo that failed."""
+    """An output directory ``out`` of images with difficult names, and one image that failed."""
     maps = maps_of(NAMES)
     make_output(tmp_path / "out", maps, tmp_path / "photos")
     with (tmp_path / "out/manifest.jsonl").open("a") as journal:
@@ -98,11 +98,11 @@ def test_voc_as_torchvision_reads_it(fcn: Fcn, maps: dict[str, Labels], tmp_path
     assert len({name.casefold() for name in image_of}) == len(dataset) == len(maps)
     assert not [name for name in image_of if "/" in name or " " in name or name.startswith(("-", "."))]
     for index, mask_path in enumerate(dataset.masks):
-        photo, mask = dataset[index]
+        image, mask = dataset[index]
         labels = maps[image_of[Path(mask_path).stem]]
         assert mask.mode == "P"
         assert (np.asarray(mask) == labels).all()
-        assert photo.size == mask.size
+        assert image.size == mask.size
     lines = (root / "labelmap.txt").read_text().splitlines()
     assert lines[:3] == ["# label:color_rgb:parts:actions", "background:0,0,0::", "aeroplane:128,0,0::"]
     palette = Image.open(dataset.masks[0]).getpalette()
@@ -191,8 +191,8 @@ def test_yolo_rasterised(fcn: Fcn, maps: dict[str, Labels], tmp_path: Path) -> N
             assert not read[pixels].any()
             read[pixels] = index
         assert (read == np.where(labels == 255, 0, labels)).all()
-        with Image.open(tmp_path / f"yolo/images/train/{name}.jpg") as photo:
-            assert photo.size == labels.shape[::-1]
+        with Image.open(tmp_path / f"yolo/images/train/{name}.jpg") as picture:
+            assert picture.size == labels.shape[::-1]
     text = (tmp_path / "yolo/data.yaml").read_text()
     assert "train: images/train\n" in text
     assert '  8: "cat"\n' in text
@@ -218,17 +218,17 @@ def test_names_that_a_reader_of_yaml_reads(fcn: Fcn, maps: dict[str, Labels], tm
     assert [read[index] for index in range(len(names))] == names
 
 
-def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
+def test_images_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
     """From a real run: an upright JPEG keeps its pixels, a turned one and a PNG are converted."""
     made = tmp_path / "made"
     made.mkdir()
     with Image.open(SAMPLES / "grace_hopper.jpg") as opened:
-        photo = opened.convert("RGB").resize((64, 80))
-    photo.save(made / "plain.jpg")
+        image = opened.convert("RGB").resize((64, 80))
+    image.save(made / "plain.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    photo.save(made / "turned.jpg", exif=exif, quality=95)
-    photo.save(made / "other.png")
+    image.save(made / "turned.jpg", exif=exif, quality=95)
+    image.save(made / "other.png")
     fcn("segment", "made", *SMALL, "-o", "out")
     for form, folder in (("voc", "VOCdevkit/VOC2012/JPEGImages"), ("yolo", "images/train")):
         fcn("export", "out", "--format", form, "-o", form)
@@ -241,7 +241,7 @@ def test_photos_are_upright_jpegs(fcn: Fcn, tmp_path: Path) -> None:
             upright = ImageOps.exif_transpose(Image.open(made / "turned.jpg"))
             assert np.abs(np.asarray(turned, int) - np.asarray(upright, int)).mean() < 2
         with Image.open(images / "other.jpg") as other:
-            assert np.abs(np.asarray(other, int) - np.asarray(photo, int)).mean() < 3
+            assert np.abs(np.asarray(other, int) - np.asarray(image, int)).mean() < 3
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "progressive"])
@@ -250,11 +250,11 @@ def test_exported_images_have_no_metadata(fcn: Fcn, tmp_path: Path, mode: str) -
     make_output(tmp_path / "out", {"a.jpg": labels}, tmp_path / "photos")
     path = tmp_path / "photos/a.jpg"
     with Image.open(path) as opened:
-        photo = opened.convert("RGB" if mode == "progressive" else mode)
+        image = opened.convert("RGB" if mode == "progressive" else mode)
     exif = Image.Exif()
     exif[0x010E] = "secret description"
     exif.get_ifd(0x8825)[1] = "secret place"
-    photo.save(path, exif=exif, comment="secret comment", progressive=mode == "progressive", quality=90)
+    image.save(path, exif=exif, comment="secret comment", progressive=mode == "progressive", quality=90)
     with path.open("ab") as stream:
         stream.write(b"secret film")
     data = path.read_bytes()
@@ -274,24 +274,24 @@ def test_exported_images_have_no_metadata(fcn: Fcn, tmp_path: Path, mode: str) -
 def test_what_cannot_be_exported_is_named_and_counted(
     fcn: Fcn, maps: dict[str, Labels], tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    (photos / "a.jpg").unlink()
-    with (photos / "sub/b c.jpg").open("ab") as stream:
+    images, out = tmp_path / "photos", tmp_path / "out"
+    (images / "a.jpg").unlink()
+    with (images / "sub/b c.jpg").open("ab") as stream:
         stream.write(b"more")
-    (photos / "日本.bmp").unlink()
-    os.mkfifo(photos / "日本.bmp")
+    (images / "日本.bmp").unlink()
+    os.mkfifo(images / "日本.bmp")
     (out / "masks/sub_b_c.png").write_bytes(b"?")
     (out / "color/sub_b_c.png").unlink()
     # Colours serve where the mask is damaged.
     (out / "masks/Sub/b_c.png").write_bytes(b"?")
     done = fcn("export", "out", "--format", "voc", "-o", "voc", code=1)
-    assert f"not exported: a.jpg: {photos}/a.jpg: the image is gone" in done.stderr
+    assert f"not exported: a.jpg: {images}/a.jpg: the image is gone" in done.stderr
     assert "b c.jpg: changed since it was segmented" in done.stderr
     assert "sub_b_c.png: out/masks/sub_b_c.png: cannot be decoded" in done.stderr
     assert ".bmp: not a regular file" in done.stderr
     assert "7 records: 2 exported, 1 without a mask skipped, 4 failed" in done.stderr
     assert len(VOCSegmentation("voc", year="2012", image_set="train")) == 2
-    # COCO's file has no photos, so that only the mask counts.
+    # COCO's file has no images, so that only the mask counts.
     done = fcn("export", "out", "--format", "coco", "-o", "coco.json", code=1)
     assert "7 records: 5 exported, 1 without a mask skipped, 1 failed" in done.stderr
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 5

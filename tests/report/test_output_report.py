@@ -20,15 +20,15 @@ from PIL import Image
 from fcn_cli.outputs.output_store import LocalStore
 
 from ..cli.test_start import heavy_modules
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, start_and_wait_for_records, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, journal_of, start_and_wait_for_records, tree
 from .made import write_output, write_run
 from .pages import Page, read_page
 
 EVIL = "<img src=x onerror=document.title='broken'>.jpg"
 
 
-def segmented(fcn: Fcn, photos: Path, *more: str, code: int = 0) -> Page:
-    fcn("segment", photos, *SMALL, "-o", "out", "--report", *more, code=code)
+def segmented(fcn: Fcn, images: Path, *more: str, code: int = 0) -> Page:
+    fcn("segment", images, *SMALL, "-o", "out", "--report", *more, code=code)
     return read_page(Path("out").absolute())
 
 
@@ -48,8 +48,8 @@ def colors_of(output: Path) -> dict[int, list[int]]:
 
 
 @pytest.mark.long
-def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
-    page = segmented(fcn, photos, "--write", "masks,color,confidence")
+def test_the_page_shows_what_the_journal_says(fcn: Fcn, images: Path) -> None:
+    page = segmented(fcn, images, "--write", "masks,color,confidence")
     records = journal_of(Path("out"))
     assert [row["name"] for row in page.rows] == sorted(records)
     for name, record in records.items():
@@ -86,24 +86,24 @@ def test_the_page_shows_what_the_journal_says(fcn: Fcn, photos: Path) -> None:
 
 
 @pytest.mark.long
-def test_pictures_are_the_image_and_its_mask(fcn: Fcn, photos: Path) -> None:
-    with Image.open(photos / "coffee.png") as opened:
+def test_pictures_are_the_image_and_its_mask(fcn: Fcn, images: Path) -> None:
+    with Image.open(images / "coffee.png") as opened:
         large = opened.convert("RGB").resize((1800, 1200))
-    large.save(photos / "coffee.png")
-    page = segmented(fcn, photos)
+    large.save(images / "coffee.png")
+    page = segmented(fcn, images)
     colors = colors_of(Path("out"))
     for row in page.rows:
-        with Image.open(photos / row["name"]) as opened:
-            photo = opened.convert("RGB")
+        with Image.open(images / row["name"]) as opened:
+            image = opened.convert("RGB")
         mask = np.array(Image.open(page.root / f"masks/{row['stem']}.png"))
         for suffix, longest in (("small", 320), ("large", 1280)):
             with Image.open(page.picture(row, suffix)) as picture:
-                assert max(picture.size) == min(longest, max(photo.size))
-                expected = np.asarray(photo.resize(picture.size, Image.Resampling.LANCZOS), float)
+                assert max(picture.size) == min(longest, max(image.size))
+                expected = np.asarray(image.resize(picture.size, Image.Resampling.LANCZOS), float)
                 assert np.abs(np.asarray(picture, float) - expected).mean() < 6
         grid = page.grid(row)
-        assert max(grid.shape) == min(1280, max(photo.size))
-        if max(photo.size) <= 1280:
+        assert max(grid.shape) == min(1280, max(image.size))
+        if max(image.size) <= 1280:
             assert np.array_equal(grid, mask)
         else:
             shrunk = Image.fromarray(mask).resize(grid.shape[::-1], Image.Resampling.NEAREST)
@@ -117,8 +117,8 @@ def test_pictures_are_the_image_and_its_mask(fcn: Fcn, photos: Path) -> None:
             assert (shown[small == index][:, :3] == colors[int(index)]).all()
 
 
-def test_photos_stand_upright_and_sixteen_bits_are_shifted(fcn: Fcn, make_photos: MakePhotos) -> None:
-    folder = make_photos(["turned.jpg", "deep.png"], size=(64, 40))
+def test_images_stand_upright_and_sixteen_bits_are_shifted(fcn: Fcn, make_images: MakeImages) -> None:
+    folder = make_images(["turned.jpg", "deep.png"], size=(64, 40))
     with Image.open(folder / "turned.jpg") as opened:
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -138,7 +138,7 @@ def test_photos_stand_upright_and_sixteen_bits_are_shifted(fcn: Fcn, make_photos
         assert np.abs(difference).mean() < 8
 
 
-def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_names_are_text_whatever_they_are(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     names = [
         EVIL,
         "a#b?c%20d.jpg",
@@ -146,10 +146,10 @@ def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp
         "sub dir/ü.jpg",
         "</script><b>.jpg".replace("/", "_"),
     ]
-    folder = make_photos(names)
+    folder = make_images(names)
     undecodable = os.fsencode(folder) + b"/caf\xe9.jpg"
     shutil.copy(os.fsencode(folder / names[1]), undecodable)
-    (folder / "<b id=x>broken.jpg").write_text("no photo")
+    (folder / "<b id=x>broken.jpg").write_text("no image")
     page = segmented(fcn, folder, code=1)
     assert {row["name"] for row in page.rows} == {*names, "caf\\xe9.jpg"}
     assert "<img src=x" not in page.html
@@ -171,15 +171,15 @@ def test_names_are_text_whatever_they_are(fcn: Fcn, make_photos: MakePhotos, tmp
 
 
 @pytest.mark.long
-def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png", "b.png"])
+def test_what_is_there_is_not_made_again(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png", "b.png"])
     segmented(fcn, folder)
     before = pictures(tmp_path / "out")
     assert len(before) == 2 * 4
     html = (tmp_path / "out/report.html").read_text()
     segmented(fcn, folder)
     assert pictures(tmp_path / "out") == before
-    make_photos(["a.png", "b.png", "c.png"], "more")
+    make_images(["a.png", "b.png", "c.png"], "more")
     shutil.copy(tmp_path / "more/c.png", folder)
     page = segmented(fcn, folder)
     after = pictures(tmp_path / "out")
@@ -193,20 +193,20 @@ def test_what_is_there_is_not_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_
     assert all(after[name] == recolored[name] for name in kept)
     assert {name.partition(".")[2] for name in recolored.keys() ^ after.keys()} == {"png"}
     assert {page.layer(row).name for row in page.rows} == recolored.keys() - after.keys()
-    # Photos that have moved are the same.
+    # Images that have moved are the same.
     before = pictures(tmp_path / "out")
     folder = folder.rename(tmp_path / "moved")
     segmented(fcn, folder, "--palette", "voc")
     assert pictures(tmp_path / "out") == before
-    # A photo that has changed is another picture.
+    # An image that has changed is another picture.
     Image.new("RGB", (70, 50), "green").save(folder / "a.png")
     key = page.row("a.png")["key"]
     assert segmented(fcn, folder).row("a.png")["key"] != key
     assert html != (tmp_path / "out/report.html").read_text()
 
 
-def test_pictures_and_pages_that_nothing_needs_go(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png", "b.png"])
+def test_pictures_and_pages_that_nothing_needs_go(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png", "b.png"])
     old = segmented(fcn, folder)
     (folder / "a.png").unlink()
     strange = tmp_path / "out/report/images/notes.txt"
@@ -221,9 +221,9 @@ def test_pictures_and_pages_that_nothing_needs_go(fcn: Fcn, make_photos: MakePho
     assert set(os.listdir(tmp_path / "out/report")) == {"images", Path(page.data["base"]).name}
 
 
-def test_prepared_and_torn_pictures_are_made_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_prepared_and_torn_pictures_are_made_again(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """Whatever lies in a report's directory, the page runs only what this report has made or checked."""
-    write_run(make_photos(["a.png"]), tmp_path / "out")
+    write_run(make_images(["a.png"]), tmp_path / "out")
     fcn("report", "out")
     page = read_page(tmp_path / "out")
     (row,) = page.rows
@@ -252,9 +252,9 @@ def test_prepared_and_torn_pictures_are_made_again(fcn: Fcn, make_photos: MakePh
 
 
 def test_a_report_that_fails_leaves_the_earlier_page_whole(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_run(make_photos(["a.png"]), tmp_path / "out")
+    write_run(make_images(["a.png"]), tmp_path / "out")
     fcn("report", "out")
     before = tree(tmp_path / "out")
 
@@ -267,8 +267,8 @@ def test_a_report_that_fails_leaves_the_earlier_page_whole(
 
 
 @pytest.mark.long
-def test_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_no_torch(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     assert heavy_modules("report", "out", cwd=tmp_path) == "[]"
     (tmp_path / "out/report.html").unlink()
@@ -276,8 +276,8 @@ def test_no_torch(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
     assert len(read_page(tmp_path / "out").rows) == 1
 
 
-def test_from_the_directory_alone(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png", "b.png", "c.png"])
+def test_from_the_directory_alone(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png", "b.png", "c.png"])
     write_run(folder, tmp_path / "out")
     (folder / "a.png").unlink()
     Image.new("RGB", (60, 48)).save(folder / "b.png")
@@ -292,15 +292,15 @@ def test_from_the_directory_alone(fcn: Fcn, make_photos: MakePhotos, tmp_path: P
     kept = page.row("c.png")
     (folder / "c.png").unlink()
     fcn("report", "out")
-    # A picture of the photo that was made while it was there stays.
+    # A picture of the image that was made while it was there stays.
     again = read_page(tmp_path / "out").row("c.png")
     assert again == kept
 
 
 def test_damaged_masks_are_notes_and_colours_stand_in(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    folder = make_photos(["a.png", "b.png", "c.png"])
+    folder = make_images(["a.png", "b.png", "c.png"])
     write_run(folder, tmp_path / "out")
     (tmp_path / "out/masks/a.png").write_bytes(b"broken")
     (tmp_path / "out/masks/b.png").unlink()
@@ -315,8 +315,8 @@ def test_damaged_masks_are_notes_and_colours_stand_in(
     assert "missing or damaged" in page.row("c.png")["notes"][0]
 
 
-def test_an_overlay_alone_is_shown(fcn: Fcn, make_photos: MakePhotos) -> None:
-    page = segmented(fcn, make_photos(["a.png"]), "--write", "overlay")
+def test_an_overlay_alone_is_shown(fcn: Fcn, make_images: MakeImages) -> None:
+    page = segmented(fcn, make_images(["a.png"]), "--write", "overlay")
     (row,) = page.rows
     assert (row["large"] is None, row["grid"]) == (False, None)
     with Image.open(page.picture(row, "large")) as shown, Image.open("out/overlay/a.jpg") as overlay:
@@ -324,11 +324,11 @@ def test_an_overlay_alone_is_shown(fcn: Fcn, make_photos: MakePhotos) -> None:
 
 
 @pytest.mark.long
-def test_failures_have_their_reasons(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["good.png"])
+def test_failures_have_their_reasons(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["good.png"])
     (folder / "empty.jpg").touch()
     for number in range(205):
-        (folder / f"text{number:03}.jpg").write_text("no photo")
+        (folder / f"text{number:03}.jpg").write_text("no image")
     page = segmented(fcn, folder, code=1)
     (tmp_path / "again").mkdir()
     shutil.copy(folder / "good.png", tmp_path / "again/good.jpg")
@@ -350,8 +350,8 @@ def test_failures_have_their_reasons(fcn: Fcn, make_photos: MakePhotos, tmp_path
 
 
 @pytest.mark.long
-def test_records_of_other_settings_do_not_count(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png", "b.png"])
+def test_records_of_other_settings_do_not_count(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png", "b.png"])
     fcn("segment", folder, *SMALL, "-o", "out")
     fcn(
         "segment",
@@ -368,8 +368,8 @@ def test_records_of_other_settings_do_not_count(fcn: Fcn, make_photos: MakePhoto
     assert [row["name"] for row in read_page(tmp_path / "out").rows] == ["a.png"]
 
 
-def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    write_run(make_photos(["a.png", "b.png"]), tmp_path / "out")
+def test_while_a_run_writes(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    write_run(make_images(["a.png", "b.png"]), tmp_path / "out")
     journal = tmp_path / "out/manifest.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + lines[1][:50])
@@ -384,8 +384,8 @@ def test_while_a_run_writes(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"{number}.png" for number in range(40)])
+def test_beside_a_run_that_is_going_on(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"{number}.png" for number in range(40)])
     running = start_and_wait_for_records(tmp_path, 3)
     fcn("report", "out")
     page = read_page(tmp_path / "out")
@@ -405,9 +405,9 @@ def test_beside_a_run_that_is_going_on(fcn: Fcn, make_photos: MakePhotos, tmp_pa
     ],
 )
 def test_damaged_files_beside_the_journal(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, damage: bytes
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, damage: bytes
 ) -> None:
-    write_run(make_photos(["a.png"]), tmp_path / "out")
+    write_run(make_images(["a.png"]), tmp_path / "out")
     for name in ("classes.json", "summary.json"):
         (tmp_path / "out" / name).write_bytes(damage)
     fcn("report", "out")
@@ -415,8 +415,8 @@ def test_damaged_files_beside_the_journal(
     assert has_all(row)
 
 
-def test_only_output_directories_have_reports(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png"])
+def test_only_output_directories_have_reports(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png"])
     assert "no such directory" in fcn("report", "nowhere", code=2).stderr
     assert "not an output directory" in fcn("report", folder, code=2).stderr
     assert "OUT is missing" in fcn("report", code=2).stderr
@@ -429,15 +429,15 @@ def test_only_output_directories_have_reports(fcn: Fcn, make_photos: MakePhotos,
 
 @pytest.mark.long
 def test_a_report_that_cannot_be_written_leaves_masks_and_the_earlier_page(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    folder = make_photos(["a.png"])
+    folder = make_images(["a.png"])
     segmented(fcn, folder)
     page = (tmp_path / "out/report.html").read_bytes()
     shutil.rmtree(tmp_path / "out/report")
     (tmp_path / "out/report").write_text("in the way")
     assert "cannot be written" in fcn("report", "out", code=5).stderr
-    make_photos(["a.png", "b.png"], "two")
+    make_images(["a.png", "b.png"], "two")
     shutil.copy(tmp_path / "two/b.png", folder)
     done = fcn("segment", folder, *SMALL, "-o", "out", "--report", code=5)
     assert "masks are not affected" in done.stderr
@@ -448,8 +448,8 @@ def test_a_report_that_cannot_be_written_leaves_masks_and_the_earlier_page(
     assert (tmp_path / "out/report.html").read_bytes() == page
 
 
-def test_never_through_a_link(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    write_run(make_photos(["a.png"]), tmp_path / "out")
+def test_never_through_a_link(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    write_run(make_images(["a.png"]), tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out/report").symlink_to(tmp_path / "elsewhere")
     assert "is a link" in fcn("report", "out", code=5).stderr
@@ -457,8 +457,8 @@ def test_never_through_a_link(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_when_a_run_writes_a_report(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png"])
+def test_when_a_run_writes_a_report(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png"])
     fcn("segment", folder, *SMALL, "-o", "out", "--report", "--dry-run")
     assert not (tmp_path / "out").exists()
     (tmp_path / "empty").touch()
@@ -468,33 +468,33 @@ def test_when_a_run_writes_a_report(fcn: Fcn, make_photos: MakePhotos, tmp_path:
     (tmp_path / "out/report.html").unlink()
     assert fcn("segment", folder, *SMALL, "-o", "out", "--report", "--quiet").stderr == ""
     assert (tmp_path / "out/report.html").is_file()
-    # More photos than can be in hand when the first one fails.
+    # More images than can be in hand when the first one fails.
     for number in range(60):
         shutil.copy(folder / "a.png", folder / f"b{number}.png")
-    (folder / "0.png").write_text("no photo")
+    (folder / "0.png").write_text("no image")
     done = fcn("segment", folder, *SMALL, "-o", "new", "--report", "--fail-fast", code=5)
     assert "no report, because the run ended early" in done.stderr
     assert not (tmp_path / "new/report.html").exists()
 
 
 def test_the_variable_asks_for_a_report(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FCN_REPORT", "1")
-    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out")
+    fcn("segment", make_images(["a.png"]), *SMALL, "-o", "out")
     assert len(read_page(tmp_path / "out").rows) == 1
 
 
-def test_pictures_of_a_report_are_never_input(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    fcn("segment", make_photos(["a.png"]), *SMALL, "-o", "out", "--report")
+def test_pictures_of_a_report_are_never_input(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    fcn("segment", make_images(["a.png"]), *SMALL, "-o", "out", "--report")
     done = fcn("segment", "out/report", *SMALL, "-o", "other", code=3)
     assert "output directory of fcn" in done.stderr
 
 
 @pytest.mark.long
-def test_two_reports_at_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_two_reports_at_once(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(12)]
-    write_run(make_photos(names), tmp_path / "out")
+    write_run(make_images(names), tmp_path / "out")
     running = [
         subprocess.Popen(command("report", "out"), cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(3)
     ]
@@ -514,12 +514,12 @@ def test_the_table_comes_in_parts(fcn: Fcn, tmp_path: Path) -> None:
     assert page.data["images"] == {"name": "images", "rows": 2500, "part": 1000}
     assert [row["name"] for row in page.rows] == [record["image"] for record in records]
     assert [row["classes"][3] for row in page.rows] == [record["classes"]["8"] for record in records]
-    # The page itself does not grow with the photos.
+    # The page itself does not grow with the images.
     assert len(page.html) < 40_000
 
 
-def test_a_name_that_is_not_utf8_keeps_its_record(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["a.png"])
+def test_a_name_that_is_not_utf8_keeps_its_record(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["a.png"])
     os.rename(os.fsencode(folder / "a.png"), os.fsencode(folder) + b"/\xff.png")
     page = segmented(fcn, folder)
     (row,) = page.rows
@@ -533,9 +533,9 @@ def test_a_name_that_is_not_utf8_keeps_its_record(fcn: Fcn, make_photos: MakePho
 
 @pytest.mark.long
 def test_times_have_names_and_outlive_a_run_with_nothing_to_do(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    line = ("segment", make_photos(["a.png", "b.png"]), *SMALL, "-o", "out", "--report")
+    line = ("segment", make_images(["a.png", "b.png"]), *SMALL, "-o", "out", "--report")
     fcn(*line)
     seconds = [record["seconds"] for record in journal_of(tmp_path / "out").values()]
     rate = json.loads((tmp_path / "out/summary.json").read_text())["run"]["images_per_second"]

@@ -21,7 +21,7 @@ from ..conftest import (
     SAMPLES,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     exact_names,
     journal_of,
@@ -48,9 +48,9 @@ def claimed_png(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def mixed(make_photos: MakePhotos, tmp_path: Path) -> Path:
-    """Five good photos and seven files that each fail in their own way."""
-    folder = make_photos([f"good{i}.png" for i in range(5)])
+def mixed(make_images: MakeImages, tmp_path: Path) -> Path:
+    """Five good images and seven files that each fail in their own way."""
+    folder = make_images([f"good{i}.png" for i in range(5)])
     jpeg = (SAMPLES / "grace_hopper.jpg").read_bytes()
     (folder / "bad_truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (folder / "bad_not_an_image.png").write_bytes(b"Dear diary, this is a text.\n")
@@ -93,8 +93,8 @@ def test_five_good_and_seven_bad_files(fcn: Fcn, mixed: Path, tmp_path: Path) ->
     assert "Warning" not in done.stderr
 
 
-def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_photos: MakePhotos) -> None:
-    folder = make_photos(["good.png"])
+def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_images: MakeImages) -> None:
+    folder = make_images(["good.png"])
     for index in range(13):
         (folder / f"bad{index:02}.png").write_bytes(b"?")
     done = fcn("segment", "made", *SMALL, code=1)
@@ -104,8 +104,8 @@ def test_every_failure_is_counted_when_there_are_many(fcn: Fcn, make_photos: Mak
 
 
 @pytest.mark.long
-def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos(["good.png", "secret.png"])
+def test_an_unreadable_file(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images(["good.png", "secret.png"])
     (folder / "secret.png").chmod(0)
     arguments = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL)]
     done = run_line(arguments, code=1, cwd=tmp_path)
@@ -114,8 +114,8 @@ def test_an_unreadable_file(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    folder = make_photos([f"g{i:02}.png" for i in range(30)])
+def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    folder = make_images([f"g{i:02}.png" for i in range(30)])
     (folder / "g15b.png").write_bytes(b"?")
     done = fcn("segment", "made", *SMALL, "--fail-fast", "-o", "out", code=5)
     assert "--fail-fast" in done.stderr
@@ -129,9 +129,9 @@ def test_fail_fast_stops_and_keeps_what_is_done(fcn: Fcn, make_photos: MakePhoto
 
 
 def test_one_that_vanishes_between_the_plan_and_the_read(
-    fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    folder = make_photos([f"p{i}.png" for i in range(3)])
+    folder = make_images([f"p{i}.png" for i in range(3)])
 
     def make(*arguments: Any) -> Plan:
         # The one moment that counts.
@@ -145,8 +145,8 @@ def test_one_that_vanishes_between_the_plan_and_the_read(
     assert journal_of(tmp_path / "fcn_output")["p1.png"]["error"]["kind"] == "NotFound"
 
 
-def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["good.png"])
+def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["good.png"])
     names = [b"new\nline.png", b"bell\x07.png", b"latin\xe9.png", "schön 😀.png".encode(), b"100%s.png"]
     for name in names:
         path = os.path.join(os.fsencode(tmp_path / "made"), name)
@@ -169,11 +169,11 @@ def test_odd_names_stay_on_one_line_and_round_trip(fcn: Fcn, make_photos: MakePh
 
 @pytest.mark.long
 def test_no_name_steers_a_terminal(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Escape codes in names of images, directories, classes, options and files come out escaped."""
     evil = "\x1b]0;owned\x07\x9b31m\r\u202e"
-    images = make_photos([f"{evil}/{evil}.png", f"{evil}2.png"])
+    images = make_images([f"{evil}/{evil}.png", f"{evil}2.png"])
     (images / f"{evil}3.png").write_bytes(b"?")
     out, run = f"out{evil}", ("segment", images, *SMALL, "--workers", "0")
     # A carriage return would end a name here.
@@ -227,8 +227,8 @@ def test_no_name_steers_a_terminal(
 
 
 @pytest.mark.long
-def test_all_done_before_but_one_failed_is_not_success(fcn: Fcn, make_photos: MakePhotos) -> None:
-    (make_photos(["good.png"]) / "bad.png").write_bytes(b"?")
+def test_all_done_before_but_one_failed_is_not_success(fcn: Fcn, make_images: MakeImages) -> None:
+    (make_images(["good.png"]) / "bad.png").write_bytes(b"?")
     fcn("segment", "made", *SMALL, code=1)
     done = fcn("segment", "made", *SMALL, code=1)
     assert "2 images: 0 done, 1 done before, 1 failed" in done.stderr

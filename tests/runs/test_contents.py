@@ -11,7 +11,7 @@ import pytest
 
 from fcn_cli import __version__
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, journal_of, python_with, run_line, run_process, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, journal_of, python_with, run_line, run_process, tree
 
 LINE = ("segment", "made", *SMALL, "-o", "out")
 
@@ -30,9 +30,9 @@ def without(journal: Path, *keys: str) -> None:
 
 @pytest.mark.long
 def test_another_time_is_recorded_and_nothing_is_segmented(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png", "sub/c.png"])
+    made = make_images(["a.png", "b.png", "sub/c.png"])
     (made / "broken.png").write_bytes((made / "a.png").read_bytes()[:300])
     fcn(*LINE, "--write", "masks", code=1)
     before, written = tree(tmp_path / "out/masks"), journal_of(tmp_path / "out")
@@ -67,9 +67,9 @@ def test_another_time_is_recorded_and_nothing_is_segmented(
 
 @pytest.mark.long
 def test_a_copy_elsewhere_without_its_times_is_known_by_its_content(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     for path in made.iterdir():
         os.utime(path, (1e9, 1e9))
     run_process(*LINE, cwd=tmp_path)
@@ -86,9 +86,9 @@ def test_a_copy_elsewhere_without_its_times_is_known_by_its_content(
 
 @pytest.mark.long
 def test_other_bytes_of_the_same_size_and_records_without_a_hash_are_done_again(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png", "c.png"])
+    made = make_images(["a.png", "b.png", "c.png"])
     fcn(*LINE)
     data = (made / "a.png").read_bytes()
     # The last byte of a PNG's end chunk is of its checksum.
@@ -105,9 +105,9 @@ def test_other_bytes_of_the_same_size_and_records_without_a_hash_are_done_again(
 
 @pytest.mark.long
 def test_a_failure_of_an_older_version_is_tried_once_more(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     (made / "empty.png").touch()
     (made / "text.png").write_text("no image")
     fcn(*LINE, code=1)

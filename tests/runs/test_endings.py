@@ -24,7 +24,7 @@ from ..conftest import (
     HELD,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     python_with,
@@ -58,9 +58,9 @@ def assert_consistent(output: Path) -> int:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(
-    number: signal.Signals, code: int, make_photos: MakePhotos, tmp_path: Path
+    number: signal.Signals, code: int, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([f"p{i:03}.png" for i in range(150)])
+    make_images([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 3)
     # timeout(1) sends two, to the process and to its group: that is one request to end.
     running.send_signal(number)
@@ -77,8 +77,8 @@ def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
-def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_a_signal_before_the_loop_ends_at_once(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     fifo = tmp_path / "list"
     os.mkfifo(fifo)
     running = subprocess.Popen(
@@ -93,9 +93,9 @@ def test_a_signal_before_the_loop_ends_at_once(make_photos: MakePhotos, tmp_path
 
 
 @pytest.mark.long
-def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """A limit on file size stands for the disk: the journal is the first file to hit it."""
-    make_photos([f"p{i:02}.png" for i in range(40)])
+    make_images([f"p{i:02}.png" for i in range(40)])
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
@@ -114,16 +114,16 @@ def test_a_full_disk_ends_with_5_and_nothing_torn(fcn: Fcn, make_photos: MakePho
 
 
 @pytest.mark.long
-def test_a_really_full_disk(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:02}.png" for i in range(60)], size=(300, 300))
+def test_a_really_full_disk(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i:02}.png" for i in range(60)], size=(300, 300))
     done = run_on_a_small_disk(command("segment", "made", *SMALL, "-o", "out"), tmp_path)
     assert done.code == 5, done.stderr
     assert "No space left on device" in done.stderr
 
 
 @pytest.mark.long
-def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:03}.png" for i in range(150)])
+def test_an_output_directory_that_disappears(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 3)
     (tmp_path / "out").rename(tmp_path / "away")
     _, errors = running.communicate(timeout=60)
@@ -134,9 +134,9 @@ def test_an_output_directory_that_disappears(make_photos: MakePhotos, tmp_path: 
 
 @pytest.mark.long
 def test_an_output_directory_that_becomes_read_only(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "held.png", "z.png"])
+    make_images(["a.png", "held.png", "z.png"])
     running = subprocess.Popen(
         [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out")],
         cwd=tmp_path,
@@ -160,15 +160,15 @@ def test_an_output_directory_that_becomes_read_only(
     assert assert_consistent(tmp_path / "out") == 3
 
 
-def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_photos: MakePhotos) -> None:
-    make_photos(["a.png"])
+def test_an_output_directory_that_cannot_be_made(fcn: Fcn, make_images: MakeImages) -> None:
+    make_images(["a.png"])
     done = fcn("segment", "made", *SMALL, "-o", "/proc/nowhere/x", code=5)
     assert "/proc/nowhere/x: cannot be written" in done.stderr
 
 
 @pytest.mark.slow
-def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:03}.png" for i in range(150)])
+def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i:03}.png" for i in range(150)])
     running = start_and_wait_for_records(tmp_path, 1)
     before = time.monotonic()
     done = fcn("segment", "made", *SMALL, "-o", "out", code=4)
@@ -187,9 +187,9 @@ def test_two_runs_never_share_an_output_directory(fcn: Fcn, make_photos: MakePho
 
 @pytest.mark.long
 def test_a_lock_that_is_only_lying_there_does_not_block(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     assert (tmp_path / "out/.fcn.lock").exists()
     fcn("segment", "made", *SMALL, "-o", "out")
@@ -200,9 +200,9 @@ def test_a_lock_that_is_only_lying_there_does_not_block(
 
 
 def test_json_gives_one_record_a_line_and_the_skipped_ones_too(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     first = fcn("segment", "made", *SMALL, "--json").records
     assert [(r["image"], r["status"], r["skipped"]) for r in first] == [
         ("a.png", "ok", False),
@@ -218,8 +218,8 @@ def test_json_gives_one_record_a_line_and_the_skipped_ones_too(
 
 
 @pytest.mark.long
-def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i}.png" for i in range(5)])
+def test_a_reader_that_goes_away_does_not_stop_the_work(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i}.png" for i in range(5)])
     script = f"set -o pipefail; {' '.join(command('segment', 'made', *SMALL, '--json', '-q'))} | head -1"
     done = run_line(["bash", "-c", script], cwd=tmp_path)
     assert json.loads(done.stdout)["image"] == "p0.png"
@@ -228,8 +228,8 @@ def test_a_reader_that_goes_away_does_not_stop_the_work(make_photos: MakePhotos,
 
 
 @pytest.mark.long
-def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_under_cron_with_nothing_open_and_no_environment(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     script = f"{' '.join(command('segment', 'made', *SMALL))} <&- >&- 2>&-"
     done = subprocess.run(["env", "-i", "LC_ALL=C", "sh", "-c", script], cwd=tmp_path, check=False)
     assert done.returncode == 0
@@ -237,8 +237,8 @@ def test_under_cron_with_nothing_open_and_no_environment(make_photos: MakePhotos
 
 
 @pytest.mark.long
-def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i}.png" for i in range(12)])
+def test_a_bar_on_a_terminal_and_only_there(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i}.png" for i in range(12)])
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     running = subprocess.Popen(
@@ -258,28 +258,28 @@ def test_a_bar_on_a_terminal_and_only_there(make_photos: MakePhotos, tmp_path: P
 
 
 @pytest.mark.long
-def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_photos: MakePhotos) -> None:
-    folder = make_photos(["a.png"])
+def test_quiet_says_only_what_went_wrong(fcn: Fcn, make_images: MakeImages) -> None:
+    folder = make_images(["a.png"])
     assert fcn("segment", "made", *SMALL, "-q").stderr == ""
     (folder / "bad.png").write_bytes(b"?")
     done = fcn("segment", "made", *SMALL, "-q", code=1)
     assert done.stderr == "fcn: no mask for made/bad.png: not an image in a supported format or variant\n"
 
 
-def test_a_bug_is_owned_up_to(fcn: Fcn, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_owned_up_to(fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
     from fcn_cli.runs import segment
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    make_photos(["a.png"])
+    make_images(["a.png"])
     monkeypatch.setattr(segment, "make_plan", broken)
     done = fcn("segment", "made", *SMALL, code=70)
     assert "this is a bug in fcn (ZeroDivisionError: oh)" in done.stderr
 
 
-def test_the_summary_table_shows_every_class_seen(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "b.png"])
+def test_the_summary_table_shows_every_class_seen(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "b.png"])
     done = fcn("segment", "made", *SMALL, "-v")
     rows = (tmp_path / "fcn_output/stats.csv").read_text().splitlines()[1:]
     for name in {row.split(",")[4] for row in rows}:

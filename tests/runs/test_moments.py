@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 )
 def test_killed_and_interrupted_runs_are_resumed(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.moments", "--photos", "12", *arguments],
+        [sys.executable, "-m", "tests.moments", "--images", "12", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

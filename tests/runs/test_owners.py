@@ -1,4 +1,4 @@
-"""Whose an output name is: never another photo's that still exists, from wherever the command is run."""
+"""Whose an output name is: never another image's that still exists, from wherever the command is run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, tree
 
 
 @pytest.fixture
-def two(make_photos: MakePhotos, tmp_path: Path) -> Path:
-    """Two places with photos of the same names, in a folder of the same name."""
-    make_photos(["x.png", "y.png"], folder="A/photos")
-    make_photos(["y.png", "x.png"], folder="B/photos", size=(50, 40))
+def two(make_images: MakeImages, tmp_path: Path) -> Path:
+    """Two places with images of the same names, in a folder of the same name."""
+    make_images(["x.png", "y.png"], folder="A/photos")
+    make_images(["y.png", "x.png"], folder="B/photos", size=(50, 40))
     return tmp_path
 
 
@@ -24,7 +24,7 @@ def two(make_photos: MakePhotos, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "inputs", [["photos"], ["photos/*.png"], ["--files-from", "list", "--root", "photos"]]
 )
-def test_masks_of_other_photos_are_safe_whatever_the_working_directory(
+def test_masks_of_other_images_are_safe_whatever_the_working_directory(
     inputs: list[str], two: Path, fcn: Fcn
 ) -> None:
     for place in ("A", "B"):
@@ -39,7 +39,7 @@ def test_masks_of_other_photos_are_safe_whatever_the_working_directory(
     assert "nothing to do" in fcn("segment", *inputs, *SMALL, "-o", out, cwd=two / "A").stderr
 
 
-def test_equal_size_and_time_do_not_make_another_photo_the_same(two: Path, fcn: Fcn) -> None:
+def test_equal_size_and_time_do_not_make_another_image_the_same(two: Path, fcn: Fcn) -> None:
     for name in ("x.png", "y.png"):
         shutil.copy2(two / "A/photos" / name, two / "B/photos" / name)
     with Image.open(two / "A/photos/x.png") as opened:
@@ -60,7 +60,7 @@ def test_equal_size_and_time_do_not_make_another_photo_the_same(two: Path, fcn: 
     assert "2 failed" in fcn("segment", two / "B/photos", *SMALL, "-o", "out", "--overwrite", code=1).stderr
 
 
-def test_the_same_photo_by_another_way_is_the_same(two: Path, fcn: Fcn) -> None:
+def test_the_same_image_by_another_way_is_the_same(two: Path, fcn: Fcn) -> None:
     fcn("segment", "photos", *SMALL, "-o", two / "out", cwd=two / "A")
     (two / "link").symlink_to(two / "A")
     for inputs in ([two / "A/photos"], [two / "link/photos"], ["../A/photos/../photos"]):
@@ -82,13 +82,13 @@ def test_a_moved_input_directory_is_known_again_and_its_new_place_recorded(two: 
 
 
 @pytest.mark.long
-def test_a_new_name_that_is_taken_costs_only_its_photo(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_a_new_name_that_is_taken_costs_only_its_image(
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["cat.jpg", "dog.jpg"])
+    made = make_images(["cat.jpg", "dog.jpg"])
     fcn("segment", "made", *SMALL, "-o", "out")
     before = tree(tmp_path / "out/masks")
-    make_photos(["cat.png", "new.png", "new.gif", "New.jpg"])
+    make_images(["cat.png", "new.png", "new.gif", "New.jpg"])
     done = fcn("segment", "made", *SMALL, "-o", "out", "--json", code=1)
     assert "6 images: 1 done, 2 done before, 3 failed" in done.stderr
     failed = {r["image"]: r["error"] for r in done.records if r["status"] == "failed"}
@@ -98,13 +98,13 @@ def test_a_new_name_that_is_taken_costs_only_its_photo(
     assert "--keep-extension" in failed["cat.png"]["message"]
     after = tree(tmp_path / "out/masks")
     assert {name: after[name] for name in before} == before
-    # Refused photos are in the summary, never in the journal: there they would replace the owner's record.
+    # Refused images are in the summary, never in the journal: there they would replace the owner's record.
     assert set(journal_of(tmp_path / "out")) == {"cat.jpg", "dog.jpg", "New.jpg"}
     summary = (tmp_path / "out/summary.json").read_text()
     assert '"cat.png"' in summary
     again = fcn("segment", "made", *SMALL, "-o", "out", "-q", code=1)
     assert again.stderr == ""
-    make_photos(["dog.png"])
+    make_images(["dog.png"])
     for name, record in journal_of(tmp_path / "out").items():
         os.utime(made / name, ns=(record["mtime_ns"], record["mtime_ns"]))
     again = fcn("segment", "made", *SMALL, "-o", "out", "-q", code=1)
@@ -113,10 +113,10 @@ def test_a_new_name_that_is_taken_costs_only_its_photo(
 
 
 @pytest.mark.long
-def test_an_image_has_one_name(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_an_image_has_one_name(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """Inputs that would give recorded images other names stop a run before any work."""
-    made = make_photos(["a.png", "sub/b.png"])
-    make_photos(["c.png"], folder="more")
+    made = make_images(["a.png", "sub/b.png"])
+    make_images(["c.png"], folder="more")
     fcn("segment", "made", *SMALL, "-o", "out")
     before = tree(tmp_path / "out")
     (tmp_path / "list").write_text("made/a.png\nmade/sub/b.png\n")

@@ -12,7 +12,7 @@ import torch
 
 from fcn_cli.models.registry import BACKBONES
 
-from ..conftest import SMALL, Fcn, MakePhotos, journal_of, start_and_wait_for_records, tree
+from ..conftest import SMALL, Fcn, MakeImages, journal_of, start_and_wait_for_records, tree
 
 NAMES = [f"p{i}.png" for i in range(4)]
 OFFICIAL = BACKBONES["efficientnet_lite0"].sha256[:8]
@@ -33,8 +33,8 @@ def times(output: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def out(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> Path:
-    make_photos(NAMES)
+def out(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> Path:
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out")
     return tmp_path / "out"
 
@@ -60,8 +60,8 @@ def test_the_second_run_touches_only_what_says_when_it_ended(fcn: Fcn, out: Path
     assert after["segmented"]["device"] == summary["run"]["device"]
 
 
-def test_a_new_photo_is_done_alone(fcn: Fcn, out: Path, make_photos: MakePhotos) -> None:
-    make_photos([*NAMES, "new.png"])
+def test_a_new_image_is_done_alone(fcn: Fcn, out: Path, make_images: MakeImages) -> None:
+    make_images([*NAMES, "new.png"])
     # The helper wrote the others anew, with the same bytes: put their times back.
     for name, record in journal_of(out).items():
         os.utime(out.parent / "made" / name, ns=(record["mtime_ns"], record["mtime_ns"]))
@@ -144,7 +144,7 @@ def test_after_overwrite_with_another_network_the_stats_are_of_that_network(
     assert {row[4] for row in rows} <= {"class_0", "class_1"}
 
 
-def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fcn, out: Path) -> None:
+def test_a_changed_image_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fcn, out: Path) -> None:
     made = out.parent / "made"
     with (made / "p0.png").open("ab") as file:
         file.write(b"\0")
@@ -158,9 +158,9 @@ def test_a_changed_photo_is_redone_and_one_that_broke_loses_its_old_mask(fcn: Fc
 
 @pytest.mark.long
 def test_failed_stays_failed_until_it_changes_or_is_retried(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["good.png"])
+    made = make_images(["good.png"])
     (made / "bad.png").write_bytes(b"no image")
     fcn("segment", "made", *SMALL, "-o", "out", code=1)
     lines = (tmp_path / "out/manifest.jsonl").read_bytes().count(b"\n")
@@ -180,10 +180,10 @@ def test_a_lost_summary_or_stats_is_rebuilt(fcn: Fcn, out: Path) -> None:
     assert (out / "stats.csv").read_bytes() == whole
 
 
-def test_projections_older_than_the_journal_are_rebuilt(fcn: Fcn, out: Path, make_photos: MakePhotos) -> None:
+def test_projections_older_than_the_journal_are_rebuilt(fcn: Fcn, out: Path, make_images: MakeImages) -> None:
     """As a run leaves them that is killed after its last record."""
     older = {name: (out / name).read_bytes() for name in ("stats.csv", "summary.json")}
-    make_photos([*NAMES, "new.png"])
+    make_images([*NAMES, "new.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     for name, data in older.items():
         (out / name).write_bytes(data)
@@ -216,8 +216,8 @@ def test_a_journal_of_mostly_superseded_lines_is_rewritten(fcn: Fcn, out: Path) 
 
 
 @pytest.mark.long
-def test_kill_and_resume_is_as_if_nothing_happened(make_photos: MakePhotos, fcn: Fcn, tmp_path: Path) -> None:
-    make_photos([f"k{i:03}.png" for i in range(60)], folder="many", size=(90, 70))
+def test_kill_and_resume_is_as_if_nothing_happened(make_images: MakeImages, fcn: Fcn, tmp_path: Path) -> None:
+    make_images([f"k{i:03}.png" for i in range(60)], folder="many", size=(90, 70))
     fcn("segment", "many", *SMALL, "-o", "whole")
     running = start_and_wait_for_records(tmp_path, 5, "many")
     running.kill()

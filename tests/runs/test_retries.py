@@ -13,7 +13,7 @@ from ..conftest import (
     HELD,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     python_with,
@@ -24,8 +24,8 @@ from ..conftest import (
 
 
 @pytest.mark.long
-def test_a_photo_without_permission_is_done_when_it_has_it(make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "secret.png"])
+def test_an_image_without_permission_is_done_when_it_has_it(make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "secret.png"])
     (made / "secret.png").chmod(0)
     prefix = without_roots_rights(tmp_path)
     line = [*prefix, *command("segment", "made", *SMALL, "-o", "out")]
@@ -53,8 +53,8 @@ PngImagePlugin.PngImageFile.load = load
 
 
 @pytest.mark.slow
-def test_decoders_that_died_or_took_too_long_are_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png", "killer.png", "slow.png"])
+def test_decoders_that_died_or_took_too_long_are_tried_again(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png", "killer.png", "slow.png"])
     environment = python_with(DYING, tmp_path)
     line = command("segment", "made", *SMALL, "-o", "out", "--decode-timeout", "1")
     run_line(line, cwd=tmp_path, code=1, env=environment)
@@ -68,8 +68,8 @@ def test_decoders_that_died_or_took_too_long_are_tried_again(make_photos: MakePh
 
 
 @pytest.mark.long
-def test_a_vanished_listed_photo_is_tried_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "b.png"])
+def test_a_vanished_listed_image_is_tried_again(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "b.png"])
     (tmp_path / "list").write_text("made/a.png\nmade/b.png\n")
     (made / "b.png").rename(tmp_path / "b.png")
     fcn("segment", "--files-from", "list", *SMALL, code=1)
@@ -79,10 +79,10 @@ def test_a_vanished_listed_photo_is_tried_again(fcn: Fcn, make_photos: MakePhoto
 
 @pytest.mark.long
 def test_listed_images_that_vanish_keep_what_was_written_of_them(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """A disk that is not mounted must not cost the masks of its images."""
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     (tmp_path / "list").write_text("made/a.png\nmade/b.png\n")
     line = ("segment", "--files-from", "list", *SMALL, "-o", "out")
     fcn(*line)
@@ -102,9 +102,9 @@ def test_listed_images_that_vanish_keep_what_was_written_of_them(
 
 @pytest.mark.long
 def test_a_raised_limit_is_met_again_and_a_lowered_one_is_not(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     Image.new("RGB", (200, 100)).save(tmp_path / "made/large.png")
     few = ("--max-image-pixels", "10000")
     fcn("segment", "made", *SMALL, "-o", "out", *few, code=1)
@@ -117,8 +117,8 @@ def test_a_raised_limit_is_met_again_and_a_lowered_one_is_not(
     assert "1 done" in fcn("segment", "made", *SMALL, "-o", "out", "--max-image-pixels", "20000").stderr
 
 
-def test_content_failures_are_not_tried_again(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "cut.png"])
+def test_content_failures_are_not_tried_again(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "cut.png"])
     (made / "empty.png").touch()
     (made / "text.png").write_text("no image")
     (made / "cut.png").write_bytes((made / "cut.png").read_bytes()[:300])
@@ -131,14 +131,14 @@ def test_content_failures_are_not_tried_again(fcn: Fcn, make_photos: MakePhotos,
 
 
 @pytest.mark.long
-def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png"])
+def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png"])
     (made / "bad.png").write_bytes(b"no image")
     line = ("segment", "made", *SMALL, "-o", "out", "-q")
     assert "bad.png" in fcn(*line, code=1).stderr
     assert fcn(*line, code=1).stderr == ""
     assert "bad.png" in fcn(*line[:-1], code=1).stderr
-    # Another failure is new; so is a change of the photo that leaves it broken.
+    # Another failure is new; so is a change of the image that leaves it broken.
     (made / "worse.png").write_bytes(b"nor this")
     errors = fcn(*line, code=1).stderr
     assert "worse.png" in errors
@@ -150,8 +150,8 @@ def test_quiet_tells_of_a_failure_once(fcn: Fcn, make_photos: MakePhotos, tmp_pa
 
 
 @pytest.mark.slow
-def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png", "secret.png"])
+def test_quiet_is_quiet_about_a_failure_that_was_tried_again(make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png", "secret.png"])
     (made / "secret.png").chmod(0)
     line = [*without_roots_rights(tmp_path), *command("segment", "made", *SMALL, "-o", "out", "-q")]
     assert "secret.png" in run_line(line, cwd=tmp_path, code=1).stderr
@@ -173,9 +173,9 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.mark.slow
-def test_images_that_fail_again_do_not_load_the_network(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_images_that_fail_again_do_not_load_the_network(make_images: MakeImages, tmp_path: Path) -> None:
     """What still cannot be opened or listed needs no PyTorch, what still cannot be decoded no weights."""
-    made = make_photos(["a.png", "secret.png", "held.png", "locked/b.png"])
+    made = make_images(["a.png", "secret.png", "held.png", "locked/b.png"])
     (made / "secret.png").chmod(0)
     (made / "locked").chmod(0)
     roots = without_roots_rights(tmp_path)
@@ -213,9 +213,9 @@ def test_images_that_fail_again_do_not_load_the_network(make_photos: MakePhotos,
 
 @pytest.mark.long
 def test_records_say_what_auto_became_and_a_change_of_it_is_told(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     records = journal_of(tmp_path / "out")
     assert {(record["device"], record["precision"]) for record in records.values()} == {("cpu", "fp32")}
@@ -242,12 +242,12 @@ def test_an_empty_list_is_nothing_to_do(fcn: Fcn, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_dry_run_names_the_images_and_why(
-    as_json: bool, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    as_json: bool, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png", "c.png", "taken.gif"])
+    make_images(["a.png", "b.png", "c.png", "taken.gif"])
     (tmp_path / "made/bad.png").write_bytes(b"?")
     fcn("segment", "made", *SMALL, "-o", "out", code=1)
-    make_photos(["new\tone.png", "taken.png"])
+    make_images(["new\tone.png", "taken.png"])
     with (tmp_path / "made/b.png").open("ab") as file:
         file.write(b"\0")
     (tmp_path / "out/masks/c.png").unlink()
@@ -280,9 +280,9 @@ def test_a_dry_run_names_the_images_and_why(
 
 
 def test_verbose_and_the_log_file_have_a_line_for_every_image_worked_on(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     (tmp_path / "made/bad.png").write_bytes(b"?")
     for again in (False, True):
         log = tmp_path / f"log{again}"

@@ -26,15 +26,15 @@ from fcn_cli.outputs.settings import LabelSettings, RequestedSettings
 from fcn_cli.runs import shards
 from fcn_cli.runs.report import Summary
 
-from ..conftest import HELD, SMALL, Fcn, MakePhotos, command, exact_names, python_with, tree, wait_until
+from ..conftest import HELD, SMALL, Fcn, MakeImages, command, exact_names, python_with, tree, wait_until
 from ..made_output import plain_record
 
 NAMES = [f"{'sub/' * (i % 2)}p{i:02}.png" for i in range(12)]
 
 
-def images_of(photos: Path, shard: str) -> set[str]:
+def images_of(images: Path, shard: str) -> set[str]:
     index, count = map(int, shard.split("/"))
-    found = discover(InputRequest([str(photos)])).sources
+    found = discover(InputRequest([str(images)])).sources
     return {source.image for source in found if is_in_shard(source, Shard(index, count))}
 
 
@@ -81,9 +81,9 @@ def same_as_plain(fcn: Fcn, output: str = "out") -> None:
 
 
 @pytest.mark.slow
-def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_four_at_once_and_one_is_killed(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """The shard of ``held.png`` waits inside its decoder for the others to end, and is killed there."""
-    made = make_photos([*NAMES, "held.png"])
+    made = make_images([*NAMES, "held.png"])
     (made / "broken.png").write_bytes(b"?")
     labels = [f"{index}/4" for index in range(1, 5)]
     held = next(shard for shard in labels if "held.png" in images_of(made, shard))
@@ -138,9 +138,9 @@ def test_four_at_once_and_one_is_killed(fcn: Fcn, make_photos: MakePhotos, tmp_p
 
 
 @pytest.mark.long
-def test_another_number_of_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_another_number_of_shards(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
     """Nothing is done twice, and nothing is lost, when each run divides anew."""
-    made = make_photos(NAMES)
+    made = make_images(NAMES)
     (made / "broken.png").write_bytes(b"?")
     out = tmp_path / "out"
     failing = {
@@ -162,10 +162,10 @@ def test_another_number_of_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: P
 
 @pytest.mark.long
 def test_what_shards_write_again_counts_before_and_after_the_merge(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Records of a new look are in the journals of shards, older ones in ``manifest.jsonl``."""
-    made = make_photos(NAMES)
+    made = make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out")
     voc = ("segment", "made", *SMALL, "-o", "out", "--palette", "voc")
     fcn(*voc, "--shard", "1/2")
@@ -185,8 +185,8 @@ def test_what_shards_write_again_counts_before_and_after_the_merge(
     assert not list((tmp_path / "out").glob("manifest.*-of-*"))
 
 
-def test_names_that_collide(fcn: Fcn, make_photos: MakePhotos) -> None:
-    made = make_photos(["a.png", "b.png"])
+def test_names_that_collide(fcn: Fcn, make_images: MakeImages) -> None:
+    made = make_images(["a.png", "b.png"])
     shutil.copy(made / "b.png", made / "a.bmp")
     for shard in ("1/2", "2/2"):
         assert (
@@ -208,8 +208,8 @@ def test_names_that_collide(fcn: Fcn, make_photos: MakePhotos) -> None:
     assert (run["shards"], run["images"], run["skipped"], run["failed"]) == (2, 3, 2, 1)
 
 
-def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png"])
+def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png"])
     empty, full = ("1/2", "2/2") if images_of(made, "2/2") else ("2/2", "1/2")
     done = fcn("segment", "made", *SMALL, "-o", "out", "--shard", empty)
     assert f"none of the images is in shard {empty}" in done.stderr
@@ -232,9 +232,9 @@ def test_an_empty_share_and_the_order_of_ending(fcn: Fcn, make_photos: MakePhoto
 
 
 def test_a_dry_run_of_all_shards_is_that_of_the_whole(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(NAMES)
+    make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "out", "--shard", "1/3")
     before = tree(tmp_path)
     plans = [
@@ -257,8 +257,8 @@ def test_values_that_are_no_shard(fcn: Fcn, value: str, monkeypatch: pytest.Monk
     assert "FCN_SHARD takes I/N" in fcn("segment", "x", code=2).stderr
 
 
-def test_what_excludes_shards(fcn: Fcn, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_what_excludes_shards(fcn: Fcn, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     assert (
         "--prune" in fcn("segment", "made", *SMALL, "--shard", "1/2", "--prune", "-o", "out", code=2).stderr
     )
@@ -330,9 +330,9 @@ def test_the_endings_of_a_night_are_its_own(order: str, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_shard_beside_a_lock_that_is_kept_ends_well(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png", "b.png", "c.png", "d.png"])
+    made = make_images(["a.png", "b.png", "c.png", "d.png"])
     fcn("segment", "made", *SMALL, "-o", "out", "--shard", "1/2")
     assert "1 of 2 shards have not finished: 2/2" in fcn("merge", "out", code=1).stderr
     real = shards.end
@@ -362,9 +362,9 @@ def test_a_shard_beside_a_lock_that_is_kept_ends_well(
 
 
 def test_a_shard_that_ends_with_an_error_merges_too(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png", "c.png", "d.png"])
+    make_images(["a.png", "b.png", "c.png", "d.png"])
     line = ("segment", "made", *SMALL, "-o", "out", "--shard")
     fcn(*line, "1/2")
     refused = fcn(*line, "2/2", "--device", "cuda:99", code=2)
@@ -387,9 +387,9 @@ def in_a_child(work: Callable[[], object]) -> int:
 
 @pytest.mark.long
 def test_a_kill_at_any_step_of_a_merge_loses_nothing(
-    fcn: Fcn, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: Fcn, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(NAMES)
+    made = make_images(NAMES)
     fcn("segment", "made", *SMALL, "-o", "old")
     for shard in ("1/3", "2/3"):
         # Some records are superseded, some are in manifest.jsonl alone.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, MakePhotos, command, journal_of, python_with, run_process
+from ..conftest import SMALL, MakeImages, command, journal_of, python_with, run_process
 from ..interrupts import COMMANDS, NUMBERS, strike
 
 # Python code that runs something when a module is about to be imported.
@@ -89,8 +89,8 @@ def test_before_the_command_line_is_read(number: signal.Signals, tmp_path: Path)
 @pytest.mark.long
 @pytest.mark.parametrize("where", [AT_IMPORT, AT_CALL], ids=["import", "call"])
 @pytest.mark.parametrize("how", LOST)
-def test_it_does_not_get_lost(how: str, where: str, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_it_does_not_get_lost(how: str, where: str, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     module, function = ("torch", "") if where == AT_IMPORT else ("fcn_cli.runs.segment", "discover")
     code = where.format(module=module, function=function, number=int(signal.SIGTERM), how=LOST[how])
     errors = interrupted(tmp_path, code, signal.SIGTERM, "segment", "made", *SMALL, "-q", "-o", "out")
@@ -99,8 +99,8 @@ def test_it_does_not_get_lost(how: str, where: str, make_photos: MakePhotos, tmp
 
 
 @pytest.mark.long
-def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(["a.png"])
+def test_other_commands(make_images: MakeImages, tmp_path: Path) -> None:
+    make_images(["a.png"])
     run_process("segment", "made", *SMALL, "-o", "out", cwd=tmp_path)
     for module, function, *arguments in (
         ("fcn_cli.report.directory", "write_report", "report", "out"),
@@ -115,10 +115,10 @@ def test_other_commands(make_photos: MakePhotos, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_signal_while_the_last_image_is_done_leaves_no_report(
-    make_photos: MakePhotos, tmp_path: Path
+    make_images: MakeImages, tmp_path: Path
 ) -> None:
     """The run ends with the signal's exit code, also when it had nothing left to do but the report."""
-    make_photos(["a.png"])
+    make_images(["a.png"])
     code = """
 import os, signal
 from fcn_cli.outputs import write_queue
@@ -151,8 +151,8 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["segment", "shard", "watch", "evaluate", "report", "ray"])
-def test_signals_at_any_time(name: str, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{i:03}.png" for i in range(400)], folder="photos")
+def test_signals_at_any_time(name: str, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{i:03}.png" for i in range(400)], folder="photos")
     run_process("segment", "photos", *SMALL, "-q", "-o", "whole", cwd=tmp_path)
     chance = random.Random(0)
     for nth in range(12):
@@ -162,9 +162,9 @@ def test_signals_at_any_time(name: str, make_photos: MakePhotos, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_ctrl_c_while_the_clean_process_starts(make_photos: MakePhotos, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_clean_process_starts(make_images: MakeImages, tmp_path: Path) -> None:
     """A terminal sends it to all processes; those that start leave it to the run, which is killed here."""
-    make_photos(["a.png", "b.png"])
+    make_images(["a.png", "b.png"])
     code = """
 import os, signal, sys
 if "multiprocessing.forkserver" in " ".join(sys.orig_argv):

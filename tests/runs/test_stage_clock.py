@@ -23,14 +23,14 @@ class Time:
 
 def run(clock: StageClock, time: Time, decoding: float, network: float, writing: float, rounds: int) -> None:
     def decoded() -> Iterator[int]:
-        for photo in range(rounds):
+        for image in range(rounds):
             time.passes(decoding)
-            yield photo
+            yield image
 
-    def predicted(photos: Iterator[int]) -> Iterator[int]:
-        for photo in photos:
+    def predicted(images: Iterator[int]) -> Iterator[int]:
+        for image in images:
             time.passes(network)
-            yield photo
+            yield image
 
     for _ in clock.each("network", predicted(clock.each("decoding", decoded()))):
         with clock.stage("writing"):

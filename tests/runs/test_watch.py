@@ -1,4 +1,4 @@
-"""`fcn segment --watch`: photos are segmented when they are whole, once for each of their versions."""
+"""`fcn segment --watch`: images are segmented when they are whole, once for each of their versions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ..conftest import (
     HELD,
     SMALL,
     Fcn,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     python_with,
@@ -174,19 +174,19 @@ def watching(ending_signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def put(photo: Path, target: Path) -> None:
-    """Bring a photo whole into a directory."""
+def put(image: Path, target: Path) -> None:
+    """Bring an image whole into a directory."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(photo, target.with_name(f".{target.name}"))
+    shutil.copy(image, target.with_name(f".{target.name}"))
     target.with_name(f".{target.name}").rename(target)
 
 
 @pytest.mark.long
-def test_photos_that_come_change_and_go(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_images_that_come_change_and_go(
+    watching: Watch, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png"])
-    more = make_photos(["b.png", "c.png", "d.png"], folder="more")
+    made = make_images(["a.png"])
+    more = make_images(["b.png", "c.png", "d.png"], folder="more")
     loaded = []
     real = ResolvedModel.load
 
@@ -202,7 +202,7 @@ def test_photos_that_come_change_and_go(
         put(more / "c.png", made / "new/deep/c.png")
         seen.wait_for("b.png")
         seen.wait_for("new/deep/c.png")
-        # Another photo of the same size in bytes: only its time says so.
+        # Another image of the same size in bytes: only its time says so.
         status = (made / "a.png").stat()
         data = (more / "d.png").read_bytes()
         (made / "a.png").write_bytes(data.ljust(status.st_size, b"\0")[: status.st_size])
@@ -227,9 +227,9 @@ def test_photos_that_come_change_and_go(
 
 
 def test_the_projections_are_written_while_the_watch_is_idle(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
 
     def act(seen: Seen) -> None:
         def written() -> bool:
@@ -245,11 +245,11 @@ def test_the_projections_are_written_while_the_watch_is_idle(
 
 @pytest.mark.long
 def test_the_status_of_a_watch_counts_each_image_once(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """One that failed and is then completed, one that is replaced, and one that comes to fail."""
-    made = make_photos(["a.png", "c.png"])
-    more = make_photos(["a.png", "b.png"], folder="more", size=(70, 50))
+    made = make_images(["a.png", "c.png"])
+    more = make_images(["a.png", "b.png"], folder="more", size=(70, 50))
     (made / "b.png").write_bytes(b"?")
     statuses: list[str] = []
 
@@ -276,10 +276,10 @@ def test_the_status_of_a_watch_counts_each_image_once(
 
 
 @pytest.mark.long
-def test_a_failed_photo_is_tried_again_only_when_it_changes(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+def test_a_failed_image_is_tried_again_only_when_it_changes(
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     good = (made / "a.png").read_bytes()
     for name in ("cut.png", "gone.png", "bad.png"):
         (made / name).write_bytes(good[: len(good) // 2])
@@ -298,29 +298,29 @@ def test_a_failed_photo_is_tried_again_only_when_it_changes(
     summary, seen = watching(act)
     assert seen.of("cut.png") == ["failed", "ok"]
     assert seen.of("bad.png") == seen.of("gone.png") == ["failed"]
-    # gone.png is no failure any more: there is no such photo.
+    # gone.png is no failure any more: there is no such image.
     assert [record.image for record in summary.failures] == ["bad.png"]
     assert (summary.exit_code, summary.total, summary.done) == (1, 6, 5)
 
 
 @pytest.mark.long
 def test_a_name_that_is_taken_is_refused_once_until_it_is_free(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
-    photo = make_photos(["a.bmp", "x.png", "y.png", "z.png"], folder="more")
+    made = make_images(["a.png"])
+    image = make_images(["a.bmp", "x.png", "y.png", "z.png"], folder="more")
 
     def act(seen: Seen) -> None:
         seen.wait_for("a.png")
-        put(photo / "a.bmp", made / "a.bmp")
+        put(image / "a.bmp", made / "a.bmp")
         seen.wait_for("a.bmp")
         for name in ("x.png", "y.png"):
-            put(photo / name, made / name)
+            put(image / name, made / name)
             seen.wait_for(name)
         assert seen.of("a.bmp") == ["failed"]
-        # A photo goes, but not the one that has the name: nobody is told again.
+        # An image goes, but not the one that has the name: nobody is told again.
         (made / "x.png").unlink()
-        put(photo / "z.png", made / "z.png")
+        put(image / "z.png", made / "z.png")
         seen.wait_for("z.png")
         assert seen.of("a.bmp") == ["failed"]
         (made / "a.png").unlink()
@@ -337,21 +337,21 @@ def test_a_name_that_is_taken_is_refused_once_until_it_is_free(
 
 @pytest.mark.long
 def test_names_that_clash_stop_a_watch_only_at_its_start(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "a.bmp"])
+    made = make_images(["a.png", "a.bmp"])
     with pytest.raises(NameCollision):
         watching(lambda _seen: None, ends_by_itself=True)
     shutil.rmtree(made)
     made.mkdir()
-    photos = make_photos(["b.png", "b.bmp"], folder="more")
+    images = make_images(["b.png", "b.bmp"], folder="more")
 
     def act(seen: Seen) -> None:
         seen.wait_for_text("watching")
-        # The first batch passes without a photo; these come when nobody is there to rename them.
+        # The first batch passes without an image; these come when nobody is there to rename them.
         time.sleep(3 * SETTLE)
         for name in ("b.png", "b.bmp"):
-            (photos / name).rename(made / name)
+            (images / name).rename(made / name)
         seen.wait_for("b.bmp")
         seen.wait_for("b.png")
 
@@ -361,9 +361,9 @@ def test_names_that_clash_stop_a_watch_only_at_its_start(
 
 @pytest.mark.long
 def test_overwrite_and_retries_are_for_what_is_there_at_the_start_and_once(
-    watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     (made / "bad.png").write_bytes(b"?")
     fcn("segment", "made", *SMALL, "-o", "out", code=1)
 
@@ -391,10 +391,10 @@ def test_overwrite_and_retries_are_for_what_is_there_at_the_start_and_once(
 
 
 @pytest.mark.long
-def test_overwrite_allows_other_settings_before_there_is_a_photo(
-    watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+def test_overwrite_allows_other_settings_before_there_is_an_image(
+    watching: Watch, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
     fcn("segment", "made", *SMALL, "-o", "out")
     (made / "a.png").rename(tmp_path / "a.png")
 
@@ -411,9 +411,9 @@ def test_overwrite_allows_other_settings_before_there_is_a_photo(
 
 @pytest.mark.long
 def test_prune_removes_what_goes_but_not_what_a_lost_disk_takes_along(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos([f"{name}.png" for name in "abcdef"])
+    made = make_images([f"{name}.png" for name in "abcdef"])
 
     def act(seen: Seen) -> None:
         seen.wait_for("f.png")
@@ -433,12 +433,12 @@ def test_prune_removes_what_goes_but_not_what_a_lost_disk_takes_along(
 
 @pytest.mark.long
 def test_a_watch_counts_what_its_directories_have_in_the_journal(
-    watching: Watch, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     """Not what is recorded of others; what is done and gone counts, a failure that is gone does not."""
-    made = make_photos(["a.png", "b.png"])
+    made = make_images(["a.png", "b.png"])
     (made / "bad.png").write_bytes(b"?")
-    make_photos(["o.png", "p.png"], folder="other")
+    make_images(["o.png", "p.png"], folder="other")
     fcn("segment", "made", "--kernels", "torch", *SMALL, "-o", "out", code=1)
     fcn("segment", "other", "--kernels", "torch", *SMALL, "-o", "out")
     (made / "b.png").unlink()
@@ -461,10 +461,10 @@ def test_a_watch_counts_what_its_directories_have_in_the_journal(
 
 @pytest.mark.long
 def test_a_directory_that_goes_and_comes_back(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
-    make_photos(["o.png"], folder="other")
+    made = make_images(["a.png"])
+    make_images(["o.png"], folder="other")
 
     def act(seen: Seen) -> None:
         seen.wait_for("made/a.png")
@@ -485,9 +485,9 @@ def test_a_directory_that_goes_and_comes_back(
 
 @pytest.mark.long
 def test_an_output_directory_inside_the_watched_one(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path
+    watching: Watch, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    made = make_photos(["a.png"])
+    made = make_images(["a.png"])
 
     def act(seen: Seen) -> None:
         seen.wait_for("a.png")
@@ -501,10 +501,10 @@ def test_an_output_directory_inside_the_watched_one(
 
 @pytest.mark.long
 def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
-    watching: Watch, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watching: Watch, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_photos(["a.png", "b.png"])
-    final = make_photos(["x.png", "y.png"], folder="more", size=(40, 30)) / "y.png"
+    made = make_images(["a.png", "b.png"])
+    final = make_images(["x.png", "y.png"], folder="more", size=(40, 30)) / "y.png"
     real = decoder.decode_with
 
     def decode(path: Any, *limits: Any) -> Any:
@@ -531,8 +531,8 @@ def test_what_changes_or_goes_before_it_is_decoded_is_no_failure(
 
 
 @pytest.mark.long
-def test_fail_fast_ends_the_watch(watching: Watch, make_photos: MakePhotos, tmp_path: Path) -> None:
-    made = make_photos(["a.png"])
+def test_fail_fast_ends_the_watch(watching: Watch, make_images: MakeImages, tmp_path: Path) -> None:
+    made = make_images(["a.png"])
 
     def act(seen: Seen) -> None:
         seen.wait_for("a.png")
@@ -558,9 +558,9 @@ def test_fail_fast_ends_the_watch(watching: Watch, make_photos: MakePhotos, tmp_
     ],
 )
 def test_what_cannot_be_watched_is_refused(
-    arguments: tuple[str, ...], text: str, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    arguments: tuple[str, ...], text: str, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     (tmp_path / "list").write_text("made/a.png\n")
     (tmp_path / "done").mkdir()
     (tmp_path / "done/settings.json").write_text('{"fcn_settings": 2}')
@@ -591,15 +591,15 @@ def lines_of(output: Path, image: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: Path, fcn: Fcn) -> None:
+def test_a_slow_copy_is_never_segmented_half(make_images: MakeImages, tmp_path: Path, fcn: Fcn) -> None:
     """In a process of its own, with the real 2 s, by searching; ended by SIGTERM."""
-    made = make_photos(["a.png", "held.png"])
-    make_photos(["slow.png", "other.png"], folder="more", size=(200, 160))
+    made = make_images(["a.png", "held.png"])
+    make_images(["slow.png", "other.png"], folder="more", size=(200, 160))
     out = tmp_path / "out"
     running = start(tmp_path, WITHOUT_WATCHFILES + HELD, "--json", "--workers", "0")
     try:
         wait_until(lambda: (tmp_path / "opened").exists(), running)
-        # While it is read, half of another photo comes in its place, and then the rest.
+        # While it is read, half of another image comes in its place, and then the rest.
         other = (tmp_path / "more/other.png").read_bytes()
         with (made / "held.png").open("r+b") as file:
             file.write(other[: len(other) // 2])
@@ -639,10 +639,10 @@ def test_a_slow_copy_is_never_segmented_half(make_photos: MakePhotos, tmp_path: 
 
 
 @pytest.mark.slow
-def test_by_the_systems_events_and_ended_by_ctrl_c(make_photos: MakePhotos, tmp_path: Path, fcn: Fcn) -> None:
-    """An empty directory; a photo comes into a new one; another run is kept out all the time."""
+def test_by_the_systems_events_and_ended_by_ctrl_c(make_images: MakeImages, tmp_path: Path, fcn: Fcn) -> None:
+    """An empty directory; an image comes into a new one; another run is kept out all the time."""
     pytest.importorskip("watchfiles")
-    make_photos(["x.png", "y.png"], folder="more")
+    make_images(["x.png", "y.png"], folder="more")
     made = tmp_path / "made"
     made.mkdir()
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Photos in a bucket are segmented as on a disk, and done once."""
+"""Images in a bucket are segmented as on a disk, and done once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SAMPLES, SMALL, Finished, MakePhotos, journal_of, run_process, tree
+from tests.conftest import SAMPLES, SMALL, Finished, MakeImages, journal_of, run_process, tree
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -53,9 +53,9 @@ def actions(done: Finished) -> dict[str, str]:
 
 
 @pytest.fixture
-def local(make_photos: MakePhotos, tmp_path: Path) -> Path:
-    """A folder of photos under odd names, segmented from there into ``local``."""
-    folder = make_photos(ODD_NAMES)
+def local(make_images: MakeImages, tmp_path: Path) -> Path:
+    """A folder of images under odd names, segmented from there into ``local``."""
+    folder = make_images(ODD_NAMES)
     shutil.copy(SAMPLES / "chelsea.png", folder / "ü.png")
     segment(folder, "-o", "local", cwd=tmp_path)
     return folder
@@ -80,15 +80,15 @@ def test_masks_are_those_of_local_files(s3: S3Server, local: Path, tmp_path: Pat
     assert f"{len(ODD_NAMES)} done before" in again.stderr or "nothing to do" in again.stderr
 
 
-def test_photos_that_change_or_come_are_done_and_only_those(
-    s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+def test_images_that_change_or_come_are_done_and_only_those(
+    s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    folder = make_photos(["a.png", "b.png", "c.png"])
+    folder = make_images(["a.png", "b.png", "c.png"])
     upload(s3, folder)
     segment("s3://photos", "-o", "out", cwd=tmp_path)
     # Written again with the same content: the time changes, the ETag does not.
     s3.put("photos", {"a.png": (folder / "a.png").read_bytes()})
-    changed = make_photos(["large.png"], "other", (90, 70)) / "large.png"
+    changed = make_images(["large.png"], "other", (90, 70)) / "large.png"
     s3.put("photos", {"b.png": changed.read_bytes(), "new.png": changed.read_bytes()})
     planned = segment("s3://photos", "-o", "out", "--dry-run", cwd=tmp_path)
     assert actions(planned) == {"a.png": "skip", "b.png": "segment", "c.png": "skip", "new.png": "segment"}

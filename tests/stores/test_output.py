@@ -25,7 +25,7 @@ from tests.conftest import (
     HELD,
     SMALL,
     Finished,
-    MakePhotos,
+    MakeImages,
     command,
     python_with,
     run_process,
@@ -44,7 +44,7 @@ FAST_PARTS = """
 from fcn_cli.outputs.bucket_journal import Grouping
 Grouping.__init__.__defaults__ = (0.1, 4)
 """
-# Photos take their time, so that a kill meets a run in the middle.
+# Images take their time, so that a kill meets a run in the middle.
 SLOWLY = """
 import time
 from fcn_cli.inputs import decoder
@@ -142,16 +142,16 @@ class Reader(threading.Thread):
 
 
 def compared(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what does not depend on where the photos are and when they were done."""
+    """Return what does not depend on where the images are and when they were done."""
     changing = {"source", "path", "finished", "seconds", "mtime_ns", "etag", "content"}
     return {key: value for key, value in record.items() if key not in changing}
 
 
 def test_a_run_between_buckets_is_killed_and_resumed_and_no_object_is_ever_partial(
-    s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+    s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> None:
     names = [f"{'sub [1]/' * (i % 2)}p #{i:02} ü%.png" for i in range(24)]
-    made = make_photos(names, size=(200, 150))
+    made = make_images(names, size=(200, 150))
     kinds = ("--write", "masks,color,overlay")
     run_process("segment", made, *SMALL, *kinds, "-o", "local", cwd=tmp_path)
     s3.put("photos", {f"set 1/{name}": data for name, data in tree(made).items()})
@@ -200,10 +200,10 @@ def list_records(s3: S3Server) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def held(
-    request: pytest.FixtureRequest, s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+    request: pytest.FixtureRequest, s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> Iterator[subprocess.Popen[str]]:
-    """A run with two photos done, and one in hand until the file ``go`` is there; its lock expires soon."""
-    make_photos(["a.png", "b.png", "held.png"])
+    """A run with two images done, and one in hand until the file ``go`` is there; its lock expires soon."""
+    make_images(["a.png", "b.png", "held.png"])
     env = python_with(HELD + FAST_PARTS + getattr(request, "param", SHORT_LOCKS), tmp_path)
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
     wait_until(lambda: (tmp_path / "opened").exists() and len(list_records(s3)) >= 2, running, 120)
@@ -214,7 +214,7 @@ def held(
 
 
 def test_two_runs_never_work_at_once(
-    held: subprocess.Popen[str], s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+    held: subprocess.Popen[str], s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> None:
     refused = segment("made", cwd=tmp_path, code=4)
     assert f"{OUT}: another run is writing there (process {held.pid} on" in refused.stderr
@@ -332,9 +332,9 @@ def shut(one: socket.socket) -> None:
 
 
 def test_a_server_that_goes_away_ends_the_run_and_the_next_one_continues(
-    s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+    s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos(["a.png", "b.png", "held.png"])
+    make_images(["a.png", "b.png", "held.png"])
     forwarder = Forwarder(s3.url)
     env = {**python_with(HELD + FAST_PARTS, tmp_path), "AWS_ENDPOINT_URL": forwarder.url}
     running = start("made", "--batch-size", "1", cwd=tmp_path, env=env)
@@ -350,9 +350,9 @@ def test_a_server_that_goes_away_ends_the_run_and_the_next_one_continues(
 
 
 def test_a_missing_bucket_and_missing_credentials_are_said_in_one_line(
-    s3: S3Server, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_photos(["a.png"])
+    make_images(["a.png"])
     for target, text in (("s3://nowhere/out", "no such bucket"), (OUT, "no credentials were found")):
         done = run_process("segment", "made", *SMALL, "-o", target, cwd=tmp_path, code=5)
         assert text in done.stderr
@@ -363,9 +363,9 @@ def test_a_missing_bucket_and_missing_credentials_are_said_in_one_line(
 
 
 def test_shards_of_two_processes_leave_what_one_local_run_leaves(
-    s3: S3Server, make_photos: MakePhotos, tmp_path: Path
+    s3: S3Server, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    make_photos([f"p{number:02}.png" for number in range(12)])
+    make_images([f"p{number:02}.png" for number in range(12)])
     run_process("segment", "made", *SMALL, "-o", "local", cwd=tmp_path)
     running = [start("made", "--shard", f"{index}/2", cwd=tmp_path) for index in (1, 2)]
     assert [ended(each)[0] for each in running] == [0, 0]
@@ -398,8 +398,8 @@ def test_64_shards_begin_and_end_at_once(s3: S3Server) -> None:
     assert not any(data for name, data in objects.items() if name.startswith(".fcn"))
 
 
-def test_6_commands_for_shards_at_once(s3: S3Server, make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos([f"p{number:02}.png" for number in range(12)])
+def test_6_commands_for_shards_at_once(s3: S3Server, make_images: MakeImages, tmp_path: Path) -> None:
+    make_images([f"p{number:02}.png" for number in range(12)])
     running = [
         start("made", "--shard", f"{index}/6", "--threads", "1", cwd=tmp_path) for index in range(1, 7)
     ]

@@ -1,4 +1,4 @@
-"""``--ray`` with photos and the output directory in buckets: what the actors read and write."""
+"""``--ray`` with images and the output directory in buckets: what the actors read and write."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SMALL, Fcn, MakePhotos, command, run_line, tree
+from ..conftest import SMALL, Fcn, MakeImages, command, run_line, tree
 from ..s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_actors_read_from_a_bucket_and_write_into_one(
-    s3: S3Server, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    s3: S3Server, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="needs Ray")
-    made = make_photos([f"sub/p{number} #%.png" for number in range(20)])
+    made = make_images([f"sub/p{number} #%.png" for number in range(20)])
     s3.put("photos", {f"in/{name}": data for name, data in tree(made).items()})
     fcn("segment", made, *SMALL, "-o", "plain", "--threads", "1")
     line = command(

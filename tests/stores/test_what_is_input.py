@@ -1,4 +1,4 @@
-"""Which objects of a bucket are photos, in how many requests, and what a refusal says."""
+"""Which objects of a bucket are images, in how many requests, and what a refusal says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from fcn_cli.common.errors import FailureKind, RequestError
 from fcn_cli.common.output_layout import SETTINGS_FILE, SETTINGS_MARK
 from fcn_cli.inputs.discovery import Found, InputRequest, discover
-from tests.conftest import SMALL, Fcn, MakePhotos
+from tests.conftest import SMALL, Fcn, MakeImages
 from tests.s3_server import SECRET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -131,9 +131,9 @@ def test_a_refusal_says_what_is_wrong(s3: S3Server, fcn: Fcn, monkeypatch: pytes
 
 
 def test_a_name_is_kept_as_long_as_its_object_exists(
-    s3: S3Server, fcn: Fcn, make_photos: MakePhotos, tmp_path: Path
+    s3: S3Server, fcn: Fcn, make_images: MakeImages, tmp_path: Path
 ) -> None:
-    folder = make_photos(["a.png", "b.png"])
+    folder = make_images(["a.png", "b.png"])
     data, other = ((folder / name).read_bytes() for name in ("a.png", "b.png"))
     s3.put("photos", {"in/a.png": data, "in/b.png": data})
     s3.put("results", {"in/a.png": other, "in/b.png": data})
@@ -146,7 +146,7 @@ def test_a_name_is_kept_as_long_as_its_object_exists(
     assert planned() == ["refused", "refused"]
     for key in ("in/a.png", "in/b.png"):
         s3.client.delete_object(Bucket="photos", Key=key)
-    # Moved to another bucket, it is the same photo while its content is the same.
+    # Moved to another bucket, it is the same image while its content is the same.
     assert planned() == ["segment", "skip"]
 
 

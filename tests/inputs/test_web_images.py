@@ -1,4 +1,4 @@
-"""Photos from a web server: names, identity, failures, and that nothing secret is written down."""
+"""Images from a web server: names, identity, failures, and that nothing secret is written down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.conftest import (
     SMALL,
     Fcn,
     Finished,
-    MakePhotos,
+    MakeImages,
     command,
     journal_of,
     run_process,
@@ -43,8 +43,8 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def photo(make_photos: MakePhotos) -> bytes:
-    return (make_photos(["a.png"]) / "a.png").read_bytes()
+def content(make_images: MakeImages) -> bytes:
+    return (make_images(["a.png"]) / "a.png").read_bytes()
 
 
 def actions(dry_run: Finished) -> dict[str, str]:
@@ -54,7 +54,7 @@ def actions(dry_run: Finished) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_a_photo_is_fetched_named_and_done_once(fcn: Fcn, web: WebServer, tmp_path: Path) -> None:
+def test_an_image_is_fetched_named_and_done_once(fcn: Fcn, web: WebServer, tmp_path: Path) -> None:
     data = (SAMPLES / "grace_hopper.jpg").read_bytes()
     (tmp_path / "ü #1?.jpg").write_bytes(data)
     web.files["/some/ü #1?.jpg"] = data
@@ -72,11 +72,11 @@ def test_a_photo_is_fetched_named_and_done_once(fcn: Fcn, web: WebServer, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_one_that_changes_is_done_again(fcn: Fcn, web: WebServer, photo: bytes) -> None:
+def test_one_that_changes_is_done_again(fcn: Fcn, web: WebServer, content: bytes) -> None:
     def action() -> str:
         return actions(fcn("segment", f"{web.url}/a.png", *SMALL, "-o", "out", "--dry-run"))["a.png"]
 
-    web.files["/a.png"] = photo
+    web.files["/a.png"] = content
     dates = ("Tue, 24 Nov 2026 03:00:00 GMT", "Tue, 24 Nov 2026 03:00:01 GMT")
     for before, after in (
         ({"ETag": '"1"'}, {"ETag": '"2"'}),
@@ -94,8 +94,8 @@ def test_one_that_changes_is_done_again(fcn: Fcn, web: WebServer, photo: bytes) 
 
 
 @pytest.mark.long
-def test_a_signature_is_not_written_down(fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path) -> None:
-    web.files["/a.png"] = web.files["/b.png"] = photo
+def test_a_signature_is_not_written_down(fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path) -> None:
+    web.files["/a.png"] = web.files["/b.png"] = content
     web.status["/b.png"] = 403
     secrets = "X-Amz-Signature=5ecret&apikey=5ecret&access_token=5ecret&v=1&note=5ecret2#5ecret"
     urls = [f"{web.url}/{name}?{secrets}\n" for name in ("a.png", "b.png")]
@@ -108,17 +108,17 @@ def test_a_signature_is_not_written_down(fcn: Fcn, web: WebServer, photo: bytes,
     assert not [name for name, data in tree(tmp_path / "out").items() if b"5ecret" in data]
     note = hashlib.sha256(b"5ecret2").hexdigest()[:16]
     assert journal_of(tmp_path / "out")["a.png"]["path"] == f"{web.url}/a.png?v=1&note=~{note}"
-    # Signed anew, it is the same photo; what was denied is tried again.
+    # Signed anew, it is the same image; what was denied is tried again.
     (tmp_path / "list").write_text("".join(urls).replace("=5ecret&", "=0ther&"))
     del web.status["/b.png"]
     assert actions(fcn(*listed, *SMALL, "--dry-run")) == {"a.png": "skip", "b.png": "segment"}
 
 
 @pytest.mark.long
-def test_listed_photos_fail_one_by_one(fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path) -> None:
+def test_listed_images_fail_one_by_one(fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path) -> None:
     names = ("good.png", "none.png", "down.png", "empty.png", "text.png", "deep/fine.png", "large.png")
-    web.files = {f"/in/{name}": photo for name in names if name != "none.png"}
-    web.files |= {"/in/empty.png": b"", "/in/text.png": b"no image", "/in/large.png": photo + bytes(50_000)}
+    web.files = {f"/in/{name}": content for name in names if name != "none.png"}
+    web.files |= {"/in/empty.png": b"", "/in/text.png": b"no image", "/in/large.png": content + bytes(50_000)}
     web.status["/in/down.png"] = 500
     (tmp_path / "list").write_text("".join(f"{web.url}/in/{name}\n" for name in (*names, "")))
     listed = ("segment", "--files-from", "list", "--root", f"{web.url}/in/", *HERE, "-o", "out")
@@ -137,7 +137,7 @@ def test_listed_photos_fail_one_by_one(fcn: Fcn, web: WebServer, photo: bytes, t
         "large.png": "TooManyPixels",
     }
     web.status.clear()
-    web.files["/in/none.png"] = photo
+    web.files["/in/none.png"] = content
     assert actions(fcn(*listed, "--dry-run")) == {
         "good.png": "skip",
         "fine.png": "skip",
@@ -152,14 +152,14 @@ def test_listed_photos_fail_one_by_one(fcn: Fcn, web: WebServer, photo: bytes, t
 
 @pytest.mark.long
 def test_names_that_no_file_can_have_fail_one_by_one(
-    fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path
+    fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path
 ) -> None:
     """Each name stands in a URL with its own escapes; nothing is lost and nothing is written elsewhere."""
     fine = ("good.png", "line%0Aend.png", "esc%1B[31m.png", "in a folder/%20.png", "%25%32%65.png")
     refused = ("a%00b.png", "%00/c.png", "..%2F..%2Fd.png", "%2e%2e/e.png", "x%2F%2Fy.png", "f%2F..%2Fg.png")
     too_long = f"{'%41' * 400}.png"
     urls = [f"{web.url}/in/{name}" for name in (*fine, *refused, too_long)]
-    web.files = {unquote(url.removeprefix(web.url)): photo for url in urls}
+    web.files = {unquote(url.removeprefix(web.url)): content for url in urls}
     (tmp_path / "list").write_text("".join(f"{url}\n" for url in urls))
     listed = ("segment", "--files-from", "list", "--root", f"{web.url}/in", *HERE, "-o", "out")
     before = set(tree(tmp_path))
@@ -206,20 +206,20 @@ def test_an_address_that_is_none_is_one_clear_line(fcn: Fcn, url: str, tmp_path:
 
 
 @pytest.mark.long
-def test_no_photo_is_larger_than_the_limit_whatever_its_server_says(
-    fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path
+def test_no_image_is_larger_than_the_limit_whatever_its_server_says(
+    fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path
 ) -> None:
     """Without a length, with a wrong one, or compressed a thousand times: at most the limit is read."""
-    many = photo + bytes(64 << 20)
+    many = content + bytes(64 << 20)
     told = {
         "untold.png": {},
         "compressed.png": {"Content-Encoding": "gzip"},
-        "long.png": {"Content-Length": str(len(photo) + 100)},
-        "short.png": {"Content-Length": str(len(photo) - 100)},
+        "long.png": {"Content-Length": str(len(content) + 100)},
+        "short.png": {"Content-Length": str(len(content) - 100)},
         "good.png": {},
     }
     web.untold = {f"/{name}": headers for name, headers in told.items()}
-    web.files = {f"/{name}": photo for name in told}
+    web.files = {f"/{name}": content for name in told}
     web.files |= {"/untold.png": many, "/compressed.png": gzip.compress(many)}
     (tmp_path / "list").write_text("".join(f"{web.url}/{name}\n" for name in told))
     tracemalloc.start()
@@ -248,10 +248,10 @@ def test_no_photo_is_larger_than_the_limit_whatever_its_server_says(
 
 
 @pytest.mark.long
-def test_what_an_earlier_version_wrote_of_urls_is_done(fcn: Fcn, web: WebServer, photo: bytes) -> None:
+def test_what_an_earlier_version_wrote_of_urls_is_done(fcn: Fcn, web: WebServer, content: bytes) -> None:
     """Records of 0.2.0 before: a query and a fragment as they were, but for what signed them."""
     for url, before in ((f"{web.url}/a.png", ""), (f"{web.url}/b.png?id=5ecret#5ecret", "?id=5ecret#5ecret")):
-        web.files["/a.png"] = web.files["/b.png"] = photo
+        web.files["/a.png"] = web.files["/b.png"] = content
         fcn("segment", url, *HERE, "-o", f"out{len(before)}")
         journal = Path(f"out{len(before)}", "manifest.jsonl")
         record = json.loads(journal.read_text())
@@ -282,18 +282,18 @@ def test_what_an_earlier_version_wrote_of_urls_is_done(fcn: Fcn, web: WebServer,
     ],
 )
 def test_no_message_repeats_a_secret(
-    fcn: Fcn, arguments: tuple[str, ...], photo: bytes, tmp_path: Path
+    fcn: Fcn, arguments: tuple[str, ...], content: bytes, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.png").write_bytes(photo)
+    (tmp_path / "a.png").write_bytes(content)
     small = SMALL if arguments[0] == "segment" else ()
     done = fcn(*arguments, *small, code=2)
     assert "5ecret" not in done.stdout + done.stderr
 
 
 def test_a_mirror_is_named_without_its_password(
-    fcn: Fcn, photo: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fcn: Fcn, content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.png").write_bytes(photo)
+    (tmp_path / "a.png").write_bytes(content)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://me:5ecret@127.0.0.1:1")
     for mirror in ("http://me:5ecret@127.0.0.1:1/w?key=5ecret", "http://192.0.2.1/5?token=5ecret"):
@@ -307,8 +307,8 @@ def test_a_mirror_is_named_without_its_password(
         assert "5ecret" not in listed.stdout
 
 
-def test_lists_need_a_root_that_is_above(fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path) -> None:
-    web.files["/in/a.png"] = photo
+def test_lists_need_a_root_that_is_above(fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path) -> None:
+    web.files["/in/a.png"] = content
     (tmp_path / "list").write_text(f"{web.url}/in/a.png\n")
     for root in ((), ("--root", "."), ("--root", f"{web.url}/other"), ("--root", "https://elsewhere/in")):
         done = fcn("segment", "--files-from", "list", *root, *SMALL, "-o", "out", code=2)
@@ -351,8 +351,10 @@ def test_workers_fetch_and_an_overlay_fetches_again(fcn: Fcn, web: WebServer, tm
 
 
 @pytest.mark.long
-def test_others_say_that_a_photo_is_elsewhere(fcn: Fcn, web: WebServer, photo: bytes, tmp_path: Path) -> None:
-    web.files["/a.png"] = photo
+def test_others_say_that_an_image_is_elsewhere(
+    fcn: Fcn, web: WebServer, content: bytes, tmp_path: Path
+) -> None:
+    web.files["/a.png"] = content
     url = f"{web.url}/a.png"
     fcn("segment", url, *HERE, "-o", "out", "--report")
     rows = "".join(path.read_text() for path in (tmp_path / "out/report").rglob("*.js"))
@@ -367,14 +369,14 @@ def test_others_say_that_a_photo_is_elsewhere(fcn: Fcn, web: WebServer, photo: b
     assert "directories that exist on this machine" in done.stderr
 
 
-def test_a_file_url_is_a_path(fcn: Fcn, photo: bytes, tmp_path: Path) -> None:
-    (tmp_path / "a b.png").write_bytes(photo)
+def test_a_file_url_is_a_path(fcn: Fcn, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes(content)
     done = fcn("segment", f"file://{tmp_path}/a b.png", *SMALL, "-o", "out", "--dry-run")
     assert done.stdout == "segment\ta b.png\tnew\n"
 
 
 @pytest.mark.long
-def test_python_users_give_urls(web: WebServer, photo: bytes) -> None:
-    web.files["/a.png"] = photo
+def test_python_users_give_urls(web: WebServer, content: bytes) -> None:
+    web.files["/a.png"] = content
     segmenter = Segmenter("efficientnet_lite0", resize=64)
-    assert np.array_equal(segmenter(f"{web.url}/a.png").labels, segmenter(photo).labels)
+    assert np.array_equal(segmenter(f"{web.url}/a.png").labels, segmenter(content).labels)

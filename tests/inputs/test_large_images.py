@@ -25,7 +25,7 @@ from fcn_cli.inputs.decoder import DecodeSettings, decode_source
 from fcn_cli.inputs.discovery import InputRequest, Source, discover
 from fcn_cli.inputs.tiff_strips import TiffStrips
 
-from ..conftest import SAMPLES, SMALL, Fcn, MakePhotos
+from ..conftest import SAMPLES, SMALL, Fcn, MakeImages
 
 
 @pytest.fixture
@@ -148,12 +148,12 @@ def test_a_large_tiff_that_is_cut_off_fails_by_name(
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["memory", "files"])
 def test_pixels_that_are_not_sent_give_the_same_masks_and_leave_nothing(
-    fcn: Fcn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    fcn: Fcn, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    (photos / "grace_hopper.jpg").unlink()
-    (photos / "chelsea.png").unlink()
+    (images / "grace_hopper.jpg").unlink()
+    (images / "chelsea.png").unlink()
     monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1 << 40)
-    fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-o", "plain")
+    fcn("segment", images, *SMALL, "--scales", "1,1.5", "-o", "plain")
     monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
     if way == "files":
         monkeypatch.setattr(shared_pixels, "LARGE_BYTES", 1)
@@ -162,7 +162,7 @@ def test_pixels_that_are_not_sent_give_the_same_masks_and_leave_nothing(
     monkeypatch.setattr(shared_pixels, "MAX_BYTES", 1)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    fcn("segment", photos, *SMALL, "--scales", "1,1.5", "-j", "2", "-o", "other")
+    fcn("segment", images, *SMALL, "--scales", "1,1.5", "-j", "2", "-o", "other")
     for mask in (tmp_path / "plain/masks").iterdir():
         assert mask.read_bytes() == (tmp_path / "other/masks" / mask.name).read_bytes()
     assert not list((tmp_path / "temporary").iterdir())
@@ -171,9 +171,9 @@ def test_pixels_that_are_not_sent_give_the_same_masks_and_leave_nothing(
 @pytest.mark.long
 @pytest.mark.parametrize("max_bytes", [1, 1 << 40])
 def test_images_sent_together_may_all_be_large(
-    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, max_bytes: int
 ) -> None:
-    folder = make_photos([f"p{i:02}.png" for i in range(48)])
+    folder = make_images([f"p{i:02}.png" for i in range(48)])
     monkeypatch.setattr(shared_pixels, "SHARED_BYTES", 1)
     monkeypatch.setattr(decode_pool, "LARGE_BYTES", 1)
     monkeypatch.setattr(shared_pixels, "MAX_BYTES", max_bytes)
@@ -183,9 +183,9 @@ def test_images_sent_together_may_all_be_large(
     settings = DecodeSettings(DecodeOptions(40))
     held: deque[tuple[Source, NDArray[np.uint8]]] = deque(maxlen=30)
     with DecodePool(sources, settings, 2) as pool:
-        for photo in filter(None, pool):
-            assert photo.pixels is not None
-            held.append((photo.source, photo.pixels))
+        for image in filter(None, pool):
+            assert image.pixels is not None
+            held.append((image.source, image.pixels))
             for source, pixels in held:
                 assert np.array_equal(pixels, expected_pixels(source, settings))
     assert [source for source, _ in held] == sources[-30:]
