@@ -53,13 +53,13 @@ class Origin:
         """Return in words what was done to get at the network; empty for a plain state dict."""
         said = []
         if self.wrappers:
-            said.append(f"took what is in {' in '.join(map(repr, reversed(self.wrappers)))}")
+            said.append(f"unwrapped {' in '.join(map(repr, reversed(self.wrappers)))}")
         if self.prefix:
-            said.append(f"dropped '{_short(self.prefix)}' before the names")
+            said.append(f"stripped the prefix '{_short(self.prefix)}'")
         if self.others:
             said.append(f"left out {_first_names(self.others)}, not part of the network")
         if self.has_one_channel:
-            said.append("took its one channel x as two classes with the logits 0 and x")
+            said.append("read its one output x as two classes with the logits 0 and x")
         return "; ".join(said)
 
     def as_json(self) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def quantised() -> Tensor:
     return torch.quantize_per_tensor(bundled()[FIRST].float(), 1.0, 0, torch.qint8)
 
 
-MODEL = "took what is in 'model'"
-DDP = "dropped 'module.' before the names"
+MODEL = "unwrapped 'model'"
+DDP = "stripped the prefix 'module.'"
 # What a checkpoint is: how it is made, and what is said of it where it fits.
 TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     "a state dict": (plain, "fits: 21 classes\n"),
@@ -93,8 +93,8 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "DataParallel": (lambda: under("module."), DDP),
     "DDP in a training script": (lambda: {"model": under("module."), "epoch": 3}, f"{MODEL}; {DDP}"),
-    "torch.compile": (lambda: under("_orig_mod."), "dropped '_orig_mod.' before the names"),
-    "torch.compile in DDP": (lambda: under("module._orig_mod."), "dropped 'module._orig_mod.'"),
+    "torch.compile": (lambda: under("_orig_mod."), "stripped the prefix '_orig_mod.'"),
+    "torch.compile in DDP": (lambda: under("module._orig_mod."), "stripped the prefix 'module._orig_mod.'"),
     "Lightning": (
         lambda: {
             "state_dict": under("model."),
@@ -102,27 +102,27 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
             "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5)}},
             "pytorch-lightning_version": "2.5.0",
         },
-        "took what is in 'state_dict'; dropped 'model.' before the names",
+        "unwrapped 'state_dict'; stripped the prefix 'model.'",
     ),
     "Lightning with a loss": (
         lambda: {"state_dict": under("net.fcn.") | {"criterion.weight": torch.ones(21)}},
-        "dropped 'net.fcn.' before the names; left out criterion.weight, not part of the network",
+        "stripped the prefix 'net.fcn.'; left out criterion.weight, not part of the network",
     ),
     "an average": (
         lambda: {"model_ema": averaged()},
-        f"fits: 21 classes; took what is in 'model_ema'; {DDP}\n",
+        f"fits: 21 classes; unwrapped 'model_ema'; {DDP}\n",
     ),
-    "an average in a module": (lambda: {"ema": {"module": plain()}}, "took what is in 'module' in 'ema'"),
+    "an average in a module": (lambda: {"ema": {"module": plain()}}, "unwrapped 'module' in 'ema'"),
     "PyTorch's tutorial": (lambda: {"model_state_dict": plain(), "loss": 0.3}, "'model_state_dict'"),
-    "DeepSpeed": (lambda: {"module": plain(), "ds_version": "0.17"}, "took what is in 'module'"),
-    "a net": (lambda: {"net": plain(), "acc": 91.2}, "took what is in 'net'"),
+    "DeepSpeed": (lambda: {"module": plain(), "ds_version": "0.17"}, "unwrapped 'module'"),
+    "a net": (lambda: {"net": plain(), "acc": 91.2}, "unwrapped 'net'"),
     "the same under two names": (
         lambda: (lambda state: {"model": state, "state_dict": state})(plain()),
         MODEL,
     ),
     "two networks, of which one fits": (
         lambda: {"model": other_network(), "ema": plain()},
-        "took what is in 'ema'",
+        "unwrapped 'ema'",
     ),
     "safetensors": (lambda: as_safetensors(plain()), "fits: 21 classes\n"),
     "safetensors of DDP": (lambda: as_safetensors(under("module.")), DDP),
@@ -136,7 +136,7 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an auxiliary head": (lambda: plain() | {"aux_classifier.0.weight": torch.ones(2)}, "fits: 21 classes\n"),
     "counters": (lambda: plain() | {"backbone.0.1.num_batches_tracked": torch.tensor(9)}, "fits: 21 c"),
-    "one channel": (one_channel, "fits: 2 classes; took its one channel x as two classes"),
+    "one channel": (one_channel, "fits: 2 classes; read its one output x as two classes"),
 }
 # What is refused, and what is said of it.
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
@@ -202,14 +202,14 @@ def test_what_was_unwrapped_is_said_once_and_recorded(
     make_images(["a.png", "b.png"])
     path = write({"model_ema": averaged()})
     done = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out")
-    assert done.stderr.count(f"mine.pth: took what is in 'model_ema'; {DDP}") == 1
+    assert done.stderr.count(f"mine.pth: unwrapped 'model_ema'; {DDP}") == 1
     recorded = json.loads((tmp_path / "out/settings.json").read_text())
     assert recorded["checkpoint"] == {"unwrapped": ["model_ema"], "prefix": "module."}
     again = fcn("segment", "made", *SMALL, "--weights", path, "-o", "out")
     assert "nothing to do" in again.stderr
     assert "took" not in again.stderr
     measured = fcn("evaluate", "made", "out/masks", *SMALL, "--weights", path)
-    assert measured.stderr == f"fcn: mine.pth: took what is in 'model_ema'; {DDP}\n"
+    assert measured.stderr == f"fcn: mine.pth: unwrapped 'model_ema'; {DDP}\n"
     fcn("segment", "made", *SMALL, "-o", "plain")
     assert "checkpoint" not in json.loads((tmp_path / "plain/settings.json").read_text())
 
