@@ -293,6 +293,9 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[list[_Sent]]:
         with starting(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return iter(loader)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FcnError(f"cannot start decoding workers ({reason}); fewer --workers may help") from None
     finally:
         if has_handler:
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -186,3 +187,19 @@ def test_nothing_natives_print_reaches_stderr(make_images: MakeImages, tmp_path:
     done = run_process("segment", "made", *SMALL, "-q", code=1, cwd=tmp_path)
     assert all(line.startswith("fcn: no mask for") for line in done.stderr.splitlines())
     assert json.dumps(done.stdout) == '""'
+
+
+@pytest.mark.parametrize("output", ["out", "one.png"])
+def test_no_more_processes(
+    fcn: Fcn, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    image = next(make_images(["a.png"]).iterdir())
+
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refused)
+    errors = fcn("segment", image, *SMALL, "-o", output, code=2).stderr
+    assert errors.endswith(
+        "fcn: cannot start decoding workers (Resource temporarily unavailable); fewer --workers may help\n"
+    )
