@@ -296,4 +296,4 @@ def test_a_shard_whose_run_file_is_damaged_counts_as_missing(fcn: Fcn, out: Path
     whole = json.loads(path.read_text())
     for key, wrong in (("seconds", "x"), ("stage_seconds", {"network": []}), ("refused", 1), ("ok", None)):
         path.write_text(json.dumps({**whole, "summary": {**whole["summary"], key: wrong}}))
-        assert "1 of 2 shards have not finished: 1/2" in fcn("merge", "new").stderr
+        assert "1 of 2 shards have not finished: 1/2" in fcn("merge", "new", code=1).stderr
