@@ -405,5 +405,5 @@ def test_6_commands_for_shards_at_once(s3: S3Server, make_images: MakeImages, tm
     ]
     ends = [ended(each) for each in running]
     assert [code for code, _ in ends] == [0] * 6
-    assert [text for _, text in ends if "is the last one to finish; merged: 12 ok" in text]
+    assert [text for _, text in ends if "is the last one to finish; merged: 12 done" in text]
     assert check_records(results(s3)) == 12
