@@ -197,8 +197,9 @@ class _Pool:
         self._table = images.table
         self._pixels = ReceivedPixels(self._table.shared, self._table.in_flight.release)
         self._sources = images.sources
+        others = {child.pid for child in multiprocessing.active_children()}
         with warnings.catch_warnings():
-            # Of more workers than CPUs: how many is the user's choice.
+            # Of more workers than CPUs, which is the user's choice, and of a fork beside threads.
             warnings.simplefilter("ignore")
             loader = DataLoader(
                 images,
@@ -209,8 +210,7 @@ class _Pool:
                 multiprocessing_context=context,
                 worker_init_fn=images.start_worker,
             )
-        others = {child.pid for child in multiprocessing.active_children()}
-        iterator = _iterate(loader)
+            iterator = _iterate(loader)
         # Another thread may start a process for calls at this moment.
         self._processes = [
             process
@@ -290,8 +290,7 @@ def _iterate(loader: DataLoader[Any]) -> Iterator[list[_Sent]]:
     has_handler = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if has_handler else None
     try:
-        with starting(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with starting():
             return iter(loader)
     except OSError as error:
         reason = error.strerror or error

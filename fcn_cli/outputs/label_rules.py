@@ -159,9 +159,8 @@ def _refuse_collisions(classes: ClassMap, indices: Indices, names: Sequence[str]
     That classes become the background, ``person=0``, is what people mean.
     """
     renamed = {target for target, _ in classes.names}
-    for target in (
-        int(text) for _, text in classes.rules if text.isdigit() and (text != "0" or "0" in renamed)
-    ):
+    numbers = [text for _, text in classes.rules if text.isdigit() and (text != "0" or text in renamed)]
+    for target in map(int, numbers):
         if target < len(names) and target not in indices.named:
             raise RequestError(
                 f"--map: {target} is the index of {names[target]}, which keeps it; choose another one, add "

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ...common import palettes, resources
+from ...common import palettes
 from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap
-from ...inputs import workers
 from ...outputs.overlay import colored
 from ...outputs.record import Record
 from ...outputs.statistics import path_cell
@@ -52,7 +51,6 @@ class VocExporter:
 
     def write(self, results: Results) -> None:
         """Write the tree; see `Exporter`."""
-        workers.start(resources.cpu_count())
         with building(self._path, "voc", overwrite=self._overwrite) as new, contextlib.closing(results):
             self._root = new / _ROOT
             for directory in _DIRECTORIES:

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common import resources
 from ...common.errors import OutputLost
 from ...common.label_map import VOID_INDEX, LabelMap, count_classes
-from ...inputs import workers
 from ...outputs.record import Record
 from .files import (
     Destination,
@@ -53,7 +51,6 @@ class YoloExporter:
 
     def write(self, results: Results) -> None:
         """Write the directory; see `Exporter`."""
-        workers.start(resources.cpu_count())
         with building(self._path, "yolo", overwrite=self._overwrite) as new, contextlib.closing(results):
             self._root = new
             for directory in (_IMAGES, _LABELS):
